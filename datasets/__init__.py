@@ -1,0 +1,1 @@
+"""Datasets: one file each, read by card, imported only when used."""

@@ -1,0 +1,47 @@
+"""fer-bench: a benchmarking and class-imbalance-study suite for facial expression recognition.
+
+The names below are the public API, for methods, datasets and scripts. They are imported on first use, so that
+``import fer_bench`` costs nothing and reading cards imports no torch.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "fer_bench.cards": ("Choice", "DatasetCard", "Float", "Int", "MethodCard", "Param", "Protocol"),
+    "fer_bench.dataset": ("Chunk", "Dataset", "Problems", "Reading"),
+    "fer_bench.method": (
+        "Augment",
+        "Batch",
+        "Context",
+        "LossOut",
+        "Method",
+        "Output",
+        "Resampled",
+        "Stage",
+        "StreamSpec",
+        "TrainView",
+        "ValOutputs",
+        "shuffle",
+    ),
+    "fer_bench.backbones": ("Classifier", "Trunk"),
+    "fer_bench.errors": ("DataError", "FerBenchError", "SpecError"),
+    "fer_bench.rng": ("numpy_generator", "stream_seed", "torch_generator"),
+}
+_HOME = {name: module for module, names in _PUBLIC.items() for name in names}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'fer_bench' has no attribute '{name}'")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

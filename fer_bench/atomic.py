@@ -1,0 +1,98 @@
+"""Files that are either whole or absent: written aside, flushed to disk, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from fer_bench.errors import FerBenchError
+
+
+@contextlib.contextmanager
+def writing(path: str | Path) -> Iterator[IO[bytes]]:
+    """Open `path` for writing; it appears under its name only when the block ends without error.
+
+    Raises
+    ------
+    FerBenchError
+        The disk is full. Whatever stood at `path` before is untouched.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(aside, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise disk_full(path) from error
+        raise
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def disk_full(path: Path) -> FerBenchError:
+    """The error for a disk that is full while `path` is written."""
+    return FerBenchError(
+        "the disk is full; the file was not written, everything finished before is intact",
+        where=str(path),
+        hint="free some space",
+        next="the same command again: it goes on where it stopped",
+    )
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write `data` atomically."""
+    with writing(path) as file:
+        file.write(data)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` as UTF-8, atomically."""
+    write_bytes(path, text.encode())
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spare blanks: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` as readable JSON with sorted keys, atomically."""
+    write_text(path, json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def write_array(path: str | Path, array: np.ndarray) -> None:
+    """Write a ``.npy`` file atomically (equal arrays give equal bytes)."""
+    with writing(path) as file:
+        np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+
+
+def write_with(path: str | Path, save: Callable[[IO[bytes]], None]) -> None:
+    """Let `save` write into a file that appears atomically."""
+    with writing(path) as file:
+        save(file)
+
+
+def sha256_file(path: str | Path) -> str:
+    """SHA-256 of a file's content, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

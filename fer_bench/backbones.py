@@ -1,0 +1,142 @@
+"""Backbones: any timm model by name, and small-input ResNets registered in timm's own registry.
+
+The small-input ResNets keep 48-pixel faces at a useful resolution: a 3x3 stem of stride 1 and no max-pooling, as in the
+CIFAR models of He et al. 2016 (arXiv 1512.03385, section 4.2) and the public FER2013 code bases, with global pooling.
+"""
+
+from __future__ import annotations
+
+import timm
+import torch
+from timm.models import register_model
+from timm.models.resnet import BasicBlock, ResNet
+from torch import Tensor, nn
+
+from fer_bench.errors import FerBenchError, SpecError, unknown
+from fer_bench.method import Output
+
+
+def _small_resnet(layers: tuple[int, ...], in_chans: int = 3, num_classes: int = 1000, **kwargs) -> ResNet:
+    for ignored in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):
+        kwargs.pop(ignored, None)
+    model = ResNet(BasicBlock, list(layers), num_classes=num_classes, in_chans=in_chans, **kwargs)
+    model.conv1 = nn.Conv2d(in_chans, 64, kernel_size=3, stride=1, padding=1, bias=False)
+    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    model.maxpool = nn.Identity()
+    return model
+
+
+def _refuse_weights(pretrained: bool, name: str) -> None:
+    if pretrained:
+        raise SpecError(f"there are no pretrained weights for {name}", hint="--no-pretrained, or a timm backbone")
+
+
+@register_model
+def resnet18_small(pretrained: bool = False, **kwargs) -> ResNet:
+    """ResNet-18 for small images: 11.2 M parameters, an 8th of the input's side at the last map."""
+    _refuse_weights(pretrained, "resnet18_small")
+    return _small_resnet((2, 2, 2, 2), **kwargs)
+
+
+@register_model
+def resnet34_small(pretrained: bool = False, **kwargs) -> ResNet:
+    """ResNet-34 for small images."""
+    _refuse_weights(pretrained, "resnet34_small")
+    return _small_resnet((3, 4, 6, 3), **kwargs)
+
+
+@register_model
+def resnet10_tiny(pretrained: bool = False, **kwargs) -> ResNet:
+    """A narrow four-block ResNet for demonstrations and tests: 0.3 M parameters."""
+    _refuse_weights(pretrained, "resnet10_tiny")
+    kwargs["channels"] = (16, 32, 64, 128)
+    return _small_resnet((1, 1, 1, 1), **kwargs)
+
+
+SMALL = ("resnet10_tiny", "resnet18_small", "resnet34_small")
+
+
+class Trunk(nn.Module):
+    """A timm model without its classifier.
+
+    Calling it gives ``(fmap, features)``: the last map [B, D', H', W'] (whatever shape the model family uses) and the
+    pooled features [B, D]. `num_features` is D.
+    """
+
+    def __init__(self, body: nn.Module):
+        super().__init__()
+        self.body = body
+        self.num_features: int = getattr(body, "head_hidden_size", None) or body.num_features
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map and pooled features of images `x` [B, C, H, W]."""
+        fmap = self.body.forward_features(x)
+        return fmap, self.pool(fmap)
+
+    def pool(self, fmap: Tensor) -> Tensor:
+        """Pooled features [B, D] of a map, by the model's own pooling."""
+        return self.body.forward_head(fmap, pre_logits=True)
+
+
+class Classifier(nn.Module):
+    """A trunk and a linear head. The head runs in float32 under any autocast, so that logits have no ties.
+
+    bfloat16 has 8 bits of mantissa: computed in it, the two best logits of a few images in a thousand come out equal.
+    """
+
+    def __init__(self, trunk: Trunk, num_classes: int):
+        super().__init__()
+        self.trunk = trunk
+        self.head = nn.Linear(trunk.num_features, num_classes)
+
+    def forward(self, x: Tensor) -> Output:
+        """Logits [B, K], features [B, D] and map of images `x` [B, C, H, W]."""
+        fmap, features = self.trunk(x)
+        return Output(logits=self.classify(features), features=features, fmap=fmap)
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Logits [B, K] of features [B, D], in float32."""
+        with torch.autocast(features.device.type, enabled=False):
+            return self.head(features.float())
+
+
+def backbone_names(pattern: str = "") -> list[str]:
+    """Names of all backbones, small-input ones first; `pattern` may hold wildcards."""
+    found = timm.list_models(pattern) if pattern else timm.list_models()
+    return [n for n in SMALL if n in found] + [n for n in found if n not in SMALL]
+
+
+def check_backbone(name: str) -> None:
+    """Raise UnknownNameError with the nearest names unless timm knows `name`."""
+    if not timm.is_model(name):
+        raise unknown("backbone", name, timm.list_models(), next="fer-bench list backbones")
+
+
+def build_trunk(name: str, *, in_chans: int, image_size: int, pretrained: bool = False, drop_rate: float = 0.0) -> Trunk:
+    """Create a timm model without its classifier.
+
+    Raises
+    ------
+    UnknownNameError
+        timm has no such model; the nearest names are given.
+    FerBenchError
+        The pretrained weights can't be fetched, or the model refuses the image size.
+    """
+    check_backbone(name)
+    kwargs = {"num_classes": 0, "in_chans": in_chans, "drop_rate": drop_rate}
+    try:
+        try:
+            body = timm.create_model(name, pretrained=pretrained, img_size=image_size, **kwargs)
+        except TypeError:  # only models with position embeddings take img_size
+            body = timm.create_model(name, pretrained=pretrained, **kwargs)
+    except FerBenchError:
+        raise
+    except Exception as error:
+        if not pretrained:
+            raise SpecError(f"backbone '{name}' can't be built: {error}", hint="try resnet18_small") from error
+        raise FerBenchError(
+            f"the pretrained weights of '{name}' can't be loaded: {error}",
+            hint="they come from a hub: check the connection, or place them in the hub's cache (HF_HOME)",
+            next=f"fer-bench run ... --backbone {name} --no-pretrained",
+        ) from error
+    return Trunk(body)

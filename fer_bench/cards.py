@@ -1,0 +1,294 @@
+"""Cards: what a plug-in says of itself, readable without importing it.
+
+Each plug-in module assigns one literal to the name ``card``::
+
+    card = MethodCard(
+        name="baseline_focal",
+        title="Focal loss",
+        params={"gamma": Param(2.0, "focusing exponent", space=Float(0.0, 5.0))},
+    )
+
+:func:`read_card` evaluates that one expression from the syntax tree, allowing literals and the constructors of this
+module only. So listing a hundred methods costs milliseconds, imports no torch, and runs nobody's code.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fer_bench.errors import PluginError, SpecError, unknown
+
+
+@dataclass(frozen=True)
+class Float:
+    """A real search interval [low, high], uniform in the value or in its logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Int:
+    """An integer search interval [low, high], both ends included."""
+
+    low: int
+    high: int
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A finite set of values to search."""
+
+    options: tuple
+
+    def __post_init__(self):
+        object.__setattr__(self, "options", tuple(self.options))
+
+
+Space = Float | Int | Choice
+
+
+@dataclass(frozen=True)
+class Param:
+    """One parameter of a method or dataset.
+
+    Parameters
+    ----------
+    default : bool, int, float, str or None
+        The value used when none is given; its type is the parameter's type.
+    help : str
+        What it does, with its source or reason.
+    choices : tuple, optional
+        The only accepted values. Numbers may be listed beside names.
+    space : Float, Int or Choice, optional
+        Where ``fer-bench tune`` looks; a parameter without one is not tuned.
+    low, high : float, optional
+        Accepted range of a number, ends included.
+    """
+
+    default: Any
+    help: str
+    choices: tuple | None = None
+    space: Space | None = None
+    low: float | None = None
+    high: float | None = None
+
+    def parse(self, text: Any, *, name: str, owner: str) -> Any:
+        """Convert command-line text (or a YAML value) to this parameter's type.
+
+        Raises
+        ------
+        SpecError
+            The value has the wrong type, is no choice, or lies outside the range.
+        """
+        value = _convert(text, self.default) if isinstance(text, str) else text
+        where = f"{owner}[{name}={text}]"
+        if self.choices is not None:
+            value = next((c for c in self.choices if c == value or str(c) == str(text)), value)
+            if value not in self.choices:
+                raise SpecError(f"{name} can't be '{text}'", where=where, hint=_choices_hint(self.choices))
+            return value
+        if not _same_kind(value, self.default):
+            kind = type(self.default).__name__
+            raise SpecError(f"{name} must be a {kind}, not '{text}'", where=where, hint=f"default is {self.default}")
+        if isinstance(self.default, float) and value is not None:
+            value = float(value)
+        if (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
+            raise SpecError(f"{name}={value} is out of range", where=where, hint=f"accepted: {self.low} to {self.high}")
+        return value
+
+
+def _choices_hint(choices: tuple) -> str:
+    return "accepted: " + ", ".join(map(str, choices))
+
+
+def _convert(text: str, default: Any) -> Any:
+    if isinstance(default, str):
+        return text
+    try:
+        return ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(text.lower(), text))
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _same_kind(value: Any, default: Any) -> bool:
+    if default is None:
+        return True
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    if isinstance(default, float):
+        return isinstance(value, (int, float))
+    return isinstance(value, type(default))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodCard:
+    """What a method says of itself.
+
+    `changes` names what differs from plain cross-entropy, `deviations` what differs from the paper. `tier` is
+    "baseline" or "method". `transductive` methods read other test images; they are watermarked.
+    """
+
+    name: str
+    title: str
+    paper: str = ""
+    year: int | None = None
+    url: str = ""
+    changes: str = ""
+    deviations: tuple = ()
+    params: Mapping[str, Param] = field(default_factory=dict)
+    tier: str = "method"
+    transductive: bool = False
+    requires: tuple = ()
+
+    def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """All parameters with their values: the given ones checked, the others at their defaults.
+
+        Raises
+        ------
+        UnknownNameError
+            A given name is no parameter of this method.
+        SpecError
+            A value does not fit.
+        """
+        for name in given:
+            if name not in self.params:
+                raise unknown("parameter", name, self.params, where=self.name, next=f"fer-bench show {self.name}")
+        return {
+            name: param.parse(given[name], name=name, owner=self.name) if name in given else param.default
+            for name, param in sorted(self.params.items())
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """A named way to split a data set and to select a checkpoint.
+
+    Parameters
+    ----------
+    name : str
+        Short name; shown as ``dataset/name``.
+    train, val, test : tuple of str
+        Values of the store's `split` column that make up each role.
+    title : str
+        One line for people.
+    watermark : str
+        Empty for a sound protocol; otherwise the reason printed wherever its results are shown.
+    """
+
+    name: str
+    train: tuple
+    val: tuple
+    test: tuple
+    title: str = ""
+    watermark: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetCard:
+    """What a dataset says of itself.
+
+    `counts` maps split -> tuple of expected images per class, in the order of `classes`. `layouts` names the forms it
+    can be read from. `get` tells a person how to obtain it. The first protocol is the default.
+    """
+
+    name: str
+    title: str
+    classes: tuple
+    protocols: tuple
+    counts: Mapping[str, tuple] = field(default_factory=dict)
+    layouts: Mapping[str, str] = field(default_factory=dict)
+    paper: str = ""
+    url: str = ""
+    licence: str = ""
+    get: str = ""
+    params: Mapping[str, Param] = field(default_factory=dict)
+    built_in: bool = False
+    image: str = ""
+
+    resolve = MethodCard.resolve
+
+    def protocol(self, name: str | None) -> Protocol:
+        """The protocol called `name` (with or without the data set's name before it); the default for None."""
+        if name is None:
+            return self.protocols[0]
+        short = name.removeprefix(f"{self.name}/")
+        for protocol in self.protocols:
+            if protocol.name == short:
+                return protocol
+        known = [f"{self.name}/{p.name}" for p in self.protocols]
+        raise unknown("protocol", name, known, next=f"fer-bench show {self.name}")
+
+
+Card = MethodCard | DatasetCard
+
+_CONSTRUCTORS = {c.__name__: c for c in (MethodCard, DatasetCard, Protocol, Param, Float, Int, Choice)}
+_CARD_TYPES = (MethodCard, DatasetCard)
+
+
+def read_card(path: str | Path) -> Card:
+    """Read the card of the plug-in file at `path` without importing it.
+
+    Raises
+    ------
+    PluginError
+        The file can't be parsed, has no ``card = ...``, or its card is not a literal.
+    """
+    path = Path(path)
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    except (SyntaxError, ValueError, OSError) as error:
+        raise PluginError(f"can't be read: {error}", where=str(path)) from error
+    constants: dict[str, Any] = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            name = node.targets[0].id
+            if name == "card":
+                return _evaluate_card(node.value, constants, path)
+            try:
+                constants[name] = _evaluate(node.value, constants)
+            except (ValueError, TypeError):
+                continue  # not a literal: only a card that uses it would need it
+    raise PluginError("has no card", where=str(path), hint="assign `card = MethodCard(...)` or `DatasetCard(...)`")
+
+
+def _evaluate_card(node: ast.expr, constants: Mapping[str, Any], path: Path) -> Card:
+    where = f"{path}:{node.lineno}"
+    try:
+        card = _evaluate(node, constants)
+    except (ValueError, TypeError, SpecError) as error:
+        raise PluginError(f"its card is not a literal: {error}", where=where) from error
+    if not isinstance(card, _CARD_TYPES):
+        raise PluginError("its card is neither a MethodCard nor a DatasetCard", where=where)
+    return card
+
+
+def _evaluate(node: ast.expr, constants: Mapping[str, Any]) -> Any:
+    """Evaluate literals, names of earlier literals, string concatenation and the constructors of this module."""
+    match node:
+        case ast.Constant(value=value):
+            return value
+        case ast.Tuple(elts=items):
+            return tuple(_evaluate(i, constants) for i in items)
+        case ast.List(elts=items):
+            return [_evaluate(i, constants) for i in items]
+        case ast.Dict(keys=keys, values=values):
+            pairs = zip(keys, values, strict=True)
+            return {_evaluate(k, constants): _evaluate(v, constants) for k, v in pairs if k is not None}
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -_evaluate(operand, constants)
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return _evaluate(left, constants) + _evaluate(right, constants)
+        case ast.Name(id=name) if name in constants:
+            return constants[name]
+        case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords) if name in _CONSTRUCTORS:
+            named = {k.arg: _evaluate(k.value, constants) for k in keywords if k.arg}
+            return _CONSTRUCTORS[name](*(_evaluate(a, constants) for a in args), **named)
+    raise ValueError(f"line {getattr(node, 'lineno', '?')}: {ast.unparse(node)[:60]}")

@@ -1,0 +1,1 @@
+"""The command line: one light entry, sub-commands imported when called."""

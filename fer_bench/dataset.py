@@ -1,0 +1,124 @@
+"""The dataset contract: a class that turns files into chunks of images, labels and splits.
+
+A dataset file assigns ``card = DatasetCard(...)`` and derives one class from :class:`Dataset`. Its :meth:`Dataset.read`
+recognises the layout from content, then yields :class:`Chunk` objects; the harness writes them to the prepared store
+(:mod:`fer_bench.store`). Everything that is wrong with the files is collected in :class:`Problems` and told at once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fer_bench.cards import DatasetCard
+from fer_bench.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """A run of rows, in store order.
+
+    Attributes
+    ----------
+    images : uint8 [k, C, H, W]
+    labels : int64 [k]
+        Class positions in ``card.classes``; -1 where the source has no label.
+    split : list of str
+        Name of the source's own split of each row, e.g. "Training".
+    source : list of str
+        What identifies each row in the source (file name or row number).
+    subject : list of str, optional
+    extra : dict of arrays, optional
+        Further columns of the table, each of length k.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    split: list[str]
+    source: list[str]
+    subject: list[str] | None = None
+    extra: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """A recognised source, ready to be read.
+
+    Attributes
+    ----------
+    layout : str
+        Key of ``card.layouts``.
+    said : str
+        One line for people: what was recognised and where.
+    files : list of Path
+        The source files; they are guarded with the store while a test is sealed.
+    chunks : callable
+        Starts the iteration over :class:`Chunk` objects.
+    """
+
+    layout: str
+    said: str
+    files: list[Path]
+    chunks: Callable[[], Iterator[Chunk]]
+
+
+class Problems:
+    """Collects what is wrong with source files, and raises one error that names file, row and reason.
+
+    Reading stops collecting after `limit` problems, so that a wrong file does not fill the screen or the memory.
+    """
+
+    def __init__(self, limit: int = 1000):
+        self.limit = limit
+        self.rows: list[tuple[str, int | str | None, str]] = []
+
+    def add(self, file: str | Path, row: int | str | None, reason: str) -> None:
+        """Note one problem; raises at once when there are too many to go on."""
+        self.rows.append((str(file), row, reason))
+        if len(self.rows) >= self.limit:
+            self.raise_if_any(more=True)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def raise_if_any(self, *, more: bool = False) -> None:
+        """Raise :class:`DataError` with the first rows and a count by reason."""
+        if not self.rows:
+            return
+        shown = [f"{f}, row {r}: {why}" if r is not None else f"{f}: {why}" for f, r, why in self.rows[:8]]
+        kinds = Counter(why.split(":")[0] for _, _, why in self.rows)
+        summary = ", ".join(f"{n} x {kind}" for kind, n in kinds.most_common(6))
+        total = f"{len(self.rows)}{' or more' if more else ''}"
+        noun = "problem" if len(self.rows) == 1 else "problems"
+        raise DataError(
+            f"{total} {noun} in the source files; nothing was written ({summary})",
+            where="\n         ".join(shown),
+            hint="mend or remove these rows, or take a fresh copy of the data",
+        )
+
+
+class Dataset:
+    """Base of every dataset. Subclasses set `card` and implement :meth:`read`."""
+
+    card: DatasetCard
+
+    def __init__(self, params: Mapping[str, Any] | None = None):
+        self.params = dict(self.card.resolve(params or {}))
+
+    def read(self, source: Path | None) -> Reading:
+        """Recognise the layout under `source` (a file or folder; None for a built-in set) by its content.
+
+        Raises
+        ------
+        DataError
+            Nothing known is found there, or two layouts fit; the error lists what was looked for.
+        """
+        raise NotImplementedError(f"{type(self).__name__} implements no read()")

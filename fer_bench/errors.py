@@ -1,0 +1,100 @@
+"""Every error a user can meet, rooted in :class:`FerBenchError`.
+
+A message answers four questions where it can: what is wrong, where, which valid name is nearest, and which command to
+type next. The command line prints exactly these lines; a traceback reaches the user only for our own bugs.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FerBenchError(Exception):
+    """Root of all expected errors.
+
+    Parameters
+    ----------
+    what : str
+        What is wrong, one sentence.
+    where : str, optional
+        File, row, option or plug-in in which it is wrong.
+    hint : str, optional
+        The nearest valid name, or what would be accepted.
+    next : str, optional
+        The command to type next.
+    """
+
+    def __init__(self, what: str, *, where: str | None = None, hint: str | None = None, next: str | None = None):
+        self.what, self.where, self.hint, self.next = what, where, hint, next
+        super().__init__(self.render())
+
+    def render(self) -> str:
+        """The message as the terminal shows it, one line an answer."""
+        lines = [self.what]
+        if self.where:
+            lines.append(f"  where: {self.where}")
+        if self.hint:
+            lines.append(f"  hint:  {self.hint}")
+        if self.next:
+            lines.append(f"  next:  {self.next}")
+        return "\n".join(lines)
+
+
+class UnknownNameError(FerBenchError, LookupError):
+    """A method, dataset, backbone, protocol, recipe or parameter that does not exist."""
+
+
+class SpecError(FerBenchError, ValueError):
+    """A run or study description whose values do not fit."""
+
+
+class DataError(FerBenchError, ValueError):
+    """Source files that are missing, malformed or not what they claim to be."""
+
+
+class StoreError(FerBenchError):
+    """A prepared store that is missing, damaged or stale."""
+
+
+class SealError(FerBenchError, PermissionError):
+    """An attempt to read test data before selection is locked."""
+
+
+class PluginError(FerBenchError):
+    """A plug-in that can't be loaded, or two that claim one name."""
+
+
+class TrainingError(FerBenchError, RuntimeError):
+    """A training that can't go on: non-finite loss, wrong shapes from a hook, out of memory."""
+
+
+class LedgerError(FerBenchError):
+    """A run record that is missing, unfinished, locked or damaged."""
+
+
+class TrackingError(FerBenchError):
+    """The MLflow mirror can't be reached or written."""
+
+
+class PrunedTrial(FerBenchError):
+    """A tuning trial stopped early by the pruner; not a failure."""
+
+
+def nearest(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
+    """Known names that look most like `name`, best first (case is ignored)."""
+    by_lower = {k.lower(): k for k in known}
+    found = difflib.get_close_matches(name.lower(), list(by_lower), n=limit, cutoff=0.5)
+    found += [k for k in by_lower if name and name.lower() in k and k not in found]
+    return [by_lower[k] for k in found[:limit]]
+
+
+def unknown(kind: str, name: str, known: Iterable[str], *, where: str | None = None, next: str | None = None):
+    """Build the error for a name that does not exist, with the nearest ones."""
+    known = sorted(known)
+    close = nearest(name, known)
+    if close:
+        hint = "did you mean " + " or ".join(f"'{c}'" for c in close) + "?"
+    else:
+        hint = f"known {kind}s: " + (", ".join(known) if known else "none")
+    return UnknownNameError(f"unknown {kind} '{name}'", where=where, hint=hint, next=next)

@@ -1,0 +1,225 @@
+"""The ledger: the folder of run records, and the only truth. MLflow mirrors it, reports are read from it.
+
+::
+
+    ledger/<run id>/
+      spec.json         the run's spec and what its id is a hash of
+      data.json         classes, counts by role, protocol, fingerprint
+      method.json       what the method's card says
+      history.json      one entry an epoch: losses and validation metrics
+      selection.json    rule, metric, chosen epoch; written before the test is opened
+      seal.json         every opening of the test, and the attempts that were blocked
+      probe.json        batch-invariance of the predictions
+      {val,test}_{rows,labels}.npy   int64 [n]: rows of the store, labels
+      {val,test}_logits.npy          float32 [n, K] at the selected epoch
+      {val,test}_epochs.npy          uint8 [E, n]: predicted class after each candidate epoch
+      model.pt          weights and method state of the selected epoch
+      environment.json, timing.json  versions, hardware, durations: the only files that differ between equal runs
+      done.json         the mark of a finished record, with a hash of every other file
+      work/             checkpoint and snapshots of an unfinished run
+    ledger/studies/<name>.json       a study: run ids, reference, command
+
+A record without ``done.json`` is unfinished. No module here imports torch.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fer_bench.atomic import canonical_json, read_json, sha256_file, write_array, write_json
+from fer_bench.errors import LedgerError, nearest
+
+NUMERICS = 1  # raised by hand when a change of the harness changes results, so that old runs are not taken for new ones
+VOLATILE = ("environment.json", "timing.json")  # differ between equal runs, so they take no part in comparisons
+UNHASHED = (*VOLATILE, "model.pt", "done.json", "lock", "failed.json")
+
+
+def run_id(spec: Mapping[str, Any], fingerprint: str, source: str) -> str:
+    """Content address of a run: spec, data fingerprint, hash of the method's source, numerics version."""
+    key = {"spec": spec, "fingerprint": fingerprint, "source": source, "numerics": NUMERICS}
+    return hashlib.sha256(canonical_json(key).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run's folder, read lazily."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """The run's id, which is its folder's name."""
+        return self.path.name
+
+    def json(self, name: str) -> Any:
+        """Content of ``<name>.json``.
+
+        Raises
+        ------
+        LedgerError
+            The file is missing or damaged.
+        """
+        try:
+            return read_json(self.path / f"{name}.json")
+        except FileNotFoundError as error:
+            raise LedgerError(f"run {self.id} has no {name}.json", where=str(self.path)) from error
+        except ValueError as error:
+            raise LedgerError(f"run {self.id}: {name}.json is damaged: {error}", where=str(self.path)) from error
+
+    def array(self, name: str) -> np.ndarray:
+        """Content of ``<name>.npy``; raises LedgerError where it is missing or damaged."""
+        try:
+            return np.load(self.path / f"{name}.npy", allow_pickle=False)
+        except (FileNotFoundError, ValueError, EOFError) as error:
+            raise LedgerError(f"run {self.id}: {name}.npy is missing or damaged", where=str(self.path)) from error
+
+    def has(self, name: str) -> bool:
+        """Whether the record holds the file `name` (with its ending)."""
+        return (self.path / name).is_file()
+
+    @property
+    def status(self) -> str:
+        """'finished', 'pruned', 'failed' or 'unfinished'."""
+        if self.has("done.json"):
+            return self.json("done")["status"]
+        return "failed" if self.has("failed.json") else "unfinished"
+
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        """The run's spec as plain data."""
+        return self.json("spec")["spec"]
+
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """Facts of the data: classes, counts by role, protocol, fingerprint."""
+        return self.json("data")
+
+    @property
+    def label(self) -> str:
+        """The method with its non-default parameters, as typed on the command line."""
+        return self.json("spec")["label"]
+
+    def verify(self) -> None:
+        """Compare every file with the hash in ``done.json``; raises LedgerError where one is missing or differs."""
+        for name, digest in self.json("done")["files"].items():
+            if not self.has(name):
+                raise LedgerError(f"run {self.id} has lost {name}", where=str(self.path))
+            if sha256_file(self.path / name) != digest:
+                raise LedgerError(f"run {self.id}: {name} has changed since the run", where=str(self.path / name))
+
+
+class RunWriter(RunRecord):
+    """A run's folder while it is being written."""
+
+    @property
+    def work(self) -> Path:
+        """Folder of checkpoints and snapshots; removed when the run is done."""
+        return self.path / "work"
+
+    def start(self) -> None:
+        """Create the folder (or go on in it); an earlier failure is forgotten."""
+        self.work.mkdir(parents=True, exist_ok=True)
+        (self.path / "failed.json").unlink(missing_ok=True)
+
+    def put(self, name: str, value: Any) -> None:
+        """Write ``<name>.json``, or ``<name>.npy`` for an array, atomically."""
+        if isinstance(value, np.ndarray):
+            write_array(self.path / f"{name}.npy", value)
+        else:
+            write_json(self.path / f"{name}.json", value)
+
+    def fail(self, error: BaseException) -> None:
+        """Note why the run failed; a failed run is tried again by the next command."""
+        write_json(self.path / "failed.json", {"type": type(error).__name__, "message": str(error)})
+
+    def finish(self, status: str = "finished") -> None:
+        """Write the done mark and remove the work folder. From here on the record never changes."""
+        names = sorted(p.name for p in self.path.iterdir() if p.is_file() and not p.name.startswith("."))
+        files = {n: sha256_file(self.path / n) for n in names if n not in UNHASHED}
+        write_json(self.path / "done.json", {"status": status, "files": files})
+        shutil.rmtree(self.work, ignore_errors=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run's lock; released by the system when the process dies.
+
+        Raises
+        ------
+        LedgerError
+            Another process is training this very run.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / "lock", "a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise LedgerError(
+                    f"run {self.id} is being trained by another process",
+                    where=str(self.path),
+                    hint="wait for it; finished runs are shared",
+                ) from error
+            try:
+                yield
+            finally:
+                fcntl.flock(file, fcntl.LOCK_UN)
+
+
+class Ledger:
+    """The folder of all run records and studies."""
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root)
+
+    def run(self, run_id: str) -> RunRecord:
+        """The record of a run id, finished or not."""
+        return RunRecord(self.root / run_id)
+
+    def writer(self, run_id: str) -> RunWriter:
+        """The record of a run id, to be written."""
+        return RunWriter(self.root / run_id)
+
+    def runs(self) -> list[RunRecord]:
+        """All records, by id."""
+        if not self.root.is_dir():
+            return []
+        return [RunRecord(p) for p in sorted(self.root.iterdir()) if (p / "spec.json").is_file()]
+
+    def studies(self) -> list[str]:
+        """Names of all studies."""
+        folder = self.root / "studies"
+        return sorted(p.stem for p in folder.glob("*.json")) if folder.is_dir() else []
+
+    def put_study(self, name: str, study: Mapping[str, Any]) -> Path:
+        """Write the study record ``studies/<name>.json``."""
+        path = self.root / "studies" / f"{name}.json"
+        write_json(path, dict(study))
+        return path
+
+    def study(self, name: str | None = None) -> dict[str, Any]:
+        """A study's record; the one written last for None.
+
+        Raises
+        ------
+        LedgerError
+            There is no such study; the nearest names are given.
+        """
+        names = self.studies()
+        if not names:
+            raise LedgerError("the ledger holds no study", where=str(self.root), next="fer-bench run METHOD --dataset D")
+        if name is None:
+            name = max(names, key=lambda n: (os.stat(self.root / "studies" / f"{n}.json").st_mtime_ns, n))
+        if name not in names:
+            close = nearest(name, names) or names
+            raise LedgerError(f"no study called '{name}'", where=str(self.root), hint="known: " + ", ".join(close[:8]))
+        return read_json(self.root / "studies" / f"{name}.json")

@@ -1,0 +1,1 @@
+"""Tables, figures and pages, computed from the ledger alone."""
