@@ -1,0 +1,44 @@
+"""Where things lie: one home folder holds stores, the ledger, results and the MLflow store."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from fer_bench.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class Home:
+    """Paths below one root: ``data/``, ``ledger/``, ``results/`` and ``mlflow.db``."""
+
+    root: Path
+
+    @classmethod
+    def find(cls, given: str | Path | None = None) -> Home:
+        """The home that was given, else ``$FER_BENCH_HOME``, else the current folder."""
+        return cls(Path(given or os.environ.get("FER_BENCH_HOME") or ".").resolve())
+
+    @property
+    def data(self) -> Path:
+        """Prepared stores, one folder a data set; downloaded or placed source files lie in ``data/raw/<name>``."""
+        return self.root / "data"
+
+    def raw(self, dataset: str) -> Path:
+        """Where a person puts the source files of a data set."""
+        return self.data / "raw" / dataset
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger of this home."""
+        return Ledger(self.root / "ledger")
+
+    def results(self, study: str) -> Path:
+        """Folder of a study's report and figures."""
+        return self.root / "results" / study
+
+    @property
+    def tracking_uri(self) -> str:
+        """``$MLFLOW_TRACKING_URI``, else a SQLite store in this home."""
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.root / 'mlflow.db'}"
