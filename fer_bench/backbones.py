@@ -112,7 +112,9 @@ def check_backbone(name: str) -> None:
         raise unknown("backbone", name, timm.list_models(), next="fer-bench list backbones")
 
 
-def build_trunk(name: str, *, in_chans: int, image_size: int, pretrained: bool = False, drop_rate: float = 0.0) -> Trunk:
+def build_trunk(
+    name: str, *, in_chans: int, image_size: int, pretrained: bool = False, drop_rate: float = 0.0
+) -> Trunk:
     """Create a timm model without its classifier.
 
     Raises

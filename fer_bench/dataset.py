@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from fer_bench.cards import DatasetCard
-from fer_bench.errors import DataError
+from fer_bench.errors import DataError, SealError
+from fer_bench.seal import anything_sealed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +112,8 @@ class Dataset:
     card: DatasetCard
 
     def __init__(self, params: Mapping[str, Any] | None = None):
+        if anything_sealed():
+            raise SealError(f"data set '{self.card.name}' can't be read while a test is sealed")
         self.params = dict(self.card.resolve(params or {}))
 
     def read(self, source: Path | None) -> Reading:

@@ -73,6 +73,10 @@ class LedgerError(FerBenchError):
     """A run record that is missing, unfinished, locked or damaged."""
 
 
+class LockedError(LedgerError):
+    """A run that another process is training at this moment."""
+
+
 class TrackingError(FerBenchError):
     """The MLflow mirror can't be reached or written."""
 

@@ -38,7 +38,7 @@ from typing import Any
 import numpy as np
 
 from fer_bench.atomic import canonical_json, read_json, sha256_file, write_array, write_json
-from fer_bench.errors import LedgerError, nearest
+from fer_bench.errors import LedgerError, LockedError, nearest
 
 NUMERICS = 1  # raised by hand when a change of the harness changes results, so that old runs are not taken for new ones
 VOLATILE = ("environment.json", "timing.json")  # differ between equal runs, so they take no part in comparisons
@@ -156,7 +156,7 @@ class RunWriter(RunRecord):
 
         Raises
         ------
-        LedgerError
+        LockedError
             Another process is training this very run.
         """
         self.path.mkdir(parents=True, exist_ok=True)
@@ -164,7 +164,7 @@ class RunWriter(RunRecord):
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise LedgerError(
+                raise LockedError(
                     f"run {self.id} is being trained by another process",
                     where=str(self.path),
                     hint="wait for it; finished runs are shared",
@@ -216,7 +216,9 @@ class Ledger:
         """
         names = self.studies()
         if not names:
-            raise LedgerError("the ledger holds no study", where=str(self.root), next="fer-bench run METHOD --dataset D")
+            raise LedgerError(
+                "the ledger holds no study", where=str(self.root), next="fer-bench run METHOD --dataset D"
+            )
         if name is None:
             name = max(names, key=lambda n: (os.stat(self.root / "studies" / f"{n}.json").st_mtime_ns, n))
         if name not in names:

@@ -206,6 +206,10 @@ class Batch:
         """Soft targets [B, K] where set, otherwise hard labels [B]."""
         return self.y if self.soft is None else self.soft
 
+    def soft_target(self, num_classes: int) -> Tensor:
+        """Targets as distributions, float32 [B, K]: the soft ones, or hard labels one-hot."""
+        return F.one_hot(self.y, num_classes).float() if self.soft is None else self.soft
+
     def with_(self, **changes: Any) -> Batch:
         """A copy with some fields replaced."""
         return replace(self, **changes)
@@ -380,6 +384,13 @@ class Method:
     def adjust(self, logits: np.ndarray, features: np.ndarray | None) -> np.ndarray:
         """Adjusted logits [n, K], each row from its own row alone. Only called after :meth:`fit_posthoc`."""
         return logits
+
+    def extract(self, model: nn.Module, x: Tensor) -> Tensor:
+        """Features [B, D] that an estimator stage is fitted on; by default the model's pooled features."""
+        features = self.predict(model, x).features
+        if features is None:
+            raise SpecError(f"{self.card.name} has an estimator stage but its model gives no features")
+        return features
 
     def fit_estimator(self, features: np.ndarray, labels: np.ndarray) -> None:
         """Fit a classical estimator on features [N, D] in an "estimator" stage."""

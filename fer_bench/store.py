@@ -13,6 +13,7 @@ same one. A store is written beside the old one and swapped in at the end, so a 
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import os
@@ -122,7 +123,13 @@ def _typed(values: list[str]) -> np.ndarray:
         return np.asarray(values, dtype=str)
 
 
-def write_store(root: str | Path, card: DatasetCard, reading: Reading, params: dict[str, Any] | None = None) -> Store:
+def write_store(
+    root: str | Path,
+    card: DatasetCard,
+    reading: Reading,
+    params: dict[str, Any] | None = None,
+    notes: dict[str, Any] | None = None,
+) -> Store:
     """Write a store from a recognised source; the old one, if any, is replaced only at the very end.
 
     Parameters
@@ -131,6 +138,8 @@ def write_store(root: str | Path, card: DatasetCard, reading: Reading, params: d
         Folder of all stores; the store becomes ``root/card.name``.
     reading : Reading
         Its chunks must agree in image shape.
+    params, notes : dict, optional
+        The dataset's parameters, and further entries of the manifest.
 
     Raises
     ------
@@ -138,6 +147,8 @@ def write_store(root: str | Path, card: DatasetCard, reading: Reading, params: d
         From the reading: malformed source.
     StoreError
         The chunks do not fit together.
+    FerBenchError
+        The disk is full.
     """
     target = Path(root) / card.name
     aside = target.with_name(f".{card.name}.{os.getpid()}.part")
@@ -145,11 +156,11 @@ def write_store(root: str | Path, card: DatasetCard, reading: Reading, params: d
     aside.mkdir(parents=True)
     try:
         manifest = _write_files(aside, card, reading)
-        manifest["params"] = params or {}
+        manifest |= {"params": params or {}, "checks": check_counts(card, manifest), **(notes or {})}
         write_json(aside / "manifest.json", manifest)
         _swap(aside, target)
     except OSError as error:
-        if error.errno in (28, 122):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise disk_full(target) from error
         raise
     finally:
@@ -168,11 +179,45 @@ def _swap(aside: Path, target: Path) -> None:
 
 
 def recover(root: str | Path, name: str) -> None:
-    """After a kill between the two renames of a swap: give the old store its name back."""
+    """After a kill in the middle: give the old store its name back, and remove what dead processes left behind."""
     target = Path(root) / name
     old = target.with_name(f".{name}.old")
     if old.exists() and not target.exists():
         os.rename(old, target)
+    shutil.rmtree(old, ignore_errors=True)
+    for aside in target.parent.glob(f".{name}.*.part"):
+        pid = aside.name.split(".")[-2]
+        if pid.isdigit() and not _alive(int(pid)):
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def check_counts(card: DatasetCard, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Compare a manifest's counts with the card's: "match", "differ" with one line a difference, or "unknown"."""
+    if not card.counts:
+        return {"counts": "unknown", "differences": []}
+    found, differences = manifest["counts"], []
+    for split in [*card.counts, *(s for s in found if s not in card.counts)]:
+        known = card.counts.get(split)
+        if known is None:
+            differences.append(f"{split}: {sum(found[split])} images of a split the card does not know")
+            continue
+        for name, have, expected in zip(card.classes, found.get(split, [0] * len(known)), known, strict=True):
+            if have != expected:
+                differences.append(f"{split}/{name}: {have}, expected {expected}")
+    unlabelled = manifest["shape"][0] - sum(map(sum, found.values()))
+    if unlabelled:
+        differences.insert(0, f"{unlabelled} images have no label")
+    return {"counts": "differ" if differences else "match", "differences": differences}
 
 
 def _write_files(folder: Path, card: DatasetCard, reading: Reading) -> dict[str, Any]:
@@ -206,7 +251,8 @@ def _write_files(folder: Path, card: DatasetCard, reading: Reading) -> dict[str,
 def _write_images(path: Path, chunks: Iterable[Chunk]) -> tuple[str, dict[str, list], tuple[int, int, int]]:
     """Stream chunks into a ``.npy`` file of a length known only at the end; returns pixel hash, columns and shape."""
     columns: dict[str, list] = {"label": [], "split": [], "source": [], "subject": [], "duplicate": []}
-    digest, seen, shape, total = hashlib.sha256(), {}, None, 0
+    digest, shape, total = hashlib.sha256(), None, 0
+    seen: dict[bytes, int] = {}
     with open(path, "wb") as file:
         file.write(b"\0" * 128)  # the header's place; .npy headers are padded to a multiple of 64
         for chunk in chunks:
@@ -267,4 +313,31 @@ def _counts(labels: np.ndarray, splits: list[str], classes: int) -> dict[str, li
     return {
         str(s): np.bincount(labels[(names == s) & (labels >= 0)], minlength=classes).tolist()
         for s in dict.fromkeys(splits)
+    }
+
+
+def duplicates(store: Store) -> dict[str, Any]:
+    """What the duplicate column tells of pixel-equal images.
+
+    Returns
+    -------
+    dict
+        `distinct` images; `groups` of two or more equal ones; `conflicting` groups with more than one label;
+        `by_split`: rows with an equal image earlier in the same split; `across`: for each ordered pair of splits
+        (A, B) where A comes first in the store, how many rows of B occur in A.
+    """
+    table = store.columns("label", "split", "duplicate")
+    group, label, split = table["duplicate"], table["label"], table["split"]
+    sizes = np.bincount(group)
+    labelled = label >= 0
+    pairs = np.unique(np.stack([group[labelled], label[labelled]]), axis=1)
+    splits = [str(s) for s in dict.fromkeys(split.tolist())]
+    members = {s: group[split == s] for s in splits}
+    across = {(a, b): int(np.isin(members[b], members[a]).sum()) for k, a in enumerate(splits) for b in splits[k + 1 :]}
+    return {
+        "distinct": int((sizes > 0).sum()),
+        "groups": int((sizes > 1).sum()),
+        "conflicting": int((np.bincount(pairs[0]) > 1).sum()) if labelled.any() else 0,
+        "by_split": {s: len(g) - len(np.unique(g)) for s, g in members.items()},
+        "across": {pair: rows for pair, rows in across.items() if rows},
     }

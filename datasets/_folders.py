@@ -1,0 +1,157 @@
+"""Reader of image trees ``<split folder>/<class folder>/<image>``, with the names people give such folders."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fer_bench import Problems
+
+ROLES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+ALIASES = {
+    "angry": ("anger",),
+    "contempt": ("contemptuous",),
+    "disgust": ("disgusted",),
+    "fear": ("fearful", "afraid"),
+    "happy": ("happiness", "joy", "happily"),
+    "neutral": ("neutrality",),
+    "sad": ("sadness",),
+    "surprise": ("surprised", "surprize"),
+}
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff")
+CLUTTER = ("thumbs.db", "desktop.ini", "__macosx")
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One image: its path, that path below the root, role of its split folder, class position, number in its name."""
+
+    path: Path
+    relative: str
+    role: str
+    label: int
+    number: int  # the digits that end the stem; -1 without
+
+
+@dataclass(frozen=True)
+class ClassTree:
+    """A recognised tree. `strange` holds what does not belong there, with the reason."""
+
+    root: Path
+    roles: dict[str, Path]
+    files: list[ImageFile]
+    strange: list[tuple[Path, str]]
+
+    @property
+    def jpeg(self) -> bool:
+        """Whether any image went through JPEG, so that its pixels may differ from the original's."""
+        return any(f.path.suffix.lower() in (".jpg", ".jpeg") for f in self.files)
+
+
+def class_position(name: str, classes: Sequence[str]) -> int | None:
+    """Position of the class a folder called `name` holds, by name or alias, case ignored; None for another name."""
+    name = name.strip().lower()
+    for position, known in enumerate(classes):
+        if name == known or name in ALIASES.get(known, ()):
+            return position
+    return None
+
+
+def find_tree(root: Path, classes: Sequence[str]) -> ClassTree | None:
+    """The class tree in `root`, or None where no training folder with class folders lies there."""
+    roles: dict[str, Path] = {}
+    strange: list[tuple[Path, str]] = []
+    for folder in _entries(root):
+        role = next((r for r, names in ROLES.items() if folder.name.lower() in names), None)
+        if role is None or not folder.is_dir():
+            continue
+        if not any(class_position(f.name, classes) is not None for f in _entries(folder) if f.is_dir()):
+            continue
+        if role in roles:
+            strange.append((folder, f"a second folder for the role {role}: beside {roles[role].name}"))
+        roles.setdefault(role, folder)
+    if "train" not in roles:
+        return None
+    files: list[ImageFile] = []
+    for role, folder in roles.items():
+        files += _images(root, role, folder, classes, strange)
+    return ClassTree(root, roles, files, strange)
+
+
+def _images(root: Path, role: str, folder: Path, classes: Sequence[str], strange: list) -> Iterator[ImageFile]:
+    seen: dict[int, Path] = {}
+    for inner in _entries(folder):
+        label = class_position(inner.name, classes) if inner.is_dir() else None
+        if label is None:
+            kind = "unknown class folder" if inner.is_dir() else "a file among the class folders"
+            strange.append((inner, f"{kind}: '{inner.name}', expected {', '.join(classes)}"))
+            continue
+        if label in seen:
+            strange.append((inner, f"two folders for one class: {inner.name} and {seen[label].name}"))
+        seen[label] = inner
+        for path in _entries(inner):
+            if path.suffix.lower() not in IMAGES:
+                strange.append((path, f"not an image: '{path.name}'"))
+                continue
+            digits = re.search(r"(\d+)$", path.stem)
+            number = int(digits[1]) if digits else -1
+            yield ImageFile(path, path.relative_to(root).as_posix(), role, label, number)
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.name.lower() not in CLUTTER)
+
+
+def subfolders(folder: Path, limit: int = 100) -> list[Path]:
+    """Folders directly in `folder`, in order of name, hidden ones and clutter left out."""
+    return [p for p in _entries(folder) if p.is_dir()][:limit]
+
+
+def load_grey(path: Path, side: int, problems: Problems) -> np.ndarray | None:
+    """The grey image at `path` as uint8 [side, side]; None, with the reason in `problems`, where it isn't one."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            if image.size != (side, side):
+                problems.add(path, None, f"wrong image size: {image.size[0]}x{image.size[1]}, expected {side}x{side}")
+                return None
+            if image.mode == "L":
+                return np.asarray(image, dtype=np.uint8)
+            if image.mode not in ("1", "P", "LA", "RGB", "RGBA"):
+                problems.add(path, None, f"not an 8-bit grey image: mode {image.mode}")
+                return None
+            channels = np.asarray(image.convert("RGB"), dtype=np.uint8)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        problems.add(path, None, f"unreadable image: {str(error).split(str(path))[0].strip() or type(error).__name__}")
+        return None
+    if (channels != channels[..., :1]).any():
+        problems.add(path, None, "a colour image: its channels differ, grey was expected")
+        return None
+    return np.ascontiguousarray(channels[..., 0])
+
+
+def load_blocks(
+    files: Iterable[ImageFile], side: int, problems: Problems, block: int = 512
+) -> Iterator[tuple[list[ImageFile], np.ndarray]]:
+    """Load images in order, `block` at a time: (files, uint8 [k, 1, side, side]); faulty ones are left out."""
+    batch: list[ImageFile] = []
+    images: list[np.ndarray] = []
+    for file in files:
+        image = load_grey(file.path, side, problems)
+        if image is not None:
+            batch.append(file)
+            images.append(image)
+        if len(batch) == block:
+            yield batch, np.stack(images)[:, None]
+            batch, images = [], []
+    if batch:
+        yield batch, np.stack(images)[:, None]

@@ -1,0 +1,160 @@
+"""FER2013: 35,887 grey faces of 48x48 pixels in seven classes, from any form in which people hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from fer_bench import Chunk, DataError, Dataset, DatasetCard, Problems, Protocol, Reading
+
+from ._fer2013_folders import ROLE_SPLITS, Placed, place
+from ._folders import find_tree, load_blocks, subfolders
+from ._pixels_csv import PixelCsv, describe, read_rows, sniff
+
+card = DatasetCard(
+    name="fer2013",
+    title="FER2013 (ICML 2013 facial expression recognition challenge)",
+    classes=("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"),
+    counts={
+        "Training": (3995, 436, 4097, 7215, 4830, 3171, 4965),
+        "PublicTest": (467, 56, 496, 895, 653, 415, 607),
+        "PrivateTest": (491, 55, 528, 879, 594, 416, 626),
+    },
+    layouts={
+        "csv": "one CSV with columns emotion, pixels, Usage (fer2013.csv)",
+        "icml": "one CSV with the same columns in another order (icml_face_data.csv: emotion, Usage, pixels)",
+        "csv_splits": "train.csv, val.csv and test.csv, each with columns emotion, pixels",
+        "kaggle": "the competition's pair: train.csv (emotion, pixels) and test.csv (pixels: no labels)",
+        "folders": "train|validation|test/<class>/<Usage>_<row>.png or .jpg",
+        "folders_numbered": "train|test/<class>/im<k>.png; in test each class has its PublicTest images first",
+        "folders_validation": "train|validation[|test]/<class>/<n>.jpg",
+    },
+    protocols=(
+        Protocol(
+            name="official",
+            train=("Training",),
+            val=("PublicTest",),
+            test=("PrivateTest",),
+            title="train on Training, select on PublicTest, report PrivateTest",
+            source="Goodfellow et al. 2013",
+        ),
+    ),
+    paper="Goodfellow et al. 2013, Challenges in representation learning: a report on three machine learning contests",
+    url="https://arxiv.org/abs/1307.0414",
+    licence="no statement by the owners was found; cite Goodfellow et al. 2013 and do not redistribute the images",
+    get=(
+        "Kaggle, 'Challenges in Representation Learning: Facial Expression Recognition Challenge'"
+        " (https://www.kaggle.com/c/challenges-in-representation-learning-facial-expression-recognition-challenge):"
+        " take icml_face_data.csv or fer2013.csv (in fer2013.tar.gz), put it into data/raw/fer2013,"
+        " then: fer-bench data prepare fer2013"
+    ),
+    image="48x48 grey",
+)
+
+SIDE = 48
+
+
+class Fer2013(Dataset):
+    """Reads every layout of ``card.layouts``; the first two, and folders with row numbers, give the same store."""
+
+    card = card
+
+    def read(self, source: Path | None) -> Reading:
+        """Recognise the layout in `source` or at most two folders below it."""
+        if source is None or not Path(source).exists():
+            raise DataError("the source does not exist", where=str(source), hint=self.card.get)
+        level = [Path(source)]
+        seen: list[str] = []
+        for _ in range(3):
+            found = [reading for where in level for reading in self._fits(where, seen)]
+            if len(found) > 1:
+                shown = "\n         ".join(f"{r.layout}: {r.said}" for r in found)
+                hint = "name the one you mean: --from FILE or FOLDER"
+                raise DataError(f"{len(found)} layouts fit, and they may differ", where=shown, hint=hint)
+            if found:
+                return found[0]
+            level = [inner for where in level if where.is_dir() for inner in subfolders(where)]
+        looked = "\n         ".join(self.card.layouts.values())
+        hint = f"looked for:\n         {looked}\n  found: {'; '.join(seen[:12]) or 'an empty folder'}"
+        raise DataError(f"no known layout of {self.card.name}", where=str(source), hint=hint)
+
+    def _fits(self, where: Path, seen: list[str]) -> list[Reading]:
+        """Every layout that `where` itself is; what it holds is noted in `seen`."""
+        paths = [where] if where.is_file() else sorted(where.glob("*.[cC][sS][vV]"))
+        tables = [sniff(p) for p in paths]
+        seen += [describe(t) for t in tables] or [f"{where.name}/ ({len(list(where.iterdir()))} entries, no CSV)"]
+        whole = [self._one_csv(t) for t in tables if t.kind == "usage"]
+        if where.is_file():
+            return whole
+        tree = find_tree(where, self.card.classes)
+        folders = [self._folders(place(tree, self.card.counts))] if tree else []
+        pair = {t.path.stem.lower(): t for t in tables if t.kind in ("labelled", "unlabelled")}
+        if not whole:
+            return self._split_csvs(pair) + folders
+        plain = [r for r in whole if r.layout == "csv"] or whole
+        spare = [r.files[0].name for r in whole if r not in plain] + [t.path.name for t in pair.values()]
+        said = f"; {', '.join(spare)} beside it left unread, it holds all labels itself" if spare else ""
+        return [replace(r, said=r.said + said) for r in plain] + folders
+
+    def _one_csv(self, table: PixelCsv) -> Reading:
+        layout = "csv" if table.header == ("emotion", "pixels", "usage") else "icml"
+        said = f"{table.path}: columns {', '.join(table.header)}; split by the Usage column"
+        return Reading(layout=layout, said=said, files=[table.path], chunks=lambda: self._csv_chunks([(table, None)]))
+
+    def _split_csvs(self, tables: dict[str, PixelCsv]) -> list[Reading]:
+        roles = {role: tables[role] for role in ROLE_SPLITS if role in tables}
+        if not {"train", "test"} <= set(roles) or roles["train"].kind != "labelled":
+            return []
+        files, folder = [t.path for t in roles.values()], roles["train"].path.parent
+        names = ", ".join(p.name for p in files)
+        unlabelled = [t.path.name for t in roles.values() if t.kind == "unlabelled"]
+        missing = (
+            f"; {', '.join(unlabelled)} has NO LABELS, so the official protocol can't be scored with it"
+            " (fer2013.csv or icml_face_data.csv beside it would be used instead)"
+        )
+        if "val" in roles:
+            parts = [(t, [ROLE_SPLITS[role]] * t.count()) for role, t in roles.items()]
+            said = f"{folder}: {names}; val is taken as PublicTest, test as PrivateTest" + missing * bool(unlabelled)
+            return [Reading(layout="csv_splits", said=said, files=files, chunks=lambda: self._csv_chunks(parts))]
+        public, private = (sum(self.card.counts[s]) for s in ("PublicTest", "PrivateTest"))
+        rows = roles["test"].count()
+        if rows != public + private:
+            hint = f"expected {public} PublicTest rows and then {private} PrivateTest rows, or val.csv beside it"
+            raise DataError(f"test.csv has {rows} rows: PublicTest can't be told", where=str(folder), hint=hint)
+        usages = ["PublicTest"] * public + ["PrivateTest"] * private
+        parts = [(roles["train"], ["Training"] * roles["train"].count()), (roles["test"], usages)]
+        said = f"{folder}: {names}, the competition's pair; the first {public} test rows are PublicTest"
+        said += missing * bool(unlabelled)
+        return [Reading(layout="kaggle", said=said, files=files, chunks=lambda: self._csv_chunks(parts))]
+
+    def _csv_chunks(self, parts: Sequence[tuple[PixelCsv, list[str] | None]]) -> Iterator[Chunk]:
+        problems = Problems()
+        for table, splits in parts:
+            prefix = f"{table.path.name}:" if len(parts) > 1 else ""
+            for rows in read_rows(table, SIDE * SIDE, self.card.classes, tuple(self.card.counts), problems):
+                if len(problems) == 0:
+                    images = rows.pixels.reshape(-1, 1, SIDE, SIDE)
+                    split = rows.usages if splits is None else [splits[k] for k in rows.numbers]
+                    source = [f"{prefix}{k}" for k in rows.numbers]
+                    yield Chunk(images=images, labels=rows.labels, split=split, source=source)
+        problems.raise_if_any()
+
+    def _folders(self, placed: Placed) -> Reading:
+        files = [file.path for _, file in placed.images]
+        chunks = lambda: self._folder_chunks(placed)  # noqa: E731
+        return Reading(layout=placed.layout, said=placed.said, files=files, chunks=chunks)
+
+    def _folder_chunks(self, placed: Placed) -> Iterator[Chunk]:
+        problems = Problems()
+        for path, reason in placed.faults:
+            problems.add(path, None, reason)
+        splits = {file.relative: split for split, file in placed.images}
+        for batch, images in load_blocks((f for _, f in placed.images), SIDE, problems):
+            if len(problems) == 0:
+                names = [f.relative for f in batch]
+                labels = np.asarray([f.label for f in batch])
+                yield Chunk(images=images, labels=labels, split=[splits[n] for n in names], source=names)
+        problems.raise_if_any()

@@ -1,0 +1,150 @@
+"""Synthetic faces: seven expressions drawn from facial action units, with FER2013's names, order and imbalance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fer_bench import Chunk, DataError, Dataset, DatasetCard, Param, Protocol, Reading, numpy_generator
+
+from ._action_units import COLUMNS, draw_units
+from ._faces import CAPTURE, IDENTITY, draw_faces, draw_values
+
+card = DatasetCard(
+    name="synthetic",
+    title="Faces drawn from facial action units",
+    classes=("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"),
+    protocols=(
+        Protocol(
+            name="official",
+            train=("train",),
+            val=("val",),
+            test=("test",),
+            title="train / val / test as FER2013's Training / PublicTest / PrivateTest; people don't cross splits",
+        ),
+    ),
+    counts={
+        "train": (668, 73, 685, 1206, 808, 530, 830),
+        "val": (78, 9, 83, 150, 109, 69, 102),
+        "test": (82, 9, 88, 147, 99, 70, 105),
+    },
+    layouts={"drawn": "nothing to read: the images are drawn from the seed"},
+    paper="Ekman, Friesen & Hager 2002, Facial Action Coding System; Friesen & Ekman 1983, EMFACS",
+    licence="drawn by this project's own code; no person is shown",
+    get="built in: fer-bench data prepare synthetic",
+    params={
+        "size": Param(6000, "images in all splits together; 35887 gives FER2013's very counts", low=84, high=1_000_000),
+        "balance": Param("fer2013", "class proportions", choices=("fer2013", "uniform")),
+        "seed": Param(0, "names another set of people, expressions and pictures", low=0),
+        "image_size": Param(48, "side of the images in pixels", low=24, high=256),
+        "label_noise": Param(0.0, "share of train labels that are shuffled among themselves", low=0.0, high=1.0),
+    },
+    built_in=True,
+    image="48x48 grey",
+)
+
+# Goodfellow et al. 2013 (arXiv 1307.0414), counted in the files: Training, PublicTest, PrivateTest.
+FER2013 = {
+    "train": (3995, 436, 4097, 7215, 4830, 3171, 4965),
+    "val": (467, 56, 496, 895, 653, 415, 607),
+    "test": (491, 55, 528, 879, 594, 416, 626),
+}
+LEAST = 4  # images of each class in each split
+PER_PERSON = 8  # images, on average
+BLOCK = 512  # rows that share their random streams
+
+
+def allocate(total: int, weights: Sequence[float], least: int) -> list[int]:
+    """Split `total` in proportion to `weights` by largest remainders, giving every part at least `least`.
+
+    Parts that would fall below `least` get exactly that, and the others share the rest. Ties go to the first part.
+
+    Raises
+    ------
+    DataError
+        `total` is less than ``least * len(weights)``.
+    """
+    if total < least * len(weights):
+        raise DataError(f"{total} images are too few", where="synthetic[size]", hint=f"at least {least * len(weights)}")
+    small: set[int] = set()
+    while True:
+        rest = total - least * len(small)
+        open_weight = sum(w for k, w in enumerate(weights) if k not in small)
+        shares = [least if k in small else rest * w / open_weight for k, w in enumerate(weights)]
+        below = {k for k, share in enumerate(shares) if share < least} - small
+        if not below:
+            break
+        small |= below
+    parts = [int(share) for share in shares]
+    order = sorted(range(len(parts)), key=lambda k: parts[k] - shares[k])
+    for k in order[: total - sum(parts)]:
+        parts[k] += 1
+    return parts
+
+
+def class_counts(size: int, balance: str = "fer2013") -> dict[str, list[int]]:
+    """Images per class in every split: FER2013's own proportions, split by split, or equal ones."""
+    sizes = allocate(size, [sum(row) for row in FER2013.values()], LEAST * len(card.classes))
+    weights = FER2013 if balance == "fer2013" else dict.fromkeys(FER2013, (1,) * len(card.classes))
+    return {split: allocate(n, weights[split], LEAST) for split, n in zip(FER2013, sizes, strict=True)}
+
+
+class Synthetic(Dataset):
+    """Faces whose expressions share action units, so that which classes are related is known.
+
+    The counts fix a plan: the expression and the person of every row, shuffled. A row's picture then depends on the
+    plan and on its place in its split alone, through streams named by split and block: it is the same however many
+    rows are drawn after it. The table keeps each unit's intensity (``au01`` ..., 0 to 100) and, as ``shown``, the
+    expression that was drawn, which differs from the label where there is label noise.
+    """
+
+    card = card
+
+    def read(self, source: Path | None) -> Reading:
+        """The drawing, ready to start; `source` must be None."""
+        if source is not None:
+            raise DataError("synthetic faces are drawn, not read", where=str(source), hint="give no path")
+        counts = class_counts(self.params["size"], self.params["balance"])
+        said = f"{self.params['size']} faces drawn from action units, seed {self.params['seed']}"
+        return Reading(layout="drawn", said=said, files=[], chunks=lambda: self._chunks(counts))
+
+    def _chunks(self, counts: dict[str, list[int]]) -> Iterator[Chunk]:
+        for split, per_class in counts.items():
+            n = sum(per_class)
+            shown = np.repeat(np.arange(len(per_class)), per_class)
+            self._rng("plan", split).shuffle(shown)
+            labels = self._noisy(shown) if split == "train" else shown
+            people = -(-n // PER_PERSON)
+            person = self._rng("people", split).permutation(n) % people
+            identity = draw_values(IDENTITY, people, self._rng("identity", split))
+            for start in range(0, n, BLOCK):
+                rows = np.arange(start, min(start + BLOCK, n))
+                who = {name: values[person[rows]] for name, values in identity.items()}
+                yield self._draw(split, rows, shown[rows], labels[rows], person[rows], who)
+
+    def _draw(self, split, rows, shown, labels, person, who) -> Chunk:
+        block = int(rows[0]) // BLOCK
+        units = draw_units(shown, self._rng("units", split, block))
+        capture = draw_values(CAPTURE, len(rows), self._rng("capture", split, block))
+        noise = self._rng("noise", split, block)
+        return Chunk(
+            images=draw_faces(units, who, capture, noise, self.params["image_size"]),
+            labels=labels,
+            split=[split] * len(rows),
+            source=[f"{split}/{k}" for k in rows],
+            subject=[f"{split}-{k:05d}" for k in person],
+            extra={**dict(zip(COLUMNS, units.T, strict=True)), "shown": shown},
+        )
+
+    def _noisy(self, shown: np.ndarray) -> np.ndarray:
+        """A share of the labels shuffled among themselves, so that the class counts stay."""
+        rng = self._rng("label_noise")
+        picked = rng.permutation(len(shown))[: round(self.params["label_noise"] * len(shown))]
+        labels = shown.copy()
+        labels[picked] = shown[rng.permutation(picked)]
+        return labels
+
+    def _rng(self, *names: str | int) -> np.random.Generator:
+        return numpy_generator(self.params["seed"], "synthetic", *names)

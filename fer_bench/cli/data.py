@@ -1,0 +1,120 @@
+"""``fer-bench data``: prepare a store, tell what is in it, show some of its images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fer_bench.cli.options import home_option, plugins_option
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from fer_bench.store import Store
+
+
+@click.group()
+def data() -> None:
+    """Prepare, describe and show data sets."""
+
+
+@data.command()
+@click.argument("name")
+@click.option("--from", "source", type=click.Path(), help="File or folder to read  [default: HOME/data/raw/NAME]")
+@click.option("--force", is_flag=True, help="Write the store anew even if nothing has changed.")
+@click.option("--dataset-set", multiple=True, metavar="NAME=VALUE", help="A parameter of the data set; repeatable.")
+@plugins_option
+@home_option
+def prepare(
+    name: str,
+    source: str | None,
+    force: bool,
+    dataset_set: tuple[str, ...],
+    plugin_dirs: tuple[str, ...],
+    home: str | None,
+) -> None:
+    """Turn the source files of NAME, in any known layout, into the store that training reads."""
+    from fer_bench.home import Home
+    from fer_bench.plugins import plugins
+    from fer_bench.prepare import prepare
+    from fer_bench.recipe import parse_assignments
+
+    dataset = plugins(plugin_dirs).dataset(name, parse_assignments(dataset_set, "--dataset-set"))
+    prepare(Home.find(home), dataset, source, force=force, say=click.echo)
+
+
+@data.command()
+@click.argument("name")
+@home_option
+def stats(name: str, home: str | None) -> None:
+    """Counts by split and class, imbalance, duplicates, size and layout of the prepared NAME."""
+    from rich.console import Console
+
+    from fer_bench.home import Home
+    from fer_bench.store import Store, duplicates
+
+    store = Store.open(Home.find(home).data / name)
+    console, found = Console(highlight=False, soft_wrap=True), duplicates(store)
+    console.print(_counts_table(store, found))
+    _print_facts(store, found, console)
+
+
+@data.command()
+@click.argument("name")
+@click.option("--out", type=click.Path(dir_okay=False), required=True, help="PNG file to write.")
+@click.option("--per-class", default=8, show_default=True, type=click.IntRange(1, 200), help="Images a class.")
+@click.option("--split", help="Draw from this split only.")
+@click.option("--seed", default=0, show_default=True, help="Which images are drawn.")
+@home_option
+def show(name: str, out: str, per_class: int, split: str | None, seed: int, home: str | None) -> None:
+    """Write a contact sheet: one row a class, some images of each."""
+    from fer_bench.contact_sheet import contact_sheet
+    from fer_bench.home import Home
+    from fer_bench.store import Store
+
+    store = Store.open(Home.find(home).data / name)
+    rows = contact_sheet(store, out, per_class, split, seed)
+    click.echo(f"{name}: {len(rows)} images of {len(store.classes)} classes written to {out}")
+
+
+def _counts_table(store: Store, found: dict[str, Any]) -> Table:
+    from rich.table import Table
+
+    doubled = found["by_split"]
+    columns = {split: store.manifest["counts"][split] for split in doubled}
+    table = Table(title=f"{store.manifest['dataset']}: images by class and split")
+    table.add_column("")
+    for split in [*columns, "all"]:
+        table.add_column(split, justify="right")
+    for label, name in enumerate(store.classes):
+        row = [counts[label] for counts in columns.values()]
+        table.add_row(name, *map(str, row), str(sum(row)))
+    table.add_section()
+    table.add_row("labelled", *(str(sum(c)) for c in columns.values()), str(sum(map(sum, columns.values()))))
+    together = [sum(row) for row in zip(*columns.values(), strict=True)]
+    table.add_row("largest/rarest", *map(_ratio, columns.values()), _ratio(together))
+    table.add_row("repeated", *(str(n) for n in doubled.values()), str(len(store) - found["distinct"]))
+    return table
+
+
+def _ratio(counts: list[int]) -> str:
+    return f"{max(counts) / min(counts):.2f}" if min(counts) else "a class is empty"
+
+
+def _print_facts(store: Store, found: dict[str, Any], console: Console) -> None:
+    manifest, checks = store.manifest, store.manifest.get("checks", {})
+    size = sum(manifest["sizes"].values()) / 1e6
+    console.print(f"images       {len(store)}, {found['distinct']} distinct (repeated: an equal one comes earlier)")
+    console.print(f"duplicates   {found['groups']} groups, {found['conflicting']} of them with conflicting labels")
+    for (one, other), rows in found["across"].items():
+        console.print(f"             {rows} images of {other} occur in {one}")
+    console.print(f"shape        {'x'.join(map(str, store.shape))} uint8, {size:.1f} MB on disk")
+    console.print(f"layout       {manifest['layout']}: {manifest['said']}", markup=False)
+    console.print(f"fingerprint  {store.fingerprint}")
+    console.print(f"store        {store.path}", markup=False)
+    verdict = {"match": "match the card", "differ": "DIFFER from the card"}
+    console.print(f"counts       {verdict.get(checks.get('counts'), 'the card states none')}")
+    for line in checks.get("differences", []):
+        console.print(f"             {line}", markup=False)

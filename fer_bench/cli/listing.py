@@ -1,0 +1,147 @@
+"""``fer-bench list`` and ``fer-bench show``: what there is, read from cards without importing torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import click
+
+from fer_bench.cards import DatasetCard, MethodCard
+from fer_bench.cli.options import home_option, plugins_option
+from fer_bench.errors import unknown
+from fer_bench.plugins import Plugins, plugins
+
+
+def _table(rows: Iterable[tuple[str, ...]]) -> None:
+    rows = [tuple(map(str, r)) for r in rows]
+    widths = [max(len(r[k]) for r in rows) for k in range(len(rows[0]))] if rows else []
+    for row in rows:
+        click.echo("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
+
+
+def _methods(found: Plugins, options: dict[str, Any]) -> None:
+    _table((n, p.card.tier, p.card.title) for n, p in sorted(found.methods.items()) if isinstance(p.card, MethodCard))
+
+
+def _datasets(found: Plugins, options: dict[str, Any]) -> None:
+    _table((n, p.card.title) for n, p in sorted(found.datasets.items()))
+
+
+def _protocols(found: Plugins, options: dict[str, Any]) -> None:
+    cards = [p.card for _, p in sorted(found.datasets.items())]
+    _table(
+        (f"{c.name}/{p.name}", p.title, p.watermark) for c in cards if isinstance(c, DatasetCard) for p in c.protocols
+    )
+
+
+def _recipes(found: Plugins, options: dict[str, Any]) -> None:
+    from fer_bench.recipe import PRESETS, Recipe
+
+    _table((name, f"{preset.title} ({preset.backbone})") for name, preset in PRESETS.items())
+    click.echo("\nfields (--set name=value) and their defaults")
+    _table((f"  {name}", param.default, param.help) for name, param in Recipe.options().items())
+
+
+def _backbones(found: Plugins, options: dict[str, Any]) -> None:
+    from fer_bench.backbones import backbone_names  # timm needs torch: the one list that costs seconds
+
+    click.echo("\n".join(backbone_names(options["pattern"])))
+
+
+def _runs(found: Plugins, options: dict[str, Any]) -> None:
+    from fer_bench.home import Home
+
+    records = Home.find(options["home"]).ledger.runs()
+    _table((r.id, r.status, r.spec["dataset"], f"seed {r.spec['seed']}", r.label) for r in records)
+
+
+def _studies(found: Plugins, options: dict[str, Any]) -> None:
+    from fer_bench.home import Home
+
+    ledger = Home.find(options["home"]).ledger
+    _table((n, f"{len(ledger.study(n)['runs'])} runs", ledger.study(n)["command"]) for n in ledger.studies())
+
+
+LISTS: dict[str, Callable[[Plugins, dict[str, Any]], None]] = {
+    "methods": _methods,
+    "datasets": _datasets,
+    "protocols": _protocols,
+    "recipes": _recipes,
+    "backbones": _backbones,
+    "runs": _runs,
+    "studies": _studies,
+}
+
+
+@click.command("list")
+@click.argument("what", default="methods", metavar="[methods|datasets|protocols|recipes|backbones|runs|studies]")
+@click.argument("pattern", default="")
+@plugins_option
+@home_option
+def list_(what: str, pattern: str, plugin_dirs: tuple[str, ...], home: str | None) -> None:
+    """List what there is. PATTERN narrows backbones: fer-bench list backbones 'resnet18*'."""
+    if what not in LISTS:
+        raise unknown("list", what, LISTS, next="fer-bench list methods")
+    found = plugins(plugin_dirs)
+    LISTS[what](found, {"pattern": pattern, "home": home})
+    tell_broken(found)
+
+
+def tell_broken(found: Plugins) -> None:
+    """Name every plug-in that was skipped."""
+    for error in found.broken:
+        click.secho(f"skipped a broken plug-in: {error.where}: {error.what}", fg="yellow", err=True)
+
+
+@click.command()
+@click.argument("name")
+@plugins_option
+def show(name: str, plugin_dirs: tuple[str, ...]) -> None:
+    """Show the card of a method or dataset."""
+    found = plugins(plugin_dirs)
+    if name in found.methods:
+        _show_method(found.methods[name].card)
+    elif name in found.datasets:
+        _show_dataset(found.datasets[name].card)
+    else:
+        raise unknown("method or dataset", name, [*found.methods, *found.datasets], next="fer-bench list methods")
+
+
+def _facts(card: Any, names: tuple[str, ...]) -> None:
+    _table((n, getattr(card, n)) for n in names if getattr(card, n))
+
+
+def _show_method(card: Any) -> None:
+    click.secho(f"{card.name}: {card.title}", bold=True)
+    _facts(card, ("paper", "year", "url", "changes", "tier"))
+    for line in card.deviations:
+        click.echo(f"deviation  {line}")
+    _show_params(card)
+
+
+def _show_params(card: Any) -> None:
+    if not card.params:
+        return
+    click.echo("\nparameters")
+    for name, param in card.params.items():
+        extra = f"  one of {', '.join(map(str, param.choices))}" if param.choices else ""
+        tuned = f"  tuned over {param.space}" if param.space else ""
+        click.echo(f"  {name} = {param.default}{extra}{tuned}\n      {param.help}")
+    first = next(iter(card.params))
+    if isinstance(card, MethodCard):
+        click.echo(f"\nvary one: fer-bench run '{card.name}[{first}={card.params[first].default}]' --dataset NAME")
+
+
+def _show_dataset(card: Any) -> None:
+    click.secho(f"{card.name}: {card.title}", bold=True)
+    _facts(card, ("paper", "url", "licence", "image", "get"))
+    click.echo("\nlayouts")
+    _table((f"  {n}", text) for n, text in card.layouts.items())
+    click.echo("\nprotocols")
+    for p in card.protocols:
+        roles = f"train {'+'.join(p.train)}, select on {'+'.join(p.val)}, report {'+'.join(p.test)}"
+        click.echo(f"  {card.name}/{p.name}: {roles}. {p.title}" + (f"  [{p.watermark}]" if p.watermark else ""))
+    click.echo("\nimages per class")
+    _table([("  split", *card.classes), *((f"  {s}", *map(str, n)) for s, n in card.counts.items())])
+    _show_params(card)

@@ -1,0 +1,103 @@
+"""Options that several commands share, so that they are spelled and explained alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+
+def home_option(command: Callable) -> Callable:
+    """``--home DIR``."""
+    text = "Folder of data/, ledger/ and results/  [default: $FER_BENCH_HOME or the current folder]"
+    return click.option("--home", metavar="DIR", help=text)(command)
+
+
+def plugins_option(command: Callable) -> Callable:
+    """``--plugins DIR``, repeatable."""
+    text = "Folder with plug-in files of your own; repeatable."
+    return click.option("--plugins", "plugin_dirs", metavar="DIR", multiple=True, help=text)(command)
+
+
+_TRAINING = (
+    click.option("--dataset", required=True, metavar="NAME", help="Data set; `fer-bench list datasets`."),
+    click.option("--dataset-set", multiple=True, metavar="NAME=VALUE", help="A parameter of the data set; repeatable."),
+    click.option("--protocol", metavar="NAME", help="Split and selection protocol  [default: the data set's first]"),
+    click.option("--recipe", default="auto", metavar="NAME", show_default=True,
+                 help="demo, quick or full; auto: full on a GPU, quick without one."),
+    click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE",
+                 help="A recipe field, e.g. --set lr=0.05; repeatable; `fer-bench list recipes`."),
+    click.option("--epochs", type=int, metavar="N", help="Short for --set epochs=N."),
+    click.option("--batch-size", type=int, metavar="N", help="Short for --set batch_size=N."),
+    click.option("--precision", metavar="P", help="auto, bf16 or fp32  [default: the recipe's; auto: bf16 where fast]"),
+    click.option("--backbone", metavar="NAME", help="Any timm model  [default: the recipe's]"),
+    click.option("--pretrained/--no-pretrained", default=False, help="Start from timm's weights."),
+    click.option("--select", default="mean_recall", show_default=True, metavar="METRIC",
+                 help="Validation metric that picks the epoch: mean_recall, accuracy, macro_f1; or `last`."),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1."),
+    click.option("--compile/--no-compile", "compile_", default=None, help="torch.compile  [default: on a GPU]"),
+    click.option("--deterministic", is_flag=True, help="Deterministic kernels only; slower."),
+    click.option("--threads", type=int, default=0, metavar="N", help="CPU threads  [default: torch's choice]"),
+    click.option("--tracking-uri", metavar="URI", help="MLflow store  [default: SQLite in the home folder]"),
+    click.option("--no-track", is_flag=True, help="Do not mirror to MLflow; `fer-bench track sync` can do it later."),
+    click.option("--quiet", is_flag=True, help="No live progress."),
+)  # fmt: skip
+
+
+def training_options(command: Callable) -> Callable:
+    """Everything that describes how runs are trained; `run` and `tune` share it."""
+    for add in reversed(_TRAINING):
+        command = add(command)
+    return command
+
+
+def template_of(options: dict[str, Any], plugins: Any) -> tuple[dict[str, Any], str]:
+    """The run fields that all runs of a study share, from the command's options; and the preset's name."""
+    import torch
+
+    from fer_bench.backbones import check_backbone
+    from fer_bench.recipe import Recipe, parse_assignments, preset
+    from fer_bench.spec import Selection
+
+    card = plugins.dataset_card(options["dataset"])
+    name, chosen = preset(options["recipe"], has_gpu=torch.cuda.is_available() and options["device"] != "cpu")
+    given: dict[str, Any] = parse_assignments(options["assignments"], "--set")
+    for short in ("epochs", "batch_size", "precision"):
+        if options[short] is not None:
+            given[short] = options[short]
+    if given.get("precision") == "auto":
+        given["precision"] = fast_precision(options["device"])
+    backbone = options["backbone"] or chosen.backbone
+    check_backbone(backbone)
+    select = options["select"]
+    return {
+        "dataset": card.name,
+        "dataset_params": card.resolve(parse_assignments(options["dataset_set"], "--dataset-set")),
+        "protocol": card.protocol(options["protocol"]).name,
+        "backbone": backbone,
+        "pretrained": options["pretrained"],
+        "selection": Selection(rule="last") if select == "last" else Selection(metric=select),
+        "recipe": Recipe.build(chosen.recipe, given),
+    }, name
+
+
+def fast_precision(device: str) -> str:
+    """bf16 where the hardware multiplies it natively, otherwise fp32."""
+    import torch
+
+    if device != "cpu" and torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+
+
+def runtime_of(options: dict[str, Any]) -> Any:
+    """The runtime settings from the command's options."""
+    from fer_bench.fit import Runtime
+
+    return Runtime(
+        device=options["device"],
+        compile=options["compile_"],
+        deterministic=options["deterministic"],
+        threads=options["threads"],
+    )

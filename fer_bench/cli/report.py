@@ -1,0 +1,26 @@
+"""``fer-bench report [STUDY]``: tables and figures from the ledger, without a GPU."""
+
+from __future__ import annotations
+
+import click
+
+from fer_bench.cli.options import home_option
+
+
+@click.command("report")
+@click.argument("study", required=False)
+@home_option
+@click.option("--out", metavar="DIR", help="Where to write  [default: results/STUDY in the home folder]")
+def report(study: str | None, home: str | None, out: str | None) -> None:
+    """Write the report of STUDY (default: the one written last) and print its tables."""
+    from rich.console import Console
+
+    from fer_bench.home import Home
+    from fer_bench.reports import build_report, study_table
+
+    found = Home.find(home)
+    record = found.ledger.study(study)
+    path = build_report(found.ledger, record, out or found.results(record["name"]))
+    console = Console()
+    console.print(study_table(found.ledger, record))
+    console.print(f"report: {path}", soft_wrap=True, markup=False, highlight=False)

@@ -1,0 +1,62 @@
+"""``fer-bench run``: train methods under one harness and compare them."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import Any
+
+import click
+
+from fer_bench.cli.options import home_option, plugins_option, template_of, training_options
+
+
+@click.command()
+@click.argument("methods", nargs=-1, required=True)
+@training_options
+@click.option("--seeds", default=3, show_default=True, metavar="N", help="Seeds 0 to N-1 for every method.")
+@click.option("--reference", metavar="METHOD", help="What gains are measured against  [default: a baseline]")
+@click.option("--tuned", is_flag=True, help="Use the best configuration that `fer-bench tune` found for each method.")
+@click.option("--name", metavar="NAME", help="Name of the study  [default: made from what is run]")
+@plugins_option
+@home_option
+def run(methods: tuple[str, ...], **options: Any) -> int:
+    """Train METHODS under one harness and compare them.
+
+    A method may carry parameters: 'rasn[share.source=ema]'. Finished runs are reused, killed ones go on.
+    """
+    from fer_bench.cli.workplace import finish_study, mirror, open_workplace
+    from fer_bench.console import say, warn
+    from fer_bench.errors import SpecError
+    from fer_bench.spec import StudySpec, choose_reference, expand, parse_variant, study_name
+    from fer_bench.study import run_study
+
+    if options["seeds"] < 1:
+        raise SpecError("at least one seed is needed", where=f"--seeds {options['seeds']}")
+    work = open_workplace(options)
+    template, preset = template_of(options, work.plugins)
+    variants = [parse_variant(text) for text in methods]
+    per_label: dict[str, Any] = {}
+    if options["tuned"]:
+        from fer_bench.tune import tuned_variants
+
+        variants, per_label = tuned_variants(work, variants, template)
+    seeds = range(options["seeds"])
+    runs, labels = expand(work.plugins, variants, seeds, template, per_label=per_label)
+    study = StudySpec(
+        name=options["name"] or study_name(template["dataset"], labels, runs),
+        command="fer-bench " + shlex.join(sys.argv[1:]),
+        runs=runs,
+        labels=labels,
+        reference=choose_reference(work.plugins, labels, runs, options["reference"]),
+    )
+    recipe = template["recipe"]
+    place = f"{template['dataset']}/{template['protocol']}"
+    say(f"study {study.name}: {len(labels)} methods x {options['seeds']} seeds on {place}")
+    say(f"recipe {preset}: {template['backbone']}, {recipe.epochs} epochs, {recipe.optimizer}, lr {recipe.lr}")
+    outcome = run_study(study, work, say=say, after_run=mirror(work, options))
+    if outcome.finished:
+        finish_study(outcome.study, work, options)
+    if outcome.failed:
+        warn(f"{len(outcome.failed)} of {len(runs)} runs failed; the same command tries them again")
+    return int(bool(outcome.failed))

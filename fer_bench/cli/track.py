@@ -1,0 +1,40 @@
+"""``fer-bench track``: fill MLflow from the ledger."""
+
+from __future__ import annotations
+
+import click
+
+from fer_bench.errors import TrackingError
+from fer_bench.home import Home
+
+
+@click.group("track")
+def track() -> None:
+    """Mirror the ledger into MLflow."""
+
+
+@track.command("sync")
+@click.argument("study", required=False)
+@click.option("--home", help="Folder of ledger, data and results. [default: $FER_BENCH_HOME, else this folder]")
+@click.option(
+    "--tracking-uri", help="sqlite:///FILE or a server. [default: $MLFLOW_TRACKING_URI, else mlflow.db at home]"
+)
+@click.option("--all", "every", is_flag=True, help="Every study of the ledger.")
+@click.option("--timeout", type=float, default=10, show_default=True, help="Seconds that a server may stay silent.")
+def sync(study: str | None, home: str | None, tracking_uri: str | None, every: bool, timeout: float) -> None:
+    """Bring MLflow up to date with STUDY, or with the study written last.
+
+    What is there already is left alone, and what was interrupted is completed, so this can be typed at any time.
+    """
+    from fer_bench import track as mirror
+
+    if study and every:
+        raise click.UsageError("give STUDY or --all, not both")
+    place = Home.find(home)
+    uri = tracking_uri or place.tracking_uri
+    name = None if every else place.ledger.study(study)["name"]
+    done = mirror.sync(place.ledger, name, uri, timeout=timeout, say=click.echo)
+    click.echo(f"{mirror.shown(uri)}: {done}")
+    if done.failed:
+        reasons = "; ".join(f"{run}: {reason}" for run, reason in list(done.failed.items())[:5])
+        raise TrackingError(f"{len(done.failed)} runs were not mirrored", where=mirror.shown(uri), hint=reasons)

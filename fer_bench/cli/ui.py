@@ -1,0 +1,107 @@
+"""``fer-bench ui``: the MLflow UI on the project's store."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+
+from fer_bench.errors import TrackingError
+from fer_bench.home import Home
+
+START = 120.0  # seconds for MLflow to answer; creating its database alone can take ten
+
+
+@click.command("ui")
+@click.option("--home", help="Folder of ledger, data and results. [default: $FER_BENCH_HOME, else this folder]")
+@click.option(
+    "--tracking-uri", help="sqlite:///FILE or a server. [default: $MLFLOW_TRACKING_URI, else mlflow.db at home]"
+)
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines in.")
+def ui(home: str | None, tracking_uri: str | None, port: int, host: str) -> None:
+    """Show the mirrored studies in the browser; Ctrl-C ends it."""
+    from fer_bench.track import artifact_place, check_uri, shown
+
+    place = Home.find(home)
+    uri = tracking_uri or place.tracking_uri
+    check_uri(uri)
+    if urlsplit(uri).scheme in ("http", "https"):
+        click.echo(f"the tracking server shows its own UI: {shown(uri)}")
+        return
+    _require_free(host, port)
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+        click.echo("no run is mirrored here yet; `fer-bench track sync` fills the store")
+    files = artifact_place(uri, place.ledger, "other")
+    _serve(uri, host, port, os.path.dirname(files) if files else None)
+
+
+def _require_free(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            what = f"can't listen on {host}:{port}: {error.strerror or error}"
+            raise TrackingError(what, next=f"fer-bench ui --port {port % 65535 + 1}") from error
+
+
+def _serve(uri: str, host: str, port: int, files: str | None) -> None:
+    """Run the server in a session of its own, so that Ctrl-C reaches us alone and the end is quiet."""
+    command = [sys.executable, "-P", "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
+    command += ["--artifacts-destination", files] if files else []
+    quiet = {"MLFLOW_LOGGING_LEVEL": "ERROR", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    quiet["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # it would start workers for features unused here
+    env = {**quiet, **os.environ, "MLFLOW_BACKEND_STORE_URI": uri}  # not as an option: it may hold a password
+    env.pop("MLFLOW_TRACKING_URI", None)
+    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    address = f"http://{name}:{port}"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with tempfile.TemporaryFile() as log:
+        server = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
+        try:
+            click.echo(f"starting MLflow on {address} ...")
+            _await(server, address)
+            click.echo(f"MLflow is at {address} (Ctrl-C ends it)")
+            server.wait()
+            raise TrackingError("MLflow ended by itself", where=address)
+        except TrackingError as error:
+            log.seek(0)
+            lines = log.read().decode(errors="replace").strip().splitlines()
+            raise TrackingError(error.what, where=address, hint="\n         ".join(lines[-5:])) from error
+        except KeyboardInterrupt:
+            click.echo()
+        finally:
+            _stop(server)
+
+
+def _await(server: subprocess.Popen, address: str) -> None:
+    end = time.monotonic() + START
+    while time.monotonic() < end:
+        if server.poll() is not None:
+            raise TrackingError(f"MLflow did not start (code {server.returncode})")
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"{address}/health", timeout=2).close()
+            return
+        time.sleep(0.2)
+    raise TrackingError(f"MLflow did not answer within {START:g} s")
+
+
+def _stop(server: subprocess.Popen) -> None:
+    """End the server and its workers: politely, then by force."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, sign)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(timeout=5)

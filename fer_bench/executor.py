@@ -1,0 +1,417 @@
+"""One run from spec to finished record.
+
+The order is the promise: the store is read, the seal is closed, the method is loaded and trained, selection is written
+and locked, and only then is the test opened, once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fer_bench import metrics
+from fer_bench.atomic import write_with
+from fer_bench.backbones import build_trunk
+from fer_bench.cards import DatasetCard, MethodCard, Protocol
+from fer_bench.errors import DataError, FerBenchError, PrunedTrial, TrainingError
+from fer_bench.evaluate import check_logits, predict, probe
+from fer_bench.fit import Fold, Job, Listener, Progress, Runtime, candidates, fit, has_estimator, load_snapshot
+from fer_bench.home import Home
+from fer_bench.ledger import NUMERICS, RunRecord, RunWriter, run_id
+from fer_bench.method import Context, Method, TrainView, ValOutputs
+from fer_bench.plugins import Plugins
+from fer_bench.rng import stream_seed
+from fer_bench.seal import Seal
+from fer_bench.spec import RunSpec, label_of
+from fer_bench.store import Store
+
+PROBE_IMAGES = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workplace:
+    """Where and how runs are carried out."""
+
+    home: Home
+    plugins: Plugins
+    runtime: Runtime = field(default_factory=Runtime)
+    listener: Callable[[RunSpec, str], Listener] = lambda spec, label: Listener()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roles:
+    """Rows of the store by role, and what training and validation need. Of the test there are row numbers only."""
+
+    rows: dict[str, np.ndarray]
+    labels: dict[str, np.ndarray]
+    counts: dict[str, list[int]]
+    groups: np.ndarray | None
+
+
+def identify(spec: RunSpec, work: Workplace) -> tuple[str, Store]:
+    """The id a run has on the present data and code, and the store it reads."""
+    store = Store.open(work.home.data / spec.dataset)
+    if store.manifest.get("params", {}) != dict(spec.dataset_params):
+        raise DataError(
+            f"the prepared '{spec.dataset}' was made with other parameters",
+            where=f"store {store.manifest.get('params')}, run {dict(spec.dataset_params)}",
+            next=f"fer-bench data prepare {spec.dataset} --force",
+        )
+    source = work.plugins.method(spec.method).source_hash()
+    return run_id(spec.to_dict(), store.fingerprint, source), store
+
+
+def execute(spec: RunSpec, work: Workplace, *, started: Callable[[], None] = lambda: None) -> RunRecord:
+    """Carry out a run, or return its record if it is finished already.
+
+    `started` is called when training really begins: the run is neither finished nor held by another process.
+
+    Raises
+    ------
+    LockedError
+        Another process is training this run.
+    FerBenchError
+        The run failed; the reason is in the record too, and the next call tries again.
+    """
+    key, store = identify(spec, work)
+    writer = work.home.ledger.writer(key)
+    if writer.status in ("finished", "pruned"):
+        return work.home.ledger.run(key)
+    with writer.locked():
+        if writer.status in ("finished", "pruned"):  # by another process, since the look above
+            return work.home.ledger.run(key)
+        started()
+        writer.start()
+        try:
+            _carry_out(spec, store, work, writer)
+        except PrunedTrial:
+            raise
+        except Exception as error:
+            writer.fail(error)
+            raise _explained(error, spec)
+    return work.home.ledger.run(key)
+
+
+def _explained(error: Exception, spec: RunSpec) -> Exception:
+    if isinstance(error, FerBenchError):
+        return error
+    if isinstance(error, torch.OutOfMemoryError):
+        return TrainingError(
+            f"the device ran out of memory with batches of {spec.recipe.batch_size}",
+            hint="a smaller batch_size or image_size, or a smaller backbone",
+            next=f"the same command with --set batch_size={spec.recipe.batch_size // 2}",
+        )
+    return error
+
+
+def _carry_out(spec: RunSpec, store: Store, work: Workplace, writer: RunWriter) -> None:
+    started = datetime.datetime.now(datetime.UTC)
+    clock = time.perf_counter()
+    plugin = work.plugins.method(spec.method)
+    card = work.plugins.dataset_card(spec.dataset)
+    assert isinstance(plugin.card, MethodCard)
+    protocol = card.protocol(spec.protocol)
+    roles = split_roles(store, protocol, card)
+    device = _set_up(spec, work.runtime)
+    _write_identity(spec, store, card, protocol, roles, plugin.card, plugin.source_hash(), writer)
+    images = {r: torch.from_numpy(store.images(roles.rows[r])).to(device) for r in ("train", "val")}
+    guarded = [*store.guarded_files()]
+    with Seal(guarded) as seal:
+        method: Method = work.plugins.build_method(spec.method, spec.params)
+        job = _job(spec, method, store, roles, images, device, work, writer)
+        progress = _fit_or_prune(job, writer, seal)
+        chosen = _select(spec, job, progress)
+        writer.put("history", progress.history)
+        writer.put("selection", chosen)
+        seal.lock(chosen)
+        writer.put("probe", _probe(job, chosen, spec))
+        _write_outputs("val", _val_outputs(job, chosen), roles, writer)
+        writer.put("val_epochs", np.stack([progress.predictions[e] for e in chosen["candidates"]]))
+        if spec.test:
+            seal.open("score the selected epoch and the oracle", rows=len(roles.rows["test"]))
+            _score_test(job, store, chosen, roles, writer)
+        writer.put("seal", seal.record())
+    _keep_model(job, chosen, writer)
+    writer.put("environment", environment(device))
+    writer.put("timing", _timing(progress, started, clock, device))
+    writer.finish()
+
+
+# -- before training -------------------------------------------------------------------------------------------------
+
+
+def split_roles(store: Store, protocol: Protocol, card: DatasetCard) -> Roles:
+    """Rows, labels and counts of the protocol's roles; labels of the test are counted, never kept.
+
+    Raises
+    ------
+    DataError
+        A role has no rows or unlabelled ones.
+    """
+    columns = store.columns("split", "label", "subject")
+    split, label = columns["split"], columns["label"]
+    rows, labels, counts = {}, {}, {}
+    for role in ("train", "val", "test"):
+        wanted = getattr(protocol, role)
+        found = np.flatnonzero(np.isin(split, wanted))
+        where = f"{card.name}/{protocol.name}, {role} = {' + '.join(wanted)}"
+        again = f"fer-bench data prepare {card.name} --from PATH"
+        if len(found) == 0:
+            have = ", ".join(sorted(set(split.tolist())))
+            raise DataError(f"the store has no {role} images", where=where, hint=f"it has: {have}", next=again)
+        if (label[found] < 0).any():
+            raise DataError(
+                f"{int((label[found] < 0).sum())} {role} images have no label in layout '{store.manifest['layout']}'",
+                where=where, hint="prepare from a layout that has all labels", next=again,
+            )  # fmt: skip
+        rows[role] = found
+        counts[role] = np.bincount(label[found], minlength=len(store.classes)).tolist()
+        if role != "test":
+            labels[role] = label[found].astype(np.int64)
+    if min(counts["train"]) == 0:
+        missing = [c for c, n in zip(store.classes, counts["train"], strict=True) if n == 0]
+        raise DataError(
+            f"the training fold has no images of {', '.join(missing)}", where=f"{card.name}/{protocol.name}"
+        )
+    subject = columns["subject"][rows["train"]]
+    groups = np.unique(subject, return_inverse=True)[1] if len(set(subject.tolist())) > 1 else None
+    return Roles(rows=rows, labels=labels, counts=counts, groups=groups)
+
+
+def _set_up(spec: RunSpec, runtime: Runtime) -> torch.device:
+    device = runtime.resolve()
+    if runtime.threads:
+        torch.set_num_threads(runtime.threads)
+    torch.use_deterministic_algorithms(runtime.deterministic)
+    torch.backends.cudnn.benchmark = not runtime.deterministic
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = True
+    torch.manual_seed(stream_seed(spec.seed, "init"))
+    return device
+
+
+def _write_identity(spec: RunSpec, store: Store, card: DatasetCard, protocol: Protocol, roles: Roles,
+                    method: MethodCard, source: str, writer: RunWriter) -> None:  # fmt: skip
+    label = label_of(method, spec.params)
+    identity = {"spec": spec.to_dict(), "fingerprint": store.fingerprint, "source": source, "numerics": NUMERICS}
+    writer.put("spec", {"run_id": writer.id, "label": label, **identity})
+    named = {**dataclasses.asdict(protocol), "name": f"{card.name}/{protocol.name}"}
+    facts = {"dataset": card.name, "classes": list(store.classes), "fingerprint": store.fingerprint}
+    facts |= {"layout": store.manifest["layout"], "protocol": named, "counts": roles.counts}
+    writer.put("data", facts)
+    kept = ("name", "title", "paper", "year", "url", "changes", "deviations", "transductive", "tier")
+    writer.put("method", {k: getattr(method, k) for k in kept})
+
+
+def _job(spec: RunSpec, method: Method, store: Store, roles: Roles, images: dict[str, Tensor],
+         device: torch.device, work: Workplace, writer: RunWriter) -> Job:  # fmt: skip
+    channels, height, width = store.shape
+    recipe = spec.recipe
+    size = recipe.image_size
+    method.ctx = Context(
+        classes=store.classes,
+        counts=np.asarray(roles.counts["train"], dtype=np.int64),
+        image_shape=(channels, size or height, size or width),
+        seed=spec.seed,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        device=device,
+        recipe=recipe.to_dict(),
+    )
+    model = _build_model(spec, method, (channels, size or height), device, work.runtime)
+    view = TrainView(
+        images=images["train"], labels=roles.labels["train"], groups=roles.groups, num_classes=len(store.classes)
+    )
+    val = Fold(images=images["val"], labels=roles.labels["val"])
+    label = label_of(work.plugins.method(spec.method).card, spec.params)  # type: ignore[arg-type]
+    return Job(
+        method=method, model=model, ctx=method.ctx, recipe=recipe, runtime=work.runtime, view=view, val=val,
+        work=writer.work, listener=work.listener(spec, label),
+    )  # fmt: skip
+
+
+def _build_model(spec: RunSpec, method: Method, shape: tuple[int, int], device: torch.device,
+                 runtime: Runtime) -> nn.Module:  # fmt: skip
+    from fer_bench.backbones import Trunk
+
+    def backbone() -> Trunk:
+        return build_trunk(
+            spec.backbone, in_chans=shape[0], image_size=shape[1], pretrained=spec.pretrained,
+            drop_rate=spec.recipe.drop_rate,
+        )  # fmt: skip
+
+    torch.manual_seed(stream_seed(spec.seed, "init"))
+    model = method.build_model(backbone).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    use_compile = device.type == "cuda" if runtime.compile is None else runtime.compile
+    if use_compile:
+        for module in model.modules():
+            if isinstance(module, Trunk):
+                module.compile()  # in place: names in the state stay as they are
+    return model
+
+
+# -- after training --------------------------------------------------------------------------------------------------
+
+
+def _fit_or_prune(job: Job, writer: RunWriter, seal: Seal) -> Progress:
+    try:
+        return fit(job)
+    except PrunedTrial:
+        saved = torch.load(job.work / "checkpoint.pt", map_location="cpu", weights_only=False)["progress"]
+        writer.put("history", saved.history)
+        writer.put("seal", seal.record())
+        writer.put("environment", environment(job.ctx.device))
+        writer.finish("pruned")
+        raise
+
+
+def _select(spec: RunSpec, job: Job, progress: Progress) -> dict[str, Any]:
+    """Choose the epoch on validation; of equal ones the first, as a person stopping early would have."""
+    possible = candidates(job.method.stages(), job.recipe, progress.epoch)
+    key = f"val_{spec.selection.metric}"
+    values = [progress.history[e][key] for e in possible]
+    place = int(np.argmax(values)) if spec.selection.rule == "val" else len(possible) - 1
+    chosen = {"rule": spec.selection.rule, "metric": spec.selection.metric, "epoch": possible[place]}
+    return {**chosen, "value": values[place], "candidates": possible}
+
+
+def _overrides(method: Method, hook: str) -> bool:
+    return getattr(type(method), hook) is not getattr(Method, hook)
+
+
+def _load(job: Job, epoch: int) -> None:
+    load_snapshot(job.work, epoch, job.model, job.method, job.ctx.device)
+
+
+def _read(job: Job, images: Tensor, *, posthoc: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """Logits (and features, if something after the head may need them) of images, before any adjustment."""
+    estimator = has_estimator(job.method.stages())
+    found = predict(job.method, job.model, images, job.recipe, estimator=estimator, features=posthoc)
+    check_logits(found.logits, len(images), job.ctx.num_classes, job.method.card.name)
+    return found.logits, found.features
+
+
+def _val_outputs(job: Job, chosen: dict[str, Any]) -> np.ndarray:
+    """Logits of validation at the selected epoch, adjusted if the method adjusts; fits the adjustment."""
+    _load(job, chosen["epoch"])
+    return _fitted_val(job)
+
+
+def _fitted_val(job: Job) -> np.ndarray:
+    posthoc = _overrides(job.method, "fit_posthoc")
+    logits, features = _read(job, job.val.images, posthoc=posthoc)
+    if posthoc:
+        job.method.fit_posthoc(job.model, ValOutputs(logits=logits, labels=job.val.labels, features=features))
+        logits = job.method.adjust(logits, features)
+    return logits.astype(np.float32)
+
+
+def _score_test(job: Job, store: Store, chosen: dict[str, Any], roles: Roles, writer: RunWriter) -> None:
+    """Test logits of the selected epoch, and predicted classes of every candidate for the oracle."""
+    rows = roles.rows["test"]
+    images = torch.from_numpy(store.images(rows)).to(job.ctx.device)
+    roles.labels["test"] = store.columns("label")["label"][rows].astype(np.int64)
+    posthoc = _overrides(job.method, "fit_posthoc")
+    per_epoch = []
+    for epoch in chosen["candidates"]:
+        _load(job, epoch)
+        if posthoc:
+            _fitted_val(job)
+        logits, features = _read(job, images, posthoc=posthoc)
+        if posthoc:
+            logits = job.method.adjust(logits, features)
+        per_epoch.append(logits.argmax(1).astype(np.uint8))
+        if epoch == chosen["epoch"]:
+            _write_outputs("test", logits.astype(np.float32), roles, writer)
+    writer.put("test_epochs", np.stack(per_epoch))
+
+
+def _write_outputs(role: str, logits: np.ndarray, roles: Roles, writer: RunWriter) -> None:
+    writer.put(f"{role}_rows", roles.rows[role].astype(np.int64))
+    writer.put(f"{role}_labels", roles.labels[role])
+    writer.put(f"{role}_logits", logits)
+
+
+def _probe(job: Job, chosen: dict[str, Any], spec: RunSpec) -> dict[str, Any]:
+    """The batch-invariance probe on validation images; the test need not be open for it."""
+    _load(job, chosen["epoch"])
+    posthoc = _overrides(job.method, "fit_posthoc")
+    if posthoc:
+        _fitted_val(job)
+    n = min(PROBE_IMAGES, len(job.val.labels))
+    index = np.linspace(0, len(job.val.labels) - 1, n).astype(np.int64)
+    images = job.val.images[torch.as_tensor(index, device=job.val.images.device)]
+    return probe(
+        job.method, job.model, images, job.val.labels[index], job.recipe, seed=spec.seed,
+        estimator=has_estimator(job.method.stages()), adjust=posthoc,
+    )  # fmt: skip
+
+
+def _keep_model(job: Job, chosen: dict[str, Any], writer: RunWriter) -> None:
+    _load(job, chosen["epoch"])
+    if _overrides(job.method, "fit_posthoc"):
+        _fitted_val(job)
+    state = {"model": job.model.state_dict(), "method": job.method.state_dict()}
+    write_with(writer.path / "model.pt", lambda f: torch.save(state, f))
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions and hardware, for the record."""
+    names = ("torch", "timm", "numpy", "scikit-learn", "imbalanced-learn", "fer-bench")
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "python": platform.python_version(),
+        "versions": versions,
+        "device": device.type,
+        "hardware": gpu or _cpu_name(),
+        "threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "command": sys.argv[1:],
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown CPU"
+
+
+def _timing(progress: Progress, started: datetime.datetime, clock: float, device: torch.device) -> dict[str, Any]:
+    return {
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "total_seconds": round(time.perf_counter() - clock, 3),
+        "epoch_seconds": [round(s, 3) for s in progress.seconds],
+        "images_per_second": [round(s, 1) for s in progress.speeds],
+        "resumed": progress.resumed,
+        "device": device.type,
+    }
+
+
+def scores_of(record: RunRecord, role: str) -> dict[str, float]:
+    """Accuracy, mean-class recall and macro-F1 of a finished run on "val" or "test"."""
+    logits, labels = record.array(f"{role}_logits"), record.array(f"{role}_labels")
+    matrix = metrics.confusion(labels, logits.argmax(1), logits.shape[1])
+    return {name: score(matrix) for name, score in metrics.SCORES.items()}

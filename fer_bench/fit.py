@@ -1,0 +1,459 @@
+"""The training loop.
+
+One pass through :func:`fit` takes a method through its stages. After every epoch the validation fold is predicted, the
+evaluated weights are kept as a snapshot, and a checkpoint holds everything needed to go on: a run that is killed at any
+instant replays at most the epochs since the last checkpoint and ends in bitwise the same weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fer_bench import metrics
+from fer_bench.atomic import write_with
+from fer_bench.dataplane import DataPlane
+from fer_bench.errors import TrainingError
+from fer_bench.evaluate import autocast, check_logits, predict
+from fer_bench.method import Batch, Context, LossOut, Method, Resampled, Stage, TrainView
+from fer_bench.recipe import Recipe
+from fer_bench.rng import stream_seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """How a run is carried out; none of it takes part in the run's id."""
+
+    device: str = "auto"
+    compile: bool | None = None
+    deterministic: bool = False
+    checkpoint_seconds: float = 30.0
+    threads: int = 0
+
+    def resolve(self) -> torch.device:
+        """The device to use: the given one, or CUDA where there is one."""
+        name = self.device
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name.startswith("cuda") and not torch.cuda.is_available():
+            raise TrainingError("no CUDA device is available", where=f"--device {name}", next="--device cpu")
+        try:
+            return torch.device(name)
+        except RuntimeError as error:
+            raise TrainingError(f"unknown device '{name}'", hint="auto, cpu, cuda, cuda:1") from error
+
+
+class Listener:
+    """What a caller may watch of a training. The base does nothing."""
+
+    def start(self, label: str, epochs: int, steps: int) -> None:
+        """Training starts (or resumes)."""
+
+    def step(self, images: int) -> None:
+        """A step over `images` images is done."""
+
+    def epoch(self, entry: Mapping[str, Any]) -> None:
+        """An epoch is done and scored; may raise PrunedTrial."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """Validation images (uint8 [n, C, H, W] on the device) and labels [n]: the harness's, never a method's."""
+
+    images: Tensor
+    labels: np.ndarray
+
+
+@dataclass(kw_only=True)
+class Job:
+    """Everything :func:`fit` needs."""
+
+    method: Method
+    model: nn.Module
+    ctx: Context
+    recipe: Recipe
+    runtime: Runtime
+    view: TrainView
+    val: Fold
+    work: Path
+    listener: Listener = field(default_factory=Listener)
+
+
+@dataclass
+class Progress:
+    """What has been reached; everything here goes into the checkpoint."""
+
+    stage: int = 0
+    epoch: int = 0
+    epoch_in_stage: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    predictions: list[np.ndarray] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    speeds: list[float] = field(default_factory=list)
+    resumed: int = 0
+
+
+def fit(job: Job) -> Progress:
+    """Train through all stages; the history has one entry an epoch.
+
+    Raises
+    ------
+    TrainingError
+        The loss is not finite, or a hook returned something unusable.
+    """
+    stages = job.method.stages()
+    if not any(s.kind in ("gradient", "estimator") for s in stages):
+        raise TrainingError(f"'{job.method.card.name}' has no stage that trains anything")
+    _seed(job.ctx.seed, "fit")
+    job.method.on_fit_start(job.model, job.view)
+    saved = _load_checkpoint(job)
+    progress: Progress = saved["progress"] if saved else Progress()
+    progress.resumed += bool(saved)
+    first = progress.stage
+    total = sum(s.length(job.recipe.epochs) for s in stages)
+    job.listener.start(job.method.card.name, total, job.ctx.steps_per_epoch)
+    for number, stage in enumerate(stages):
+        view = _view_of_stage(job, stages, number, progress)
+        if number < first:
+            continue
+        if stage.kind == "gradient":
+            _gradient_stage(job, stage, view, progress, saved if number == first else None)
+        elif stage.kind == "estimator":
+            _estimator_stage(job, view)
+        progress.stage, progress.epoch_in_stage = number + 1, 0
+    if stages[-1].kind != "gradient":
+        untrained = {"stage": stages[-1].name, "lr": None, "train_loss": None, "train_accuracy": None}
+        _score_epoch(job, job.model, progress, untrained, estimator=has_estimator(stages))
+    return progress
+
+
+def candidates(stages: list[Stage], recipe: Recipe, epochs: int) -> list[int]:
+    """Epochs that may be selected: those of the last gradient stage, or the final state after an estimator."""
+    if stages[-1].kind != "gradient":
+        return [epochs - 1]
+    return list(range(epochs - stages[-1].length(recipe.epochs), epochs))
+
+
+def has_estimator(stages: list[Stage]) -> bool:
+    """Whether predictions come from a fitted estimator."""
+    return any(s.kind == "estimator" for s in stages)
+
+
+# -- stages ----------------------------------------------------------------------------------------------------------
+
+
+def _view_of_stage(job: Job, stages: list[Stage], number: int, progress: Progress) -> TrainView:
+    """The training fold as the stages before `number` left it; what they made is kept on disk for a resume."""
+    view = job.view
+    for k in range(number + 1):
+        stage, file = stages[k], job.work / f"fold_{k}.pt"
+        if stage.kind not in ("resample", "generate"):
+            continue
+        if not file.exists():
+            if stage.kind == "resample":
+                made = job.method.resample(stage, view)
+            else:
+                made = job.method.generate(stage, job.model, view)
+            write_with(file, lambda f, made=made: torch.save(made, f))  # type: ignore[misc]
+        view = _replaced(view, torch.load(file, weights_only=False, map_location=job.ctx.device), stage)
+    return view
+
+
+def _replaced(view: TrainView, made: Resampled, stage: Stage) -> TrainView:
+    if made.index is not None:
+        index = torch.as_tensor(made.index, device=view.images.device)
+        part = {"images": view.images[index], "labels": view.labels[made.index]}
+        part["groups"] = None if view.groups is None else view.groups[made.index]
+        part["soft"] = None if view.soft is None else view.soft[made.index]
+        return TrainView(num_classes=view.num_classes, **part)
+    if made.images is None or made.labels is None or made.images.dtype != torch.uint8:
+        raise TrainingError("a stage must give an index, or uint8 images and labels", where=f"stage '{stage.name}'")
+    return TrainView(
+        images=made.images.to(view.images.device), labels=np.asarray(made.labels), num_classes=view.num_classes
+    )
+
+
+def _estimator_stage(job: Job, view: TrainView) -> None:
+    plane = DataPlane(view, job.recipe, job.ctx.seed)
+    was = job.model.training
+    job.model.eval()
+    with torch.inference_mode(), autocast(job.recipe, job.ctx.device):
+        parts = [job.method.extract(job.model, b.x).float().cpu() for b in plane.clean()]
+    job.model.train(was)
+    job.method.fit_estimator(torch.cat(parts).numpy(), view.labels)
+
+
+def _gradient_stage(job: Job, stage: Stage, view: TrainView, progress: Progress, saved: dict | None) -> None:
+    _reinit(job, stage)
+    _freeze(job.model, stage)
+    job.method.on_stage_start(stage, job.model, view)
+    optimizer = _optimizer(job, stage)
+    ema = Ema(job.model, job.recipe.ema_decay) if job.recipe.ema_decay else None
+    if saved:
+        _restore(job, saved, optimizer, ema)
+    plane = DataPlane(view, job.recipe, job.ctx.seed)
+    epochs = stage.length(job.recipe.epochs)
+    last_save = time.monotonic()
+    for k in range(progress.epoch_in_stage, epochs):
+        started = time.perf_counter()
+        stats, images, steps = _train_epoch(job, stage, plane, optimizer, ema, progress.epoch, k, epochs)
+        trained = time.perf_counter() - started
+        entry = {"stage": stage.name, **stats}
+        evaluated = ema.model if ema else job.model
+        job.method.before_eval(evaluated, plane.clean)
+        progress.speeds.append(images * steps / trained)
+        _score_epoch(job, evaluated, progress, entry)
+        progress.epoch_in_stage = k + 1
+        progress.seconds.append(time.perf_counter() - started)
+        if time.monotonic() - last_save >= job.runtime.checkpoint_seconds or k + 1 == epochs:
+            _save_checkpoint(job, progress, optimizer, ema)
+            last_save = time.monotonic()
+        job.listener.epoch(progress.history[-1])
+    if ema:
+        job.model.load_state_dict(ema.model.state_dict())
+    for parameter in job.model.parameters():
+        parameter.requires_grad_(True)
+
+
+def _train_epoch(job: Job, stage: Stage, plane: DataPlane, optimizer: torch.optim.Optimizer, ema: Ema | None,
+                 epoch: int, epoch_in_stage: int, epochs: int) -> tuple[dict[str, float], int, int]:  # fmt: skip
+    """One pass; returns training statistics, images a step and the number of steps."""
+    method, model, device = job.method, job.model, job.ctx.device
+    _seed(job.ctx.seed, "epoch", epoch)  # dropout and the like: an epoch can be replayed from its number
+    _train_mode(model, stage)
+    method.on_epoch_start(epoch, model)
+    steps, batches = plane.epoch(method.streams(stage), stage.name, epoch)
+    sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct, images
+    images = 0
+    for step, batch in enumerate(batches):
+        lr = _learning_rate(job.recipe, stage, epoch_in_stage + step / steps, epochs)
+        for group in optimizer.param_groups:
+            group["lr"] = lr * group.get("lr_scale", 1.0)
+        batch = method.on_batch(batch)
+        if job.recipe.label_smoothing:
+            batch = _smooth(batch, job.recipe.label_smoothing, job.ctx.num_classes)
+        with autocast(job.recipe, device):
+            loss = method.training_step(model, batch)
+        _step(job, loss, optimizer)
+        if ema:
+            ema.update(model)
+        method.on_step_end(model, batch, loss)
+        images = len(batch.y)
+        sums += _tally(loss, batch)
+        if step % 50 == 49 or step + 1 == steps:
+            _check_finite(sums, job, epoch, step, lr)
+        job.listener.step(images)
+    total, correct, seen = sums.tolist()
+    stats = {"lr": lr, "train_loss": total / seen, "train_accuracy": correct / seen}
+    method.on_epoch_end(epoch, stats)
+    return {"epoch": epoch, **stats}, images, steps
+
+
+def _step(job: Job, loss: LossOut, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.total.backward()
+    job.method.grad_hook(job.model)
+    if job.recipe.clip_norm:
+        nn.utils.clip_grad_norm_(job.model.parameters(), job.recipe.clip_norm)
+    optimizer.step()
+
+
+def _tally(loss: LossOut, batch: Batch) -> Tensor:
+    """Loss x images, images predicted right, images: summed on the device, so that no step waits for it."""
+    n = len(batch.y)
+    total = loss.total.detach().double() * n
+    if loss.output is None or len(loss.output.logits) != n:
+        correct = torch.zeros_like(total)
+    else:
+        correct = (loss.output.logits.detach().argmax(1) == batch.y).sum().double()
+    return torch.stack([total, correct, torch.full_like(total, n)])
+
+
+def _check_finite(sums: Tensor, job: Job, epoch: int, step: int, lr: float) -> None:
+    if not bool(torch.isfinite(sums[0])):
+        raise TrainingError(
+            f"the loss of '{job.method.card.name}' is not finite",
+            where=f"epoch {epoch + 1}, by step {step + 1}, learning rate {lr:.3g}, seed {job.ctx.seed}",
+            hint=f"lower lr (now {job.recipe.lr}), set clip_norm, or use precision=fp32",
+            next="the same command with --set lr=" + f"{job.recipe.lr / 10:.3g}",
+        )
+
+
+def _smooth(batch: Batch, share: float, classes: int) -> Batch:
+    return batch.with_(soft=batch.soft_target(classes) * (1 - share) + share / classes)
+
+
+def _score_epoch(job: Job, model: nn.Module, progress: Progress, entry: dict, *, estimator: bool = False) -> None:
+    """Predict validation, note the scores, keep the evaluated weights."""
+    found = predict(job.method, model, job.val.images, job.recipe, estimator=estimator)
+    classes = job.ctx.num_classes
+    check_logits(found.logits, len(job.val.labels), classes, job.method.card.name)
+    predictions = found.logits.argmax(1).astype(np.uint8)
+    matrix = metrics.confusion(job.val.labels, predictions, classes)
+    scores = {f"val_{name}": score(matrix) for name, score in metrics.SCORES.items()}
+    recall = [None if np.isnan(r) else float(r) for r in metrics.recalls(matrix)]
+    loss = _cross_entropy(found.logits, job.val.labels)
+    progress.history.append({**entry, "epoch": progress.epoch, "val_loss": loss, **scores, "val_recall": recall})
+    progress.predictions.append(predictions)
+    save_snapshot(job.work, progress.epoch, model, job.method)
+    progress.epoch += 1
+
+
+def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+    z = logits.astype(np.float64)
+    z -= z.max(axis=1, keepdims=True)
+    return float(np.mean(np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(z)), labels]))
+
+
+# -- model, optimiser, schedule --------------------------------------------------------------------------------------
+
+
+def _seed(seed: int, *names: str | int) -> None:
+    torch.manual_seed(stream_seed(seed, *names))
+
+
+def _named_under(model: nn.Module, prefixes: Iterable[str]) -> Iterable[tuple[str, nn.Module]]:
+    for name, module in model.named_modules():
+        if any(name == p or name.startswith(p + ".") for p in prefixes):
+            yield name, module
+
+
+def _check_prefixes(model: nn.Module, prefixes: Iterable[str], stage: Stage) -> None:
+    known = {n for n, _ in model.named_modules()}
+    for prefix in prefixes:
+        if prefix not in known:
+            top = sorted(n for n, _ in model.named_children())
+            raise TrainingError(f"the model has no part '{prefix}'", where=f"stage '{stage.name}'", hint=", ".join(top))
+
+
+def _reinit(job: Job, stage: Stage) -> None:
+    if not stage.reinit:
+        return
+    _check_prefixes(job.model, stage.reinit, stage)
+    _seed(job.ctx.seed, "reinit", stage.name)
+    for _, module in _named_under(job.model, stage.reinit):
+        reset = getattr(module, "reset_parameters", None)
+        if callable(reset):
+            reset()
+
+
+def _freeze(model: nn.Module, stage: Stage) -> None:
+    _check_prefixes(model, stage.freeze, stage)
+    for _, module in _named_under(model, stage.freeze):
+        for parameter in module.parameters():
+            parameter.requires_grad_(False)
+
+
+def _train_mode(model: nn.Module, stage: Stage) -> None:
+    model.train()
+    for _, module in _named_under(model, stage.freeze):
+        module.eval()  # a frozen part's BatchNorm statistics must not drift either
+
+
+def _optimizer(job: Job, stage: Stage) -> torch.optim.Optimizer:
+    recipe = job.recipe
+    groups = job.method.param_groups(job.model, stage) or _decay_groups(job.model, recipe.weight_decay)
+    fused = job.ctx.device.type == "cuda"
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=fused)
+    nesterov = recipe.momentum > 0
+    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=fused)
+
+
+def _decay_groups(model: nn.Module, decay: float) -> list[dict]:
+    """Weights decay; biases, norms and other vectors do not."""
+    learning = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in learning if p.ndim > 1], "weight_decay": decay},
+        {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return [g for g in groups if g["params"]]
+
+
+def _learning_rate(recipe: Recipe, stage: Stage, at: float, epochs: int) -> float:
+    """Linear warm-up, then cosine to zero (Loshchilov & Hutter 2017, arXiv 1608.03983) or constant.
+
+    `at` counts epochs of the stage, with fractions. The warm-up of a short stage is cut to a fifth of it.
+    """
+    peak = recipe.lr * stage.lr_scale
+    warm = min(recipe.warmup_epochs, epochs / 5)
+    if at < warm:
+        return peak * max(at / warm, 0.01)
+    if recipe.schedule == "constant":
+        return peak
+    return float(peak * 0.5 * (1 + np.cos(np.pi * (at - warm) / max(epochs - warm, 1e-9))))
+
+
+class Ema:
+    """An exponential moving average of weights; buffers are copied. Early steps use a shorter memory.
+
+    The decay at step t is min(decay, (1 + t) / (10 + t)), as in TensorFlow's and timm's averages.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.model, self.decay, self.steps = copy.deepcopy(model), decay, 0
+        self.model.requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take the model's present weights into the average."""
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        mine, theirs = list(self.model.parameters()), [p.detach() for p in model.parameters()]
+        torch._foreach_lerp_(mine, theirs, 1 - decay)
+        for own, new in zip(self.model.buffers(), model.buffers(), strict=True):
+            own.copy_(new)
+
+
+# -- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+def save_snapshot(work: Path, epoch: int, model: nn.Module, method: Method) -> None:
+    """Keep the evaluated weights and the method's state of an epoch."""
+    state = {"model": model.state_dict(), "method": method.state_dict()}
+    write_with(work / f"snapshot_{epoch:04d}.pt", lambda f: torch.save(state, f))
+
+
+def load_snapshot(work: Path, epoch: int, model: nn.Module, method: Method, device: torch.device) -> None:
+    """Load what :func:`save_snapshot` kept."""
+    state = torch.load(work / f"snapshot_{epoch:04d}.pt", map_location=device, weights_only=False)
+    model.load_state_dict(state["model"])
+    method.load_state_dict(state["method"])
+
+
+def _save_checkpoint(job: Job, progress: Progress, optimizer: torch.optim.Optimizer, ema: Ema | None) -> None:
+    state = {
+        "progress": progress,
+        "model": job.model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "ema": None if ema is None else {"model": ema.model.state_dict(), "steps": ema.steps},
+        "method": job.method.state_dict(),
+    }
+    write_with(job.work / "checkpoint.pt", lambda f: torch.save(state, f))
+
+
+def _load_checkpoint(job: Job) -> dict | None:
+    file = job.work / "checkpoint.pt"
+    if not file.exists():
+        return None
+    saved = torch.load(file, map_location=job.ctx.device, weights_only=False)
+    job.model.load_state_dict(saved["model"])
+    job.method.load_state_dict(saved["method"])
+    return saved
+
+
+def _restore(job: Job, saved: dict, optimizer: torch.optim.Optimizer, ema: Ema | None) -> None:
+    job.model.load_state_dict(saved["model"])  # again: re-initialised parts have been reset since
+    job.method.load_state_dict(saved["method"])
+    optimizer.load_state_dict(saved["optimizer"])
+    if ema and saved["ema"]:
+        ema.model.load_state_dict(saved["ema"]["model"])
+        ema.steps = saved["ema"]["steps"]

@@ -1,0 +1,177 @@
+"""What MLflow shall show of a ledger's run: parameters, curves, scores, tags and files. No mlflow is imported here."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+from fer_bench.ledger import RunRecord
+from fer_bench.metrics import SCORES, confusion, recalls
+
+FILES = ("spec", "data", "method", "history", "selection", "seal", "probe", "environment", "timing")
+KEY_LENGTH, VALUE_LENGTH, TAG_LENGTH = 250, 6000, 8000  # MLflow's limits, in characters
+STATUS = {"finished": "FINISHED", "pruned": "KILLED"}
+
+
+@dataclass(frozen=True)
+class Mirrored:
+    """One ledger run in MLflow's words. A metric is (key, value, step, milliseconds)."""
+
+    name: str
+    status: str
+    span: tuple[int, int]
+    params: dict[str, str]
+    metrics: list[tuple[str, float, int, int]]
+    tags: dict[str, str]
+    files: list[Path]
+
+
+def mirrored(record: RunRecord) -> Mirrored:
+    """Translate a record with a done mark; a pruned one has no test and perhaps no selection.
+
+    Raises
+    ------
+    LedgerError
+        A file of the record is missing or damaged.
+    """
+    span, ticks = clock(record)
+    spec, data = record.spec, record.data
+    watermark = data.get("protocol", {}).get("watermark") or ""
+    transductive = any(_optional(record, name).get("transductive") for name in ("probe", "method"))
+    tags = {
+        "run_id": record.id,
+        "label": record.label,
+        "status": record.status,
+        "transductive": str(transductive).lower(),
+        "fingerprint": data["fingerprint"],
+        "source": record.json("spec").get("source", ""),
+        "test_openings": str(_optional(record, "seal").get("count", 0)),
+        "device": str(_optional(record, "timing").get("device", "")),
+    }
+    notes = [watermark] if watermark else []
+    if watermark:
+        tags["watermark"] = watermark
+    if transductive:
+        notes.append("Transductive: a prediction depends on the other images of its batch.")
+    fold = "" if spec.get("fold") is None else f" · fold {spec['fold']}"
+    return Mirrored(
+        name=f"{'⚠ ' if watermark else ''}{record.label} · seed {spec['seed']}{fold}",
+        status=STATUS.get(record.status, "FAILED"),
+        span=span,
+        params=_params(spec),
+        metrics=_epoch_metrics(record, ticks) + _final_metrics(record, span[1]),
+        tags=tags_of(tags, **({"mlflow.note.content": "\n\n".join(notes)} if notes else {})),
+        files=[p for p in [*(record.path / f"{n}.json" for n in FILES), record.path / "model.pt"] if p.is_file()],
+    )
+
+
+def key(*parts: str) -> str:
+    """A name that MLflow accepts: `parts` joined by slashes, every other character replaced by ``_``."""
+    clean = [re.sub(r"[^A-Za-z0-9_\-. :]", "_", str(p)) for p in parts]
+    return "/".join(p.replace(".", "_") or "_" if set(p) <= {"."} else p for p in clean)[:KEY_LENGTH]
+
+
+def class_keys(prefix: str, classes: Sequence[str]) -> list[str]:
+    """One name a class, ``prefix/class``; classes whose names MLflow can't tell apart get their number."""
+    keys = [key(prefix, c) for c in classes]
+    return [k if keys.count(k) == 1 else f"{k[: KEY_LENGTH - 8]}_{i}" for i, k in enumerate(keys)]
+
+
+def _optional(record: RunRecord, name: str) -> dict[str, Any]:
+    return record.json(name) if record.has(f"{name}.json") else {}
+
+
+def tags_of(ours: Mapping[str, str], **mlflow: str) -> dict[str, str]:
+    """Tags of our own, prefixed by ``fer_bench.``, and those that MLflow understands; empty ones are left out."""
+    return {**{f"fer_bench.{k}": v[:TAG_LENGTH] for k, v in ours.items() if v}, **mlflow}
+
+
+def clock(record: RunRecord) -> tuple[tuple[int, int], list[int]]:
+    """Start and finish of a run and the end of each epoch, in milliseconds; the record's age if untimed."""
+    timing = _optional(record, "timing")
+    written = os.stat(record.path / "done.json").st_mtime
+    try:
+        end = datetime.fromisoformat(timing["finished"]).timestamp()
+    except (KeyError, TypeError, ValueError):
+        end = written
+    try:
+        start = datetime.fromisoformat(timing["started"]).timestamp()
+    except (KeyError, TypeError, ValueError):
+        start = end
+    ticks, at = [], start
+    for seconds in timing.get("epoch_seconds") or []:
+        at += seconds
+        ticks.append(int(1000 * at))
+    return (int(1000 * start), int(1000 * end)), ticks
+
+
+def _params(spec: Mapping[str, Any]) -> dict[str, str]:
+    """The spec as flat parameters; those of the method are called ``method.<dotted name>``."""
+    rest = {k: v for k, v in spec.items() if k != "params"}
+    flat = dict(_flat("", rest)) | dict(_flat("method", spec.get("params") or {}))
+    return {key(k): v if len(v) <= VALUE_LENGTH else v[: VALUE_LENGTH - 3] + "..." for k, v in sorted(flat.items())}
+
+
+def _flat(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for k, v in value.items():
+            yield from _flat(f"{prefix}.{k}" if prefix else k, v)
+    else:
+        yield prefix, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _numbers(pairs: Iterator[tuple[str, Any]], step: int, at: int) -> list[tuple[str, float, int, int]]:
+    """Metrics of the finite numbers among `pairs`; a class without images has no recall to show."""
+    good = ((k, v) for k, v in pairs if isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v))
+    return [(k, float(v), step, at) for k, v in good]
+
+
+def _epoch_metrics(record: RunRecord, ticks: Sequence[int]) -> list[tuple[str, float, int, int]]:
+    """Every number of the history, and every list with one entry a class, as a curve over epochs."""
+    history = record.json("history") if record.has("history.json") else []
+    speeds = _optional(record, "timing").get("images_per_second") or []
+    classes, found = record.data["classes"], []
+    fallback = clock(record)[0][1]
+    for i, entry in enumerate(history):
+        pairs = [(key(k), v) for k, v in entry.items() if k != "epoch"]
+        for name, values in entry.items():
+            if isinstance(values, list) and len(values) == len(classes):
+                pairs += zip(class_keys(name, classes), values, strict=True)
+        pairs += [("images_per_second", s) for s in speeds[i : i + 1]]
+        found += _numbers(iter(pairs), int(entry["epoch"]), ticks[i] if i < len(ticks) else fallback)
+    return found
+
+
+def _final_metrics(record: RunRecord, at: int) -> list[tuple[str, float, int, int]]:
+    """Scores of the selected epoch, computed from the logits; the probe's numbers; the run's duration.
+
+    ``selected_val_*`` and ``test_*`` belong to the epoch that validation chose: no number here looked at the test.
+    """
+    selection, probe = _optional(record, "selection"), _optional(record, "probe")
+    epoch = selection.get("epoch") or 0
+    pairs = [("selected_epoch", selection.get("epoch")), ("selected_value", selection.get("value"))]
+    for prefix, role in (("selected_val", "val"), ("test", "test")):
+        if record.has(f"{role}_logits.npy"):
+            pairs += _scores(record, prefix, role)
+    pairs += [(key("probe", k), v) for k, v in probe.items()]
+    for check in probe.get("checks") or []:
+        pairs += [(key("probe", check["name"], k), v) for k, v in check.items()]
+    pairs += [("total_seconds", _optional(record, "timing").get("total_seconds"))]
+    return _numbers(iter(pairs), int(epoch), at)
+
+
+def _scores(record: RunRecord, prefix: str, role: str) -> list[tuple[str, float]]:
+    classes = record.data["classes"]
+    matrix = confusion(record.array(f"{role}_labels"), record.array(f"{role}_logits").argmax(axis=1), len(classes))
+    pairs = [(f"{prefix}_{name}", score(matrix)) for name, score in SCORES.items()]
+    return pairs + [
+        (k, float(r)) for k, r in zip(class_keys(f"{prefix}_recall", classes), recalls(matrix), strict=True)
+    ]

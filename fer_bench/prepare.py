@@ -1,0 +1,175 @@
+"""From source files to a prepared store: find them, recognise them, write once, say what happened."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import inspect
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from fer_bench.dataset import Dataset, Reading
+from fer_bench.errors import DataError, FerBenchError, StoreError
+from fer_bench.home import Home
+from fer_bench.plugins import Plugin
+from fer_bench.store import Store, recover, write_store
+
+Say = Callable[[str], object]
+
+
+def prepare(home: Home, dataset: Dataset, source: str | Path | None, *, force: bool = False, say: Say = print) -> Store:
+    """Turn source files into the store of `dataset`; a store made from the same unchanged files is used as it is.
+
+    Parameters
+    ----------
+    source : path or None
+        File or folder; None looks into ``home.raw(name)``, then where the present store came from.
+    force : bool
+        Write anew even if nothing has changed.
+    say : callable
+        Gets one line of text at a time.
+
+    Raises
+    ------
+    DataError
+        The source is missing, unknown or malformed. The old store, if any, is intact.
+    StoreError, FerBenchError
+        A file can't be read or written, or the disk is full. The old store, if any, is intact.
+    """
+    name = dataset.card.name
+    try:
+        with _one_at_a_time(home.data, name, say):
+            recover(home.data, name)
+            old = _existing(home, name, say)
+            source = _source(home, dataset, source, old)
+            if source is None and not dataset.card.built_in:
+                if force or old is None or old.manifest["params"] != dataset.params:
+                    raise _missing(home, dataset)
+                say(f"{name}: the prepared store is used; its source files are not here any more")
+                return old
+            reading = dataset.read(source)
+            say(f"{name}: recognised {reading.layout}: {reading.said}")
+            state = _state(dataset, reading)
+            if old is not None and not force and _same(old, dataset, reading, state):
+                say(f"{name}: the store is up to date ({len(old)} images, fingerprint {old.fingerprint})")
+                return old
+            return _write(home, dataset, reading, source, state, old, say)
+    except FerBenchError:  # some are OSErrors too, and say what they mean already
+        raise
+    except OSError as error:
+        raise StoreError(f"{error.strerror or error}", where=str(error.filename or home.data)) from error
+
+
+def ensure_store(home: Home, dataset: Dataset, source: str | Path | None = None, say: Say = print) -> Store:
+    """The store of `dataset`, for a run: opened as it is, or prepared where that needs no question.
+
+    Built-in sets are drawn, other sets are read from ``data/raw/<name>``; a missing source is an error that tells how
+    to get the data. A source that is given is compared with the store as :func:`prepare` does.
+    """
+    if source is None and not dataset.card.built_in:
+        with contextlib.suppress(StoreError):
+            store = Store.open(home.data / dataset.card.name)
+            if store.manifest["params"] == dataset.params:
+                return store
+    return prepare(home, dataset, source, say=say)
+
+
+def _write(
+    home: Home, dataset: Dataset, reading: Reading, source: Path | None, state: str, old: Store | None, say: Say
+) -> Store:
+    card, start = dataset.card, time.perf_counter()
+    notes = {"source_state": state, "from": str(source.resolve()) if source else None}
+    store = write_store(home.data, card, reading, dataset.params, notes)
+    seconds = time.perf_counter() - start
+    size = "x".join(map(str, store.shape))
+    say(f"{card.name}: {len(store)} images of {size} written to {store.path} in {seconds:.1f} s")
+    if old is not None and old.fingerprint != store.fingerprint:
+        say(f"{card.name}: the data have changed: fingerprint {old.fingerprint} became {store.fingerprint}")
+    checks = store.manifest["checks"]
+    if checks["counts"] == "match":
+        say(f"{card.name}: the counts of every split and class match its card")
+    elif checks["counts"] == "differ":
+        shown = checks["differences"][:12]
+        more = len(checks["differences"]) - len(shown)
+        lines = [f"{card.name}: WARNING: the counts are not those of its card; results will not compare", *shown]
+        say("\n  ".join([*lines, f"... and {more} more"] if more else lines))
+    return store
+
+
+def _existing(home: Home, name: str, say: Say) -> Store | None:
+    """The present store; a damaged one is named and counts as none."""
+    if not (home.data / name).exists():
+        return None
+    try:
+        return Store.open(home.data / name)
+    except StoreError as error:
+        say(f"{name}: the present store can't be used: {error.what}")
+        return None
+
+
+def _source(home: Home, dataset: Dataset, source: str | Path | None, old: Store | None) -> Path | None:
+    if source is not None:
+        given = Path(source).expanduser()
+        if not given.exists():
+            raise DataError(
+                "the source does not exist",
+                where=str(given),
+                hint=dataset.card.get or None,
+                next=f"fer-bench data prepare {dataset.card.name} --from PATH",
+            )
+        return given
+    if dataset.card.built_in:
+        return None
+    places = [home.raw(dataset.card.name)]
+    if old is not None and old.manifest.get("from"):
+        places.append(Path(old.manifest["from"]))
+    return next((p for p in places if p.is_file() or (p.is_dir() and any(p.iterdir()))), None)
+
+
+def _missing(home: Home, dataset: Dataset) -> DataError:
+    name, raw = dataset.card.name, home.raw(dataset.card.name)
+    get = f"{dataset.card.get}\n         " if dataset.card.get else ""
+    return DataError(
+        f"there are no source files for '{name}'",
+        where=f"{raw} {'is empty' if raw.is_dir() else 'does not exist'}",
+        hint=f"{get}put the files there, or name another place with --from",
+        next=f"fer-bench data prepare {name} --from PATH --home {shlex.quote(str(home.root))}",
+    )
+
+
+def _state(dataset: Dataset, reading: Reading) -> str:
+    """Hash that changes when a source file, or the code that draws a built-in set, changes."""
+    digest = hashlib.sha256()
+    for path in reading.files:
+        stat = path.stat()
+        digest.update(f"{path.resolve()}\n{stat.st_size} {stat.st_mtime_ns}\n".encode())
+    if dataset.card.built_in:
+        code = Path(inspect.getfile(type(dataset)))
+        digest.update(Plugin("datasets", dataset.card, code, module="", origin="").source_hash().encode())
+    return digest.hexdigest()
+
+
+def _same(old: Store, dataset: Dataset, reading: Reading, state: str) -> bool:
+    had = old.manifest
+    return (
+        had.get("source_state") == state
+        and had["params"] == dataset.params
+        and had["layout"] == reading.layout
+        and had["classes"] == list(dataset.card.classes)
+    )
+
+
+@contextlib.contextmanager
+def _one_at_a_time(root: Path, name: str, say: Say) -> Iterator[None]:
+    """Hold the data set's lock; the kernel lets go of it when a process dies, however it dies."""
+    root.mkdir(parents=True, exist_ok=True)
+    with open(root / f".{name}.lock", "wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"{name}: another process prepares it; waiting")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,84 @@
+"""Carrying out a study: run after run, each independent, none lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from fer_bench.errors import FerBenchError, LockedError
+from fer_bench.executor import Workplace, execute, identify
+from fer_bench.ledger import RunRecord
+from fer_bench.spec import RunSpec, StudySpec
+
+Say = Callable[[str], None]
+WAIT = 5.0  # seconds between looks at runs that other processes hold
+
+
+@dataclass
+class Outcome:
+    """What became of a study's runs."""
+
+    study: dict[str, Any]
+    finished: list[RunRecord] = field(default_factory=list)
+    reused: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def run_study(study: StudySpec, work: Workplace, *, say: Say = print,
+              after_run: Callable[[dict[str, Any]], None] = lambda study: None) -> Outcome:  # fmt: skip
+    """Carry out all runs of a study; finished ones are reused, a failed one does not stop the others.
+
+    Several processes may carry out one study at once: a run that another one is training is put off, and taken as
+    finished when it is.
+
+    Parameters
+    ----------
+    study : StudySpec
+    work : Workplace
+    say : callable
+        Told one line a run.
+    after_run : callable
+        Called with the study's record after every run that was trained (the MLflow mirror hangs here).
+    """
+    ids = [identify(spec, work)[0] for spec in study.runs]
+    record = study.record(ids)
+    work.home.ledger.put_study(study.name, record)
+    outcome = Outcome(record)
+    todo = list(zip(range(1, len(ids) + 1), ids, study.runs, strict=True))
+    put_off = 0  # runs in a row that other processes hold
+    while todo:
+        number, key, spec = todo.pop(0)
+        told = f"[{number}/{len(ids)}] {describe(spec, work)}"
+        if work.home.ledger.run(key).status == "finished":
+            outcome.reused += 1
+            outcome.finished.append(work.home.ledger.run(key))
+            say(f"{told}: finished before, run {key}")
+            continue
+        try:
+            record_of_run = execute(spec, work, started=lambda told=told, key=key: say(f"{told}: run {key}"))
+        except LockedError:
+            todo.append((number, key, spec))
+            put_off += 1
+            if put_off == len(todo):
+                say(f"waiting for another process to finish {len(todo)} runs")
+            if put_off >= len(todo):
+                time.sleep(WAIT)
+            continue
+        except FerBenchError as error:
+            outcome.failed[key] = str(error)
+            say(f"{told} failed: {error}")
+            continue
+        put_off = 0
+        outcome.finished.append(record_of_run)
+        after_run(record)
+    return outcome
+
+
+def describe(spec: RunSpec, work: Workplace) -> str:
+    """A run in a few words."""
+    from fer_bench.spec import label_of
+
+    label = label_of(work.plugins.method(spec.method).card, spec.params)  # type: ignore[arg-type]
+    return f"{label}, seed {spec.seed}"

@@ -1,0 +1,439 @@
+"""The MLflow mirror of the ledger: filled after each run, or later, and never a reason for a training to stop.
+
+The ledger stays the truth; everything here can be thrown away and written again by ``fer-bench track sync``::
+
+    experiment DATASET/PROTOCOL
+      run STUDY                     command, report folder
+        run METHOD · seed 0         parameters, curves, test scores, records, model.pt
+        run METHOD · seed 1
+
+A mirrored run carries the tag ``fer_bench.digest`` (a hash of the ledger's ``done.json``), written last. A run without
+it was interrupted and is replaced; a run with the same digest is left alone, so that a second sync writes nothing.
+
+:func:`sync` works in this process and raises. :func:`try_sync` is for the executor: it works in a process of its own,
+which ends in time whatever the server does, and answers with a sentence instead of raising.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import getpass
+import hashlib
+import http.client
+import json
+import logging
+import math
+import os
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from fer_bench.atomic import canonical_json, sha256_file
+from fer_bench.errors import FerBenchError, LedgerError, TrackingError
+from fer_bench.home import Home
+from fer_bench.ledger import Ledger, RunRecord
+from fer_bench.mirror import TAG_LENGTH, clock, key, mirrored, tags_of
+
+SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks")
+METRICS_A_BATCH, ENTRIES_A_BATCH = 1000, 100  # MLflow's limits for one log_batch: metrics; parameters
+LOCK_WAIT = 60.0  # seconds to wait for another process that mirrors the same ledger
+
+
+@dataclass(frozen=True)
+class SyncResult:
+    """What a sync did, as run ids; `failed` maps a run id to the reason."""
+
+    written: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    unfinished: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        counts = {"written": self.written, "already there": self.skipped, "unfinished": self.unfinished}
+        parts = [f"{len(ids)} {what}" for what, ids in counts.items() if ids or what == "written"]
+        return ", ".join(parts + ([f"{len(self.failed)} failed"] if self.failed else []))
+
+
+# Writing it -----------------------------------------------------------------------------------------------------------
+
+
+def sync(
+    ledger: Ledger,
+    study: str | None,
+    uri: str,
+    *,
+    results: Path | None = None,
+    timeout: float = 10,
+    say: Callable[[str], None] = lambda line: None,
+) -> SyncResult:
+    """Bring MLflow up to date with a study of the ledger, or with all of them for None.
+
+    Parameters
+    ----------
+    ledger : Ledger
+    study : str or None
+    uri : str
+        Tracking URI: ``sqlite:///file.db``, a database, or the address of a server.
+    results : Path, optional
+        The study's report folder; by default where :class:`~fer_bench.home.Home` puts it.
+    timeout : float
+        Seconds that a server may stay silent.
+    say : callable
+        Is told of every run written.
+
+    Raises
+    ------
+    TrackingError
+        MLflow is missing, the URI can't be one, or the store does not answer. What was written so far is kept.
+    LedgerError
+        There is no such study.
+    """
+    check_uri(uri)
+    names = ledger.studies() if study is None and ledger.studies() else [study]
+    studies = {s["name"]: s for s in map(ledger.study, names)}
+    if urlsplit(uri).scheme in ("http", "https"):
+        _probe(uri, timeout)
+    done = SyncResult()
+    with _http_limits(timeout), _lock(ledger):
+        mirror = _Mirror(ledger, uri, timeout, say)
+        for name, content in studies.items():
+            folder = results if results is not None and study is not None else Home(ledger.root.parent).results(name)
+            mirror.study(content, folder, done)
+    return done
+
+
+class _Mirror:
+    """One ledger being written to one MLflow store."""
+
+    def __init__(self, ledger: Ledger, uri: str, timeout: float, say: Callable[[str], None]):
+        self.ledger, self.uri, self.timeout, self.say = ledger, uri, timeout, say
+        with self._answers():
+            self.client = _client(uri)
+
+    def study(self, study: Mapping[str, Any], results: Path, done: SyncResult) -> None:
+        """Mirror the runs of one study, then its parent run."""
+        with self._answers():
+            experiment = self._experiment(study)
+            parent = self._parent(experiment, study)
+            there = self._children(experiment, parent)
+        for run in study["runs"]:
+            record = self.ledger.run(run)
+            if not record.has("done.json"):
+                done.unfinished.append(run)
+                continue
+            digest = sha256_file(record.path / "done.json")
+            copies = there.get(run, [])
+            if any(tags.get("fer_bench.digest") == digest for _, tags in copies):
+                done.skipped.append(run)
+                continue
+            try:
+                self._replace(experiment, parent, study["name"], record, digest, [i for i, _ in copies])
+            except Exception as error:  # MLflow, its stores and its HTTP client raise whatever they like
+                self._still_there(error)
+                done.failed[run] = _first_line(error)
+            else:
+                done.written.append(run)
+        with self._answers():
+            self._finish_parent(parent, study, results)
+
+    def _experiment(self, study: Mapping[str, Any]) -> str:
+        name = study["protocol"] if "/" in study["protocol"] else f"{study['dataset']}/{study['protocol']}"
+        found = self.client.get_experiment_by_name(name)
+        if found is None:
+            tags = {"fer_bench.dataset": study["dataset"], "fer_bench.protocol": study["protocol"]}
+            place = artifact_place(self.uri, self.ledger, name)
+            return self.client.create_experiment(name, artifact_location=place, tags=tags)
+        if found.lifecycle_stage == "deleted":
+            command = f"mlflow experiments restore --experiment-id {found.experiment_id}"
+            raise TrackingError(f"MLflow's experiment '{name}' has been deleted", where=shown(self.uri), next=command)
+        return found.experiment_id
+
+    def _search(self, experiment: str, query: str) -> Iterator[Any]:
+        token = None
+        while True:
+            page = self.client.search_runs([experiment], query, order_by=["attributes.start_time"], page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _parent(self, experiment: str, study: Mapping[str, Any]) -> str:
+        for run in self._search(experiment, "tags.`fer_bench.role` = 'study'"):
+            if run.data.tags.get("fer_bench.study") == study["name"]:
+                return run.info.run_id
+        tags = tags_of({"role": "study", "study": study["name"]}, **_author())
+        starts = [clock(r)[0][0] for r in map(self.ledger.run, study["runs"]) if r.has("done.json")]
+        start = min(starts, default=int(1000 * time.time()))
+        return self.client.create_run(experiment, start_time=start, tags=tags, run_name=study["name"]).info.run_id
+
+    def _children(self, experiment: str, parent: str) -> dict[str, list[tuple[str, dict[str, str]]]]:
+        """Ledger run id -> its mirrored runs, as (MLflow's id, tags)."""
+        found: dict[str, list[tuple[str, dict[str, str]]]] = {}
+        for run in self._search(experiment, f"tags.`mlflow.parentRunId` = '{parent}'"):
+            found.setdefault(run.data.tags.get("fer_bench.run_id"), []).append((run.info.run_id, run.data.tags))
+        return found
+
+    def _replace(
+        self, experiment: str, parent: str, study: str, record: RunRecord, digest: str, old: Sequence[str]
+    ) -> None:
+        from mlflow.entities import Metric, Param
+
+        content = mirrored(record)
+        for run in old:
+            self.client.delete_run(run)
+        more = {"mlflow.parentRunId": parent, "fer_bench.role": "run", "fer_bench.study": study}
+        tags = content.tags | _author() | more
+        run = self.client.create_run(experiment, content.span[0], tags=tags, run_name=content.name).info.run_id
+        params = [Param(k, v) for k, v in content.params.items()]
+        for part in _chunks(params, ENTRIES_A_BATCH):
+            self.client.log_batch(run, params=part)
+        for part in _chunks([Metric(k, v, at, step) for k, v, step, at in content.metrics], METRICS_A_BATCH):
+            self.client.log_batch(run, metrics=part)
+        self.client.log_inputs(run, datasets=[_dataset_input(record)])
+        for file in content.files:
+            self.client.log_artifact(run, str(file))
+        self.client.set_terminated(run, content.status, content.span[1])
+        self.client.set_tag(run, "fer_bench.digest", digest)
+        self.say(f"mirrored {content.name}")
+
+    def _finish_parent(self, parent: str, study: Mapping[str, Any], results: Path) -> None:
+        """Tags, report and status of the study's own run, where they changed."""
+        records = [r for r in map(self.ledger.run, study["runs"]) if r.has("done.json")]
+        report = sorted(p for p in results.rglob("*") if p.is_file()) if results.is_dir() else []
+        files = {str(p.relative_to(results)): sha256_file(p) for p in report}
+        state = canonical_json([study, [r.id for r in records], files])
+        digest = hashlib.sha256(state.encode()).hexdigest()
+        if self.client.get_run(parent).data.tags.get("fer_bench.digest") == digest:
+            return
+        tags = {k: str(study.get(k) or "") for k in ("kind", "command", "dataset", "protocol", "reference")}
+        note = f"```\n{study.get('command', '')}\n```"
+        for name, value in tags_of(tags, **{"mlflow.note.content": note[:TAG_LENGTH]}).items():
+            self.client.set_tag(parent, name, value)
+        if report:
+            self.client.log_artifacts(parent, str(results), "report")
+        end = max((clock(r)[0][1] for r in records), default=None)
+        complete = len(records) == len(study["runs"])
+        if complete:
+            self.client.set_terminated(parent, "FINISHED", end)
+        else:
+            self.client.update_run(parent, "RUNNING")
+        self.client.set_tag(parent, "fer_bench.digest", digest)
+        self.say(f"mirrored study {study['name']}" + (" with its report" if report else ""))
+
+    @contextmanager
+    def _answers(self) -> Iterator[None]:
+        try:
+            yield
+        except FerBenchError:
+            raise
+        except Exception as error:  # as above
+            raise self._refused(error) from error
+
+    def _refused(self, error: Exception) -> TrackingError:
+        upgrade = f"mlflow db upgrade {shown(self.uri)}" if "schema" in str(error) else None
+        return TrackingError(f"MLflow could not be written: {_first_line(error)}", where=shown(self.uri), next=upgrade)
+
+    def _still_there(self, error: Exception) -> None:
+        """Raise TrackingError if the server has gone: then the other runs needn't be tried."""
+        if urlsplit(self.uri).scheme in ("http", "https") and not isinstance(error, LedgerError):
+            _probe(self.uri, self.timeout)
+
+
+def _client(uri: str) -> Any:
+    try:
+        from mlflow import MlflowClient
+    except ImportError as error:
+        raise TrackingError("mlflow can't be imported", hint=_first_line(error), next="pip install mlflow") from error
+    for name in ("mlflow", "alembic"):  # creating a database logs every one of its migrations
+        logging.getLogger(name).setLevel(logging.ERROR)
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    client.search_experiments(max_results=1)  # the store is opened on first use
+    return client
+
+
+def _dataset_input(record: RunRecord) -> Any:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    data = record.data
+    profile = canonical_json({"classes": data["classes"], "counts": data.get("counts", {})})
+    source = canonical_json({"layout": data.get("layout", "")})
+    kind = "fer-bench store"
+    dataset = Dataset(data["dataset"], data["fingerprint"][:36], kind, source, profile=profile)
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
+
+
+def _author() -> dict[str, str]:
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a container whose user id has no name
+        user = "unknown"
+    return {"mlflow.user": user, "mlflow.source.name": "fer-bench", "mlflow.source.type": "LOCAL"}
+
+
+def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    return (items[i : i + size] for i in range(0, len(items), size))
+
+
+def _first_line(error: BaseException) -> str:
+    text = error.what if isinstance(error, FerBenchError) else str(error)
+    return (text.strip() or type(error).__name__).splitlines()[0][:300]
+
+
+# Addresses, time limits, locks ----------------------------------------------------------------------------------------
+
+
+def check_uri(uri: str) -> None:
+    """Refuse an address that MLflow can't use, before its import is paid for; raises TrackingError."""
+    scheme = urlsplit(uri).scheme.split("+")[0]
+    if scheme in SCHEMES or uri == "databricks":
+        return
+    if scheme in ("", "file") or len(scheme) == 1:
+        folder = Path(unquote(urlsplit(uri).path) or ".").resolve()
+        raise TrackingError(
+            "MLflow no longer writes to plain folders", where=uri, hint=f"use sqlite:///{folder / 'mlflow.db'}"
+        )
+    raise TrackingError(
+        f"'{scheme}' is no address that MLflow knows", where=shown(uri), hint="known: " + ", ".join(SCHEMES)
+    )
+
+
+def shown(uri: str) -> str:
+    """The address without user name and password."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
+
+
+def artifact_place(uri: str, ledger: Ledger, experiment: str) -> str | None:
+    """Where a new experiment's files go: a server decides itself; for a database, a folder beside it or in the home."""
+    scheme = urlsplit(uri).scheme.split("+")[0]
+    if scheme in ("http", "https", "databricks", ""):
+        return None
+    root = Path(uri.partition(":///")[2]).resolve().parent if scheme == "sqlite" else ledger.root.resolve().parent
+    return (root / "mlflow-artifacts" / key(*experiment.split("/"))).as_uri()
+
+
+def _probe(uri: str, timeout: float) -> None:
+    """Raise TrackingError unless something answers at `uri`; any answer will do, for MLflow reports the rest."""
+    try:
+        urllib.request.urlopen(shown(uri).rstrip("/") + "/health", timeout=timeout).close()
+    except urllib.error.HTTPError:
+        return
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, ssl.SSLError):  # MLflow has its own settings for certificates
+            return
+        raise TrackingError(
+            f"no answer from {shown(uri)} ({reason})", next="fer-bench track sync, once it runs"
+        ) from None
+
+
+@contextmanager
+def _http_limits(timeout: float) -> Iterator[None]:
+    """MLflow waits for 2 minutes and tries 7 times; here it may not, unless the user has said so."""
+    limits = {
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(math.ceil(timeout)),
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    added = {k: v for k, v in limits.items() if k not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+@contextmanager
+def _lock(ledger: Ledger) -> Iterator[None]:
+    """One mirror at a time, or two processes that finish together would both create the study's run."""
+    try:
+        file = os.open(ledger.root / ".mlflow.lock", os.O_RDWR | os.O_CREAT)
+    except OSError:  # a ledger that can only be read
+        yield
+        return
+    end = time.monotonic() + LOCK_WAIT
+    try:
+        while not _locked(file):
+            if time.monotonic() > end:
+                raise TrackingError("another process is mirroring this ledger", where=str(ledger.root))
+            time.sleep(0.1)
+        yield
+    finally:
+        os.close(file)
+
+
+def _locked(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+# In a process of its own ----------------------------------------------------------------------------------------------
+
+
+def try_sync(
+    ledger: Ledger, study: str | None, uri: str, *, results: Path | None = None, timeout: float = 5, bound: float = 120
+) -> str | None:
+    """Mirror what can be mirrored, within `bound` seconds; never raise.
+
+    Parameters
+    ----------
+    ledger, study, uri, results, timeout
+        As for :func:`sync`.
+    bound : float
+        Seconds after which the attempt is given up, whatever it is doing; the next one completes it.
+
+    Returns
+    -------
+    str or None
+        None when MLflow is up to date, else one sentence for the user.
+    """
+    request = {"ledger": str(ledger.root), "study": study, "uri": uri, "timeout": timeout}
+    request["results"] = str(results) if results is not None else None
+    command = [sys.executable, "-P", "-m", "fer_bench.track"]  # -P: the user's folder may hold a mlflow.py
+    try:
+        done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, timeout=bound)
+        if done.returncode == 0:
+            return None
+        lines = done.stderr.strip().splitlines()
+        reason = lines[-1] if lines else f"it ended with code {done.returncode}"
+    except subprocess.TimeoutExpired:
+        reason = f"it had not ended after {bound:g} s"
+    except Exception as error:  # the promise of this function
+        reason = _first_line(error)
+    again = "fer-bench track sync" + (f" {study}" if study else " --all")
+    return f"MLflow was not updated: {reason}; the ledger is complete; run `{again}` later"
+
+
+def main() -> int:
+    """Read a request of :func:`try_sync` from standard input, carry it out, and end with a reason on standard error."""
+    request = json.load(sys.stdin)
+    results = Path(request["results"]) if request["results"] else None
+    try:
+        done = sync(
+            Ledger(request["ledger"]), request["study"], request["uri"], results=results, timeout=request["timeout"]
+        )
+    except FerBenchError as error:
+        print(error.what + (f" ({error.hint})" if error.hint else ""), file=sys.stderr)
+        return 1
+    print(json.dumps(asdict(done)))
+    if done.failed:
+        run, reason = next(iter(done.failed.items()))
+        print(f"run {run}: {reason} ({len(done.failed)} failed in all)", file=sys.stderr)
+    return bool(done.failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""Focal loss: easy examples count less."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fer_bench import Choice, Float, Method, MethodCard, Output, Param
+
+from ._losses import class_weights, focal_loss
+
+card = MethodCard(
+    name="baseline_focal",
+    title="Focal loss",
+    paper="Lin et al., Focal Loss for Dense Object Detection, ICCV 2017",
+    year=2017,
+    url="https://arxiv.org/abs/1708.02002",
+    changes="loss Σ_k q_k (1 - p_k)^γ (-log p_k) in place of Σ_k q_k (-log p_k)",
+    deviations=(
+        "softmax over classes, as usual for classification; the paper detects with one sigmoid a class",
+        "soft targets (label smoothing, mixup) sum the loss over classes; on one-hot targets it is the paper's",
+        "the paper's bias initialisation for rare foreground is left out: there is no background class here",
+        "weights=effective follows Cui et al. 2019, with the softmax instead of their sigmoid",
+    ),
+    params={
+        "gamma": Param(
+            2.0,
+            "focusing exponent γ; 0 is cross-entropy, 2 the paper's best (table 1b), 1 in the LDAM and IB code",
+            low=0.0,
+            high=10.0,
+            space=Float(0.5, 5.0),
+        ),
+        "weights": Param(
+            "none",
+            "class weights on the loss: inverse is N/(C n_c); effective is Cui et al. 2019 with β=0.9999, sum C. "
+            "p stays that of the unweighted softmax, unlike in the LDAM and SADE code. The sum is divided by B",
+            choices=("none", "inverse", "effective"),
+            space=Choice(("none", "inverse", "effective")),
+        ),
+    },
+    tier="baseline",
+)
+
+
+class BaselineFocal(Method):
+    """Cross-entropy with factor (1 - p)^γ."""
+
+    card = card
+
+    def criterion(self, output: Output, target: Tensor) -> Tensor:
+        """Mean focal loss over the batch."""
+        weights = class_weights(self.params["weights"], self.ctx.counts)
+        return focal_loss(output.logits, target, self.params["gamma"], weights)

@@ -1,0 +1,135 @@
+"""What was compared, where it ran and what it cost, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fer_bench.reports import words
+from fer_bench.reports.records import MethodRuns, Run, StudyData
+from fer_bench.reports.tables import Column, Table, each, pairs, tabulate
+
+PER_RUN = ("method", "params", "seed", "fold", "dataset", "protocol", "test")  # told elsewhere, or different by design
+NAMES = {"backbone": "backbone", "pretrained": "pretrained weights", "profile": "imbalance profile"}
+
+
+def flatten(value: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dots between the keys."""
+    out: dict[str, Any] = {}
+    for key in value:
+        name = f"{before}{key}"
+        if isinstance(value[key], Mapping):
+            out |= flatten(value[key], f"{name}.")
+        else:
+            out[name] = value[key]
+    return out
+
+
+def _settings(run: Run) -> dict[str, str]:
+    spec = {k: v for k, v in run.spec.items() if k not in PER_RUN}
+    return {NAMES.get(k, k): shown(v) for k, v in sorted(flatten(spec).items())}
+
+
+def shown(value: Any) -> str:
+    """A setting as a reader wants it."""
+    if value is None or value == "":
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(shown, value))
+    return str(value)
+
+
+def settings(study: StudyData) -> tuple[Table, Table | None]:
+    """Settings that all runs share, and those that differ between or within methods (None where all agree)."""
+    by_method = [(m, [_settings(r) for r in m.runs]) for m in study.methods]
+    names = sorted({n for _, runs in by_method for r in runs for n in r})
+    values = {n: [sorted({r.get(n, words.UNKNOWN) for r in runs}) for _, runs in by_method] for n in names}
+    differing = [n for n in names if len({tuple(v) for v in values[n]}) > 1 or len(values[n][0]) > 1]
+    shared = {n: values[n][0][0] for n in names if n not in differing}
+    table = pairs([*_facts(study), *_grouped(shared)])
+    if not differing:
+        return table, None
+    columns = [Column("Setting", str, right=False)]
+    columns += [
+        Column(words.code(m.label), each(lambda i, n: " / ".join(values[n][i]), i), right=False)
+        for i, (m, _) in enumerate(by_method)
+    ]
+    return table, tabulate(columns, differing)
+
+
+def _facts(study: StudyData) -> list[tuple[str, str]]:
+    protocol = study.protocol
+    name = " — ".join(x for x in (words.code(protocol.get("name", "")), protocol.get("title", "")) if x)
+    used = [role for role in ("train", "val", "test") if protocol.get(role)]
+    roles = [(f"{role} split", ", ".join(map(str, protocol[role]))) for role in used]
+    seeds = sorted({s for m in study.methods for s in m.seeds})
+    facts = [("data set", study.dataset), ("protocol", name), *roles, ("seeds", words.span(seeds))]
+    if len(study.folds) > 1:
+        facts.append(("folds", f"{words.span(list(study.folds))}; their test images are pooled for each seed"))
+    facts.append(("reference", words.code(study.reference) if study.reference else "none"))
+    facts.append(("data fingerprint", words.code(study.fingerprint)))
+    return facts
+
+
+def _grouped(shared: Mapping[str, str]) -> list[tuple[str, str]]:
+    """One line a group: everything of the recipe in one, everything of the selection in another."""
+    groups: dict[str, list[str]] = {}
+    for name, value in shared.items():
+        group, dot, rest = name.partition(".")
+        groups.setdefault(group, []).append(f"{rest} {value}" if dot else value)
+    return [(group.replace("_", " "), ", ".join(values)) for group, values in groups.items()]
+
+
+def environment(study: StudyData) -> Table | None:
+    """Versions and hardware, with all values that occur; None where no run tells."""
+    found: dict[str, dict[str, None]] = {}
+    for run in study.runs:
+        for key, value in flatten(run.facts.get("environment") or {}).items():
+            if isinstance(value, (str, int, float, bool)):
+                found.setdefault(key.removeprefix("versions."), {})[shown(value)] = None
+    rows = [(key, " / ".join(values)) for key, values in sorted(found.items())]
+    return pairs(rows, ("Environment", "Value")) if rows else None
+
+
+def _timings(method: MethodRuns) -> list[dict[str, Any]]:
+    return [r.facts["timing"] for r in method.runs if r.facts.get("timing")]
+
+
+def _speed(method: MethodRuns) -> str:
+    # The first epoch pays for compilation and autotuning.
+    by_run = [t.get("images_per_second") or [] for t in _timings(method)]
+    speeds = [speed for run in by_run for speed in run[1:] or run]
+    return f"{np.median(speeds):,.0f}" if speeds else words.UNKNOWN
+
+
+def _minutes(method: MethodRuns) -> str:
+    seconds = [t["total_seconds"] for t in _timings(method) if t.get("total_seconds") is not None]
+    return f"{np.median(seconds) / 60:.1f}" if seconds else words.UNKNOWN
+
+
+def _devices(method: MethodRuns) -> str:
+    return " / ".join(dict.fromkeys(str(t["device"]) for t in _timings(method) if t.get("device"))) or words.UNKNOWN
+
+
+def _label(method: MethodRuns) -> str:
+    return words.code(method.label) + " ⚠" * method.transductive
+
+
+COST_COLUMNS: tuple[Column, ...] = (
+    Column("Method", _label, right=False),
+    Column("Images a second", _speed),
+    Column("Minutes a run", _minutes),
+    Column("Device", _devices, right=False),
+)
+
+
+def cost(study: StudyData) -> Table | None:
+    """Speed and duration; None where no run was timed."""
+    rows = [m for m in study.methods if _timings(m)]
+    return tabulate(COST_COLUMNS, rows, "Medians over runs (and over epochs after the first).") if rows else None

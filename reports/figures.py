@@ -1,0 +1,326 @@
+"""Figures as SVG and PNG, with the same bytes for the same numbers. No pyplot, so no global state and no display.
+
+Methods are told apart by colour, marker and line style, in the colour-blind-safe order of Okabe and Ito (2008), so that
+a figure survives grey printing. Classes always run from the rarest to the most frequent.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+
+from fer_bench.atomic import write_bytes
+from fer_bench.reports.numbers import MethodNumbers, Numbers, recall_key
+from fer_bench.reports.records import MethodRuns, Run
+from fer_bench.stats import Interval
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINES = ("-", "--", "-.", (0, (1, 1.2)), (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), "-")
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.labelsize": 9,
+    "legend.fontsize": 8.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#555555",
+    "axes.axisbelow": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "svg.hashsalt": "fer-bench",
+    "svg.fonttype": "path",
+    "path.simplify": True,
+}
+WIDTH = 8.0
+
+
+def save(figure: Figure, folder: Path, name: str) -> None:
+    """Write ``<name>.svg`` and ``<name>.png``, without dates or version strings."""
+    formats = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
+    with matplotlib.rc_context(STYLE):
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once, not for every format
+        for kind, metadata in formats.items():
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=kind, dpi=160, metadata=metadata)
+            write_bytes(folder / f"{name}.{kind}", buffer.getvalue())
+
+
+def _styled(draw: Callable[[Numbers], Figure | None]) -> Callable[[Numbers], Figure | None]:
+    def styled(numbers: Numbers) -> Figure | None:
+        with matplotlib.rc_context(STYLE):
+            return draw(numbers)
+
+    styled.__doc__, styled.__name__ = draw.__doc__, draw.__name__
+    return styled
+
+
+def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **options) -> tuple[Figure, np.ndarray]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def _looks(numbers: Numbers) -> dict[str, tuple]:
+    """Colour, marker and line of each method: the same in every figure."""
+    looks = zip(islice(cycle(COLOURS), 999), islice(cycle(MARKERS), 999), islice(cycle(LINES), 999), strict=True)
+    return dict(zip((m.label for m in numbers.methods), looks, strict=False))
+
+
+def _shorten(text: str, limit: int = 44) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _name(method: MethodNumbers) -> str:
+    return _shorten(method.label) + method.mark
+
+
+def _legend(figure: Figure, axis: Axes, below: bool = True) -> None:
+    handles, labels = axis.get_legend_handles_labels()
+    longest = max(map(len, labels), default=0)
+    columns = max(1, min(len(labels), int(100 / (longest + 8))))
+    figure.legend(handles, labels, loc="outside lower center" if below else "outside upper center", ncols=columns)
+
+
+def _watermark(numbers: Numbers, figure: Figure) -> None:
+    if numbers.study.watermarks:
+        figure.text(
+            0.5,
+            0.5,
+            "not a fair estimate",
+            ha="center",
+            va="center",
+            fontsize=34,
+            rotation=20,
+            color="#D55E00",
+            alpha=0.18,
+        )
+
+
+def _class_ticks(numbers: Numbers) -> list[str]:
+    study = numbers.study
+    counts = study.counts.get("train", study.counts["test"])
+    return [f"{study.classes[i]}\n{counts[i]:,} train · {study.counts['test'][i]:,} test" for i in study.order]
+
+
+def _dots(axis: Axes, numbers: Numbers, shown: Sequence[tuple[MethodNumbers, list[Interval]]]) -> None:
+    """Horizontal intervals, one band a class and one dot a method."""
+    looks = _looks(numbers)
+    classes = len(shown[0][1])
+    step = 0.74 / max(1, len(shown))
+    for k, (method, intervals) in enumerate(shown):
+        colour, marker, _ = looks[method.label]
+        y = np.arange(classes) + (k - (len(shown) - 1) / 2) * step
+        value, low, high = (100 * np.array([getattr(i, a) for i in intervals]) for a in ("value", "low", "high"))
+        axis.hlines(y, low, high, color=colour, linewidth=1.6, alpha=0.75)
+        axis.plot(
+            value,
+            y,
+            marker,
+            color=colour,
+            markersize=5,
+            markeredgecolor="white",
+            markeredgewidth=0.6,
+            label=_name(method),
+        )
+    for edge in np.arange(0.5, classes - 1):
+        axis.axhline(edge, color="#EEEEEE", linewidth=0.8, zorder=0)
+    axis.set_ylim(classes - 0.5, -0.5)
+    axis.grid(axis="x")
+    axis.tick_params(axis="y", length=0)
+
+
+def _dot_height(classes: int, methods: int) -> float:
+    return 1.1 + classes * max(0.42, 0.125 * methods + 0.08)
+
+
+@_styled
+def recall(numbers: Numbers) -> Figure:
+    """Recall of every class and method, with Wilson intervals."""
+    order = numbers.study.order
+    shown = [(m, [m.recall[i] for i in order]) for m in numbers.methods]
+    figure, axes = _figure(WIDTH, _dot_height(len(order), len(shown)))
+    axis = axes[0, 0]
+    _dots(axis, numbers, shown)
+    axis.set_yticks(range(len(order)), _class_ticks(numbers))
+    axis.set_xlim(0, 100)
+    axis.set_xlabel("recall, % (mean over seeds; 95 % Wilson interval)")
+    _legend(figure, axis)
+    _watermark(numbers, figure)
+    return figure
+
+
+@_styled
+def gains(numbers: Numbers) -> Figure | None:
+    """Gain over the reference for every class and for the mean over classes; None without a comparison."""
+    if not numbers.compared:
+        return None
+    study = numbers.study
+    keys = [*(recall_key(study.classes[i]) for i in study.order), "mean_recall"]
+    shown = [(m, [m.gains[k] for k in keys]) for m in numbers.compared]
+    figure, axes = _figure(WIDTH, _dot_height(len(keys), len(shown)))
+    axis = axes[0, 0]
+    _dots(axis, numbers, shown)
+    axis.axvline(0, color="#333333", linewidth=1)
+    axis.axhline(len(keys) - 1.5, color="#555555", linewidth=0.8)
+    axis.set_yticks(range(len(keys)), [*_class_ticks(numbers), "mean-class accuracy"])
+    axis.set_xlabel(f"gain over {_shorten(study.reference or '')}, percentage points (95 % paired bootstrap interval)")
+    _legend(figure, axis)
+    _watermark(numbers, figure)
+    return figure
+
+
+@_styled
+def frequency(numbers: Numbers) -> Figure | None:
+    """Recall against the number of training images, on a logarithmic axis; None where the counts are not known."""
+    study = numbers.study
+    if "train" not in study.counts or study.counts["train"].min() < 1:
+        return None
+    x = study.counts["train"][study.order].astype(float)
+    figure, axes = _figure(WIDTH, 4.2)
+    axis = axes[0, 0]
+    for method in numbers.methods:
+        colour, marker, line = _looks(numbers)[method.label]
+        y = 100 * np.array([method.recall[i].value for i in study.order])
+        options: dict[str, Any] = {"markersize": 6, "markeredgecolor": "white", "markeredgewidth": 0.6}
+        axis.plot(x, y, linestyle=line, color=colour, linewidth=1.2, alpha=0.35)
+        axis.plot(x, y, marker, color=colour, label=_name(method), **options)
+    axis.set_xscale("log")
+    axis.set_xlim(x.min() / 1.15, x.max() * 1.15)
+    axis.xaxis.set_major_locator(FixedLocator(_ticks(x)))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.set_xticks(_ticks(x), [f"{t:,}" for t in _ticks(x)])
+    _name_classes(axis, [study.classes[i] for i in study.order], x)
+    axis.set_xlabel("training images of the class (log scale)")
+    axis.set_ylabel("recall, %")
+    axis.grid(axis="y")
+    _legend(figure, axis)
+    _watermark(numbers, figure)
+    return figure
+
+
+def _ticks(x: np.ndarray) -> list[int]:
+    """Round numbers 1, 2, 5 times powers of ten inside the range, and no fewer than one."""
+    rounds = [int(m * 10.0**e) for e in range(7) for m in (1, 2, 5)]
+    return [r for r in rounds if x.min() / 1.15 <= r <= x.max() * 1.15] or [int(x.min())]
+
+
+def _name_classes(axis: Axes, names: list[str], x: np.ndarray) -> None:
+    """Class names on the upper edge, moved apart where counts are close, each tied to its count by a line."""
+    low, high = np.log(x.min() / 1.15), np.log(x.max() * 1.15)
+    places = (np.log(x) - low) / (high - low)
+    gap = min(0.045, 1 / len(x))
+    spread = places.copy()
+    for i in range(1, len(spread)):
+        spread[i] = max(spread[i], spread[i - 1] + gap)
+    spread -= max(0.0, spread[-1] - 0.995)
+    for i in range(len(spread) - 2, -1, -1):
+        spread[i] = min(spread[i], spread[i + 1] - gap)
+    for name, place, label in zip(names, places, spread, strict=True):
+        axis.axvline(np.exp(low + place * (high - low)), color="#E4E4E4", linewidth=0.8, zorder=0)
+        options: dict[str, Any] = {"transform": axis.transAxes, "color": "#999999", "linewidth": 0.7, "clip_on": False}
+        axis.plot([place, label], [1.0, 1.05], **options)
+        axis.text(label, 1.06, name, transform=axis.transAxes, rotation=45, ha="left", va="bottom", fontsize=8)
+
+
+@_styled
+def confusion(numbers: Numbers) -> Figure:
+    """Row-normalised confusion matrices, one panel a method, classes from the rarest to the most frequent."""
+    study = numbers.study
+    names = [study.classes[i] for i in study.order]
+    columns = min(len(numbers.methods), 3 if len(numbers.methods) != 4 else 2)
+    rows = -(-len(numbers.methods) // columns)
+    side = 0.36 * len(names) + 0.35
+    figure, axes = _figure(columns * side + 1.4, rows * (side + 0.35) + 0.8, rows, columns, sharex=True, sharey=True)
+    shown: Any = None
+    for axis, method in zip(axes.flat, numbers.methods, strict=False):
+        sizes = method.matrix.sum(1, keepdims=True)
+        shares = np.divide(100 * method.matrix, sizes, out=np.zeros_like(method.matrix), where=sizes > 0)
+        shares = shares[np.ix_(study.order, study.order)]
+        shown = axis.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+        _write_cells(axis, shares)
+        axis.set_title(_shorten(method.label, 6 + 4 * len(names)) + method.mark)
+        axis.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+        axis.set_yticks(range(len(names)), names)
+        axis.tick_params(length=0)
+        axis.spines[:].set_visible(False)
+    for axis in axes.flat[len(numbers.methods) :]:
+        axis.set_visible(False)
+    for axis in axes.flat[max(0, len(numbers.methods) - columns) : len(numbers.methods)]:
+        axis.tick_params(labelbottom=True)
+    figure.supxlabel("predicted", fontsize=9)
+    figure.supylabel("true", fontsize=9)
+    bar = figure.colorbar(shown, ax=axes, shrink=0.8, aspect=30, pad=0.015)
+    bar.set_label("% of the true class")
+    bar.outline.set_visible(False)
+    _watermark(numbers, figure)
+    return figure
+
+
+def _write_cells(axis: Axes, shares: np.ndarray) -> None:
+    for (row, column), share in np.ndenumerate(shares):
+        weight = "bold" if row == column else "normal"
+        colour = "white" if share > 55 else "#222222"
+        axis.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=7.5, color=colour, weight=weight)
+
+
+@_styled
+def curves(numbers: Numbers) -> Figure | None:
+    """Training loss and validation mean-class accuracy by epoch: the mean over runs, the range, the chosen epochs."""
+    study = numbers.study
+    with_history = [m for m in study.methods if any(r.facts.get("history") for r in m.runs)]
+    if not with_history:
+        return None
+    figure, axes = _figure(WIDTH, 3.6, 1, 2)
+    for axis, key, scale in ((axes[0, 0], "train_loss", 1.0), (axes[0, 1], "val_mean_recall", 100.0)):
+        for method in with_history:
+            _curve(axis, method, key, scale, _looks(numbers)[method.label], _name(numbers.method(method.label)))
+        axis.set_xlabel("epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.grid()
+    axes[0, 0].set_title("training loss")
+    axes[0, 1].set_title("validation mean-class accuracy, %")
+    axes[0, 1].set_xlabel("epoch (markers: chosen epochs)")
+    _legend(figure, axes[0, 0])
+    _watermark(numbers, figure)
+    return figure
+
+
+def _curve(axis: Axes, method: MethodRuns, key: str, scale: float, look: tuple, name: str) -> None:
+    colour, marker, line = look
+    series = [s for r in method.runs if (s := _series(r, key))]
+    if not series:
+        return
+    numbers = sorted(set().union(*series))
+    values = scale * np.array([[s.get(n, np.nan) for n in numbers] for s in series])
+    known = np.isfinite(values).any(0)
+    values, epochs = values[:, known], np.array(numbers)[known] + 1  # counted from 0 in the record, from 1 for people
+    axis.plot(epochs, np.nanmean(values, 0), color=colour, linestyle=line, linewidth=1.5, label=name)
+    axis.fill_between(epochs, np.nanmin(values, 0), np.nanmax(values, 0), color=colour, alpha=0.13, linewidth=0)
+    if key == "val_mean_recall":
+        for run in method.runs:
+            epoch = int((run.facts.get("selection") or {}).get("epoch", -1))
+            value = _series(run, key).get(epoch)
+            if value is not None:
+                options: dict[str, Any] = {"markersize": 4.5, "markeredgecolor": "white", "markeredgewidth": 0.5}
+                axis.plot([epoch + 1], [scale * value], marker, color=colour, **options)
+
+
+def _series(run: Run, key: str) -> dict[int, float]:
+    history = run.facts.get("history") or []
+    return {int(h["epoch"]): float(h[key]) for h in history if h.get(key) is not None and "epoch" in h}

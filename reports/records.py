@@ -1,0 +1,361 @@
+"""A study as read from the ledger: what can be compared, and a sentence for everything that can't.
+
+A broken record never stops a report. Damage to one run costs that run, a run that does not fit the others (other
+classes, other data, other test images) is left out, and each time the reader is told.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from fer_bench.atomic import canonical_json, sha256_file
+from fer_bench.errors import LedgerError
+from fer_bench.ledger import Ledger, RunRecord
+
+NEEDED = ("spec.json", "data.json", "test_rows.npy", "test_labels.npy", "test_logits.npy")
+OPTIONAL = ("method", "selection", "history", "seal", "probe", "environment", "timing")
+TELL_IF_MISSING = ("method", "selection", "history", "seal", "probe")
+PEEKING_RULES = ("test_best", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One finished run whose test predictions can be used; `facts` holds the optional files that were readable."""
+
+    record: RunRecord
+    label: str
+    seed: int
+    fold: int
+    spec: dict[str, Any]
+    data: dict[str, Any]
+    rows: np.ndarray
+    labels: np.ndarray
+    predictions: np.ndarray
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """How sentences call the run."""
+        fold = f", fold {self.fold}" if self.fold else ""
+        return f"`{self.label}` seed {self.seed}{fold} (run {self.record.id})"
+
+    def array(self, name: str) -> np.ndarray | None:
+        """An array of the record, for sections that need more than predictions; None where it can't be read."""
+        try:
+            return self.record.array(name)
+        except LedgerError:
+            return None
+
+
+@dataclass(frozen=True, eq=False)
+class MethodRuns:
+    """The runs of one method, by seed and fold."""
+
+    label: str
+    runs: tuple[Run, ...]
+
+    @cached_property
+    def card(self) -> dict[str, Any]:
+        """What the method's card said when it was trained."""
+        return next((r.facts["method"] for r in self.runs if r.facts.get("method")), {})
+
+    @cached_property
+    def transductive(self) -> bool:
+        """Whether predictions depend on the other test images, by the card or by the probe."""
+        probed = any((r.facts.get("probe") or {}).get("transductive") for r in self.runs)
+        return bool(probed or self.card.get("transductive"))
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds with at least one usable run."""
+        return tuple(sorted({r.seed for r in self.runs}))
+
+
+@dataclass(frozen=True, eq=False)
+class StudyData:
+    """Everything a report is computed from.
+
+    `methods` come in the order asked, those that are transductive after all others. `labels` [n] are the true classes
+    of the test images of all folds, fold by fold.
+    """
+
+    name: str
+    command: str
+    kind: str
+    dataset: str
+    protocol: dict[str, Any]
+    classes: tuple[str, ...]
+    fingerprint: str
+    reference: str | None
+    methods: tuple[MethodRuns, ...]
+    folds: tuple[int, ...]
+    labels: np.ndarray
+    notes: tuple[str, ...]
+
+    @property
+    def runs(self) -> list[Run]:
+        """All usable runs."""
+        return [r for m in self.methods for r in m.runs]
+
+    def method(self, label: str) -> MethodRuns:
+        """The runs of the method with this label."""
+        return next(m for m in self.methods if m.label == label)
+
+    @cached_property
+    def counts(self) -> dict[str, np.ndarray]:
+        """Images per class by role; training and validation counts are means over folds, test counts their sum."""
+        out = {"test": np.bincount(self.labels, minlength=len(self.classes))}
+        for role in ("train", "val"):
+            by_fold = {r.fold: r.data.get("counts", {}).get(role) for r in self.runs}
+            known = [c for c in by_fold.values() if c is not None and len(c) == len(self.classes)]
+            if known:
+                out[role] = np.rint(np.mean(known, axis=0)).astype(int)
+        return out
+
+    @cached_property
+    def order(self) -> list[int]:
+        """Classes from the rarest to the most frequent in training."""
+        counts = self.counts.get("train", self.counts["test"])
+        return [int(i) for i in np.argsort(counts, kind="stable")]
+
+    @cached_property
+    def rare(self) -> frozenset[int]:
+        """Classes with fewer than half of an even share of the training images, and always the rarest one."""
+        counts = self.counts.get("train", self.counts["test"])
+        if counts.min() == counts.max():
+            return frozenset()
+        return frozenset([self.order[0], *np.flatnonzero(counts < counts.mean() / 2).tolist()])
+
+    @cached_property
+    def watermarks(self) -> tuple[str, ...]:
+        """Reasons why no number of this study is a fair estimate; empty for a sound one."""
+        reasons = [self.protocol.get("watermark") or ""]
+        rules = {(r.spec.get("selection") or {}).get("rule") for r in self.runs}
+        if rules & set(PEEKING_RULES):
+            reasons.append("the checkpoint was chosen on the test set")
+        return tuple(r for r in reasons if r)
+
+    def predictions(self, label: str) -> tuple[tuple[int, ...], np.ndarray]:
+        """Seeds of a method and its predictions [S, n] in the order of `labels`; -1 where a fold is missing."""
+        method = self.method(label)
+        sizes = {r.fold: len(r.rows) for r in self.runs}
+        starts = dict(zip(self.folds, np.cumsum([0, *(sizes[f] for f in self.folds)]), strict=False))
+        out = np.full((len(method.seeds), len(self.labels)), -1, dtype=np.int64)
+        for run in method.runs:
+            row, start = method.seeds.index(run.seed), starts[run.fold]
+            out[row, start : start + sizes[run.fold]] = run.predictions
+        return method.seeds, out
+
+
+@dataclass(frozen=True)
+class Check:
+    """Something in which all runs of a study must agree."""
+
+    what: str
+    key: Callable[[Run], Any]
+
+
+CHECKS = (
+    Check("dataset", lambda r: r.data.get("dataset")),
+    Check("class names or their order", lambda r: r.data["classes"]),
+    Check("data fingerprint", lambda r: r.data.get("fingerprint")),
+    Check("protocol", lambda r: (r.data.get("protocol") or {}).get("name") or r.spec.get("protocol")),
+    Check("imbalance profile", lambda r: r.spec.get("profile")),
+)
+
+
+def load_study(ledger: Ledger, study: Mapping[str, Any]) -> StudyData:
+    """Read the runs of a study; what can't be used is named in `notes`.
+
+    Raises
+    ------
+    LedgerError
+        No run of the study can be reported.
+    """
+    notes: list[str] = []
+    ids = [i for i in study.get("runs", []) if not _is_trial(ledger.run(i))]
+    trials = len(study.get("runs", [])) - len(ids)
+    if trials:
+        notes.append(f"{trials} tuning trial{'s' * (trials > 1)} never opened the test, so no table holds them.")
+    runs = [r for i in ids if (r := _read_run(ledger.run(i), notes)) is not None]
+    runs = _without_repeats(runs, notes)
+    for check in CHECKS:
+        runs = _agreeing(runs, check, notes)
+    for fold in sorted({r.fold for r in runs}):
+        same = Check("test images", lambda r: (r.rows.tobytes(), r.labels.tobytes()))
+        kept = _agreeing([r for r in runs if r.fold == fold], same, notes)
+        runs = [r for r in runs if r.fold != fold or r in kept]
+    if not runs:
+        raise _nothing(ledger, study, notes)
+    return _assemble(study, runs, notes)
+
+
+def _is_trial(record: RunRecord) -> bool:
+    """Whether the run was never meant to open its test."""
+    try:
+        return record.spec.get("test") is False
+    except (LedgerError, KeyError, AttributeError, TypeError):
+        return False
+
+
+def _assemble(study: Mapping[str, Any], runs: list[Run], notes: list[str]) -> StudyData:
+    asked = list(dict.fromkeys([*study.get("methods", []), *(r.label for r in runs)]))
+    runs = sorted(runs, key=lambda r: (r.seed, r.fold))
+    methods = [MethodRuns(label, tuple(r for r in runs if r.label == label)) for label in asked]
+    notes += [f"`{m.label}` has no usable run, so it is missing from every table." for m in methods if not m.runs]
+    methods = sorted((m for m in methods if m.runs), key=lambda m: m.transductive)
+    folds = tuple(sorted({r.fold for r in runs}))
+    _note_gaps(methods, folds, notes)
+    reference = study.get("reference")
+    if reference is not None and reference not in {m.label for m in methods}:
+        notes.append(f"The reference `{reference}` has no usable run, so no gains are given.")
+        reference = None
+    first = {r.fold: r for r in reversed(runs)}
+    return StudyData(
+        name=study.get("name", "study"),
+        command=study.get("command", ""),
+        kind=study.get("kind", "run"),
+        dataset=study.get("dataset") or runs[0].data.get("dataset", ""),
+        protocol=runs[0].data.get("protocol") or {"name": study.get("protocol", "")},
+        classes=tuple(runs[0].data["classes"]),
+        fingerprint=runs[0].data.get("fingerprint", ""),
+        reference=reference,
+        methods=tuple(methods),
+        folds=folds,
+        labels=np.concatenate([first[f].labels for f in folds]).astype(np.int64),
+        notes=tuple(notes),
+    )
+
+
+def _nothing(ledger: Ledger, study: Mapping[str, Any], notes: list[str]) -> LedgerError:
+    name = study.get("name", "?")
+    why = " ".join(notes[:3]) if notes else "It lists no runs."
+    return LedgerError(
+        f"study '{name}' has no run that can be reported",
+        where=str(ledger.root),
+        hint=why,
+        next=study.get("command") or "fer-bench run METHOD --dataset D",
+    )
+
+
+def _read_run(record: RunRecord, notes: list[str]) -> Run | None:
+    """The run, or None with a sentence in `notes`."""
+    try:
+        name = _describe(record)
+        status = record.status
+        if status != "finished":
+            notes.append(f"{name} is {status}{_reason(record, status)} and is left out.")
+            return None
+        damaged = _damaged(record)
+        bad = {n: damaged[n] for n in NEEDED if n in damaged}
+        if bad:
+            notes.append(f"{name}: " + ", ".join(f"{n} {how}" for n, how in bad.items()) + "; the run is left out.")
+            return None
+        run = _usable(record)
+    except (LedgerError, KeyError, TypeError, ValueError, IndexError) as error:
+        what = error.what if isinstance(error, LedgerError) else f"its record is malformed ({error!r})"
+        notes.append(f"Run {record.id}: {what}; it is left out.")
+        return None
+    return _with_facts(run, damaged, notes)
+
+
+def _describe(record: RunRecord) -> str:
+    if not record.path.is_dir():
+        raise LedgerError("the ledger holds no such record")
+    if not record.has("spec.json"):
+        return f"Run {record.id}"
+    seed, fold = record.spec.get("seed"), record.spec.get("fold")
+    return f"`{record.label}` seed {seed}{f', fold {fold}' if fold else ''} (run {record.id})"
+
+
+def _reason(record: RunRecord, status: str) -> str:
+    if status != "failed":
+        return ""
+    why = record.json("failed")
+    text = " ".join(str(why.get("message", "")).split())
+    return f" ({why.get('type', 'error')}: {text[:200]})"
+
+
+def _damaged(record: RunRecord) -> dict[str, str]:
+    """Files that are gone or differ from the hash in ``done.json``."""
+    out = {}
+    for name, digest in record.json("done").get("files", {}).items():
+        if not record.has(name):
+            out[name] = "is missing"
+        elif sha256_file(record.path / name) != digest:
+            out[name] = "has changed since the run"
+    return out
+
+
+def _usable(record: RunRecord) -> Run:
+    spec, data = record.spec, record.data
+    rows, labels, logits = (record.array(f"test_{n}") for n in ("rows", "labels", "logits"))
+    classes = len(data["classes"])
+    if logits.shape != (len(labels), classes) or rows.shape != labels.shape or not len(labels):
+        raise LedgerError(f"test logits {logits.shape} do not fit {len(labels)} labels and {classes} classes")
+    if not np.isfinite(logits).all():
+        raise LedgerError("test logits are not finite")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise LedgerError(f"test labels lie outside 0 to {classes - 1}")
+    predictions = logits.argmax(1).astype(np.int64)
+    fold = int(spec.get("fold") or 0)
+    return Run(record, record.label, int(spec["seed"]), fold, spec, data, rows, labels.astype(np.int64), predictions)
+
+
+def _with_facts(run: Run, damaged: Mapping[str, str], notes: list[str]) -> Run:
+    facts = {}
+    for name in OPTIONAL:
+        how = damaged.get(f"{name}.json", "is missing")
+        if f"{name}.json" not in damaged and run.record.has(f"{name}.json"):
+            try:
+                facts[name] = run.record.json(name)
+                continue
+            except LedgerError:
+                how = "is damaged"
+        if name in TELL_IF_MISSING:
+            notes.append(f"{run.name}: {name}.json {how}; what it would tell is left out.")
+    return replace(run, facts=facts)
+
+
+def _without_repeats(runs: list[Run], notes: list[str]) -> list[Run]:
+    kept: dict[tuple, Run] = {}
+    for run in runs:
+        first = kept.setdefault((run.label, run.seed, run.fold), run)
+        if first is not run and first.record.id != run.record.id:
+            notes.append(f"{run.name} repeats run {first.record.id}, which is used; it is left out.")
+    return list(kept.values())
+
+
+def _agreeing(runs: list[Run], check: Check, notes: list[str]) -> list[Run]:
+    """The runs that have what most of them have (the first of them, where it is a tie)."""
+    keys = [k if isinstance(k := check.key(r), tuple) else canonical_json(k) for r in runs]
+    if len(set(keys)) <= 1:
+        return runs
+    usual = Counter(keys).most_common(1)[0][0]
+    odd = [r for r, k in zip(runs, keys, strict=True) if k != usual]
+    notes += [f"{r.name} differs from the other runs in its {check.what}; it is left out." for r in odd]
+    return [r for r, k in zip(runs, keys, strict=True) if k == usual]
+
+
+def _note_gaps(methods: list[MethodRuns], folds: tuple[int, ...], notes: list[str]) -> None:
+    seeds = sorted({s for m in methods for s in m.seeds})
+    for method in methods:
+        missing = [s for s in seeds if s not in method.seeds]
+        if missing:
+            lacks = f"`{method.label}` has no usable run for seed {_listed(missing)}"
+            notes.append(f"{lacks}; gains use shared seeds only.")
+        for seed in method.seeds:
+            gone = set(folds) - {r.fold for r in method.runs if r.seed == seed}
+            if gone:
+                lacks = f"`{method.label}` seed {seed} lacks fold {_listed(sorted(gone))}"
+                notes.append(f"{lacks}, so its numbers cover fewer test images.")
+
+
+def _listed(values: list[int]) -> str:
+    return ", ".join(map(str, values))

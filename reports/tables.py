@@ -1,0 +1,289 @@
+"""Tables as plain text in cells, for Markdown, the terminal and whatever comes later.
+
+A table is a tuple of columns applied to a list of rows. A new column is an entry in one of the tuples below, not a
+branch. Text between backticks is code; ``**`` marks what should stand out. Renderers turn or strip both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from fer_bench.reports import words
+from fer_bench.reports.numbers import SCORES, MethodNumbers, Numbers, recall_key
+from fer_bench.reports.records import MethodRuns, StudyData
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its title and what it shows of a row."""
+
+    title: str
+    cell: Callable[[Any], str]
+    right: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """Titles, alignments and cells; the caption says what the numbers are."""
+
+    titles: tuple[str, ...]
+    right: tuple[bool, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str = ""
+
+
+def tabulate(columns: Sequence[Column], rows: Iterable[Any], caption: str = "") -> Table:
+    """Apply `columns` to `rows`."""
+    cells = tuple(tuple(c.cell(row) for c in columns) for row in rows)
+    return Table(tuple(c.title for c in columns), tuple(c.right for c in columns), cells, caption)
+
+
+def pairs(items: Iterable[tuple[str, str]], titles: tuple[str, str] = ("What", "Value")) -> Table:
+    """A table of names and values."""
+    return Table(titles, (False, False), tuple(items))
+
+
+def each(cell: Callable[[Any, Any], str], of: Any) -> Callable[[Any], str]:
+    """The cells of a column that belongs to `of`: row -> cell(of, row)."""
+    return partial(cell, of)
+
+
+def title(method: MethodNumbers) -> str:
+    """A method's label as a table shows it."""
+    return words.code(method.label) + method.mark
+
+
+def _class_columns(study: StudyData) -> list[Column]:
+    counts = study.counts
+
+    def name(index: int) -> str:
+        return f"**{study.classes[index]}**" if index in study.rare else study.classes[index]
+
+    columns = [Column("Class", name, right=False)]
+    for role, heading in (("train", "Train"), ("test", "Test")):
+        if role in counts:
+            columns.append(Column(heading, each(lambda c, i: f"{c[i]:,}", counts[role])))
+    return columns
+
+
+def recall_table(numbers: Numbers) -> Table:
+    """Recall of every class, the rarest first, with Wilson's interval."""
+    study = numbers.study
+    shown = [Column(title(m), each(lambda m, i: words.share_with_interval(m.recall[i]), m)) for m in numbers.methods]
+    caption = (
+        "Recall in %, mean over seeds, with the 95 % Wilson interval of the average count (sampling of images only). "
+        "Classes from the rarest in training to the most frequent; bold: fewer than half of an even share."
+    )
+    return tabulate([*_class_columns(study), *shown], study.order, caption)
+
+
+def gain_table(numbers: Numbers) -> Table | None:
+    """Gains over the reference for every class and every score; None where there is nothing to compare."""
+    study = numbers.study
+    if not numbers.compared:
+        return None
+    name = _class_columns(study)[0].cell
+    rows = [(name(i), recall_key(study.classes[i])) for i in study.order]
+    rows += [(heading, name) for name, heading in reversed(SCORES.items())]
+    shown = [Column(title(m), each(lambda m, r: words.gain_with_interval(m.gains[r[1]]), m)) for m in numbers.compared]
+    caption = (
+        f"Percentage points over {words.code(study.reference or '')}, with the 95 % interval of the paired bootstrap "
+        f"over seeds and images. Each interval stands alone: of these {len(rows) * len(shown)}, about one in twenty "
+        "would miss the truth by chance, so a single class is a hint and not a finding."
+    )
+    return tabulate([Column("Recall of", lambda r: r[0], right=False), *shown], rows, caption)
+
+
+SCORE_COLUMNS = (
+    Column("Method", title, right=False),
+    Column("Seeds", lambda m: str(len(m.seeds))),
+    *(
+        column
+        for name, heading in SCORES.items()
+        for column in (
+            Column(heading[0].upper() + heading[1:], each(lambda n, m: words.mean_and_spread(m.by_seed[n]), name)),
+            Column("95 %", each(lambda n, m: words.share_with_interval(m.scores[n]).partition(" ")[2], name)),
+        )
+    ),
+)
+
+
+def score_table(numbers: Numbers) -> Table:
+    """Accuracy, mean-class accuracy and macro-F1 of every method."""
+    caption = (
+        "In %: mean ± standard deviation over seeds, and the 95 % bootstrap interval over seeds and images."
+        + " ⚠ reads other test images: listed last, not ranked." * any(m.transductive for m in numbers.methods)
+    )
+    return tabulate(SCORE_COLUMNS, numbers.methods, caption)
+
+
+LEAK_COLUMNS = (
+    Column("Method", title, right=False),
+    *(
+        column
+        for name, heading in (("mean_recall", "mean-class"), ("accuracy", "accuracy"))
+        for column in (
+            Column(f"Honest {heading}", each(lambda n, m: words.percent(m.leak[n].honest.mean()), name)),
+            Column(f"Oracle {heading}", each(lambda n, m: words.percent(m.leak[n].oracle.mean()), name)),
+            Column("Leak gap", each(lambda n, m: _gap(m.leak[n].gap), name)),
+        )
+    ),
+)
+
+
+def _gap(gap: np.ndarray) -> str:
+    return f"{words.points(gap.mean())} ({100 * gap.min():.1f} to {100 * gap.max():.1f})"
+
+
+def leak_table(numbers: Numbers) -> Table | None:
+    """Honest against oracle; None where no run kept its per-epoch predictions."""
+    rows = [m for m in numbers.methods if m.leak]
+    caption = (
+        "Honest: the epoch that the selection rule chose. Oracle: the best epoch on the test set, which nobody can "
+        "know beforehand. The gap, in points, is what peeking would have added: mean over runs (smallest to largest)."
+    )
+    return tabulate(LEAK_COLUMNS, rows, caption) if rows else None
+
+
+def _card(key: str, otherwise: str = words.UNKNOWN) -> Callable[[MethodRuns], str]:
+    return lambda m: str(m.card.get(key) or otherwise)
+
+
+def _paper(method: MethodRuns) -> str:
+    card = method.card
+    text = " ".join(str(card[k]) for k in ("paper", "year") if card.get(k))
+    return f"[{text or 'link'}]({card['url']})" if card.get("url") else text or words.UNKNOWN
+
+
+def _params(method: MethodRuns) -> str:
+    params = method.runs[0].spec.get("params") or {}
+    return ", ".join(f"{k}={v}" for k, v in sorted(params.items())) or "none"
+
+
+def _weights(method: MethodRuns) -> str:
+    parameters = method.card.get("parameters")
+    return f"{parameters / 1e6:.2f} M" if isinstance(parameters, (int, float)) else words.UNKNOWN
+
+
+METHOD_COLUMNS = (
+    Column("Method", lambda m: words.code(m.label) + " ⚠" * m.transductive, right=False),
+    Column("Title", _card("title"), right=False),
+    Column("Paper", _paper, right=False),
+    Column("Changes", _card("changes", "nothing"), right=False),
+    Column("Parameters", _params, right=False),
+    Column("Weights", _weights),
+)
+
+
+def method_table(study: StudyData) -> Table:
+    """The methods as their cards describe them."""
+    return tabulate(METHOD_COLUMNS, study.methods)
+
+
+def counts_table(study: StudyData) -> Table:
+    """Images by class and role."""
+    counts = study.counts
+    columns = [Column("Class", lambda i: study.classes[i] if i >= 0 else "all", right=False)]
+    for role, heading in (("train", "Training"), ("val", "Validation"), ("test", "Test")):
+        if role in counts:
+            column = Column(heading, each(lambda c, i: f"{c[i] if i >= 0 else c.sum():,}", counts[role]))
+            columns.append(column)
+    return tabulate(columns, [*study.order, -1])
+
+
+def confusion_table(numbers: Numbers, method: MethodNumbers) -> Table:
+    """Row-normalised confusion matrix in %, classes from the rarest to the most frequent."""
+    study = numbers.study
+    sizes = method.matrix.sum(1)
+
+    def cell(column: int, row: int) -> str:
+        text = words.percent(method.matrix[row, column] / sizes[row]) if sizes[row] else words.UNKNOWN
+        return f"**{text}**" if row == column else text
+
+    columns = [Column("True \\ predicted", lambda i: study.classes[i], right=False)]
+    columns += [Column(study.classes[j], each(cell, j)) for j in study.order]
+    return tabulate(columns, study.order)
+
+
+def _openings(method: MethodRuns) -> str:
+    seals = [r.facts["seal"] for r in method.runs if r.facts.get("seal")]
+    if not seals:
+        return words.UNKNOWN
+    return words.span(sorted({int(s.get("count", 0)) for s in seals}))
+
+
+def _blocked(method: MethodRuns) -> str:
+    seals = [r.facts["seal"] for r in method.runs if r.facts.get("seal")]
+    return str(sum(len(s.get("blocked") or []) for s in seals)) if seals else words.UNKNOWN
+
+
+def _probe(method: MethodRuns, key: str) -> list[float]:
+    checks = [c for r in method.runs for c in (r.facts.get("probe") or {}).get("checks", [])]
+    return [c[key] for c in checks if c.get(key) is not None]
+
+
+def _flipped(method: MethodRuns) -> str:
+    flipped = _probe(method, "flipped")
+    images = max((r.facts["probe"].get("images", 0) for r in method.runs if r.facts.get("probe")), default=0)
+    return f"{max(flipped):g} of {images:,}" if flipped else words.UNKNOWN
+
+
+def _verdict(method: MethodRuns) -> str:
+    if method.transductive:
+        return "⚠ reads other test images"
+    unprobed = sum(1 for r in method.runs if not r.facts.get("probe"))
+    return "each image alone" if not unprobed else f"not probed in {words.count(unprobed, 'run')}"
+
+
+SEAL_COLUMNS = (
+    Column("Method", lambda m: words.code(m.label) + " ⚠" * m.transductive, right=False),
+    Column("Openings a run", _openings),
+    Column("Blocked attempts", _blocked),
+    Column("Largest logit change", lambda m: f"{max(_probe(m, 'max_difference'), default=float('nan')):.1e}"),
+    Column("Predictions changed", _flipped),
+    Column("Predicts", _verdict, right=False),
+)
+
+
+def seal_table(study: StudyData) -> Table:
+    """How often the test was opened, and whether predictions depend on the rest of the batch."""
+    return tabulate(SEAL_COLUMNS, study.methods)
+
+
+CSV_HEADER = (
+    "method,transductive,quantity,train_images,test_images,seeds,percent,low,high,"
+    "gain_points,gain_low,gain_high,gain_seeds,watermark"
+)
+
+
+def csv_text(numbers: Numbers) -> str:
+    """Every headline number in long form: one line a method and quantity, in percent with four decimals."""
+    study = numbers.study
+    counts = study.counts
+    lines = [CSV_HEADER]
+    for m in numbers.methods:
+        quantities = [(recall_key(study.classes[i]), m.recall[i], i) for i in study.order]
+        for key, interval, index in [*quantities, *((n, m.scores[n], None) for n in SCORES)]:
+            gain = m.gains.get(key)
+            images = [
+                "" if index is None or role not in counts else str(counts[role][index]) for role in ("train", "test")
+            ]
+            cells = [m.label, str(m.transductive).lower(), key, *images, str(len(m.seeds))]
+            cells += [_decimal(v) for v in (interval.value, interval.low, interval.high)]
+            cells += [_decimal(v) for v in (gain.value, gain.low, gain.high)] if gain else ["", "", ""]
+            cells += [str(m.pairs) if gain else "", "; ".join(study.watermarks)]
+            lines.append(",".join(map(_quoted, cells)))
+    return "\n".join(lines) + "\n"
+
+
+def _decimal(share: float) -> str:
+    return f"{100 * share + 0.0:.4f}" if np.isfinite(share) else ""
+
+
+def _quoted(cell: str) -> str:
+    return '"' + cell.replace('"', '""') + '"' if any(c in cell for c in ',"\n') else cell

@@ -1,0 +1,178 @@
+"""Intervals against published values, closed forms and plain loops."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+
+from fer_bench import metrics, stats
+from fer_bench.rng import numpy_generator
+
+
+def test_wilson_gives_newcombes_published_example():
+    # Newcombe (1998), Statistics in Medicine 17, table I: 81 of 263 -> 0.2553 to 0.3662; 0 of 20 -> 0 to 0.1611.
+    interval = stats.wilson(81, 263)
+    assert (round(interval.low, 4), round(interval.high, 4)) == (0.2553, 0.3662)
+    assert (stats.wilson(0, 20).low, round(stats.wilson(0, 20).high, 4)) == (0.0, 0.1611)
+
+
+def test_wilson_is_twelve_points_wide_on_fer2013_disgust():
+    # By hand, z = 1.96, n = 55, p = .65: half = 1.96 / (1 + 3.8416/55) * sqrt(.2275/55 + 3.8416/12100) = .1223
+    interval = stats.wilson(0.65 * 55, 55)
+    assert (interval.high - interval.low) / 2 == pytest.approx(0.1223, abs=1e-4)
+
+
+@given(n=st.integers(1, 3000), share=st.floats(0, 1), level=st.floats(0.5, 0.99))
+def test_wilson_agrees_with_scipy_on_whole_counts_and_holds_its_value(n, share, level):
+    hits = round(share * n)
+    ours = stats.wilson(hits, n, level)
+    theirs = scipy_stats.binomtest(hits, n).proportion_ci(level, "wilson")
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+    assert 0 <= ours.low <= ours.value <= ours.high <= 1
+
+
+def test_wilson_of_no_images_is_unknown():
+    assert not stats.wilson(0, 0).known
+
+
+def test_holm_gives_the_textbook_adjustment():
+    # Sorted .005, .01, .03, .04 times 4, 3, 2, 1 -> .02, .03, .06, .04; made monotone: .02, .03, .06, .06
+    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    adjusted = stats.holm([0.5, np.nan, 0.9])
+    assert adjusted[[0, 2]] == pytest.approx([1.0, 1.0])
+    assert np.isnan(adjusted[1])
+    assert len(stats.holm([])) == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), classes=st.integers(2, 8))
+def test_stacked_metrics_equal_the_plain_ones(seed, classes):
+    matrices = np.random.default_rng(seed).integers(0, 9, size=(3, 2, classes, classes))
+    matrices[..., 0, :] += 1  # at least one image
+    for name, score in metrics.SCORES.items():
+        expected = [[score(m) for m in row] for row in matrices]
+        assert stats.STACKED[name](matrices) == pytest.approx(np.array(expected), nan_ok=True)
+    expected = np.array([[metrics.recalls(m) for m in row] for row in matrices])
+    assert stats.recalls(matrices) == pytest.approx(expected, nan_ok=True)
+    assert stats.recall_of(1)(matrices) == pytest.approx(expected[..., 1], nan_ok=True)
+
+
+def test_resampling_keeps_class_sizes_and_shares_images_between_runs():
+    labels = np.repeat([0, 1, 2], [3, 5, 9])
+    predictions = np.random.default_rng(0).integers(0, 3, size=(2, len(labels)))
+    twice = np.concatenate([predictions, predictions[:1]])
+    drawn = stats.resampled_confusions(labels, twice, 3, 50, np.random.default_rng(1))
+    assert (drawn.sum(-1) == [3, 5, 9]).all()
+    assert (drawn[:, 0] == drawn[:, 2]).all()
+    assert (drawn[:, 0] != drawn[:, 1]).any()
+
+
+def test_bootstrap_of_one_seed_has_the_binomial_standard_error():
+    # 400 images with recall .7: SE = sqrt(.7 * .3 / 400) = .0229, so the interval is .7 -+ 1.96 * .0229 = .0449
+    labels = np.zeros(400, dtype=int)
+    predictions = np.where(np.arange(400) < 280, 0, 1)[None]
+    interval = stats.bootstrap(labels, predictions, {"r": stats.recall_of(0)}, classes=2, draws=20_000)["r"]
+    assert interval.value == pytest.approx(0.7)
+    assert (interval.high - interval.low) / 2 == pytest.approx(0.0449, abs=0.002)
+
+
+def test_bootstrap_of_seeds_that_differ_as_wholes_has_their_standard_error():
+    # Every seed is right on all images or on none: all spread is between seeds, variance p (1 - p) / S = .24 / 10.
+    labels = np.zeros(50, dtype=int)
+    predictions = np.repeat((np.arange(10) >= 4).astype(int)[:, None], 50, axis=1)
+    interval = stats.bootstrap(labels, predictions, {"r": stats.recall_of(0)}, classes=2, draws=4000)["r"]
+    assert (interval.value, interval.low, interval.high) == pytest.approx((0.4, 0.1, 0.7))  # binomial(10, .4) quantiles
+
+
+def test_difference_equals_a_plain_loop_over_seeds_and_images():
+    rng = np.random.default_rng(3)
+    labels = np.repeat([0, 1, 2], [4, 6, 10])
+    ours, theirs = rng.integers(0, 3, size=(2, 3, len(labels)))
+    fast = stats.bootstrap_difference(labels, ours, theirs, classes=3, draws=3000)
+    values = {name: [] for name in metrics.SCORES}
+    for _ in range(1500):
+        images = np.concatenate([rng.choice(np.flatnonzero(labels == c), (labels == c).sum()) for c in range(3)])
+        seeds = rng.integers(0, 3, size=3)
+        for name, score in metrics.SCORES.items():
+            a, b = (
+                np.mean([score(metrics.confusion(labels[images], p[s][images], 3)) for s in seeds])
+                for p in (ours, theirs)
+            )
+            values[name].append(a - b)
+    for name, sample in values.items():
+        assert [fast[name].low, fast[name].high] == pytest.approx(np.quantile(sample, [0.025, 0.975]), abs=0.03)
+
+
+def test_images_are_paired_so_a_common_difficulty_cancels():
+    # Both methods miss the same 40 of 100 images; ours gets 5 more. Unpaired, the SE would be .069; paired it is .022.
+    labels = np.zeros(100, dtype=int)
+    theirs = (np.arange(100) < 40).astype(int)[None]
+    ours = (np.arange(100) < 35).astype(int)[None]
+    gain = stats.bootstrap_difference(labels, ours, theirs, {"r": stats.recall_of(0)}, classes=2)["r"]
+    assert gain.value == pytest.approx(0.05)
+    assert 0.0 < gain.low < gain.high < 0.11
+
+
+def test_equal_predictions_have_a_gain_of_exactly_zero():
+    predictions = np.random.default_rng(0).integers(0, 3, size=(4, 60))
+    labels = np.repeat([0, 1, 2], 20)
+    for gain in stats.bootstrap_difference(labels, predictions, predictions, classes=3, draws=200).values():
+        assert (gain.value, gain.low, gain.high, gain.p) == (0.0, 0.0, 0.0, 1.0)
+        assert gain.covers(0.0)
+
+
+def test_images_that_one_side_has_not_seen_are_left_out_on_both():
+    labels = np.array([0, 0, 0, 0])
+    ours, theirs = np.array([[0, 0, 1, -1]]), np.array([[0, 1, -1, 0]])
+    gain = stats.bootstrap_difference(labels, ours, theirs, {"r": stats.recall_of(0)}, classes=2)["r"]
+    assert gain.value == pytest.approx(2 / 2 - 1 / 2)  # images 0 and 1 only
+
+
+def test_the_stream_is_named_so_the_same_call_gives_the_same_interval():
+    labels, predictions = np.repeat([0, 1], 30), np.random.default_rng(0).integers(0, 2, size=(3, 60))
+    first = stats.bootstrap(labels, predictions, classes=2, names=("a",))
+    assert first == stats.bootstrap(labels, predictions, classes=2, names=("a",))
+    assert first != stats.bootstrap(labels, predictions, classes=2, names=("b",))
+    assert numpy_generator(0, "bootstrap", "a").random() != numpy_generator(0, "bootstrap", "b").random()
+
+
+def test_unpaired_shapes_are_refused():
+    with pytest.raises(ValueError, match="one shape"):
+        stats.bootstrap_difference(np.zeros(2, int), np.zeros((2, 2), int), np.zeros((3, 2), int), classes=2)
+
+
+def test_two_equal_methods_seldom_differ():
+    # A/A: five seeds each of one method, whose hits depend on image, seed and chance. 95 % promises 5 % at most.
+    rng = np.random.default_rng(11)
+    labels, alarms = np.repeat([0, 1], [55, 200]), 0
+    for _ in range(200):
+        chance = np.clip(rng.beta(2, 1, len(labels)) + rng.normal(0, 0.04, (2, 5, 1)), 0, 1)
+        ours, theirs = np.where(rng.random((2, 5, len(labels))) < chance, labels, 1 - labels)
+        metric = {"r": stats.recall_of(0)}
+        alarms += not stats.bootstrap_difference(labels, ours, theirs, metric, classes=2, draws=400)["r"].covers(0)
+    assert alarms / 200 <= 0.05
+
+
+def test_two_thousand_draws_of_fer2013_take_well_under_a_second():
+    labels = np.repeat(np.arange(7), (491, 55, 528, 879, 594, 416, 626))
+    ours, theirs = np.random.default_rng(0).integers(0, 7, size=(2, 5, len(labels)))
+    times = []
+    for _ in range(3):
+        start = time.process_time()
+        stats.bootstrap_difference(labels, ours, theirs, classes=7)
+        times.append(time.process_time() - start)
+    assert min(times) < 1.0
+
+
+def test_statistics_metrics_and_reports_import_no_torch():
+    modules = ["fer_bench.stats", "fer_bench.metrics", "fer_bench.ledger", "fer_bench.cli.report"]
+    modules += [f"fer_bench.reports.{n}" for n in ("markdown", "figures", "terminal", "tables", "words", "describe")]
+    code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
