@@ -6,6 +6,8 @@ CIFAR models of He et al. 2016 (arXiv 1512.03385, section 4.2) and the public FE
 
 from __future__ import annotations
 
+from typing import Any
+
 import timm
 import torch
 from timm.models import register_model
@@ -16,13 +18,15 @@ from fer_bench.errors import FerBenchError, SpecError, unknown
 from fer_bench.method import Output
 
 
-def _small_resnet(layers: tuple[int, ...], in_chans: int = 3, num_classes: int = 1000, **kwargs) -> ResNet:
+def _small_resnet(
+    layers: tuple[int, ...], in_chans: int = 3, num_classes: int = 1000, stem_stride: int = 1, **kwargs
+) -> ResNet:
     for ignored in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):
         kwargs.pop(ignored, None)
-    model = ResNet(BasicBlock, list(layers), num_classes=num_classes, in_chans=in_chans, **kwargs)
-    model.conv1 = nn.Conv2d(in_chans, 64, kernel_size=3, stride=1, padding=1, bias=False)
-    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
-    model.maxpool = nn.Identity()
+    model: Any = ResNet(BasicBlock, layers, num_classes=num_classes, in_chans=in_chans, **kwargs)  # type: ignore[arg-type]
+    stem = nn.Conv2d(in_chans, model.conv1.out_channels, kernel_size=3, stride=stem_stride, padding=1, bias=False)
+    nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+    model.conv1, model.maxpool = stem, nn.Identity()
     return model
 
 
@@ -47,9 +51,12 @@ def resnet34_small(pretrained: bool = False, **kwargs) -> ResNet:
 
 @register_model
 def resnet10_tiny(pretrained: bool = False, **kwargs) -> ResNet:
-    """A narrow four-block ResNet for demonstrations and tests: 0.3 M parameters."""
+    """A narrow four-block ResNet for demonstrations and tests: 0.3 M parameters, a 16th of the side at the last map.
+
+    Its stem has stride 2: on a CPU that trains 3.6 times as many images a second as stride 1.
+    """
     _refuse_weights(pretrained, "resnet10_tiny")
-    kwargs["channels"] = (16, 32, 64, 128)
+    kwargs |= {"channels": (16, 32, 64, 128), "stem_stride": 2}
     return _small_resnet((1, 1, 1, 1), **kwargs)
 
 
@@ -63,10 +70,12 @@ class Trunk(nn.Module):
     pooled features [B, D]. `num_features` is D.
     """
 
+    body: Any  # a timm model: its methods are not nn.Module's
+
     def __init__(self, body: nn.Module):
         super().__init__()
         self.body = body
-        self.num_features: int = getattr(body, "head_hidden_size", None) or body.num_features
+        self.num_features: int = getattr(self.body, "head_hidden_size", None) or self.body.num_features
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map and pooled features of images `x` [B, C, H, W]."""
@@ -125,7 +134,7 @@ def build_trunk(
         The pretrained weights can't be fetched, or the model refuses the image size.
     """
     check_backbone(name)
-    kwargs = {"num_classes": 0, "in_chans": in_chans, "drop_rate": drop_rate}
+    kwargs: dict[str, Any] = {"num_classes": 0, "in_chans": in_chans, "drop_rate": drop_rate}
     try:
         try:
             body = timm.create_model(name, pretrained=pretrained, img_size=image_size, **kwargs)

@@ -42,6 +42,14 @@ class Int:
 
 
 @dataclass(frozen=True)
+class Scale:
+    """A real search interval around the study's own value: [low x value, high x value], logarithmic."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Choice:
     """A finite set of values to search."""
 
@@ -51,7 +59,7 @@ class Choice:
         object.__setattr__(self, "options", tuple(self.options))
 
 
-Space = Float | Int | Choice
+Space = Float | Int | Scale | Choice
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ class Param:
         What it does, with its source or reason.
     choices : tuple, optional
         The only accepted values. Numbers may be listed beside names.
-    space : Float, Int or Choice, optional
+    space : Float, Int, Scale or Choice, optional
         Where ``fer-bench tune`` looks; a parameter without one is not tuned.
     low, high : float, optional
         Accepted range of a number, ends included.
@@ -157,13 +165,7 @@ class MethodCard:
         SpecError
             A value does not fit.
         """
-        for name in given:
-            if name not in self.params:
-                raise unknown("parameter", name, self.params, where=self.name, next=f"fer-bench show {self.name}")
-        return {
-            name: param.parse(given[name], name=name, owner=self.name) if name in given else param.default
-            for name, param in sorted(self.params.items())
-        }
+        return _resolve(self.name, self.params, given)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +215,9 @@ class DatasetCard:
     built_in: bool = False
     image: str = ""
 
-    resolve = MethodCard.resolve
+    def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """All parameters with their values, as :meth:`MethodCard.resolve`."""
+        return _resolve(self.name, self.params, given)
 
     def protocol(self, name: str | None) -> Protocol:
         """The protocol called `name` (with or without the data set's name before it); the default for None."""
@@ -227,9 +231,19 @@ class DatasetCard:
         raise unknown("protocol", name, known, next=f"fer-bench show {self.name}")
 
 
+def _resolve(owner: str, params: Mapping[str, Param], given: Mapping[str, Any]) -> dict[str, Any]:
+    for name in given:
+        if name not in params:
+            raise unknown("parameter", name, params, where=owner, next=f"fer-bench show {owner}")
+    return {
+        name: param.parse(given[name], name=name, owner=owner) if name in given else param.default
+        for name, param in sorted(params.items())
+    }
+
+
 Card = MethodCard | DatasetCard
 
-_CONSTRUCTORS = {c.__name__: c for c in (MethodCard, DatasetCard, Protocol, Param, Float, Int, Choice)}
+_CONSTRUCTORS = {c.__name__: c for c in (MethodCard, DatasetCard, Protocol, Param, Float, Int, Scale, Choice)}
 _CARD_TYPES = (MethodCard, DatasetCard)
 
 

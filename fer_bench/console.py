@@ -40,13 +40,13 @@ class LiveListener(Listener):
         self.epochs = self.done = self.images = 0
         self.mark = time.perf_counter()
 
-    def start(self, label: str, epochs: int, steps: int) -> None:
+    def start(self, epochs: int, steps: int, done: int) -> None:
         """Show the bar."""
-        self.epochs, self.mark = epochs, time.perf_counter()
+        self.epochs, self.done, self.mark = epochs, done * steps, time.perf_counter()
         if self.console.is_terminal:
             text = TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[note]}")
             self.bar = Progress(*text, _Speed(), TimeRemainingColumn(), console=self.console, transient=True)
-            self.task = self.bar.add_task(self.label, total=epochs * steps, note="", speed=0.0)
+            self.task = self.bar.add_task(self.label, total=epochs * steps, completed=self.done, note="", speed=0.0)
             self.bar.start()
 
     def step(self, images: int) -> None:
@@ -69,8 +69,6 @@ class LiveListener(Listener):
         number = entry["epoch"] + 1
         if self.bar is not None:
             self.bar.update(self.task, note=f"epoch {number}/{self.epochs}, {scores}")
-            if number == self.epochs:
-                self.close()
         else:
             loss = entry.get("train_loss")
             told = "" if loss is None else f"loss {loss:.3f}, "

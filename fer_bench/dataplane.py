@@ -48,7 +48,7 @@ class Draws:
         return Draws(*(None if t is None else t.to(device) for t in (self.theta, self.flip, self.box)))
 
 
-def draw(augment: Augment, n: int, shape: tuple[int, int, int], generator: torch.Generator) -> Draws:
+def draw(augment: Augment, n: int, shape: tuple[int, ...], generator: torch.Generator) -> Draws:
     """Draw the augmentation of `n` images of `shape` (C, H, W) on the CPU.
 
     The matrix maps output to input coordinates as :func:`torch.nn.functional.affine_grid` wants it. Shifts are whole
@@ -106,6 +106,14 @@ def apply(x: Tensor, draws: Draws) -> Tensor:
     return x
 
 
+def check_positions(found: np.ndarray, n: int, where: str) -> None:
+    """Raise TrainingError unless `found` is a vector of positions in a fold of `n` images."""
+    found = np.asarray(found)
+    if found.ndim != 1 or len(found) == 0 or found.dtype.kind not in "iu" or found.min() < 0 or found.max() >= n:
+        told = f"{found.dtype} of shape {found.shape}" + (f", {found.min()} to {found.max()}" if found.size else "")
+        raise TrainingError(f"expected positions (integers) within 0..{n - 1}, not {told}", where=where)
+
+
 def prepare(images: Tensor, image_size: int) -> Tensor:
     """Normalise and resize images for a network, without augmentation; channels_last."""
     return _resize(to_float(images), image_size).contiguous(memory_format=torch.channels_last)
@@ -156,10 +164,9 @@ class DataPlane:
 
     def _open(self, name: str, spec: StreamSpec, stage: str, epoch: int, steps: int | None) -> _Stream:
         rng = numpy_generator(self.seed, "data", stage, name, epoch)
-        positions = np.asarray(spec.sampler(self.view, epoch, rng), dtype=np.int64)
-        n = len(self.view)
-        if positions.ndim != 1 or len(positions) == 0 or positions.min() < 0 or positions.max() >= n:
-            raise TrainingError(f"the sampler of stream '{name}' gave no positions within 0..{n - 1}", where=stage)
+        found = np.asarray(spec.sampler(self.view, epoch, rng))
+        check_positions(found, len(self.view), f"the sampler of stream '{name}', stage '{stage}'")
+        positions = found.astype(np.int64)
         size = min(spec.batch_size or self.recipe.batch_size, len(positions))
         if steps is not None:  # an auxiliary stream: repeat until it lasts
             positions = np.resize(positions, steps * size)

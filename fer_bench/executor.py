@@ -11,9 +11,11 @@ import datetime
 import platform
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -97,22 +99,48 @@ def execute(spec: RunSpec, work: Workplace, *, started: Callable[[], None] = lam
             _carry_out(spec, store, work, writer)
         except PrunedTrial:
             raise
+        except FerBenchError as error:
+            writer.fail(error)
+            raise
         except Exception as error:
             writer.fail(error)
-            raise _explained(error, spec)
+            explained = _explained(error, spec, work.plugins.method(spec.method).path)
+            if explained is error:
+                raise
+            raise explained from error
     return work.home.ledger.run(key)
 
 
-def _explained(error: Exception, spec: RunSpec) -> Exception:
-    if isinstance(error, FerBenchError):
-        return error
+def _explained(error: Exception, spec: RunSpec, plugin: Path) -> Exception:
+    """The error as a user should read it; what is not ours to explain stays as it is, traceback and all."""
     if isinstance(error, torch.OutOfMemoryError):
         return TrainingError(
             f"the device ran out of memory with batches of {spec.recipe.batch_size}",
             hint="a smaller batch_size or image_size, or a smaller backbone",
             next=f"the same command with --set batch_size={spec.recipe.batch_size // 2}",
         )
-    return error
+    frame = _frame_to_blame(error, plugin)
+    if frame is None:
+        return error
+    return TrainingError(
+        f"'{spec.method}' raised {type(error).__name__}: {error}",
+        where=f"{frame.filename}:{frame.lineno}, in {frame.name}",
+        hint="the traceback is in failed.json of the run's record",
+        next=f"fer-bench show {spec.method}",
+    )
+
+
+def _frame_to_blame(error: Exception, plugin: Path) -> traceback.FrameSummary | None:
+    """The innermost frame of a plug-in's folder, or of a hook's default that choked on what the plug-in gave it.
+
+    None: the error is the harness's own, and its traceback is wanted.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [f for f in frames if Path(f.filename).parent == plugin.parent]
+    ours = [f for f in frames if Path(f.filename).parent == Path(__file__).parent]
+    if theirs:
+        return theirs[-1]
+    return ours[-1] if ours and Path(ours[-1].filename).name == "method.py" else None
 
 
 def _carry_out(spec: RunSpec, store: Store, work: Workplace, writer: RunWriter) -> None:
@@ -124,12 +152,13 @@ def _carry_out(spec: RunSpec, store: Store, work: Workplace, writer: RunWriter) 
     protocol = card.protocol(spec.protocol)
     roles = split_roles(store, protocol, card)
     device = _set_up(spec, work.runtime)
-    _write_identity(spec, store, card, protocol, roles, plugin.card, plugin.source_hash(), writer)
+    _write_identity(spec, store, card, protocol, roles, work, writer)
     images = {r: torch.from_numpy(store.images(roles.rows[r])).to(device) for r in ("train", "val")}
     guarded = [*store.guarded_files()]
     with Seal(guarded) as seal:
         method: Method = work.plugins.build_method(spec.method, spec.params)
         job = _job(spec, method, store, roles, images, device, work, writer)
+        writer.put("method", _method_facts(plugin.card, job.model))
         progress = _fit_or_prune(job, writer, seal)
         chosen = _select(spec, job, progress)
         writer.put("history", progress.history)
@@ -201,17 +230,23 @@ def _set_up(spec: RunSpec, runtime: Runtime) -> torch.device:
     return device
 
 
-def _write_identity(spec: RunSpec, store: Store, card: DatasetCard, protocol: Protocol, roles: Roles,
-                    method: MethodCard, source: str, writer: RunWriter) -> None:  # fmt: skip
-    label = label_of(method, spec.params)
-    identity = {"spec": spec.to_dict(), "fingerprint": store.fingerprint, "source": source, "numerics": NUMERICS}
-    writer.put("spec", {"run_id": writer.id, "label": label, **identity})
+def _write_identity(
+    spec: RunSpec, store: Store, card: DatasetCard, protocol: Protocol, roles: Roles, work: Workplace, writer: RunWriter
+) -> None:
+    plugin = work.plugins.method(spec.method)
+    assert isinstance(plugin.card, MethodCard)
+    identity = {"spec": spec.to_dict(), "fingerprint": store.fingerprint, "source": plugin.source_hash()}
+    label = label_of(plugin.card, spec.params)
+    writer.put("spec", {"run_id": writer.id, "label": label, **identity, "numerics": NUMERICS})
     named = {**dataclasses.asdict(protocol), "name": f"{card.name}/{protocol.name}"}
-    facts = {"dataset": card.name, "classes": list(store.classes), "fingerprint": store.fingerprint}
+    facts: dict[str, Any] = {"dataset": card.name, "classes": list(store.classes), "fingerprint": store.fingerprint}
     facts |= {"layout": store.manifest["layout"], "protocol": named, "counts": roles.counts}
     writer.put("data", facts)
+
+
+def _method_facts(card: MethodCard, model: nn.Module) -> dict[str, Any]:
     kept = ("name", "title", "paper", "year", "url", "changes", "deviations", "transductive", "tier")
-    writer.put("method", {k: getattr(method, k) for k in kept})
+    return {**{k: getattr(card, k) for k in kept}, "parameters": sum(p.numel() for p in model.parameters())}
 
 
 def _job(spec: RunSpec, method: Method, store: Store, roles: Roles, images: dict[str, Tensor],
@@ -252,7 +287,10 @@ def _build_model(spec: RunSpec, method: Method, shape: tuple[int, int], device: 
         )  # fmt: skip
 
     torch.manual_seed(stream_seed(spec.seed, "init"))
-    model = method.build_model(backbone).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = method.build_model(backbone)
+    if not isinstance(model, nn.Module):
+        raise TrainingError(f"build_model() of '{spec.method}' must return a torch module, not {type(model).__name__}")
+    model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     use_compile = device.type == "cuda" if runtime.compile is None else runtime.compile
     if use_compile:
         for module in model.modules():
@@ -274,6 +312,8 @@ def _fit_or_prune(job: Job, writer: RunWriter, seal: Seal) -> Progress:
         writer.put("environment", environment(job.ctx.device))
         writer.finish("pruned")
         raise
+    finally:
+        job.listener.close()
 
 
 def _select(spec: RunSpec, job: Job, progress: Progress) -> dict[str, Any]:
@@ -286,8 +326,9 @@ def _select(spec: RunSpec, job: Job, progress: Progress) -> dict[str, Any]:
     return {**chosen, "value": values[place], "candidates": possible}
 
 
-def _overrides(method: Method, hook: str) -> bool:
-    return getattr(type(method), hook) is not getattr(Method, hook)
+def _adjusts(method: Method) -> bool:
+    """Whether a method changes logits after the network; a fixed change needs no :meth:`Method.fit_posthoc`."""
+    return any(getattr(type(method), hook) is not getattr(Method, hook) for hook in ("fit_posthoc", "adjust"))
 
 
 def _load(job: Job, epoch: int) -> None:
@@ -309,12 +350,18 @@ def _val_outputs(job: Job, chosen: dict[str, Any]) -> np.ndarray:
 
 
 def _fitted_val(job: Job) -> np.ndarray:
-    posthoc = _overrides(job.method, "fit_posthoc")
+    posthoc = _adjusts(job.method)
     logits, features = _read(job, job.val.images, posthoc=posthoc)
     if posthoc:
         job.method.fit_posthoc(job.model, ValOutputs(logits=logits, labels=job.val.labels, features=features))
-        logits = job.method.adjust(logits, features)
+        logits = _adjusted(job, logits, features)
     return logits.astype(np.float32)
+
+
+def _adjusted(job: Job, logits: np.ndarray, features: np.ndarray | None) -> np.ndarray:
+    changed = np.asarray(job.method.adjust(logits, features))
+    check_logits(changed, len(logits), job.ctx.num_classes, f"{job.method.card.name}.adjust")
+    return changed
 
 
 def _score_test(job: Job, store: Store, chosen: dict[str, Any], roles: Roles, writer: RunWriter) -> None:
@@ -322,7 +369,7 @@ def _score_test(job: Job, store: Store, chosen: dict[str, Any], roles: Roles, wr
     rows = roles.rows["test"]
     images = torch.from_numpy(store.images(rows)).to(job.ctx.device)
     roles.labels["test"] = store.columns("label")["label"][rows].astype(np.int64)
-    posthoc = _overrides(job.method, "fit_posthoc")
+    posthoc = _adjusts(job.method)
     per_epoch = []
     for epoch in chosen["candidates"]:
         _load(job, epoch)
@@ -330,7 +377,7 @@ def _score_test(job: Job, store: Store, chosen: dict[str, Any], roles: Roles, wr
             _fitted_val(job)
         logits, features = _read(job, images, posthoc=posthoc)
         if posthoc:
-            logits = job.method.adjust(logits, features)
+            logits = _adjusted(job, logits, features)
         per_epoch.append(logits.argmax(1).astype(np.uint8))
         if epoch == chosen["epoch"]:
             _write_outputs("test", logits.astype(np.float32), roles, writer)
@@ -346,7 +393,7 @@ def _write_outputs(role: str, logits: np.ndarray, roles: Roles, writer: RunWrite
 def _probe(job: Job, chosen: dict[str, Any], spec: RunSpec) -> dict[str, Any]:
     """The batch-invariance probe on validation images; the test need not be open for it."""
     _load(job, chosen["epoch"])
-    posthoc = _overrides(job.method, "fit_posthoc")
+    posthoc = _adjusts(job.method)
     if posthoc:
         _fitted_val(job)
     n = min(PROBE_IMAGES, len(job.val.labels))
@@ -360,7 +407,7 @@ def _probe(job: Job, chosen: dict[str, Any], spec: RunSpec) -> dict[str, Any]:
 
 def _keep_model(job: Job, chosen: dict[str, Any], writer: RunWriter) -> None:
     _load(job, chosen["epoch"])
-    if _overrides(job.method, "fit_posthoc"):
+    if _adjusts(job.method):
         _fitted_val(job)
     state = {"model": job.model.state_dict(), "method": job.method.state_dict()}
     write_with(writer.path / "model.pt", lambda f: torch.save(state, f))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from fer_bench import metrics
 from fer_bench.atomic import write_with
-from fer_bench.dataplane import DataPlane
+from fer_bench.dataplane import DataPlane, check_positions
 from fer_bench.errors import TrainingError
 from fer_bench.evaluate import autocast, check_logits, predict
 from fer_bench.method import Batch, Context, LossOut, Method, Resampled, Stage, TrainView
@@ -54,14 +54,17 @@ class Runtime:
 class Listener:
     """What a caller may watch of a training. The base does nothing."""
 
-    def start(self, label: str, epochs: int, steps: int) -> None:
-        """Training starts (or resumes)."""
+    def start(self, epochs: int, steps: int, done: int) -> None:
+        """Training starts, or goes on after `done` of `epochs` epochs of `steps` steps."""
 
     def step(self, images: int) -> None:
         """A step over `images` images is done."""
 
     def epoch(self, entry: Mapping[str, Any]) -> None:
         """An epoch is done and scored; may raise PrunedTrial."""
+
+    def close(self) -> None:
+        """Training has ended, one way or another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +122,7 @@ def fit(job: Job) -> Progress:
     progress.resumed += bool(saved)
     first = progress.stage
     total = sum(s.length(job.recipe.epochs) for s in stages)
-    job.listener.start(job.method.card.name, total, job.ctx.steps_per_epoch)
+    job.listener.start(total, job.ctx.steps_per_epoch, progress.epoch)
     for number, stage in enumerate(stages):
         view = _view_of_stage(job, stages, number, progress)
         if number < first:
@@ -143,8 +146,8 @@ def candidates(stages: list[Stage], recipe: Recipe, epochs: int) -> list[int]:
 
 
 def has_estimator(stages: list[Stage]) -> bool:
-    """Whether predictions come from a fitted estimator."""
-    return any(s.kind == "estimator" for s in stages)
+    """Whether predictions come from a fitted estimator: it is the last thing that was trained."""
+    return [s.kind for s in stages if s.kind in ("gradient", "estimator")][-1:] == ["estimator"]
 
 
 # -- stages ----------------------------------------------------------------------------------------------------------
@@ -162,6 +165,7 @@ def _view_of_stage(job: Job, stages: list[Stage], number: int, progress: Progres
                 made = job.method.resample(stage, view)
             else:
                 made = job.method.generate(stage, job.model, view)
+            _checked(made, Resampled, stage.kind, job.method)
             write_with(file, lambda f, made=made: torch.save(made, f))  # type: ignore[misc]
         view = _replaced(view, torch.load(file, weights_only=False, map_location=job.ctx.device), stage)
     return view
@@ -169,13 +173,18 @@ def _view_of_stage(job: Job, stages: list[Stage], number: int, progress: Progres
 
 def _replaced(view: TrainView, made: Resampled, stage: Stage) -> TrainView:
     if made.index is not None:
+        check_positions(made.index, len(view), f"stage '{stage.name}'")
         index = torch.as_tensor(made.index, device=view.images.device)
         part = {"images": view.images[index], "labels": view.labels[made.index]}
         part["groups"] = None if view.groups is None else view.groups[made.index]
         part["soft"] = None if view.soft is None else view.soft[made.index]
         return TrainView(num_classes=view.num_classes, **part)
-    if made.images is None or made.labels is None or made.images.dtype != torch.uint8:
-        raise TrainingError("a stage must give an index, or uint8 images and labels", where=f"stage '{stage.name}'")
+    usable = made.images is not None and made.labels is not None and made.images.dtype == torch.uint8
+    if not usable or made.images.shape[1:] != view.images.shape[1:] or len(made.images) != len(made.labels):
+        shape = " x ".join(map(str, view.images.shape[1:]))
+        raise TrainingError(
+            f"a stage must give an index, or uint8 images [M, {shape}] and M labels", where=f"stage '{stage.name}'"
+        )
     return TrainView(
         images=made.images.to(view.images.device), labels=np.asarray(made.labels), num_classes=view.num_classes
     )
@@ -237,11 +246,11 @@ def _train_epoch(job: Job, stage: Stage, plane: DataPlane, optimizer: torch.opti
         lr = _learning_rate(job.recipe, stage, epoch_in_stage + step / steps, epochs)
         for group in optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
-        batch = method.on_batch(batch)
+        batch = _checked(method.on_batch(batch), Batch, "on_batch", method)
         if job.recipe.label_smoothing:
             batch = _smooth(batch, job.recipe.label_smoothing, job.ctx.num_classes)
         with autocast(job.recipe, device):
-            loss = method.training_step(model, batch)
+            loss = _checked(method.training_step(model, batch), LossOut, "training_step", method)
         _step(job, loss, optimizer)
         if ema:
             ema.update(model)
@@ -257,8 +266,21 @@ def _train_epoch(job: Job, stage: Stage, plane: DataPlane, optimizer: torch.opti
     return {"epoch": epoch, **stats}, images, steps
 
 
+def _checked(value: Any, kind: type, hook: str, method: Method) -> Any:
+    """What a hook returned; raises TrainingError unless it is of the kind that the contract asks for."""
+    if not isinstance(value, kind):
+        what = f"{hook}() of '{method.card.name}' must return a {kind.__name__}, not {type(value).__name__}"
+        raise TrainingError(what, where=hook, hint="does it end without `return`?" if value is None else None)
+    if isinstance(value, LossOut) and (value.total.numel() != 1 or not value.total.requires_grad):
+        what = f"the loss of '{method.card.name}' must be one number that depends on the learning weights"
+        shown = f"shape {tuple(value.total.shape)}, requires_grad {value.total.requires_grad}"
+        raise TrainingError(what, where=hook, hint=f"it has {shown}")
+    return value
+
+
 def _step(job: Job, loss: LossOut, optimizer: torch.optim.Optimizer) -> None:
     optimizer.zero_grad(set_to_none=True)
+    job.model.zero_grad(set_to_none=True)  # weights that no group holds: their gradients must not pile up in the norm
     loss.total.backward()
     job.method.grad_hook(job.model)
     if job.recipe.clip_norm:
@@ -288,7 +310,8 @@ def _check_finite(sums: Tensor, job: Job, epoch: int, step: int, lr: float) -> N
 
 
 def _smooth(batch: Batch, share: float, classes: int) -> Batch:
-    return batch.with_(soft=batch.soft_target(classes) * (1 - share) + share / classes)
+    aux = {name: _smooth(other, share, classes) for name, other in batch.aux.items()}
+    return batch.with_(soft=batch.soft_target(classes) * (1 - share) + share / classes, aux=aux)
 
 
 def _score_epoch(job: Job, model: nn.Module, progress: Progress, entry: dict, *, estimator: bool = False) -> None:
@@ -361,11 +384,15 @@ def _train_mode(model: nn.Module, stage: Stage) -> None:
 def _optimizer(job: Job, stage: Stage) -> torch.optim.Optimizer:
     recipe = job.recipe
     groups = job.method.param_groups(job.model, stage) or _decay_groups(job.model, recipe.weight_decay)
-    fused = job.ctx.device.type == "cuda"
+    # a group of the method's own that names no decay gets the recipe's, not the optimiser's
+    common: dict[str, Any] = {
+        "lr": recipe.lr,
+        "weight_decay": recipe.weight_decay,
+        "fused": job.ctx.device.type == "cuda",
+    }
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=fused)
-    nesterov = recipe.momentum > 0
-    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=fused)
+        return torch.optim.AdamW(groups, betas=(recipe.momentum, 0.999), **common)
+    return torch.optim.SGD(groups, momentum=recipe.momentum, nesterov=recipe.momentum > 0, **common)
 
 
 def _decay_groups(model: nn.Module, decay: float) -> list[dict]:
@@ -407,7 +434,8 @@ class Ema:
         """Take the model's present weights into the average."""
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        mine, theirs = list(self.model.parameters()), [p.detach() for p in model.parameters()]
+        mine: list[Tensor] = [p.detach() for p in self.model.parameters()]
+        theirs: list[Tensor] = [p.detach() for p in model.parameters()]
         torch._foreach_lerp_(mine, theirs, 1 - decay)
         for own, new in zip(self.model.buffers(), model.buffers(), strict=True):
             own.copy_(new)

@@ -11,7 +11,7 @@ from fer_bench.ledger import Ledger
 
 @dataclass(frozen=True)
 class Home:
-    """Paths below one root: ``data/``, ``ledger/``, ``results/`` and ``mlflow.db``."""
+    """Paths below one root: ``data/``, ``ledger/``, ``results/``, ``tuning/`` and ``mlflow.db``."""
 
     root: Path
 
@@ -37,6 +37,11 @@ class Home:
     def results(self, study: str) -> Path:
         """Folder of a study's report and figures."""
         return self.root / "results" / study
+
+    @property
+    def tuning(self) -> Path:
+        """Folder of search journals and of the best configurations they found."""
+        return self.root / "tuning"
 
     @property
     def tracking_uri(self) -> str:

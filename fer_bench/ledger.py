@@ -24,12 +24,12 @@ A record without ``done.json`` is unfinished. No module here imports torch.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import traceback
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,8 +37,8 @@ from typing import Any
 
 import numpy as np
 
-from fer_bench.atomic import canonical_json, read_json, sha256_file, write_array, write_json
-from fer_bench.errors import LedgerError, LockedError, nearest
+from fer_bench.atomic import canonical_json, locked, read_json, sha256_file, write_array, write_json
+from fer_bench.errors import LedgerError, nearest
 
 NUMERICS = 1  # raised by hand when a change of the harness changes results, so that old runs are not taken for new ones
 VOLATILE = ("environment.json", "timing.json")  # differ between equal runs, so they take no part in comparisons
@@ -141,7 +141,9 @@ class RunWriter(RunRecord):
 
     def fail(self, error: BaseException) -> None:
         """Note why the run failed; a failed run is tried again by the next command."""
-        write_json(self.path / "failed.json", {"type": type(error).__name__, "message": str(error)})
+        told = "".join(traceback.format_exception(error))
+        failure = {"type": type(error).__name__, "message": str(error), "traceback": told}
+        write_json(self.path / "failed.json", failure)
 
     def finish(self, status: str = "finished") -> None:
         """Write the done mark and remove the work folder. From here on the record never changes."""
@@ -150,29 +152,9 @@ class RunWriter(RunRecord):
         write_json(self.path / "done.json", {"status": status, "files": files})
         shutil.rmtree(self.work, ignore_errors=True)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the run's lock; released by the system when the process dies.
-
-        Raises
-        ------
-        LockedError
-            Another process is training this very run.
-        """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / "lock", "a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise LockedError(
-                    f"run {self.id} is being trained by another process",
-                    where=str(self.path),
-                    hint="wait for it; finished runs are shared",
-                ) from error
-            try:
-                yield
-            finally:
-                fcntl.flock(file, fcntl.LOCK_UN)
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the run's lock; raises LockedError where another process is training this very run."""
+        return locked(self.path / "lock", f"run {self.id} is being trained by another process")
 
 
 class Ledger:

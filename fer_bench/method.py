@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,8 +26,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fer_bench.cards import MethodCard
-from fer_bench.errors import SpecError
+from fer_bench.errors import SpecError, TrainingError
 from fer_bench.rng import numpy_generator, torch_generator
+
+if TYPE_CHECKING:
+    from fer_bench.backbones import Trunk
 
 STAGE_KINDS = ("gradient", "resample", "estimator", "generate")
 
@@ -265,6 +268,8 @@ class Stage:
     def __post_init__(self):
         if self.kind not in STAGE_KINDS:
             raise SpecError(f"stage '{self.name}' has unknown kind '{self.kind}'", hint=", ".join(STAGE_KINDS))
+        if self.epochs is not None and self.epochs <= 0:
+            raise SpecError(f"stage '{self.name}' can't last {self.epochs} epochs", hint="None: the recipe's epochs")
 
     def length(self, recipe_epochs: int) -> int:
         """Epochs of this stage; 0 for stages that do not train by gradient."""
@@ -312,7 +317,7 @@ class Method:
         """The stages, in order. At least one must be of kind "gradient" or "estimator"."""
         return [Stage()]
 
-    def build_model(self, backbone: Callable[[], nn.Module]) -> nn.Module:
+    def build_model(self, backbone: Callable[[], Trunk]) -> nn.Module:
         """The network. ``backbone()`` gives a fresh :class:`fer_bench.backbones.Trunk`; call it once a branch."""
         from fer_bench.backbones import Classifier
 
@@ -354,6 +359,12 @@ class Method:
     def training_step(self, model: nn.Module, batch: Batch) -> LossOut:
         """Loss of one batch; by default the criterion on the first view."""
         output = model(batch.x)
+        expected = (len(batch.y), self.ctx.num_classes)
+        if tuple(output.logits.shape) != expected:
+            raise TrainingError(
+                f"the model of '{self.card.name}' gives logits of shape {tuple(output.logits.shape)}, not {expected}",
+                where="build_model",
+            )
         return LossOut(total=self.criterion(output, batch.target), output=output)
 
     def criterion(self, output: Output, target: Tensor) -> Tensor:
@@ -382,7 +393,7 @@ class Method:
         """Fit a read-out adjustment on validation outputs of the selected epoch; keep it in the state."""
 
     def adjust(self, logits: np.ndarray, features: np.ndarray | None) -> np.ndarray:
-        """Adjusted logits [n, K], each row from its own row alone. Only called after :meth:`fit_posthoc`."""
+        """Adjusted logits [n, K], each row from its own row alone. Always called after :meth:`fit_posthoc`."""
         return logits
 
     def extract(self, model: nn.Module, x: Tensor) -> Tensor:

@@ -140,11 +140,11 @@ def plugins(extra_dirs: Iterable[str | Path] = ()) -> Plugins:
                 found.add(path, f"fer_bench.{kind}.{path.stem}", "built in", kind)
         for point in entry_points(group=f"fer_bench.{kind}"):
             _add_entry_point(found, point, kind)
-    for folder in map(Path, extra_dirs):
-        if not folder.is_dir():
-            raise PluginError("the plug-in folder does not exist", where=str(folder))
-        for path in _files(folder):
-            found.add(path.resolve(), path.stem, str(folder.resolve()))
+    for extra in map(Path, extra_dirs):
+        if not extra.is_dir():
+            raise PluginError("the plug-in folder does not exist", where=str(extra))
+        for path in _files(extra):
+            found.add(path.resolve(), path.stem, str(extra.resolve()))
     return found
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fer_bench.cards import Choice, Float, Param, Space
+from fer_bench.cards import Choice, Param, Scale, Space
 from fer_bench.errors import SpecError, unknown
 
 
@@ -29,10 +29,10 @@ class Recipe:
     epochs: int = option(10, "passes over the training fold", low=1)
     batch_size: int = option(128, "images a step; 128 in the public FER2013 recipes", low=2)
     optimizer: str = option("sgd", "sgd (Nesterov) or adamw", choices=("sgd", "adamw"))
-    lr: float = option(0.1, "peak learning rate", low=1e-7, high=10.0, space=Float(0.01, 0.3, log=True))
+    lr: float = option(0.1, "peak learning rate", low=1e-7, high=10.0, space=Scale(0.1, 3.0))
     momentum: float = option(0.9, "Nesterov momentum, or AdamW's first beta", low=0.0, high=0.999)
     weight_decay: float = option(
-        5e-4, "decay of weights; biases and norms have none", low=0.0, high=1.0, space=Float(1e-5, 5e-3, log=True)
+        5e-4, "decay of weights; biases and norms have none", low=0.0, high=1.0, space=Scale(0.1, 10.0)
     )
     schedule: str = option("cosine", "after warm-up: cosine to zero, or constant", choices=("cosine", "constant"))
     warmup_epochs: float = option(1.0, "epochs of linear warm-up", low=0.0)
@@ -119,7 +119,7 @@ PRESETS = {
 
 
 def preset(name: str, *, has_gpu: bool) -> tuple[str, Preset]:
-    """The preset called `name`; "auto" is "full" on a GPU and "quick" without one. The record holds the resolved one."""
+    """The preset called `name` and its resolved name: "auto" is "full" on a GPU and "quick" without one."""
     if name == "auto":
         name = "full" if has_gpu else "quick"
     if name not in PRESETS:

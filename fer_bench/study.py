@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from fer_bench.errors import FerBenchError, LockedError
@@ -57,7 +58,7 @@ def run_study(study: StudySpec, work: Workplace, *, say: Say = print,
             say(f"{told}: finished before, run {key}")
             continue
         try:
-            record_of_run = execute(spec, work, started=lambda told=told, key=key: say(f"{told}: run {key}"))
+            record_of_run = execute(spec, work, started=partial(say, f"{told}: run {key}"))
         except LockedError:
             todo.append((number, key, spec))
             put_off += 1

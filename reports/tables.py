@@ -96,20 +96,20 @@ def gain_table(numbers: Numbers) -> Table | None:
         f"over seeds and images. Each interval stands alone: of these {len(rows) * len(shown)}, about one in twenty "
         "would miss the truth by chance, so a single class is a hint and not a finding."
     )
+    if any(m.gains[key].low == m.gains[key].high for m in numbers.compared for _, key in rows):
+        caption += " An interval without width means that no resampled image or seed moved the number, not certainty."
     return tabulate([Column("Recall of", lambda r: r[0], right=False), *shown], rows, caption)
+
+
+def _score(name: str, method: MethodNumbers) -> str:
+    interval = words.share_with_interval(method.scores[name]).partition(" ")[2]
+    return f"{words.mean_and_spread(method.by_seed[name])} {interval}".strip()
 
 
 SCORE_COLUMNS = (
     Column("Method", title, right=False),
     Column("Seeds", lambda m: str(len(m.seeds))),
-    *(
-        column
-        for name, heading in SCORES.items()
-        for column in (
-            Column(heading[0].upper() + heading[1:], each(lambda n, m: words.mean_and_spread(m.by_seed[n]), name)),
-            Column("95 %", each(lambda n, m: words.share_with_interval(m.scores[n]).partition(" ")[2], name)),
-        )
-    ),
+    *(Column(heading[0].upper() + heading[1:], each(_score, name)) for name, heading in SCORES.items()),
 )
 
 
@@ -156,7 +156,8 @@ def _card(key: str, otherwise: str = words.UNKNOWN) -> Callable[[MethodRuns], st
 
 def _paper(method: MethodRuns) -> str:
     card = method.card
-    text = " ".join(str(card[k]) for k in ("paper", "year") if card.get(k))
+    text, year = str(card.get("paper") or ""), str(card.get("year") or "")
+    text = text if year in text else f"{text} {year}".strip()
     return f"[{text or 'link'}]({card['url']})" if card.get("url") else text or words.UNKNOWN
 
 
@@ -181,8 +182,9 @@ METHOD_COLUMNS = (
 
 
 def method_table(study: StudyData) -> Table:
-    """The methods as their cards describe them."""
-    return tabulate(METHOD_COLUMNS, study.methods)
+    """The methods as their cards describe them; columns of which nothing is known are left out."""
+    known = [c for c in METHOD_COLUMNS if any(c.cell(m) != words.UNKNOWN for m in study.methods)]
+    return tabulate(known, study.methods)
 
 
 def counts_table(study: StudyData) -> Table:

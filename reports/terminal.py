@@ -28,9 +28,9 @@ def plain(text: str, style: str = "") -> Text:
     return out
 
 
-def rich_table(table: Table, title: str) -> RichTable:
-    """A table for the terminal; with many columns an interval stands below its value."""
-    stacked = len(table.titles) > MOST_WIDE
+def rich_table(table: Table, title: str, *, stacked: bool = False) -> RichTable:
+    """A table for the terminal; with `stacked` or many columns an interval stands below its value."""
+    stacked = stacked or len(table.titles) > MOST_WIDE
     out = RichTable(title=Text(title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name, right in zip(table.titles, table.right, strict=True):
         out.add_column(plain(name), justify="right" if right else "left", no_wrap=not right, overflow="fold")
@@ -50,7 +50,7 @@ def render(numbers: Numbers) -> RenderableType:
     gains = tables.gain_table(numbers)
     if gains is not None:
         parts.append(rich_table(gains, f"Gain over {study.reference}, points [95 %]"))
-    parts.append(rich_table(tables.score_table(numbers), "Overall, %: mean ± sd over seeds [95 %]"))
+    parts.append(rich_table(tables.score_table(numbers), "Overall, %: mean ± sd over seeds [95 %]", stacked=True))
     parts += [plain(f"! {note}", "yellow") for note in study.notes]
     return Group(*parts)
 

@@ -40,7 +40,7 @@ def run(methods: tuple[str, ...], **options: Any) -> int:
     if options["tuned"]:
         from fer_bench.tune import tuned_variants
 
-        variants, per_label = tuned_variants(work, variants, template)
+        variants, per_label = tuned_variants(work, variants, template, preset)
     seeds = range(options["seeds"])
     runs, labels = expand(work.plugins, variants, seeds, template, per_label=per_label)
     study = StudySpec(
