@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from fer_bench.cards import DatasetCard
-from fer_bench.errors import DataError, SealError
-from fer_bench.seal import anything_sealed
+from fer_bench.errors import DataError
+from fer_bench.seal import refuse_while_sealed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,9 @@ class Chunk:
     source: list[str]
     subject: list[str] | None = None
     extra: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self):
+        refuse_while_sealed("reading a data set")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -112,8 +115,7 @@ class Dataset:
     card: DatasetCard
 
     def __init__(self, params: Mapping[str, Any] | None = None):
-        if anything_sealed():
-            raise SealError(f"data set '{self.card.name}' can't be read while a test is sealed")
+        refuse_while_sealed(f"data set '{self.card.name}'")
         self.params = dict(self.card.resolve(params or {}))
 
     def read(self, source: Path | None) -> Reading:

@@ -154,8 +154,7 @@ def _carry_out(spec: RunSpec, store: Store, work: Workplace, writer: RunWriter) 
     device = _set_up(spec, work.runtime)
     _write_identity(spec, store, card, protocol, roles, work, writer)
     images = {r: torch.from_numpy(store.images(roles.rows[r])).to(device) for r in ("train", "val")}
-    guarded = [*store.guarded_files()]
-    with Seal(guarded) as seal:
+    with _seal(store, work, writer) as seal:
         method: Method = work.plugins.build_method(spec.method, spec.params)
         job = _job(spec, method, store, roles, images, device, work, writer)
         writer.put("method", _method_facts(plugin.card, job.model))
@@ -169,15 +168,21 @@ def _carry_out(spec: RunSpec, store: Store, work: Workplace, writer: RunWriter) 
         writer.put("val_epochs", np.stack([progress.predictions[e] for e in chosen["candidates"]]))
         if spec.test:
             seal.open("score the selected epoch and the oracle", rows=len(roles.rows["test"]))
-            _score_test(job, store, chosen, roles, writer)
-        writer.put("seal", seal.record())
-    _keep_model(job, chosen, writer)
+            _score_test(job, store, seal, chosen, roles, writer)
+        _keep_model(job, chosen, writer)
+    writer.put("seal", seal.record())
     writer.put("environment", environment(device))
     writer.put("timing", _timing(progress, started, clock, device))
     writer.finish()
 
 
 # -- before training -------------------------------------------------------------------------------------------------
+
+
+def _seal(store: Store, work: Workplace, writer: RunWriter) -> Seal:
+    """Guards the store with its sources, whatever else lies in the data folder, and the outputs of other runs."""
+    folders = {work.home.data: "*", work.home.ledger.root: "*.npy"}
+    return Seal(store.guarded_files(), folders=folders, spare=writer.path, journal=writer.path / "seal.json")
 
 
 def split_roles(store: Store, protocol: Protocol, card: DatasetCard) -> Roles:
@@ -295,7 +300,7 @@ def _build_model(spec: RunSpec, method: Method, shape: tuple[int, int], device: 
     if use_compile:
         for module in model.modules():
             if isinstance(module, Trunk):
-                module.compile()  # in place: names in the state stay as they are
+                module.compile_features()
     return model
 
 
@@ -364,11 +369,15 @@ def _adjusted(job: Job, logits: np.ndarray, features: np.ndarray | None) -> np.n
     return changed
 
 
-def _score_test(job: Job, store: Store, chosen: dict[str, Any], roles: Roles, writer: RunWriter) -> None:
-    """Test logits of the selected epoch, and predicted classes of every candidate for the oracle."""
+def _score_test(job: Job, store: Store, seal: Seal, chosen: dict[str, Any], roles: Roles,
+                writer: RunWriter) -> None:  # fmt: skip
+    """Test logits of the selected epoch, and predicted classes of every candidate for the oracle.
+
+    The labels are read last: no array of them exists while the method predicts.
+    """
     rows = roles.rows["test"]
-    images = torch.from_numpy(store.images(rows)).to(job.ctx.device)
-    roles.labels["test"] = store.columns("label")["label"][rows].astype(np.int64)
+    with seal.reading():
+        images = torch.from_numpy(store.images(rows)).to(job.ctx.device)
     posthoc = _adjusts(job.method)
     per_epoch = []
     for epoch in chosen["candidates"]:
@@ -380,7 +389,10 @@ def _score_test(job: Job, store: Store, chosen: dict[str, Any], roles: Roles, wr
             logits = _adjusted(job, logits, features)
         per_epoch.append(logits.argmax(1).astype(np.uint8))
         if epoch == chosen["epoch"]:
-            _write_outputs("test", logits.astype(np.float32), roles, writer)
+            selected = logits.astype(np.float32)
+    with seal.reading():
+        roles.labels["test"] = store.columns("label")["label"][rows].astype(np.int64)
+    _write_outputs("test", selected, roles, writer)
     writer.put("test_epochs", np.stack(per_epoch))
 
 

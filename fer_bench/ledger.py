@@ -128,9 +128,14 @@ class RunWriter(RunRecord):
         return self.path / "work"
 
     def start(self) -> None:
-        """Create the folder (or go on in it); an earlier failure is forgotten."""
+        """Create the folder (or go on in it); an earlier failure and what a kill left half written are forgotten.
+
+        So are test outputs of an attempt that was killed while it scored: no method may find them in its folder.
+        """
         self.work.mkdir(parents=True, exist_ok=True)
-        (self.path / "failed.json").unlink(missing_ok=True)
+        stale = [self.path / "failed.json", *self.path.rglob(".*.part"), *self.path.glob("test_*.npy")]
+        for file in stale:
+            file.unlink(missing_ok=True)
 
     def put(self, name: str, value: Any) -> None:
         """Write ``<name>.json``, or ``<name>.npy`` for an array, atomically."""

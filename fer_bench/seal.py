@@ -1,35 +1,58 @@
 """The seal on the test: until selection is locked, test images and labels are nowhere a method could find them.
 
-Three measures work together:
+Four measures work together:
 
 - **Absence.** The harness loads training and validation rows only. No array of test pixels or labels exists in the
   process, so walking frames or the garbage collector finds nothing. Test predictions of every epoch, for the oracle
   number, are computed after training, from weight snapshots.
-- **Guarded files.** While the seal is closed, a Python audit hook refuses to open the store and the source files it was
-  made from, by inode, so links and copies of the path do not help; processes started with such a path are refused too.
-- **Counting.** Opening needs a locked selection, and every opening and every blocked attempt is written to the record.
+- **Guarded files.** While the seal is closed, a Python audit hook refuses to open, link or move the store, the source
+  files it was made from (by inode, so links and copies of the path do not help), everything else below the data folder,
+  and the arrays of other runs (their test labels are this run's too). Processes started with such a path are refused.
+- **The harness alone reads.** Opening lifts the guard for the thread of the harness and for the moment it reads, so
+  neither `predict` on the test nor a thread left waiting gets at the labels.
+- **Counting.** Opening needs a locked selection. Every opening and every blocked attempt is written to the record at
+  once, so swallowing the error, failing or being killed does not hide it.
 
-This stops accidents and tricks in Python. It does not stop native code that opens files itself, or a person with a
-second terminal: whoever wants to cheat there can also edit the report.
+This stops accidents and tricks in Python. It does not stop
+
+- native code that opens files itself (pyarrow, a compiled extension; torch's, torchvision's and libc's own doors are
+  watched where they have a Python name);
+- another process whose command line does not show the path (an obfuscated shell line, a `multiprocessing` child that is
+  spawned, a person with a second terminal);
+- code that rewrites the private state of the harness, such as this guard, or searches freed memory;
+- drawing a built-in set again with copied code: it is a pure function;
+- memories of an earlier run: after an opening a method has seen test pixels in `predict`, and may keep them in a file or
+  in a module for the next run.
+
+Whoever wants to cheat there can also edit the report.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fnmatch
 import os
+import pathlib
+import re
+import stat
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fer_bench.errors import SealError
+from fer_bench.atomic import read_json, write_json
+from fer_bench.errors import FerBenchError, SealError
 
-_OPENERS = ("open",)
-_STARTERS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn")
+_STARTERS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "pty.spawn")
 _MOVERS = ("os.rename", "os.link", "os.symlink", "os.remove", "os.truncate")
+_LIBC = ("open", "open64", "openat", "openat64", "fopen", "fopen64", "creat", "syscall", "system", "popen", "posix_spawn")
+_FDS = "/proc/self/fd"
 
 
 class Seal:
-    """Guards `files` from :meth:`close` to :meth:`open`.
+    """Guards files from :meth:`close` until the end of its block; the harness reads them within :meth:`reading`.
 
     Use it as a context manager, so that an error inside lifts the guard as well::
 
@@ -37,13 +60,31 @@ class Seal:
             ...                       # training; files can't be read
             seal.lock({"epoch": 7})   # selection is made
             seal.open("final test", rows=3589)
+            with seal.reading():      # this thread alone
+                images = store.images(rows)
+
+    Parameters
+    ----------
+    files : iterable of paths
+        Guarded by inode.
+    folders : mapping of path to pattern
+        Guarded are also the files below each folder whose name matches its pattern.
+    spare : path, optional
+        A folder within `folders` that is not guarded: the run's own.
+    journal : path, optional
+        JSON file that always holds :meth:`record`. What an interrupted attempt at the same run left there is kept.
     """
 
-    def __init__(self, files: Iterable[str | Path]):
+    def __init__(self, files: Iterable[str | Path], *, folders: Mapping[Path, str] | None = None,
+                 spare: Path | None = None, journal: Path | None = None):  # fmt: skip
         self.paths = tuple(os.path.realpath(f) for f in files)
+        self.folders = {os.path.realpath(f): pattern for f, pattern in (folders or {}).items()}
+        self.spare = os.path.realpath(spare) if spare else None
         self.openings: list[dict[str, Any]] = []
         self.blocked: list[dict[str, str]] = []
         self.selection: Any = None
+        self._journal = journal
+        self._used = False
 
     def __enter__(self) -> Seal:
         self.close()
@@ -53,7 +94,20 @@ class Seal:
         _GUARD.lift(self)
 
     def close(self) -> None:
-        """Start guarding."""
+        """Start guarding; a seal can be closed only once, so that lifting it on the sly can't be undone.
+
+        Raises
+        ------
+        SealError
+            It was closed before.
+        """
+        if self._used:
+            self.block("closed twice", "seal")
+        self._used = True
+        if self._journal is not None and self._journal.is_file():
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                earlier = read_json(self._journal)
+                self.openings, self.blocked = list(earlier["openings"]), list(earlier["blocked"])
         _GUARD.set(self)
 
     @property
@@ -67,14 +121,18 @@ class Seal:
         Raises
         ------
         SealError
-            A selection was locked before.
+            A selection was locked before, or somebody has lifted the guard.
         """
         if self.selection is not None:
-            raise SealError("selection is locked already; it can't be made twice")
+            self.block("selection locked twice", "seal")
+        if not self.closed:
+            self.block("guard lifted before selection", "seal")
         self.selection = selection
 
     def open(self, reason: str, rows: int) -> None:
-        """Lift the guard and count the opening.
+        """Count an opening; from here on :meth:`reading` works.
+
+        An opening that a kill interrupted is repeated on the same selection when the run is resumed, and counts once.
 
         Raises
         ------
@@ -82,97 +140,243 @@ class Seal:
             No selection has been locked.
         """
         if self.selection is None:
-            self.blocked.append({"event": "open before selection", "file": reason})
-            raise SealError("the test is sealed until selection is locked", where=reason)
-        self.openings.append({"reason": reason, "rows": rows})
-        _GUARD.lift(self)
+            self.block("open before selection", reason)
+        epoch = self.selection.get("epoch") if isinstance(self.selection, Mapping) else self.selection
+        entry = {"reason": reason, "rows": rows, "epoch": epoch}
+        if entry not in self.openings:
+            self.openings.append(entry)
+        self._note()
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Let the calling thread read the guarded files; no method code may run in the block.
+
+        Raises
+        ------
+        SealError
+            The test has not been opened.
+        """
+        if self.selection is None or not self.openings:
+            self.block("read before opening", "seal")
+        _GUARD.free(self, threading.get_ident())
+        try:
+            yield
+        finally:
+            _GUARD.free(self, None)
+
+    def block(self, event: str, file: str) -> None:
+        """Note an attempt in the record (equal ones once, so that a resumed run has the same record) and raise."""
+        entry = {"event": event, "file": file}
+        if entry not in self.blocked:
+            self.blocked.append(entry)
+            self._note()
+        raise SealError(
+            "the test is sealed until selection is locked: this can't be done during training",
+            where=f"{event} {file}",
+            hint="methods see the training fold through TrainView and Context",
+        )
 
     def record(self) -> dict[str, Any]:
         """What the ledger keeps."""
         return {"count": len(self.openings), "openings": self.openings, "blocked": self.blocked}
+
+    def _note(self) -> None:
+        if self._journal is not None:
+            with contextlib.suppress(OSError, FerBenchError):  # a full disk must not hide the attempt itself
+                write_json(self._journal, self.record())
+
+
+@dataclass
+class _Watch:
+    """What the guard knows of one closed seal; `reader` is the thread that may read at present."""
+
+    seal: Seal
+    inodes: frozenset[tuple[int, int]]
+    names: frozenset[str]
+    reader: int | None = None
+    here: str = field(default_factory=os.getcwd)  # where the process stood at the closing, and its environment then:
+    env: frozenset[str] = field(default_factory=lambda: frozenset(os.environ.values()))  # these are no attempts
+
+    def covers(self, place: str) -> bool:
+        """Whether a path leads to a guarded file."""
+        try:
+            found = os.stat(place)
+        except (OSError, ValueError):
+            return False
+        if (found.st_dev, found.st_ino) in self.inodes:
+            return True
+        real = os.path.realpath(place)
+        if self.seal.spare and _within(real, self.seal.spare):
+            return False
+        name = os.path.basename(real)
+        return any(_within(real, f) and fnmatch.fnmatchcase(name, p) for f, p in self.seal.folders.items())
+
+    def lies_below(self, place: str) -> bool:
+        """Whether a guarded file or folder lies below `place`."""
+        real = os.path.realpath(place)
+        return any(_within(p, real) for p in (*self.seal.paths, *self.seal.folders))
+
+    def shown_in(self, args: tuple) -> str | None:
+        """The guarded path, folder or file name that a new process could be meant to read, if any shows."""
+        given = [t for t in (*_strings(args), *os.environ.values()) if t not in self.env]
+        folders = {os.path.dirname(p) for p in self.seal.paths} | set(self.seal.folders)
+        text, now = "\n".join(given), os.getcwd()
+        for shown in (*folders, *self.seal.paths, *(n for n in self.names if len(n) > 4)):
+            if shown in text:
+                return shown
+        starts = [now, *(t for t in given if os.path.isdir(t))]  # one of them may be the new process's folder
+        words = [w for w in re.split(r"[\s'\"=;|&<>()$`]+", text) if w and w not in ("/", ".")]
+        places = [os.path.realpath(os.path.join(s, w)) for s in starts for w in words]
+        places += [] if now == self.here else [now]
+        return next((f for f in folders for p in places if _within(p, f)), None)
 
 
 class _Guard:
     """The process-wide audit hook; hooks can't be removed, so there is one, idle while nothing is sealed."""
 
     def __init__(self):
-        self._seals: dict[int, tuple[Seal, frozenset, frozenset]] = {}
+        self._watches: dict[int, _Watch] = {}
         self._hooked = False
 
     def set(self, seal: Seal) -> None:
-        inodes, names = set(), set()
-        for path in seal.paths:
-            if os.path.exists(path):
-                stat = os.stat(path)
-                inodes.add((stat.st_dev, stat.st_ino))
-            names.add(os.path.basename(path))
-        self._seals[id(seal)] = (seal, frozenset(inodes), frozenset(names))
+        found = [os.stat(p) for p in seal.paths if os.path.exists(p)]
+        inodes = frozenset((f.st_dev, f.st_ino) for f in found)
+        names = frozenset(os.path.basename(p) for p in seal.paths)
+        self._watches[id(seal)] = _Watch(seal, inodes, names)
         if not self._hooked:
             sys.addaudithook(self._audit)
             self._hooked = True
-        _patch_native_readers()
+        _watch_native_readers()
 
     def lift(self, seal: Seal) -> None:
-        self._seals.pop(id(seal), None)
+        self._watches.pop(id(seal), None)
+
+    def free(self, seal: Seal, thread: int | None) -> None:
+        if id(seal) in self._watches:
+            self._watches[id(seal)].reader = thread
 
     def holds(self, seal: Seal | None = None) -> bool:
-        return bool(self._seals) if seal is None else id(seal) in self._seals
+        return bool(self._watches) if seal is None else id(seal) in self._watches
+
+    def watching(self) -> list[_Watch]:
+        """The watches that bind the calling thread."""
+        here = threading.get_ident()
+        return [w for w in list(self._watches.values()) if w.reader != here]
 
     def _audit(self, event: str, args: tuple) -> None:
-        if not self._seals:
+        if not self._watches:
             return
-        if event in _OPENERS or event in _MOVERS:
+        if event == "open":
             self.check(event, args[0])
+        elif event in _MOVERS:
+            self._check_move(event, args)
         elif event in _STARTERS:
-            text = repr(args)
-            for seal, _, _ in list(self._seals.values()):
-                for path in seal.paths:
-                    if path in text or os.path.dirname(path) in text:
-                        self._block(seal, event, path)
+            for watch in self.watching():
+                if shown := watch.shown_in(args):
+                    watch.seal.block(event, os.path.basename(shown))
+        elif event == "ctypes.dlsym" and args[1] in _LIBC:
+            self.refuse(event, str(args[1]))
 
     def check(self, event: str, path: Any) -> None:
         """Raise SealError if `path` leads to a guarded file."""
-        if isinstance(path, int) or path is None:
+        watches = self.watching()
+        if not watches or path is None or isinstance(path, int):
             return
-        text = os.fsdecode(path)
-        try:
-            stat = os.stat(text)
-            inode = (stat.st_dev, stat.st_ino)
-        except (OSError, ValueError):
-            inode = None
-        for seal, inodes, names in list(self._seals.values()):
-            if inode in inodes or (inode is None and text in names):  # a bare name may be relative to a dir_fd
-                self._block(seal, event, text)
+        text = _plain(path)
+        for watch in watches:
+            if text is None:  # its __fspath__ may tell the hook one path and the system another
+                watch.seal.block(event, type(path).__name__)
+            elif not os.path.isabs(text) and os.path.basename(text) in watch.names:
+                watch.seal.block(event, os.path.basename(text))
+            elif any(watch.covers(place) for place in _places(text)):
+                watch.seal.block(event, os.path.basename(text))
 
-    def _block(self, seal: Seal, event: str, path: str) -> None:
-        seal.blocked.append({"event": event, "file": os.path.basename(path)})
-        raise SealError(
-            "the test is sealed until selection is locked: this file can't be read during training",
-            where=f"{event} {os.path.basename(path)}",
-            hint="methods see the training fold through TrainView and Context",
-        )
+    def _check_move(self, event: str, args: tuple) -> None:
+        """Neither end of a move or link may be a guarded file, nor its start a folder that holds one."""
+        texts = [t for a in args[:2] if isinstance(a, (str, bytes, os.PathLike)) and (t := _plain(a))]
+        for text in texts:
+            self.check(event, text)
+        if event in ("os.symlink", "os.rename") and len(texts) == 2:
+            origin, target = texts
+            beside = os.path.join(os.path.dirname(target), origin)  # a relative link starts at its own folder
+            places = [*_places(origin), *([beside] if event == "os.symlink" else [])]
+            for watch in self.watching():
+                if any(watch.covers(p) or watch.lies_below(p) for p in places):
+                    watch.seal.block(event, os.path.basename(origin))
+
+    def refuse(self, event: str, what: str) -> None:
+        """Raise SealError if the calling thread is bound by any seal."""
+        for watch in self.watching():
+            watch.seal.block(event, what)
 
 
 _GUARD = _Guard()
 
 
-def anything_sealed() -> bool:
-    """Whether any seal is closed in this process."""
-    return _GUARD.holds()
+def refuse_while_sealed(what: str) -> None:
+    """Raise SealError, and note the attempt, if a seal is closed: for things no method may do in training."""
+    _GUARD.refuse("refused", what)
 
 
-def _patch_native_readers() -> None:
-    """torch maps files in C++, which raises no audit event: check those entrances too (torch is loaded by then)."""
-    torch = sys.modules.get("torch")
-    if torch is None or getattr(torch, "_fer_bench_guarded", False):
+def _within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def _plain(path: Any) -> str | None:
+    """The path as exact text; None where only the object itself knows it."""
+    if isinstance(path, str):
+        return str.__str__(path)
+    if isinstance(path, bytes):
+        return os.fsdecode(bytes(path))
+    return os.fspath(path) if type(path) in (pathlib.PosixPath, pathlib.WindowsPath) else None
+
+
+def _places(text: str) -> Iterator[str]:
+    """What a path may mean: a relative one starts at the present folder, or at any folder that is open (dir_fd)."""
+    yield text
+    if os.path.isabs(text):
         return
-    torch._fer_bench_guarded = True  # type: ignore[attr-defined]
-    for owner, name in ((torch, "from_file"), (torch.UntypedStorage, "from_file")):
-        original = getattr(owner, name)
+    with contextlib.suppress(OSError):
+        for number in os.listdir(_FDS):
+            with contextlib.suppress(OSError):
+                if stat.S_ISDIR(os.stat(f"{_FDS}/{number}").st_mode):
+                    yield f"{_FDS}/{number}/{text}"
 
-        def guarded(path: Any, *args: Any, _original: Any = original, **kwargs: Any) -> Any:
-            if _GUARD.holds():
-                _GUARD.check("torch.from_file", path)
-            return _original(path, *args, **kwargs)
 
-        setattr(owner, name, guarded if owner is torch else staticmethod(guarded))
+def _strings(value: Any) -> Iterator[str]:
+    """All texts in nested arguments."""
+    if isinstance(value, (str, bytes)):
+        yield os.fsdecode(value)
+    elif isinstance(value, os.PathLike):
+        yield os.fsdecode(os.fspath(value))
+    elif isinstance(value, Mapping):
+        yield from _strings(list(value.values()))
+    elif isinstance(value, Iterable):
+        for item in value:
+            yield from _strings(item)
+
+
+def _watch_native_readers() -> None:
+    """torch and torchvision open files in C++, which raises no audit event: check those entrances too."""
+    torch, vision = sys.modules.get("torch"), sys.modules.get("torchvision.io.image")
+    owners: list[tuple[Any, str]] = []
+    if torch is not None:
+        owners += [(torch, "from_file"), (torch.UntypedStorage, "from_file")]
+        owners += [(torch.ops.image, "read_file")] if vision else []
+    owners += [(m, "read_file") for m in (vision, sys.modules.get("torchvision.io")) if m]
+    for owner, name in owners:
+        original = getattr(owner, name, None)
+        if original is not None and not getattr(original, "checks_the_seal", False):
+            guarded = _checking(original, name)
+            setattr(owner, name, staticmethod(guarded) if isinstance(owner, type) else guarded)
+
+
+def _checking(original: Any, name: str) -> Any:
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        for value in (*args, *kwargs.values()):
+            if isinstance(value, (str, bytes, os.PathLike)):
+                _GUARD.check(name, value)
+        return original(*args, **kwargs)
+
+    guarded.checks_the_seal = True  # type: ignore[attr-defined]
+    return guarded

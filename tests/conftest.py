@@ -71,6 +71,23 @@ def workplace(tmp_path: Path, plugin_folder: Path):
 
 
 @pytest.fixture
+def with_plugins(workplace, plugin_folder: Path, tmp_path: Path):
+    """The workplace with plug-ins of one's own: ``with_plugins(name=source, ...)`` writes and finds them."""
+    from dataclasses import replace
+
+    from fer_bench.plugins import plugins
+
+    def write(**sources: str):
+        folder = tmp_path / "own"
+        folder.mkdir(exist_ok=True)
+        for name, source in sources.items():
+            (folder / f"{name}.py").write_text(source)
+        return replace(workplace, plugins=plugins([plugin_folder, folder]))
+
+    return write
+
+
+@pytest.fixture
 def tiny_run():
     """Make a RunSpec on `tiny`: fast, float32, three epochs unless said otherwise."""
     from fer_bench.recipe import Recipe
@@ -83,3 +100,77 @@ def tiny_run():
         return RunSpec(method=method, recipe=chosen, **fields)
 
     return make
+
+
+METHOD_HEAD = """
+from collections import defaultdict
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from fer_bench import *
+
+card = MethodCard(name="own", title="of a test")
+SEEN = defaultdict(list)
+
+
+def copy_of(model):
+    return {k: v.clone() for k, v in model.state_dict().items()}
+"""
+
+
+@pytest.fixture
+def with_method(with_plugins):
+    """A workplace with a method called `own`, given as the text of its hooks and of what stands before its class."""
+    import textwrap
+
+    def write(hooks: str, *, before: str = ""):
+        body = textwrap.indent(textwrap.dedent(hooks), "    ")
+        source = f"{METHOD_HEAD}\n{textwrap.dedent(before)}\n\nclass Own(Method):\n    card = card\n{body}"
+        return with_plugins(own=source)
+
+    return write
+
+
+@pytest.fixture
+def noted_by():
+    """``noted_by(work)``: what the hooks of `own` noted in their module's ``SEEN``."""
+    import sys
+
+    return lambda work: sys.modules[work.plugins.method("own").load().__module__].SEEN
+
+
+@pytest.fixture
+def carry_out(with_method, noted_by, tiny_run):
+    """Train `own`, given as hooks, for two epochs unless said otherwise; returns its record and what it noted."""
+    from fer_bench.executor import execute
+
+    def run(hooks: str, *, before: str = "", **fields):
+        work = with_method(hooks, before=before)
+        fields.setdefault("recipe", {"epochs": 2})
+        return execute(tiny_run("own", **fields), work), noted_by(work)
+
+    return run
+
+
+@pytest.fixture
+def interrupt_after():
+    """``interrupt_after(epoch, spec, work)`` starts a run and interrupts it after an epoch, as Ctrl-C would."""
+    from dataclasses import replace
+
+    from fer_bench.executor import execute
+    from fer_bench.fit import Listener
+
+    class Interrupt(Listener):
+        def __init__(self, after: int):
+            self.after = after
+
+        def epoch(self, entry):
+            if entry["epoch"] == self.after:
+                raise KeyboardInterrupt
+
+    def start(epoch, spec, work):
+        with pytest.raises(KeyboardInterrupt):
+            execute(spec, replace(work, listener=lambda spec, label: Interrupt(epoch)))
+
+    return start

@@ -1,0 +1,34 @@
+# make demo   sets everything up, then trains two methods on the built-in faces and shows what comes of it
+# make test   sets everything up, then lints, type-checks and tests
+
+PYTHON ?= python3
+BIN := .venv/bin
+SETUP := .venv/.installed
+
+.PHONY: setup demo test lint bench clean
+
+setup: $(SETUP)
+
+$(SETUP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $(SETUP)
+
+demo: setup
+	$(BIN)/fer-bench run rasn baseline_focal --dataset synthetic --recipe demo --seeds 2 --name demo --home demo
+	$(BIN)/fer-bench list runs --home demo
+	@echo "open demo/results/demo/report.md; start the MLflow UI with: $(BIN)/fer-bench ui --home demo"
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/pytest
+
+bench: setup
+	$(BIN)/python benchmarks/loop.py
+
+clean:
+	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
