@@ -21,8 +21,8 @@ This stops accidents and tricks in Python. It does not stop
   spawned, a person with a second terminal);
 - code that rewrites the private state of the harness, such as this guard, or searches freed memory;
 - drawing a built-in set again with copied code: it is a pure function;
-- memories of an earlier run: after an opening a method has seen test pixels in `predict`, and may keep them in a file or
-  in a module for the next run.
+- memories of an earlier run: after an opening a method has seen test pixels in `predict`, and may keep them in a file
+  or a module for the next run; a thread left running can read between two runs.
 
 Whoever wants to cheat there can also edit the report.
 """
@@ -47,7 +47,19 @@ from fer_bench.errors import FerBenchError, SealError
 
 _STARTERS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "pty.spawn")
 _MOVERS = ("os.rename", "os.link", "os.symlink", "os.remove", "os.truncate")
-_LIBC = ("open", "open64", "openat", "openat64", "fopen", "fopen64", "creat", "syscall", "system", "popen", "posix_spawn")
+_LIBC = (
+    "open",
+    "open64",
+    "openat",
+    "openat64",
+    "fopen",
+    "fopen64",
+    "creat",
+    "syscall",
+    "system",
+    "popen",
+    "posix_spawn",
+)
 _FDS = "/proc/self/fd"
 
 
@@ -286,9 +298,9 @@ class _Guard:
         for watch in watches:
             if text is None:  # its __fspath__ may tell the hook one path and the system another
                 watch.seal.block(event, type(path).__name__)
-            elif not os.path.isabs(text) and os.path.basename(text) in watch.names:
-                watch.seal.block(event, os.path.basename(text))
-            elif any(watch.covers(place) for place in _places(text)):
+                return
+            named = not os.path.isabs(text) and os.path.basename(text) in watch.names
+            if named or any(watch.covers(place) for place in _places(text)):
                 watch.seal.block(event, os.path.basename(text))
 
     def _check_move(self, event: str, args: tuple) -> None:

@@ -37,11 +37,11 @@ class Marked(Dataset):
     def chunks(self, source):
         rows = [line.split(",") for line in (source / "faces.csv").read_text().split()]
         labels = np.array([int(r[1]) for r in rows])
-        images = np.stack([np.random.default_rng(int(r[2])).integers(0, 256, (1, 16, 16)) for r in rows])
+        images = np.stack([np.random.default_rng(int(r[2])).integers(0, 256, (1, 24, 24)) for r in rows])
         for k, row in enumerate(rows):
-            images[k, 0, 2 + 3 * labels[k]] = 250
+            images[k, 0, 4 + 5 * labels[k]] = 250
             if row[0] == "test":
-                images[k, 0, 0] = [255, 0] * 8
+                images[k, 0, 0] = [255, 0] * 12
         yield Chunk(images=images.astype(np.uint8), labels=labels, split=[r[0] for r in rows],
                     source=[str(k) for k in range(len(rows))])
 '''
@@ -65,8 +65,8 @@ def is_test(value):
         value = value.detach().numpy() if value.dtype != torch.bfloat16 else np.zeros(0)
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf":
         return False
-    if value.ndim >= 2 and value.shape[-1] == 16 and value.dtype == np.uint8:
-        return bool((value == np.array([255, 0] * 8, np.uint8)).all(-1).any())
+    if value.ndim >= 2 and value.shape[-1] == 24 and value.dtype == np.uint8:
+        return bool((value == np.array([255, 0] * 12, np.uint8)).all(-1).any())
     if value.ndim == 1 and len(value) >= len(LABELS):
         windows = np.lib.stride_tricks.sliding_window_view(value, len(LABELS))
         return bool((windows == np.array(LABELS)).all(-1).any())
@@ -79,7 +79,7 @@ def take(found):
 card = MethodCard(name="thief", title="tries what it must not")
 """
 
-ATTEMPT = '''
+ATTEMPT = """
 def attempt(self, model, view):
 {body}
 
@@ -88,7 +88,7 @@ class Thief(Method):
 
     def on_fit_start(self, model, view):
         take(attempt(self, model, view))
-'''
+"""
 
 
 def make_source(folder: Path) -> str:
@@ -313,29 +313,20 @@ def test_attempt_is_refused_and_recorded(world: World, body: str):
     assert not run.record.has("selection.json")
 
 
-def test_every_attempt_is_python_that_would_have_run():
-    for name, body in REFUSED.items():
-        code = ATTEMPT.replace("{body}", textwrap.indent(textwrap.dedent(body), "    "))
-        assert ast.parse(code), name
-
-
-WOULD_SUCCEED = ("open", "dir_fd", "dir_fd, with a decoy in the present folder", "a path that lies", "opener",
-                 "symbolic link to the folder", "torch.from_file", "torchvision read_file", "libc", "cat",
-                 "cat, by a relative name", "the data set, without its constructor", "labels in another run")  # fmt: skip
-
-
-@pytest.mark.parametrize("name", WOULD_SUCCEED)
-def test_attempt_would_succeed_without_the_seal(world: World, name: str, monkeypatch: pytest.MonkeyPatch):
-    from fer_bench import seal
-
-    monkeypatch.setattr(seal._GUARD, "set", lambda s: None)
-    monkeypatch.setattr(seal.Seal, "lock", lambda self, chosen: setattr(self, "selection", chosen))
-    world.write(ATTEMPT.replace("{body}", textwrap.indent(textwrap.dedent(REFUSED[name]), "    ")))
+def test_attempt_that_a_library_swallows_is_recorded(world: World):
+    world.write(ATTEMPT.replace("{body}", "    return linecache.getlines(str(TABLE)) or None"))
 
     run = world.run()
 
     assert run.error is None
-    assert world.loot.exists()
+    assert run.blocked == [{"event": "open", "file": "table.csv"}]
+    assert not world.loot.exists()
+
+
+def test_every_attempt_is_python_that_would_have_run():
+    for name, body in REFUSED.items():
+        code = ATTEMPT.replace("{body}", textwrap.indent(textwrap.dedent(body), "    "))
+        assert ast.parse(code), name
 
 
 def test_opening_a_file_while_the_plugin_is_imported_is_refused(world: World):
@@ -415,14 +406,11 @@ SEARCHES = {
                 frame = frame.f_back
     """,
     "everything the collector knows": """
-        seen = set()
-        for holder in gc.get_objects():
-            for value in [holder, *gc.get_referents(holder)]:
-                if id(value) not in seen and isinstance(value, (np.ndarray, torch.Tensor)):
-                    seen.add(id(value))
-                    base = value.base if isinstance(value, np.ndarray) else None
-                    if is_test(value) or is_test(base):
-                        return type(value), value.shape
+        known = gc.get_objects()
+        known = {id(v): v for v in [*known, *gc.get_referents(*known)] if type(v) in (np.ndarray, torch.Tensor)}
+        for value in list(known.values()):
+            if is_test(value) or is_test(getattr(value, "base", None)):
+                return type(value), value.shape
     """,
     "open files and mappings": """
         ours = {os.stat(p).st_ino for p in (IMAGES, TABLE, SOURCE)}
@@ -471,15 +459,15 @@ def test_searches_know_the_test_when_they_meet_it(world: World):
 
 
 SPY = """
-SEEN = []
+SEEN, EARLIER = [], set(HOME.glob("ledger/*/selection.json"))
 
 class Spy(Method):
     card = card
 
     def predict(self, model, x):
-        row = torch.tensor([255.0, 0.0] * 8) / 255 / 0.25 - 2
+        row = torch.tensor([255.0, 0.0] * 12) / 255 / 0.25 - 2
         marked = bool(torch.isclose(x[:, 0, 0, :], row, atol=1e-4).all(1).any())
-        chosen = any((p / "selection.json").exists() for p in (HOME / "ledger").iterdir() if (p / "work").exists())
+        chosen = bool(set(HOME.glob("ledger/*/selection.json")) - EARLIER)
         SEEN.append((marked, chosen, len(x)))
         return model(x)
 """
@@ -492,7 +480,7 @@ def test_predict_sees_no_test_image_before_selection_is_written(world: World):
     run = world.run()
 
     assert run.record.status == "finished"
-    module = next(m for n, m in sys.modules.items() if n.endswith(".thief") and m.LOOT == world.loot)
+    module = next(m for n, m in sys.modules.items() if n.endswith(".thief") and world.loot == m.LOOT)
     before = [marked for marked, chosen, _ in module.SEEN if not chosen]
     assert before
     assert not any(before)
@@ -526,8 +514,9 @@ def test_predict_can_not_read_the_labels_while_it_predicts_the_test(world: World
 
 
 def test_no_array_of_test_labels_exists_while_the_method_predicts_the_test(world: World):
-    body = SEARCHES["everything the collector knows"].replace("is_test(value) or is_test(base)", "value.ndim == 1 and is_test(value)")
-    frames = SEARCHES["local variables of all frames"].replace("is_test(piece)", "getattr(piece, 'ndim', 0) == 1 and is_test(piece)")
+    body, frames = SEARCHES["everything the collector knows"], SEARCHES["local variables of all frames"]
+    body = body.replace("if is_test(value)", "if value.ndim == 1 and is_test(value)")
+    frames = frames.replace("if is_test(piece)", "if getattr(piece, 'ndim', 0) == 1 and is_test(piece)")
     world.write(
         "def search():\n" + textwrap.indent(textwrap.dedent(body), "    ")
         + "\ndef frames():\n" + textwrap.indent(textwrap.dedent(frames), "    ")
@@ -569,10 +558,11 @@ def test_thread_that_waits_for_the_opening_gets_nothing(world: World):
                 take("labels" if GOT else None)
                 return model(x)
 
-            def load_state_dict(self, state):
-                if (HOME / "ledger").exists() and any(HOME.glob("ledger/*/test_epochs.npy")) and LATE:
+            def state_dict(self):  # the last call of all is for model.pt, while the seal is closed still
+                if sys._getframe(1).f_code.co_name == "_keep_model":
                     END.set()
-    """.replace("and LATE", "and sys._getframe(2).f_code.co_name == '_load' and sys._getframe(3).f_code.co_name == '_keep_model'"))  # fmt: skip
+                return {}
+    """)
 
     run = world.run()
 
@@ -770,3 +760,26 @@ def test_probe_flags_rasn_only_when_its_affinity_is_of_the_test_batch(world: Wor
         run = world.run("rasn", params=card.resolve({"eval.affinity": source}))
         assert run.error is None
         assert run.record.json("probe")["transductive"] is flagged
+
+
+# -- the attempts are real (last, because they leave files open) -----------------------------------------------------
+
+WOULD_SUCCEED = (
+    "open", "dir_fd", "dir_fd, with a decoy in the present folder", "a path that lies", "opener",
+    "symbolic link to the folder", "torch.from_file", "torchvision read_file", "libc", "cat",
+    "cat, by a relative name", "the data set, without its constructor", "labels in another run",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WOULD_SUCCEED)
+def test_attempt_would_succeed_without_the_seal(world: World, name: str, monkeypatch: pytest.MonkeyPatch):
+    from fer_bench import seal
+
+    monkeypatch.setattr(seal._GUARD, "set", lambda s: None)
+    monkeypatch.setattr(seal.Seal, "lock", lambda self, chosen: setattr(self, "selection", chosen))
+    world.write(ATTEMPT.replace("{body}", textwrap.indent(textwrap.dedent(REFUSED[name]), "    ")))
+
+    run = world.run()
+
+    assert run.error is None
+    assert world.loot.exists()

@@ -25,7 +25,7 @@ def run(methods: tuple[str, ...], **options: Any) -> int:
 
     A method may carry parameters: 'rasn[share.source=ema]'. Finished runs are reused, killed ones go on.
     """
-    from fer_bench.cli.workplace import finish_study, mirror, open_workplace
+    from fer_bench.cli.workplace import Mirror, finish_study, open_workplace
     from fer_bench.console import say, warn
     from fer_bench.errors import SpecError
     from fer_bench.spec import StudySpec, choose_reference, expand, parse_variant, study_name
@@ -34,6 +34,7 @@ def run(methods: tuple[str, ...], **options: Any) -> int:
     if options["seeds"] < 1:
         raise SpecError("at least one seed is needed", where=f"--seeds {options['seeds']}")
     work = open_workplace(options)
+    mirror = Mirror(work, options)
     template, preset = template_of(options, work.plugins)
     variants = [parse_variant(text) for text in methods]
     per_label: dict[str, Any] = {}
@@ -54,9 +55,9 @@ def run(methods: tuple[str, ...], **options: Any) -> int:
     place = f"{template['dataset']}/{template['protocol']}"
     say(f"study {study.name}: {len(labels)} methods x {options['seeds']} seeds on {place}")
     say(f"recipe {preset}: {template['backbone']}, {recipe.epochs} epochs, {recipe.optimizer}, lr {recipe.lr}")
-    outcome = run_study(study, work, say=say, after_run=mirror(work, options))
+    outcome = run_study(study, work, say=say, after_run=mirror)
     if outcome.finished:
-        finish_study(outcome.study, work, options)
+        finish_study(outcome.study, work, mirror)
     if outcome.failed:
         warn(f"{len(outcome.failed)} of {len(runs)} runs failed; the same command tries them again")
     return int(bool(outcome.failed))

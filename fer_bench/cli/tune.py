@@ -25,7 +25,7 @@ def tune(methods: tuple[str, ...], **options: Any) -> None:
     Every method gets the same number of trials; trial 0 is its default configuration. A search that was stopped goes on
     where it was. `fer-bench run --tuned` uses what it found.
     """
-    from fer_bench.cli.workplace import mirror, open_workplace
+    from fer_bench.cli.workplace import Mirror, open_workplace
     from fer_bench.console import say
     from fer_bench.errors import SpecError
     from fer_bench.spec import parse_variant
@@ -35,6 +35,7 @@ def tune(methods: tuple[str, ...], **options: Any) -> None:
     if options["trials"] < 1:
         raise SpecError("at least one trial is needed", where=f"--trials {options['trials']}")
     work = open_workplace(options)
+    mirror = Mirror(work, options)
     template, preset = template_of(options, work.plugins)
     searches = [build_search(work, parse_variant(text), template, preset) for text in methods]
     labels = [s.label for s in searches]
@@ -44,8 +45,9 @@ def tune(methods: tuple[str, ...], **options: Any) -> None:
     say(f"tuning {', '.join(labels)} on {template['dataset']}/{template['protocol']}: {options['trials']} trials each")
     best = search_all(
         searches, options["trials"], work, command="fer-bench " + shlex.join(sys.argv[1:]), name=name,
-        seed=options["seed"], say=say, after_run=mirror(work, options),
+        seed=options["seed"], say=say, after_run=mirror,
     )  # fmt: skip
+    mirror.update(work.home.ledger.study(name))
     _tell(best, methods, options, say)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
 from typing import Any
 
 from fer_bench.cli.listing import tell_broken
@@ -15,6 +15,9 @@ from fer_bench.plugins import plugins
 from fer_bench.prepare import ensure_store
 from fer_bench.recipe import parse_assignments
 from fer_bench.spec import RunSpec
+from fer_bench.track import check_uri, try_sync
+
+EVERY = 60.0  # seconds between updates of the MLflow mirror while a study runs
 
 
 def open_workplace(options: dict[str, Any]) -> Workplace:
@@ -33,22 +36,37 @@ def open_workplace(options: dict[str, Any]) -> Workplace:
     return Workplace(home=home, plugins=found, runtime=runtime_of(options), listener=listen)
 
 
-def mirror(work: Workplace, options: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
-    """A callback that brings MLflow up to date with a study, and warns where it can't."""
+class Mirror:
+    """Keeps MLflow up to date while a study runs, without getting in its way.
 
-    def after_run(study: dict[str, Any]) -> None:
-        if options["no_track"]:
+    One update costs seconds, so there is at most one a minute until the study ends; a store that failed once is left
+    alone until then.
+    """
+
+    def __init__(self, work: Workplace, options: dict[str, Any]):
+        self.ledger, self.off = work.home.ledger, options["no_track"]
+        self.uri = options["tracking_uri"] or work.home.tracking_uri
+        self.failed = False
+        self.last = 0.0
+        if not self.off:
+            check_uri(self.uri)
+
+    def __call__(self, study: dict[str, Any]) -> None:
+        """Bring the store up to date, if it is time."""
+        if not self.off and not self.failed and time.monotonic() - self.last > EVERY:
+            self.update(study)
+
+    def update(self, study: dict[str, Any]) -> None:
+        """Bring the store up to date now; say in one sentence if it can't be done."""
+        if self.off:
             return
-        from fer_bench.track import try_sync
-
-        sentence = try_sync(work.home.ledger, study["name"], options["tracking_uri"] or work.home.tracking_uri)
+        sentence = try_sync(self.ledger, study["name"], self.uri)
+        self.failed, self.last = bool(sentence), time.monotonic()
         if sentence:
             warn(sentence)
 
-    return after_run
 
-
-def finish_study(study: dict[str, Any], work: Workplace, options: dict[str, Any]) -> None:
+def finish_study(study: dict[str, Any], work: Workplace, mirror: Mirror) -> None:
     """Write the report, show the table, bring the mirror up to date, and say where everything is."""
     from rich.console import Console
 
@@ -56,7 +74,7 @@ def finish_study(study: dict[str, Any], work: Workplace, options: dict[str, Any]
 
     page = build_report(work.home.ledger, study, work.home.results(study["name"]))
     Console().print(study_table(work.home.ledger, study))
-    mirror(work, options)(study)
+    mirror.update(study)
     say(f"report: {page}")
-    if not options["no_track"]:
-        say("MLflow: fer-bench ui" + (f" --home {options['home']}" if options["home"] else ""))
+    if not mirror.off and not mirror.failed:
+        say(f"MLflow: fer-bench ui --home {work.home.root}")
