@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from fer_bench.fit import Listener
+from fer_bench.spec import RunSpec
 
 
 class _Speed(ProgressColumn):
@@ -79,6 +81,20 @@ class LiveListener(Listener):
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
+
+
+@dataclass(frozen=True)
+class Live:
+    """Makes the listener of a run; plain data, so that it can be sent to another process.
+
+    `rarest` is the position and the name of the class with fewest training images.
+    """
+
+    rarest: tuple[int, str]
+
+    def __call__(self, spec: RunSpec, label: str) -> Listener:
+        """The listener of one run."""
+        return LiveListener(f"{label}, seed {spec.seed}", self.rarest)
 
 
 def say(text: str) -> None:

@@ -72,6 +72,7 @@ class Plugins:
     methods: dict[str, Plugin] = field(default_factory=dict)
     datasets: dict[str, Plugin] = field(default_factory=dict)
     broken: list[PluginError] = field(default_factory=list)
+    folders: tuple[str, ...] = ()
 
     def add(self, path: Path, module: str, origin: str, kind: str | None = None) -> None:
         """Read one file's card and enter it; a broken file is noted, a taken name raises."""
@@ -132,7 +133,8 @@ def plugins(extra_dirs: Iterable[str | Path] = ()) -> Plugins:
     PluginError
         Two plug-ins share a name, or a given folder does not exist.
     """
-    found = Plugins()
+    folders = tuple(str(Path(f).resolve()) for f in extra_dirs)
+    found = Plugins(folders=folders)
     for kind in KINDS:
         spec = importlib.util.find_spec(f"fer_bench.{kind}")
         for folder in (spec.submodule_search_locations or ()) if spec else ():
@@ -140,7 +142,7 @@ def plugins(extra_dirs: Iterable[str | Path] = ()) -> Plugins:
                 found.add(path, f"fer_bench.{kind}.{path.stem}", "built in", kind)
         for point in entry_points(group=f"fer_bench.{kind}"):
             _add_entry_point(found, point, kind)
-    for extra in map(Path, extra_dirs):
+    for extra in map(Path, folders):
         if not extra.is_dir():
             raise PluginError("the plug-in folder does not exist", where=str(extra))
         for path in _files(extra):

@@ -100,7 +100,7 @@ PRESETS = {
         title="minutes on a laptop: a tiny ResNet, for the built-in data and for trying things",
         backbone="resnet10_tiny",
         recipe={
-            "epochs": 8, "batch_size": 64, "optimizer": "adamw", "lr": 4e-3, "weight_decay": 0.02, "shift": 2.0,
+            "epochs": 10, "batch_size": 32, "optimizer": "adamw", "lr": 4e-3, "weight_decay": 0.02, "shift": 2.0,
             "rotate": 5.0,
         },
     ),

@@ -12,6 +12,7 @@ from fer_bench.errors import FerBenchError, LockedError
 from fer_bench.executor import Workplace, execute, identify
 from fer_bench.ledger import RunRecord
 from fer_bench.spec import RunSpec, StudySpec
+from fer_bench.worker import execute_apart
 
 Say = Callable[[str], None]
 WAIT = 5.0  # seconds between looks at runs that other processes hold
@@ -48,6 +49,7 @@ def run_study(study: StudySpec, work: Workplace, *, say: Say = print,
     work.home.ledger.put_study(study.name, record)
     outcome = Outcome(record)
     todo = list(zip(range(1, len(ids) + 1), ids, study.runs, strict=True))
+    opened = False  # whether this process has scored a test: later runs then train in fresh ones
     put_off = 0  # runs in a row that other processes hold
     while todo:
         number, key, spec = todo.pop(0)
@@ -58,7 +60,8 @@ def run_study(study: StudySpec, work: Workplace, *, say: Say = print,
             say(f"{told}: finished before, run {key}")
             continue
         try:
-            record_of_run = execute(spec, work, started=partial(say, f"{told}: run {key}"))
+            train = execute_apart if opened else execute
+            record_of_run = train(spec, work, started=partial(say, f"{told}: run {key}"))
         except LockedError:
             todo.append((number, key, spec))
             put_off += 1
@@ -72,6 +75,7 @@ def run_study(study: StudySpec, work: Workplace, *, say: Say = print,
             say(f"{told} failed: {error}")
             continue
         put_off = 0
+        opened |= spec.test
         outcome.finished.append(record_of_run)
         after_run(record)
     return outcome

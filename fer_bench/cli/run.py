@@ -33,7 +33,7 @@ def run(methods: tuple[str, ...], **options: Any) -> int:
 
     if options["seeds"] < 1:
         raise SpecError("at least one seed is needed", where=f"--seeds {options['seeds']}")
-    work = open_workplace(options)
+    work = open_workplace(options, methods)
     mirror = Mirror(work, options)
     template, preset = template_of(options, work.plugins)
     variants = [parse_variant(text) for text in methods]

@@ -34,7 +34,7 @@ def tune(methods: tuple[str, ...], **options: Any) -> None:
 
     if options["trials"] < 1:
         raise SpecError("at least one trial is needed", where=f"--trials {options['trials']}")
-    work = open_workplace(options)
+    work = open_workplace(options, methods)
     mirror = Mirror(work, options)
     template, preset = template_of(options, work.plugins)
     searches = [build_search(work, parse_variant(text), template, preset) for text in methods]

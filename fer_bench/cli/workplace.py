@@ -7,14 +7,12 @@ from typing import Any
 
 from fer_bench.cli.listing import tell_broken
 from fer_bench.cli.options import runtime_of
-from fer_bench.console import LiveListener, say, warn
+from fer_bench.console import Live, say, warn
 from fer_bench.executor import Workplace
-from fer_bench.fit import Listener
 from fer_bench.home import Home
 from fer_bench.plugins import plugins
 from fer_bench.prepare import ensure_store
 from fer_bench.recipe import parse_assignments
-from fer_bench.spec import RunSpec
 from fer_bench.track import check_uri, try_sync
 
 EVERY = 60.0  # seconds between updates of the MLflow mirror while a study runs
@@ -30,10 +28,8 @@ def open_workplace(options: dict[str, Any]) -> Workplace:
     first = store.manifest["counts"][dataset.card.protocol(options["protocol"]).train[0]]
     rarest = (first.index(min(first)), store.classes[first.index(min(first))])
 
-    def listen(spec: RunSpec, label: str) -> Listener:
-        return Listener() if options["quiet"] else LiveListener(f"{label}, seed {spec.seed}", rarest)
-
-    return Workplace(home=home, plugins=found, runtime=runtime_of(options), listener=listen)
+    quiet: dict[str, Any] = {} if options["quiet"] else {"listener": Live(rarest)}
+    return Workplace(home=home, plugins=found, runtime=runtime_of(options), **quiet)
 
 
 class Mirror:

@@ -1,0 +1,137 @@
+"""Studies: every run on its own, none lost, none twice, nothing carried from one to the next."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fer_bench.errors import UnknownNameError
+from fer_bench.executor import Workplace, execute, identify
+from fer_bench.plugins import plugins
+from fer_bench.spec import StudySpec
+from fer_bench.study import run_study
+
+HOARDER = '''
+"""Keeps every image that it is asked to predict, and looks for them in the next training."""
+from fer_bench import FerBenchError, Method, MethodCard
+
+card = MethodCard(name="hoarder", title="keeps what it sees")
+SEEN = []
+
+
+class Hoarder(Method):
+    card = card
+
+    def on_fit_start(self, model, view):
+        if SEEN:
+            raise FerBenchError(f"{len(SEEN)} batches of an earlier run are still here")
+
+    def predict(self, model, x):
+        SEEN.append(x.clone())
+        return model(x)
+'''
+
+BROKEN = '''
+"""Gives up."""
+from fer_bench import FerBenchError, Method, MethodCard
+
+card = MethodCard(name="broken", title="gives up")
+
+
+class Broken(Method):
+    card = card
+
+    def on_epoch_start(self, epoch, model):
+        raise FerBenchError("this method gives up", hint="it always does")
+'''
+
+
+@pytest.fixture
+def with_methods(workplace: Workplace, plugin_folder: Path, tmp_path: Path) -> Workplace:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "hoarder.py").write_text(HOARDER)
+    (folder / "broken.py").write_text(BROKEN)
+    found = plugins([plugin_folder, folder])
+    return Workplace(home=workplace.home, plugins=found, runtime=workplace.runtime)
+
+
+def study_of(*runs) -> StudySpec:
+    labels = tuple(dict.fromkeys(r.method for r in runs))
+    return StudySpec(name="s", command="fer-bench run", runs=runs, labels=labels, reference=labels[0])
+
+
+def quiet(line: str) -> None:
+    """Swallow what the study says."""
+
+
+def test_what_a_method_kept_of_one_runs_test_is_out_of_reach_of_the_next(with_methods: Workplace, tiny_run):
+    runs = [tiny_run("hoarder", seed=s, recipe={"epochs": 1}) for s in (0, 1, 2)]
+    outcome = run_study(study_of(*runs), with_methods, say=quiet)
+    assert outcome.failed == {}
+    assert [r.status for r in outcome.finished] == ["finished"] * 3
+    # the trap works: in one process the second run does find the first one's images
+    again = tiny_run("hoarder", seed=7, recipe={"epochs": 1})
+    with pytest.raises(Exception, match="of an earlier run are still here"):
+        execute(again, with_methods)
+
+
+def test_a_run_in_its_own_process_gives_the_same_record(with_methods: Workplace, tiny_run, tmp_path: Path):
+    first, second = tiny_run(seed=0, recipe={"epochs": 1}), tiny_run(seed=1, recipe={"epochs": 1})
+    outcome = run_study(study_of(first, second), with_methods, say=quiet)
+    apart = outcome.finished[1]
+    kept = {p.name: p.read_bytes() for p in apart.path.iterdir() if p.suffix == ".npy" or p.name == "history.json"}
+    shutil.rmtree(apart.path)
+    here = execute(second, with_methods)
+    assert {n: (here.path / n).read_bytes() for n in kept} == kept
+
+
+def test_a_failed_run_does_not_stop_the_others_and_says_why_also_from_another_process(with_methods, tiny_run):
+    runs = [tiny_run("baseline_resnet", recipe={"epochs": 1}), tiny_run("broken"), tiny_run("broken", seed=1)]
+    said: list[str] = []
+    outcome = run_study(study_of(*runs), with_methods, say=said.append)
+    assert len(outcome.finished) == 1
+    assert len(outcome.failed) == 2
+    for message in outcome.failed.values():
+        assert "this method gives up" in message
+        assert "it always does" in message
+    key = identify(runs[1], with_methods)[0]
+    assert with_methods.home.ledger.run(key).status == "failed"
+    assert sum("failed" in line for line in said) == 2
+
+
+def test_finished_runs_are_reused(with_methods: Workplace, tiny_run):
+    study = study_of(tiny_run(recipe={"epochs": 1}))
+    run_study(study, with_methods, say=quiet)
+    said: list[str] = []
+    outcome = run_study(study, with_methods, say=said.append)
+    assert outcome.reused == 1
+    assert "finished before" in said[0]
+
+
+def test_a_run_that_another_process_trains_is_put_off_and_then_taken_as_finished(with_methods, tiny_run, monkeypatch):
+    monkeypatch.setattr("fer_bench.study.WAIT", 0.05)
+    runs = [tiny_run(seed=0, recipe={"epochs": 1}), tiny_run(seed=1, recipe={"epochs": 1})]
+    writer = with_methods.home.ledger.writer(identify(runs[0], with_methods)[0])
+    writer.path.mkdir(parents=True)
+    held = open(writer.path / "lock", "a")  # noqa: SIM115 - held across the study, as another process would
+    fcntl.flock(held, fcntl.LOCK_EX)
+    said: list[str] = []
+
+    def hear(line: str) -> None:
+        said.append(line)
+        if "waiting for another process" in line:
+            held.close()  # the other process is done, without a record: this one takes the run
+
+    outcome = run_study(study_of(*runs), with_methods, say=hear)
+    assert [r.id for r in outcome.finished] == [identify(r, with_methods)[0] for r in reversed(runs)]
+    assert any("waiting for another process" in line for line in said)
+
+
+def test_a_study_whose_method_does_not_exist_is_refused_before_anything_is_trained(with_methods, tiny_run):
+    with pytest.raises(UnknownNameError, match="baseline_resnt"):
+        run_study(study_of(tiny_run(), tiny_run("baseline_resnt")), with_methods, say=quiet)
+    assert with_methods.home.ledger.runs() == []
