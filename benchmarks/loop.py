@@ -164,7 +164,11 @@ def main() -> None:
         speed = options.images / statistics.median(p[k] for p in pairs)
         print(f"{name:14} {speed:9.0f} training images per {'second' if clock.cuda else 'CPU second'}")
     ratios = [a / b for a, b in pairs]
-    where = torch.cuda.get_device_name(device) if clock.cuda else f"CPU, {torch.get_num_threads()} threads of {os.cpu_count()}"
+    where = (
+        torch.cuda.get_device_name(device)
+        if clock.cuda
+        else f"CPU, {torch.get_num_threads()} threads of {os.cpu_count()}"
+    )
     print(f"harness / bare: {statistics.median(ratios):.3f} (min {min(ratios):.3f}, max {max(ratios):.3f}); {where}")
 
 

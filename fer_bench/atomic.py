@@ -35,14 +35,20 @@ def writing(path: str | Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
-    except OSError as error:
+    except BaseException as error:
         aside.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if _is_full(error):
             raise disk_full(path) from error
         raise
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
+
+
+def _is_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that it covers (torch.save raises its own over the system's), says the disk is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def disk_full(path: Path) -> FerBenchError:

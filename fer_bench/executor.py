@@ -89,6 +89,7 @@ def execute(spec: RunSpec, work: Workplace, *, started: Callable[[], None] = lam
     key, store = identify(spec, work)
     writer = work.home.ledger.writer(key)
     if writer.status in ("finished", "pruned"):
+        writer.tidy()
         return work.home.ledger.run(key)
     with writer.locked():
         if writer.status in ("finished", "pruned"):  # by another process, since the look above

@@ -8,7 +8,9 @@ instant replays at most the epochs since the last checkpoint and ends in bitwise
 from __future__ import annotations
 
 import copy
+import random
 import time
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +23,9 @@ from torch import Tensor, nn
 from fer_bench import metrics
 from fer_bench.atomic import write_with
 from fer_bench.dataplane import DataPlane, check_positions
-from fer_bench.errors import TrainingError
+from fer_bench.errors import PrunedTrial, TrainingError
 from fer_bench.evaluate import autocast, check_logits, predict
-from fer_bench.method import Batch, Context, LossOut, Method, Resampled, Stage, TrainView
+from fer_bench.method import Batch, Context, LossOut, Method, Resampled, Stage, TrainView, checked
 from fer_bench.recipe import Recipe
 from fer_bench.rng import stream_seed
 
@@ -130,7 +132,7 @@ def fit(job: Job) -> Progress:
         if stage.kind == "gradient":
             _gradient_stage(job, stage, view, progress, saved if number == first else None)
         elif stage.kind == "estimator":
-            _estimator_stage(job, view)
+            _estimator_stage(job, stage, view)
         progress.stage, progress.epoch_in_stage = number + 1, 0
     if stages[-1].kind != "gradient":
         untrained = {"stage": stages[-1].name, "lr": None, "train_loss": None, "train_accuracy": None}
@@ -161,11 +163,12 @@ def _view_of_stage(job: Job, stages: list[Stage], number: int, progress: Progres
         if stage.kind not in ("resample", "generate"):
             continue
         if not file.exists():
+            _seed(job.ctx.seed, "stage", stage.name)
             if stage.kind == "resample":
                 made = job.method.resample(stage, view)
             else:
                 made = job.method.generate(stage, job.model, view)
-            _checked(made, Resampled, stage.kind, job.method)
+            checked(made, Resampled, stage.kind, job.method)
             write_with(file, lambda f, made=made: torch.save(made, f))  # type: ignore[misc]
         view = _replaced(view, torch.load(file, weights_only=False, map_location=job.ctx.device), stage)
     return view
@@ -179,30 +182,31 @@ def _replaced(view: TrainView, made: Resampled, stage: Stage) -> TrainView:
         part["groups"] = None if view.groups is None else view.groups[made.index]
         part["soft"] = None if view.soft is None else view.soft[made.index]
         return TrainView(num_classes=view.num_classes, **part)
-    usable = made.images is not None and made.labels is not None and made.images.dtype == torch.uint8
-    if not usable or made.images.shape[1:] != view.images.shape[1:] or len(made.images) != len(made.labels):
+    images, labels = made.images, made.labels
+    if (images is None or labels is None or images.dtype != torch.uint8
+            or images.shape[1:] != view.images.shape[1:] or len(images) != len(labels)):  # fmt: skip
         shape = " x ".join(map(str, view.images.shape[1:]))
         raise TrainingError(
             f"a stage must give an index, or uint8 images [M, {shape}] and M labels", where=f"stage '{stage.name}'"
         )
-    return TrainView(
-        images=made.images.to(view.images.device), labels=np.asarray(made.labels), num_classes=view.num_classes
-    )
+    return TrainView(images=images.to(view.images.device), labels=np.asarray(labels), num_classes=view.num_classes)
 
 
-def _estimator_stage(job: Job, view: TrainView) -> None:
+def _estimator_stage(job: Job, stage: Stage, view: TrainView) -> None:
     plane = DataPlane(view, job.recipe, job.ctx.seed)
     was = job.model.training
     job.model.eval()
     with torch.inference_mode(), autocast(job.recipe, job.ctx.device):
         parts = [job.method.extract(job.model, b.x).float().cpu() for b in plane.clean()]
     job.model.train(was)
+    _seed(job.ctx.seed, "stage", stage.name)
     job.method.fit_estimator(torch.cat(parts).numpy(), view.labels)
 
 
 def _gradient_stage(job: Job, stage: Stage, view: TrainView, progress: Progress, saved: dict | None) -> None:
     _reinit(job, stage)
     _freeze(job.model, stage)
+    _seed(job.ctx.seed, "stage", stage.name)
     job.method.on_stage_start(stage, job.model, view)
     optimizer = _optimizer(job, stage)
     ema = Ema(job.model, job.recipe.ema_decay) if job.recipe.ema_decay else None
@@ -225,7 +229,11 @@ def _gradient_stage(job: Job, stage: Stage, view: TrainView, progress: Progress,
         if time.monotonic() - last_save >= job.runtime.checkpoint_seconds or k + 1 == epochs:
             _save_checkpoint(job, progress, optimizer, ema)
             last_save = time.monotonic()
-        job.listener.epoch(progress.history[-1])
+        try:
+            job.listener.epoch(progress.history[-1])
+        except PrunedTrial:
+            _save_checkpoint(job, progress, optimizer, ema)  # the record of a pruned trial takes its history from there
+            raise
     if ema:
         job.model.load_state_dict(ema.model.state_dict())
     for parameter in job.model.parameters():
@@ -246,11 +254,11 @@ def _train_epoch(job: Job, stage: Stage, plane: DataPlane, optimizer: torch.opti
         lr = _learning_rate(job.recipe, stage, epoch_in_stage + step / steps, epochs)
         for group in optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
-        batch = _checked(method.on_batch(batch), Batch, "on_batch", method)
+        batch = checked(method.on_batch(batch), Batch, "on_batch", method)
         if job.recipe.label_smoothing:
             batch = _smooth(batch, job.recipe.label_smoothing, job.ctx.num_classes)
         with autocast(job.recipe, device):
-            loss = _checked(method.training_step(model, batch), LossOut, "training_step", method)
+            loss = checked(method.training_step(model, batch), LossOut, "training_step", method)
         _step(job, loss, optimizer)
         if ema:
             ema.update(model)
@@ -264,18 +272,6 @@ def _train_epoch(job: Job, stage: Stage, plane: DataPlane, optimizer: torch.opti
     stats = {"lr": lr, "train_loss": total / seen, "train_accuracy": correct / seen}
     method.on_epoch_end(epoch, stats)
     return {"epoch": epoch, **stats}, images, steps
-
-
-def _checked(value: Any, kind: type, hook: str, method: Method) -> Any:
-    """What a hook returned; raises TrainingError unless it is of the kind that the contract asks for."""
-    if not isinstance(value, kind):
-        what = f"{hook}() of '{method.card.name}' must return a {kind.__name__}, not {type(value).__name__}"
-        raise TrainingError(what, where=hook, hint="does it end without `return`?" if value is None else None)
-    if isinstance(value, LossOut) and (value.total.numel() != 1 or not value.total.requires_grad):
-        what = f"the loss of '{method.card.name}' must be one number that depends on the learning weights"
-        shown = f"shape {tuple(value.total.shape)}, requires_grad {value.total.requires_grad}"
-        raise TrainingError(what, where=hook, hint=f"it has {shown}")
-    return value
 
 
 def _step(job: Job, loss: LossOut, optimizer: torch.optim.Optimizer) -> None:
@@ -340,7 +336,11 @@ def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _seed(seed: int, *names: str | int) -> None:
-    torch.manual_seed(stream_seed(seed, *names))
+    """Seed every global generator: the harness draws from torch's only, but a method's library may use the others."""
+    value = stream_seed(seed, *names)
+    torch.manual_seed(value)
+    np.random.seed(value % 2**32)  # noqa: NPY002
+    random.seed(value)
 
 
 def _named_under(model: nn.Module, prefixes: Iterable[str]) -> Iterable[tuple[str, nn.Module]]:
@@ -472,7 +472,12 @@ def _load_checkpoint(job: Job) -> dict | None:
     file = job.work / "checkpoint.pt"
     if not file.exists():
         return None
-    saved = torch.load(file, map_location=job.ctx.device, weights_only=False)
+    try:
+        saved = torch.load(file, map_location=job.ctx.device, weights_only=False)
+    except Exception as error:  # it was written in one piece, so the disk is to blame; starting again loses time only
+        told = f"{file} is damaged ({type(error).__name__}): the run starts again from its beginning"
+        warnings.warn(told, stacklevel=2)
+        return None
     job.model.load_state_dict(saved["model"])
     job.method.load_state_dict(saved["method"])
     return saved

@@ -24,6 +24,7 @@ A record without ``done.json`` is unfinished. No module here imports torch.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -38,7 +39,7 @@ from typing import Any
 import numpy as np
 
 from fer_bench.atomic import canonical_json, locked, read_json, sha256_file, write_array, write_json
-from fer_bench.errors import LedgerError, nearest
+from fer_bench.errors import FerBenchError, LedgerError, nearest
 
 NUMERICS = 1  # raised by hand when a change of the harness changes results, so that old runs are not taken for new ones
 VOLATILE = ("environment.json", "timing.json")  # differ between equal runs, so they take no part in comparisons
@@ -145,16 +146,21 @@ class RunWriter(RunRecord):
             write_json(self.path / f"{name}.json", value)
 
     def fail(self, error: BaseException) -> None:
-        """Note why the run failed; a failed run is tried again by the next command."""
+        """Note why the run failed, if the disk has room for it; a failed run is tried again by the next command."""
         told = "".join(traceback.format_exception(error))
         failure = {"type": type(error).__name__, "message": str(error), "traceback": told}
-        write_json(self.path / "failed.json", failure)
+        with contextlib.suppress(OSError, FerBenchError):
+            write_json(self.path / "failed.json", failure)
 
     def finish(self, status: str = "finished") -> None:
         """Write the done mark and remove the work folder. From here on the record never changes."""
         names = sorted(p.name for p in self.path.iterdir() if p.is_file() and not p.name.startswith("."))
         files = {n: sha256_file(self.path / n) for n in names if n not in UNHASHED}
         write_json(self.path / "done.json", {"status": status, "files": files})
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove the work folder of a record that is done (a kill may have come between its mark and this)."""
         shutil.rmtree(self.work, ignore_errors=True)
 
     def locked(self) -> AbstractContextManager[None]:

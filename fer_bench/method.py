@@ -419,3 +419,15 @@ class Method:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what :meth:`state_dict` returned."""
+
+
+def checked(value: Any, kind: type, hook: str, method: Method) -> Any:
+    """What a hook returned; raises TrainingError unless it is of the kind that the contract asks for."""
+    if not isinstance(value, kind):
+        what = f"{hook}() of '{method.card.name}' must return a {kind.__name__}, not {type(value).__name__}"
+        raise TrainingError(what, where=hook, hint="does it end without `return`?" if value is None else None)
+    if isinstance(value, LossOut) and (value.total.numel() != 1 or not value.total.requires_grad):
+        what = f"the loss of '{method.card.name}' must be one number that depends on the learning weights"
+        shown = f"shape {tuple(value.total.shape)}, requires_grad {value.total.requires_grad}"
+        raise TrainingError(what, where=hook, hint=f"it has {shown}")
+    return value

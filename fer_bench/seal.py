@@ -15,8 +15,8 @@ Four measures work together:
 
 This stops accidents and tricks in Python. It does not stop
 
-- native code that opens files itself (pyarrow, a compiled extension; torch's, torchvision's and libc's own doors are
-  watched where they have a Python name);
+- native code that opens files itself (pyarrow, `torch.ops`, a compiled extension; of torch, torchvision and libc only
+  the functions with a Python name are watched);
 - another process whose command line does not show the path (an obfuscated shell line, a `multiprocessing` child that is
   spawned, a person with a second terminal);
 - code that rewrites the private state of the harness, such as this guard, or searches freed memory;
@@ -374,7 +374,6 @@ def _watch_native_readers() -> None:
     owners: list[tuple[Any, str]] = []
     if torch is not None:
         owners += [(torch, "from_file"), (torch.UntypedStorage, "from_file")]
-        owners += [(torch.ops.image, "read_file")] if vision else []
     owners += [(m, "read_file") for m in (vision, sys.modules.get("torchvision.io")) if m]
     for owner, name in owners:
         original = getattr(owner, name, None)

@@ -72,14 +72,25 @@ class RunSpec:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RunSpec:
         """The inverse of :meth:`to_dict`; unknown keys raise with the nearest name."""
-        known = {f.name for f in dataclasses.fields(cls)}
-        for name in data:
-            if name not in known:
-                raise unknown("run field", name, known)
+        _check_names("run field", data, cls)
         values = dict(data)
+        selection = values.get("selection", {})
+        _check_names("selection field", selection, Selection)
         values["recipe"] = Recipe.build({}, values["recipe"])
-        values["selection"] = Selection(**values.get("selection", {}))
+        values["selection"] = Selection(**selection)
         return cls(**values)
+
+
+def _check_names(kind: str, data: Mapping[str, Any], cls: type) -> None:
+    """Raise unless the keys are fields of the dataclass `cls` and none without a default is missing."""
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    for name in data:
+        if name not in known:
+            raise unknown(kind, name, known)
+    unset = dataclasses.MISSING
+    needed = [n for n, f in known.items() if f.default is unset and f.default_factory is unset]
+    if missing := [n for n in needed if n not in data]:
+        raise SpecError(f"the run lacks {', '.join(missing)}")
 
 
 @dataclass(frozen=True)
@@ -102,7 +113,7 @@ def parse_variant(text: str) -> Variant:
     if not bracket:
         return Variant(text.strip())
     if not rest.endswith("]"):
-        raise SpecError(f"'{text}' has no closing bracket", hint="quote it: 'rasn[share.source=ema]'")
+        raise SpecError(f"'{text}' has no closing bracket", hint="quote it: 'METHOD[name=value]'")
     given: dict[str, str] = {}
     for part in filter(None, (p.strip() for p in rest[:-1].split(","))):
         key, sign, value = part.partition("=")

@@ -1,4 +1,5 @@
 import math
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from fer_bench.fit import Ema, Runtime, _decay_groups, _learning_rate, _smooth, 
 from fer_bench.method import Batch, Method, Stage
 from fer_bench.metrics import SCORES, confusion
 from fer_bench.recipe import Recipe
+from fer_bench.seal import Seal
 from fer_bench.spec import Selection
 
 EXACT = {"epochs": 1, "weight_decay": 0.0, "schedule": "constant", "warmup_epochs": 0.0, "clip_norm": 0.0}
@@ -253,14 +255,10 @@ def test_bf16_trains_near_fp32_and_keeps_logits_free_of_ties(workplace, tiny_run
     assert (logits[:, -1] > logits[:, -2]).all()
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 def test_a_compiled_trunk_gives_nearly_the_same_losses(workplace, tiny_run, monkeypatch):
-    compiled = []
-
-    def compile_(self, **kwargs):  # graphs are captured and differentiated; inductor's C++ would take a minute
-        compiled.append(self)
-        nn.Module.compile(self, backend="aot_eager")
-
-    monkeypatch.setattr(Trunk, "compile", compile_)
+    compiled, real = [], Trunk.compile_features
+    monkeypatch.setattr(Trunk, "compile_features", lambda self: (compiled.append(self), real(self)))
     spec, losses = tiny_run(recipe={"epochs": 1, "ema_decay": 0.5}), []
     for flag in (False, True):
         record = execute(spec, replace(workplace, runtime=Runtime(device="cpu", compile=flag)))
@@ -271,13 +269,17 @@ def test_a_compiled_trunk_gives_nearly_the_same_losses(workplace, tiny_run, monk
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
+def test_the_compiler_may_walk_all_operators_while_the_test_is_sealed():
+    with Seal([]):
+        for name in ("read_file", "decode_image"):
+            getattr(torch.ops.image, name).op_overloads()
+
+
 def build(name, image_size=32):
     return build_trunk(name, in_chans=1, image_size=image_size)
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet18", "resnet18_small", "mobilenetv3_small_050", "vit_tiny_patch16_224", "convnext_atto"]
-)
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050", "vit_tiny_patch16_224", "convnext_atto"])
 def test_any_timm_backbone_trains(workplace, tiny_run, name):
     spec = tiny_run(backbone=name, recipe={"epochs": 1, "image_size": 32, "batch_size": 32})
     record = execute(spec, workplace)
@@ -290,7 +292,7 @@ def test_any_timm_backbone_trains(workplace, tiny_run, name):
 def test_trunk_pools_its_own_map():
     trunk = build("resnet10_tiny").eval()
     fmap, features = trunk(torch.randn(2, 1, 32, 32))
-    assert fmap.shape == (2, 128, 4, 4)
+    assert fmap.shape == (2, 128, 2, 2)
     torch.testing.assert_close(features, fmap.mean((2, 3)))
 
 

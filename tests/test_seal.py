@@ -245,7 +245,6 @@ REFUSED = {
     "torch.from_file": "return torch.from_file(str(IMAGES), size=99, dtype=torch.uint8)",
     "torch storage": "return torch.UntypedStorage.from_file(str(IMAGES), False, 99)",
     "torchvision read_file": "import torchvision.io; return torchvision.io.read_file(str(IMAGES))",
-    "torch.ops": "import torchvision; return torch.ops.image.read_file(str(IMAGES))",
     "libc": "import ctypes; return ctypes.CDLL(None).open(os.fsencode(IMAGES), 0)",
     "cat": "return subprocess.run(['cat', str(IMAGES)], capture_output=True).stdout",
     "cat, in the folder": "return subprocess.run('cat *', shell=True, cwd=STORE, capture_output=True).stdout",
@@ -406,8 +405,9 @@ SEARCHES = {
                 frame = frame.f_back
     """,
     "everything the collector knows": """
-        known = gc.get_objects()
-        known = {id(v): v for v in [*known, *gc.get_referents(*known)] if type(v) in (np.ndarray, torch.Tensor)}
+        known = gc.get_referents(*gc.get_objects())
+        known += gc.get_referents(*[v for v in known if type(v) in (dict, list, tuple)])  # not all are tracked
+        known = {id(v): v for v in known if type(v) in (np.ndarray, torch.Tensor)}
         for value in list(known.values()):
             if is_test(value) or is_test(getattr(value, "base", None)):
                 return type(value), value.shape
@@ -456,6 +456,22 @@ def test_searches_know_the_test_when_they_meet_it(world: World):
     assert is_test(images)
     assert not is_test(label[:64])
     assert not is_test(images[:64])
+
+
+HIDDEN = {
+    "local variables of all frames": "def attempt(self, model, view):\n    hidden = np.array(LABELS)\n",
+    "everything the collector knows": "hidden = {'a': np.array(LABELS)}\ndef attempt(self, model, view):\n",
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_search_finds_labels_that_are_hidden_on_purpose(world: World, name: str):
+    body = textwrap.indent(textwrap.dedent(SEARCHES[name]), "    ")
+    world.write(ATTEMPT.replace("def attempt(self, model, view):\n", HIDDEN[name]).replace("{body}", body))
+
+    world.run()
+
+    assert world.loot.exists()
 
 
 SPY = """

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -135,3 +138,53 @@ def test_a_study_whose_method_does_not_exist_is_refused_before_anything_is_train
     with pytest.raises(UnknownNameError, match="baseline_resnt"):
         run_study(study_of(tiny_run(), tiny_run("baseline_resnt")), with_methods, say=quiet)
     assert with_methods.home.ledger.runs() == []
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from fer_bench.executor import Workplace
+from fer_bench.fit import Runtime
+from fer_bench.home import Home
+from fer_bench.plugins import plugins
+from fer_bench.recipe import Recipe
+from fer_bench.spec import RunSpec, StudySpec
+from fer_bench.study import run_study
+
+home, folder = map(Path, sys.argv[1:])
+base = {"batch_size": 16, "optimizer": "adamw", "lr": 4e-3, "precision": "fp32"}
+runs = tuple(
+    RunSpec(method="baseline_resnet", dataset="tiny", protocol="official", backbone="resnet10_tiny", seed=seed,
+            recipe=Recipe.build(base, {"epochs": epochs}))
+    for seed, epochs in ((0, 1), (1, 2000))
+)
+study = StudySpec(name="s", command="", runs=runs, labels=("baseline_resnet",), reference=None)
+work = Workplace(home=Home(home), plugins=plugins([folder]), runtime=Runtime(device="cpu", threads=1))
+run_study(study, work, say=lambda line: print(line, flush=True))
+"""
+
+
+def children(pid: int) -> list[int]:
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def wait_until(condition, seconds: float = 60.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_killed_study_leaves_no_training_behind(workplace: Workplace, plugin_folder: Path, tmp_path: Path):
+    command = [sys.executable, "-c", SCRIPT, str(workplace.home.root), str(plugin_folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as study:
+        assert study.stdout is not None
+        assert "[1/2]" in study.stdout.readline()
+        assert "[2/2]" in study.stdout.readline()
+        (worker,) = children(study.pid)
+        folder = workplace.home.root / "ledger"
+        assert wait_until(lambda: len(list(folder.glob("*/work/snapshot_0001.pt"))) == 1), "the worker trains"
+        study.kill()
+    assert wait_until(lambda: not Path(f"/proc/{worker}").exists() or "Z" in Path(f"/proc/{worker}/stat").read_text())

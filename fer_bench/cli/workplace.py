@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
+from fer_bench.cards import MethodCard
 from fer_bench.cli.listing import tell_broken
-from fer_bench.cli.options import runtime_of
+from fer_bench.cli.options import runtime_of, template_of
 from fer_bench.console import Live, say, warn
 from fer_bench.executor import Workplace
 from fer_bench.home import Home
-from fer_bench.plugins import plugins
+from fer_bench.plugins import Plugins, plugins
 from fer_bench.prepare import ensure_store
 from fer_bench.recipe import parse_assignments
+from fer_bench.spec import parse_variant
 from fer_bench.track import check_uri, try_sync
 
 EVERY = 60.0  # seconds between updates of the MLflow mirror while a study runs
 
 
-def open_workplace(options: dict[str, Any]) -> Workplace:
+def open_workplace(options: dict[str, Any], methods: Sequence[str]) -> Workplace:
     """The home, the plug-ins and the prepared data that a command's options name; built-in data are made if missing."""
     home = Home.find(options["home"])
     found = plugins(options["plugin_dirs"])
     tell_broken(found)
+    _check_request(options, methods, found)
     dataset = found.dataset(options["dataset"], parse_assignments(options["dataset_set"], "--dataset-set"))
     store = ensure_store(home, dataset)
     first = store.manifest["counts"][dataset.card.protocol(options["protocol"]).train[0]]
@@ -30,6 +34,16 @@ def open_workplace(options: dict[str, Any]) -> Workplace:
 
     quiet: dict[str, Any] = {} if options["quiet"] else {"listener": Live(rarest)}
     return Workplace(home=home, plugins=found, runtime=runtime_of(options), **quiet)
+
+
+def _check_request(options: dict[str, Any], methods: Sequence[str], found: Plugins) -> None:
+    """Tell what is wrong with a command before any data are drawn for it."""
+    template_of(options, found)
+    runtime_of(options).resolve()
+    for variant in map(parse_variant, methods):
+        card = found.method(variant.method).card
+        assert isinstance(card, MethodCard)
+        card.resolve(variant.given)
 
 
 class Mirror:

@@ -1,0 +1,166 @@
+"""The rules of the house, kept by walking syntax trees."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+import fer_bench
+
+ROOT = Path(__file__).parents[1]
+HARNESS = sorted((ROOT / "fer_bench").rglob("*.py"))
+PLUGINS = sorted([*(ROOT / "methods").glob("*.py"), *(ROOT / "datasets").glob("*.py")])
+CODE = [*HARNESS, *PLUGINS, *sorted((ROOT / "reports").glob("*.py"))]
+NAMES = [p.stem for p in PLUGINS if not p.name.startswith("_")]
+
+
+def ids(path):
+    return str(path.relative_to(ROOT))
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def documented(tree: ast.Module):
+    """Modules, classes and functions: what may have a docstring."""
+    return [n for n in ast.walk(tree) if isinstance(n, (ast.Module, ast.ClassDef, ast.FunctionDef))]
+
+
+def docstrings(tree: ast.Module) -> set[int]:
+    first = [n.body[0] for n in documented(tree) if n.body]
+    return {id(e.value) for e in first if isinstance(e, ast.Expr) and isinstance(e.value, ast.Constant)}
+
+
+def words_of(tree: ast.Module):
+    """(line, text) of every identifier and every string constant that is no docstring."""
+    about = docstrings(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in about:
+            yield node.lineno, node.value
+        for name in ("id", "attr", "arg", "name", "module"):
+            if isinstance(getattr(node, name, None), str):
+                yield getattr(node, "lineno", 0), getattr(node, name)
+
+
+@pytest.mark.parametrize("path", HARNESS, ids=ids)
+def test_the_harness_names_no_method_and_no_dataset(path):
+    pattern = re.compile(rf"\b({'|'.join(NAMES)})\b")
+    assert [(line, text) for line, text in words_of(tree_of(path)) if pattern.search(text)] == []
+
+
+def test_the_walk_would_find_a_name():
+    tree = ast.parse('"""rasn in a docstring"""\nif method == "rasn":\n    from fer_bench.methods.rasn import RASN\n')
+    assert {line for line, text in words_of(tree) if re.search(r"\brasn\b", text)} == {2, 3}
+
+
+@pytest.mark.parametrize("path", PLUGINS, ids=ids)
+def test_plugins_import_the_public_interface_and_their_siblings_only(path):
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            assert not [a.name for a in node.names if a.name.split(".")[0] == "fer_bench"], f"line {node.lineno}"
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module.split(".")[0] == "fer_bench":
+            assert node.module == "fer_bench", f"line {node.lineno}: {node.module} is not public"
+            assert {a.name for a in node.names} <= set(fer_bench.__all__), f"line {node.lineno}"
+        if isinstance(node, ast.ImportFrom):
+            assert node.level <= 1, f"line {node.lineno} leaves the folder"
+
+
+def test_every_public_name_can_be_imported():
+    for name in fer_bench.__all__:
+        assert getattr(fer_bench, name) is not None
+    assert not hasattr(fer_bench, "no_such_name")
+
+
+def test_metrics_statistics_ledger_reports_and_listing_import_no_torch():
+    modules = ("metrics", "stats", "ledger", "home", "spec", "recipe", "cards", "plugins", "reports", "cli.listing")
+    program = f"""
+import importlib, json, sys
+found = {{}}
+for name in {modules!r}:
+    importlib.import_module("fer_bench." + name)
+    found[name] = [m for m in ("torch", "timm", "mlflow") if m in sys.modules]
+print(json.dumps(found))
+"""
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout
+    assert json.loads(told) == {name: [] for name in modules}
+
+
+@pytest.mark.parametrize("path", HARNESS, ids=ids)
+def test_everything_public_has_a_docstring(path):
+    tree = tree_of(path)
+    hidden = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for n in ast.walk(f) if n is not f}
+    hidden |= {id(n) for c in documented(tree) if getattr(c, "name", "").startswith("_") for n in ast.walk(c)}
+    public = [n for n in documented(tree) if id(n) not in hidden and not getattr(n, "name", "").startswith("_")]
+    assert [getattr(n, "name", "module") for n in public if not ast.get_docstring(n)] == []
+
+
+@pytest.mark.parametrize("path", CODE, ids=ids)
+def test_files_and_functions_stay_short(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 500
+    functions = [n for n in ast.walk(tree_of(path)) if isinstance(n, ast.FunctionDef)]
+    assert [(n.name, n.end_lineno - n.lineno + 1) for n in functions if n.end_lineno - n.lineno >= 60] == []
+
+
+TRAINING = [
+    "--backbone",
+    "--batch-size",
+    "--compile",
+    "--dataset",
+    "--dataset-set",
+    "--deterministic",
+    "--device",
+    "--epochs",
+    "--home",
+    "--name",
+    "--no-compile",
+    "--no-pretrained",
+    "--no-track",
+    "--plugins",
+    "--precision",
+    "--pretrained",
+    "--protocol",
+    "--quiet",
+    "--recipe",
+    "--select",
+    "--set",
+    "--threads",
+    "--tracking-uri",
+    "methods",
+]
+COMMANDS = {
+    "run": sorted([*TRAINING, "--reference", "--seeds", "--tuned"]),
+    "tune": sorted([*TRAINING, "--seed", "--trials"]),
+    "report": ["--home", "--out", "study"],
+    "list": ["--home", "--plugins", "pattern", "what"],
+    "show": ["--plugins", "name"],
+    "data prepare": ["--dataset-set", "--force", "--from", "--home", "--plugins", "name"],
+    "data show": ["--home", "--out", "--per-class", "--seed", "--split", "name"],
+    "data stats": ["--home", "name"],
+    "track sync": ["--all", "--home", "--timeout", "--tracking-uri", "study"],
+    "ui": ["--home", "--host", "--port", "--tracking-uri"],
+}
+
+
+def commands(command: click.Command, path: str, context: click.Context):
+    """(path, options and arguments) of a command and of those below it."""
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            yield from commands(child, f"{path} {name}".strip(), click.Context(child, parent=context))
+        return
+    yield path, sorted(o for p in command.params for o in ([*p.opts, *p.secondary_opts]))
+
+
+def test_the_command_line_is_what_was_agreed():
+    """Every command and option that is offered. Whoever adds one writes it here too, and in the documentation."""
+    from fer_bench.cli import cli
+
+    assert dict(commands(cli, "", click.Context(cli))) == COMMANDS

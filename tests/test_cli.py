@@ -1,0 +1,257 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fer_bench.cli import main
+from fer_bench.home import Home
+
+ENTRY = "import sys; from fer_bench.cli import main; main()"
+SHORT = ["--recipe", "demo", "--epochs", "2", "--set", "batch_size=16", "--seeds", "1", "--device", "cpu", "--no-track"]
+
+
+@pytest.fixture
+def call(capfd):
+    """``call(*words)`` runs the command line in this process; returns its exit code, output and errors."""
+
+    def run(*words):
+        with pytest.raises(SystemExit) as caught:
+            main([str(w) for w in words])
+        out, err = capfd.readouterr()
+        return caught.value.code, out, err
+
+    return run
+
+
+@pytest.fixture
+def on_tiny(call, plugin_folder, tmp_path):
+    """``on_tiny("run", METHOD, ...)`` with the data set `tiny` and a home of its own."""
+
+    def run(command, *words):
+        where = ["--dataset", "tiny", "--plugins", plugin_folder, "--home", tmp_path]
+        return call(command, *words, *where, *SHORT)
+
+    return run
+
+
+# -- quick answers ---------------------------------------------------------------------------------------------------
+
+
+def cpu_seconds(*words) -> float:
+    """User and system time of a whole process."""
+    process = subprocess.Popen([sys.executable, "-c", ENTRY, *words], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = status
+    assert status == 0
+    return usage.ru_utime + usage.ru_stime
+
+
+@pytest.mark.parametrize("words", [["--help"], ["list", "methods"], ["list", "datasets"], ["show", "rasn"]], ids=str)
+def test_help_and_lists_answer_at_once(words):
+    assert min(cpu_seconds(*words) for _ in range(7)) < 0.3
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["list"], ["list", "recipes"], ["show", "rasn"], ["run", "--help"]], ids=str
+)
+def test_help_and_lists_import_no_torch(words):
+    program = f"""
+import sys
+from fer_bench.cli import main
+try:
+    main({words!r})
+except SystemExit as end:
+    print(end.code, [m for m in ("torch", "timm", "mlflow", "sklearn") if m in sys.modules], file=sys.stderr)
+"""
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stderr
+    assert told.strip() == "0 []"
+
+
+def test_help_names_every_command(call):
+    code, out, _ = call("--help")
+    assert code == 0
+    for name in ("run", "tune", "report", "list", "show", "data", "track", "ui"):
+        assert f"  {name} " in out
+
+
+def test_lists_tell_what_there_is(call):
+    assert "rasn" in call("list", "methods")[1]
+    assert "fer2013/official" in call("list", "protocols")[1]
+    assert "label_smoothing" in call("list", "recipes")[1]
+    assert call("list", "backbones", "resnet18_s*")[1].split() == ["resnet18_small"]
+    assert "share.source = batch_mean" in call("show", "rasn")[1]
+
+
+# -- what is wrong, and the nearest name -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["rnu"], ["unknown command 'rnu'", "'run'", "fer-bench --help"]),
+        (["list", "method"], ["unknown list 'method'", "'methods'"]),
+        (["show", "rsan"], ["unknown method or dataset 'rsan'", "'rasn'"]),
+        (["run", "baseline_resnt", "--dataset", "synthetic"], ["unknown method 'baseline_resnt'", "'baseline_resnet'"]),
+        (["run", "rasn", "--dataset", "synthetc"], ["unknown dataset 'synthetc'", "'synthetic'"]),
+        (["run", "rasn[share.sorce=ema]", "--dataset", "synthetic"], ["unknown parameter", "'share.source'"]),
+        (["run", "rasn[share.source=emma]", "--dataset", "synthetic"], ["can't be 'emma'", "ema"]),
+        (["run", "rasn[share.source=ema", "--dataset", "synthetic"], ["no closing bracket"]),
+        (["run", "rasn", "--dataset", "synthetic", "--backbone", "resnet81"], ["unknown backbone", "'resnet18'"]),
+        (["run", "rasn", "--dataset", "synthetic", "--set", "momentm=1"], ["unknown recipe field", "'momentum'"]),
+        (["run", "rasn", "--dataset", "synthetic", "--set", "momentum"], ["is not name=value"]),
+        (["run", "rasn", "--dataset", "synthetic", "--epochs", "0"], ["epochs=0 is out of range"]),
+        (["run", "rasn", "--dataset", "synthetic", "--recipe", "dem"], ["unknown recipe 'dem'", "'demo'"]),
+        (["run", "rasn", "--dataset", "synthetic", "--protocol", "oficial"], ["unknown protocol", "official'"]),
+        (["run", "rasn", "--dataset", "synthetic", "--select", "recall"], ["unknown metric", "'mean_recall'"]),
+        (["run", "rasn", "--dataset", "synthetic", "--device", "gpu"], ["device 'gpu'", "cuda"]),
+        (["run", "rasn", "--dataset", "synthetic", "--seeds", "0"], ["at least one seed"]),
+        (["run", "rasn", "--dataset", "synthetic", "--plugins", "no/such"], ["does not exist", "no/such"]),
+        (["tune", "rsan", "--dataset", "synthetic"], ["unknown method 'rsan'", "'rasn'"]),
+        (["report", "--home", "."], ["the ledger holds no study"]),
+        (["data", "prepare", "synthetc"], ["unknown dataset", "'synthetic'"]),
+        (["data", "stats", "synthetic"], ["synthetic", "fer-bench data prepare"]),
+    ],
+    ids=lambda v: " ".join(v[:4]) if v and v[0].islower() else None,
+)  # fmt: skip
+def test_a_mistake_is_answered_with_the_nearest_name_before_anything_is_made(call, tmp_path, monkeypatch, words, told):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FER_BENCH_HOME", raising=False)
+    code, out, err = call(*words)
+    assert code == 1
+    assert err.startswith("error: ")
+    assert "Traceback" not in out + err
+    for text in told:
+        assert text in err
+    assert list(tmp_path.iterdir()) == [], "no data were drawn for a command that can't be carried out"
+
+
+def test_wrong_usage_ends_with_two(call):
+    code, _, err = call("run", "rasn")
+    assert code == 2
+    assert "--dataset" in err
+    code, _, err = call("run", "rasn", "--dataset", "synthetic", "--sedes", "3")
+    assert code == 2
+    assert "--seeds" in err
+
+
+def test_a_broken_plugin_is_told_and_the_others_are_listed(call, tmp_path):
+    (tmp_path / "bad.py").write_text("card = (")
+    (tmp_path / "good.py").write_text('card = MethodCard(name="good", title="a good one")')
+    code, out, err = call("list", "methods", "--plugins", tmp_path)
+    assert code == 0
+    assert "a good one" in out
+    assert "skipped a broken plug-in" in err
+    assert "bad.py" in err
+    code, _, err = call("run", "bad", "--dataset", "synthetic", "--plugins", tmp_path)
+    assert code == 1
+    assert "method 'bad' is broken" in err
+
+
+# -- a study from end to end -----------------------------------------------------------------------------------------
+
+
+def test_run_trains_compares_reports_and_reuses(on_tiny, call, tmp_path):
+    words = ("run", "baseline_focal[gamma=1]", "baseline_resnet", "--name", "small", "--threads", "1")
+    code, out, err = on_tiny(*words)
+    assert code == 0, err
+    assert "study small: 2 methods x 1 seeds on tiny/official" in out
+    assert "baseline_focal[gamma=1.0]" in out
+    pages = {p.suffix for p in (tmp_path / "results" / "small").rglob("*") if p.is_file()}
+    assert ".md" in pages
+    ledger = Home(tmp_path).ledger
+    study = ledger.study("small")
+    assert (study["methods"], study["reference"]) == (
+        ["baseline_focal[gamma=1.0]", "baseline_resnet"],
+        "baseline_resnet",
+    )
+    records = [ledger.run(i) for i in study["runs"]]
+    assert [r.status for r in records] == ["finished"] * 2
+    assert [r.spec["params"] for r in records] == [{"gamma": 1.0, "weights": "none"}, {}]
+    for record in records:
+        record.verify()
+
+    code, out, _ = on_tiny(*words)
+    assert code == 0
+    assert out.count("finished before") == 2
+    code, out, _ = call("report", "small", "--home", tmp_path)
+    assert code == 0
+    assert "baseline_resnet" in out
+    assert "finished" in call("list", "runs", "--home", tmp_path)[1]
+    assert "small" in call("list", "studies", "--home", tmp_path)[1]
+
+
+RAISING = """
+from fer_bench import Method, MethodCard
+card = MethodCard(name="raising", title="t")
+
+class Raising(Method):
+    card = card
+
+    def on_epoch_end(self, epoch, stats):
+        raise KeyError("no such centre")
+"""
+
+
+def test_a_method_that_raises_fails_alone_and_is_told_with_its_line(on_tiny, tmp_path):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "raising.py").write_text(RAISING)
+    code, out, err = on_tiny("run", "raising", "baseline_resnet", "--plugins", folder, "--name", "s", "--quiet")
+    assert code == 1
+    assert "'raising' raised KeyError" in out + err
+    assert "raising.py:9, in on_epoch_end" in out + err
+    assert "Traceback" not in out + err
+    assert "1 of 2 runs failed" in err
+    ledger = Home(tmp_path).ledger
+    assert sorted(ledger.run(i).status for i in ledger.study("s")["runs"]) == ["failed", "finished"]
+
+
+PATIENT = RAISING.replace("raising", "patient").replace(
+    'raise KeyError("no such centre")',
+    """
+        import os, pathlib, signal
+        flag = pathlib.Path(__file__).with_name("interrupted")
+        if epoch == 1 and not flag.exists():
+            flag.touch()
+            os.kill(os.getpid(), signal.SIGINT)
+""",
+)
+
+
+def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(on_tiny, tmp_path):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "patient.py").write_text(PATIENT)
+    words = ("run", "patient", "--plugins", folder, "--name", "s", "--quiet")
+    code, _, err = on_tiny(*words)
+    assert code == 130
+    assert "the same command goes on" in err
+    assert "Traceback" not in err
+    ledger = Home(tmp_path).ledger
+    (record,) = [ledger.run(i) for i in ledger.study("s")["runs"]]
+    assert record.status == "unfinished"
+    code, _, err = on_tiny(*words)
+    assert code == 0, err
+    assert record.status == "finished"
+    assert len(record.json("history")) == 2
+
+
+def test_data_is_prepared_counted_and_pictured(call, plugin_folder, tmp_path):
+    code, out, err = call("data", "prepare", "tiny", "--plugins", plugin_folder, "--home", tmp_path)
+    assert code == 0, err
+    code, out, _ = call("data", "stats", "tiny", "--home", tmp_path)
+    assert code == 0
+    assert "48" in out
+    sheet = tmp_path / "sheet.png"
+    assert call("data", "show", "tiny", "--home", tmp_path, "--out", sheet)[0] == 0
+    assert sheet.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_installed_script_is_the_same_entry():
+    script = Path(sys.executable).with_name("fer-bench")
+    if not script.exists():
+        pytest.skip("fer-bench is not installed as a script here")
+    told = subprocess.run([script, "list", "methods"], capture_output=True, text=True, check=True).stdout
+    assert "baseline_resnet" in told
