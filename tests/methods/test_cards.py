@@ -2,9 +2,9 @@ import importlib
 import pickle
 from pathlib import Path
 
-import fer_bench.methods
 import pytest
 
+import fer_bench.methods
 from fer_bench.cards import Choice, Float, Int, MethodCard, read_card
 from fer_bench.method import Method, Stage
 

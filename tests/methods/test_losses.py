@@ -3,16 +3,16 @@ import math
 import numpy as np
 import pytest
 import torch
-from fer_bench.methods._losses import effective_weights, focal_loss, inverse_weights, weighted_cross_entropy
-from fer_bench.methods.baseline_focal import BaselineFocal
-from fer_bench.methods.baseline_resnet import BaselineResNet
-from fer_bench.methods.baseline_weighted import BaselineWeighted
-from fer_bench.methods.rasn import RASN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from fer_bench.method import Output
+from fer_bench.methods._losses import effective_weights, focal_loss, inverse_weights, weighted_cross_entropy
+from fer_bench.methods.baseline_focal import BaselineFocal
+from fer_bench.methods.baseline_resnet import BaselineResNet
+from fer_bench.methods.baseline_weighted import BaselineWeighted
+from fer_bench.methods.rasn import RASN
 
 FER2013 = (3995, 436, 4097, 7215, 4830, 3171, 4965)
 RAFDB = (1290, 281, 717, 4772, 1982, 705, 2524)

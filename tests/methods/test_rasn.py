@@ -2,13 +2,13 @@ import copy
 
 import pytest
 import torch
-from fer_bench.methods._attention import Attend
-from fer_bench.methods.baseline_resnet import BaselineResNet
-from fer_bench.methods.rasn import RASN, card
 from torch import nn
 
 from fer_bench.backbones import Classifier, Trunk, build_trunk
 from fer_bench.errors import SpecError
+from fer_bench.methods._attention import Attend
+from fer_bench.methods.baseline_resnet import BaselineResNet
+from fer_bench.methods.rasn import RASN, card
 
 ARM = {"head": "arm_dealbino"}
 SWITCHES = [{name: choice} for name, param in card.params.items() for choice in param.choices or ()]

@@ -3,14 +3,14 @@ import sys
 import numpy as np
 import pytest
 import torch
-from fer_bench.methods._samplers import BalancedCapped, Oversample
-from fer_bench.methods.baseline_oversample import BaselineOversample
-from fer_bench.methods.rasn import RASN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_bench.errors import FerBenchError
 from fer_bench.method import Stage, TrainView
+from fer_bench.methods._samplers import BalancedCapped, Oversample
+from fer_bench.methods.baseline_oversample import BaselineOversample
+from fer_bench.methods.rasn import RASN
 from fer_bench.rng import numpy_generator
 
 COUNTS = (139, 15, 143, 251, 168, 110, 173)  # FER2013 at 1/29
