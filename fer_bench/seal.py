@@ -19,10 +19,11 @@ This stops accidents and tricks in Python. It does not stop
   the functions with a Python name are watched);
 - another process whose command line does not show the path (an obfuscated shell line, a `multiprocessing` child that is
   spawned, a person with a second terminal);
-- code that rewrites the private state of the harness, such as this guard, or searches freed memory;
+- code that rewrites the private state of the harness, such as this guard;
 - drawing a built-in set again with copied code: it is a pure function;
-- memories of an earlier run: after an opening a method has seen test pixels in `predict`, and may keep them in a file
-  or a module for the next run; a thread left running can read between two runs.
+- files that a method writes in one run and reads in the next. (What it keeps in memory does not reach the next run of a
+  study: that one trains in a fresh process, see :mod:`fer_bench.worker`. Calling ``execute`` twice in one process has
+  no such protection.)
 
 Whoever wants to cheat there can also edit the report.
 """

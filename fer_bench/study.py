@@ -77,8 +77,16 @@ def run_study(study: StudySpec, work: Workplace, *, say: Say = print,
         put_off = 0
         opened |= spec.test
         outcome.finished.append(record_of_run)
+        say(" " * len(f"[{number}/{len(ids)}]") + f" {_chosen(record_of_run)}")
         after_run(record)
     return outcome
+
+
+def _chosen(run: RunRecord) -> str:
+    """What selection made of a run; the test's numbers belong to the report, beside their intervals."""
+    selection, seconds = run.json("selection"), run.json("timing")["total_seconds"]
+    score = f"validation {selection['metric']} {100 * selection['value']:.1f} %"
+    return f"epoch {selection['epoch'] + 1} chosen, {score}, {seconds:.0f} s"
 
 
 def describe(spec: RunSpec, work: Workplace) -> str:

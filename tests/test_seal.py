@@ -458,22 +458,6 @@ def test_searches_know_the_test_when_they_meet_it(world: World):
     assert not is_test(images[:64])
 
 
-HIDDEN = {
-    "local variables of all frames": "def attempt(self, model, view):\n    hidden = np.array(LABELS)\n",
-    "everything the collector knows": "hidden = {'a': np.array(LABELS)}\ndef attempt(self, model, view):\n",
-}
-
-
-@pytest.mark.parametrize("name", HIDDEN)
-def test_search_finds_labels_that_are_hidden_on_purpose(world: World, name: str):
-    body = textwrap.indent(textwrap.dedent(SEARCHES[name]), "    ")
-    world.write(ATTEMPT.replace("def attempt(self, model, view):\n", HIDDEN[name]).replace("{body}", body))
-
-    world.run()
-
-    assert world.loot.exists()
-
-
 SPY = """
 SEEN, EARLIER = [], set(HOME.glob("ledger/*/selection.json"))
 
@@ -778,7 +762,7 @@ def test_probe_flags_rasn_only_when_its_affinity_is_of_the_test_batch(world: Wor
         assert run.record.json("probe")["transductive"] is flagged
 
 
-# -- the attempts are real (last, because they leave files open) -----------------------------------------------------
+# -- the attempts are real (last, for they leave files and labels behind) ---------------------------------------------
 
 WOULD_SUCCEED = (
     "open", "dir_fd", "dir_fd, with a decoy in the present folder", "a path that lies", "opener",
@@ -798,4 +782,20 @@ def test_attempt_would_succeed_without_the_seal(world: World, name: str, monkeyp
     run = world.run()
 
     assert run.error is None
+    assert world.loot.exists()
+
+
+HIDDEN = {
+    "local variables of all frames": "def attempt(self, model, view):\n    hidden = np.array(LABELS)\n",
+    "everything the collector knows": "hidden = {'a': np.array(LABELS)}\ndef attempt(self, model, view):\n",
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_search_finds_labels_that_are_hidden_on_purpose(world: World, name: str):
+    body = textwrap.indent(textwrap.dedent(SEARCHES[name]), "    ")
+    world.write(ATTEMPT.replace("def attempt(self, model, view):\n", HIDDEN[name]).replace("{body}", body))
+
+    world.run()
+
     assert world.loot.exists()
