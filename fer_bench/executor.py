@@ -26,14 +26,15 @@ from fer_bench import metrics
 from fer_bench.atomic import write_with
 from fer_bench.backbones import build_trunk
 from fer_bench.cards import DatasetCard, MethodCard, Protocol
+from fer_bench.checkpoint import load_snapshot
 from fer_bench.errors import DataError, FerBenchError, PrunedTrial, TrainingError
 from fer_bench.evaluate import check_logits, predict, probe
-from fer_bench.fit import Fold, Job, Listener, Progress, Runtime, candidates, fit, has_estimator, load_snapshot
+from fer_bench.fit import Fold, Job, Listener, Progress, Runtime, candidates, fit, has_estimator
 from fer_bench.home import Home
 from fer_bench.ledger import NUMERICS, RunRecord, RunWriter, run_id
 from fer_bench.method import Context, Method, TrainView, ValOutputs
 from fer_bench.plugins import Plugins
-from fer_bench.rng import stream_seed
+from fer_bench.rng import seed_all, stream_seed
 from fer_bench.seal import Seal
 from fer_bench.spec import RunSpec, label_of
 from fer_bench.store import Store
@@ -232,7 +233,7 @@ def _set_up(spec: RunSpec, runtime: Runtime) -> torch.device:
     torch.backends.cudnn.benchmark = not runtime.deterministic
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True
-    torch.manual_seed(stream_seed(spec.seed, "init"))
+    seed_all(spec.seed, "setup")
     return device
 
 

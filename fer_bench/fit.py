@@ -7,11 +7,8 @@ instant replays at most the epochs since the last checkpoint and ends in bitwise
 
 from __future__ import annotations
 
-import copy
-import random
 import time
-import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,12 +19,14 @@ from torch import Tensor, nn
 
 from fer_bench import metrics
 from fer_bench.atomic import write_with
+from fer_bench.checkpoint import load_checkpoint, restore, save_checkpoint, save_snapshot
 from fer_bench.dataplane import DataPlane, check_positions
 from fer_bench.errors import PrunedTrial, TrainingError
 from fer_bench.evaluate import autocast, check_logits, predict
 from fer_bench.method import Batch, Context, LossOut, Method, Resampled, Stage, TrainView, checked
+from fer_bench.optim import Ema, freeze, learning_rate, make_optimizer, reinitialise, train_mode
 from fer_bench.recipe import Recipe
-from fer_bench.rng import stream_seed
+from fer_bench.rng import seed_all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,9 +116,9 @@ def fit(job: Job) -> Progress:
     stages = job.method.stages()
     if not any(s.kind in ("gradient", "estimator") for s in stages):
         raise TrainingError(f"'{job.method.card.name}' has no stage that trains anything")
-    _seed(job.ctx.seed, "fit")
+    seed_all(job.ctx.seed, "fit")
     job.method.on_fit_start(job.model, job.view)
-    saved = _load_checkpoint(job)
+    saved = load_checkpoint(job)
     progress: Progress = saved["progress"] if saved else Progress()
     progress.resumed += bool(saved)
     first = progress.stage
@@ -163,7 +162,7 @@ def _view_of_stage(job: Job, stages: list[Stage], number: int, progress: Progres
         if stage.kind not in ("resample", "generate"):
             continue
         if not file.exists():
-            _seed(job.ctx.seed, "stage", stage.name)
+            seed_all(job.ctx.seed, "stage", stage.name)
             if stage.kind == "resample":
                 made = job.method.resample(stage, view)
             else:
@@ -199,19 +198,19 @@ def _estimator_stage(job: Job, stage: Stage, view: TrainView) -> None:
     with torch.inference_mode(), autocast(job.recipe, job.ctx.device):
         parts = [job.method.extract(job.model, b.x).float().cpu() for b in plane.clean()]
     job.model.train(was)
-    _seed(job.ctx.seed, "stage", stage.name)
+    seed_all(job.ctx.seed, "stage", stage.name)
     job.method.fit_estimator(torch.cat(parts).numpy(), view.labels)
 
 
 def _gradient_stage(job: Job, stage: Stage, view: TrainView, progress: Progress, saved: dict | None) -> None:
-    _reinit(job, stage)
-    _freeze(job.model, stage)
-    _seed(job.ctx.seed, "stage", stage.name)
+    reinitialise(job.model, stage, job.ctx.seed)
+    freeze(job.model, stage)
+    seed_all(job.ctx.seed, "stage", stage.name)
     job.method.on_stage_start(stage, job.model, view)
-    optimizer = _optimizer(job, stage)
+    optimizer = make_optimizer(job.method, job.model, job.recipe, stage)
     ema = Ema(job.model, job.recipe.ema_decay) if job.recipe.ema_decay else None
     if saved:
-        _restore(job, saved, optimizer, ema)
+        restore(job, saved, optimizer, ema)
     plane = DataPlane(view, job.recipe, job.ctx.seed)
     epochs = stage.length(job.recipe.epochs)
     last_save = time.monotonic()
@@ -227,12 +226,12 @@ def _gradient_stage(job: Job, stage: Stage, view: TrainView, progress: Progress,
         progress.epoch_in_stage = k + 1
         progress.seconds.append(time.perf_counter() - started)
         if time.monotonic() - last_save >= job.runtime.checkpoint_seconds or k + 1 == epochs:
-            _save_checkpoint(job, progress, optimizer, ema)
+            save_checkpoint(job, progress, optimizer, ema)
             last_save = time.monotonic()
         try:
             job.listener.epoch(progress.history[-1])
         except PrunedTrial:
-            _save_checkpoint(job, progress, optimizer, ema)  # the record of a pruned trial takes its history from there
+            save_checkpoint(job, progress, optimizer, ema)  # the record of a pruned trial takes its history from there
             raise
     if ema:
         job.model.load_state_dict(ema.model.state_dict())
@@ -244,14 +243,14 @@ def _train_epoch(job: Job, stage: Stage, plane: DataPlane, optimizer: torch.opti
                  epoch: int, epoch_in_stage: int, epochs: int) -> tuple[dict[str, float], int, int]:  # fmt: skip
     """One pass; returns training statistics, images a step and the number of steps."""
     method, model, device = job.method, job.model, job.ctx.device
-    _seed(job.ctx.seed, "epoch", epoch)  # dropout and the like: an epoch can be replayed from its number
-    _train_mode(model, stage)
+    seed_all(job.ctx.seed, "epoch", epoch)  # dropout and the like: an epoch can be replayed from its number
+    train_mode(model, stage)
     method.on_epoch_start(epoch, model)
     steps, batches = plane.epoch(method.streams(stage), stage.name, epoch)
     sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct, images
     images = 0
     for step, batch in enumerate(batches):
-        lr = _learning_rate(job.recipe, stage, epoch_in_stage + step / steps, epochs)
+        lr = learning_rate(job.recipe, stage, epoch_in_stage + step / steps, epochs)
         for group in optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
         batch = checked(method.on_batch(batch), Batch, "on_batch", method)
@@ -330,163 +329,3 @@ def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
     z = logits.astype(np.float64)
     z -= z.max(axis=1, keepdims=True)
     return float(np.mean(np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(z)), labels]))
-
-
-# -- model, optimiser, schedule --------------------------------------------------------------------------------------
-
-
-def _seed(seed: int, *names: str | int) -> None:
-    """Seed every global generator: the harness draws from torch's only, but a method's library may use the others."""
-    value = stream_seed(seed, *names)
-    torch.manual_seed(value)
-    np.random.seed(value % 2**32)  # noqa: NPY002
-    random.seed(value)
-
-
-def _named_under(model: nn.Module, prefixes: Iterable[str]) -> Iterable[tuple[str, nn.Module]]:
-    for name, module in model.named_modules():
-        if any(name == p or name.startswith(p + ".") for p in prefixes):
-            yield name, module
-
-
-def _check_prefixes(model: nn.Module, prefixes: Iterable[str], stage: Stage) -> None:
-    known = {n for n, _ in model.named_modules()}
-    for prefix in prefixes:
-        if prefix not in known:
-            top = sorted(n for n, _ in model.named_children())
-            raise TrainingError(f"the model has no part '{prefix}'", where=f"stage '{stage.name}'", hint=", ".join(top))
-
-
-def _reinit(job: Job, stage: Stage) -> None:
-    if not stage.reinit:
-        return
-    _check_prefixes(job.model, stage.reinit, stage)
-    _seed(job.ctx.seed, "reinit", stage.name)
-    for _, module in _named_under(job.model, stage.reinit):
-        reset = getattr(module, "reset_parameters", None)
-        if callable(reset):
-            reset()
-
-
-def _freeze(model: nn.Module, stage: Stage) -> None:
-    _check_prefixes(model, stage.freeze, stage)
-    for _, module in _named_under(model, stage.freeze):
-        for parameter in module.parameters():
-            parameter.requires_grad_(False)
-
-
-def _train_mode(model: nn.Module, stage: Stage) -> None:
-    model.train()
-    for _, module in _named_under(model, stage.freeze):
-        module.eval()  # a frozen part's BatchNorm statistics must not drift either
-
-
-def _optimizer(job: Job, stage: Stage) -> torch.optim.Optimizer:
-    recipe = job.recipe
-    groups = job.method.param_groups(job.model, stage) or _decay_groups(job.model, recipe.weight_decay)
-    # a group of the method's own that names no decay gets the recipe's, not the optimiser's
-    common: dict[str, Any] = {
-        "lr": recipe.lr,
-        "weight_decay": recipe.weight_decay,
-        "fused": job.ctx.device.type == "cuda",
-    }
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, betas=(recipe.momentum, 0.999), **common)
-    return torch.optim.SGD(groups, momentum=recipe.momentum, nesterov=recipe.momentum > 0, **common)
-
-
-def _decay_groups(model: nn.Module, decay: float) -> list[dict]:
-    """Weights decay; biases, norms and other vectors do not."""
-    learning = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in learning if p.ndim > 1], "weight_decay": decay},
-        {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return [g for g in groups if g["params"]]
-
-
-def _learning_rate(recipe: Recipe, stage: Stage, at: float, epochs: int) -> float:
-    """Linear warm-up, then cosine to zero (Loshchilov & Hutter 2017, arXiv 1608.03983) or constant.
-
-    `at` counts epochs of the stage, with fractions. The warm-up of a short stage is cut to a fifth of it.
-    """
-    peak = recipe.lr * stage.lr_scale
-    warm = min(recipe.warmup_epochs, epochs / 5)
-    if at < warm:
-        return peak * max(at / warm, 0.01)
-    if recipe.schedule == "constant":
-        return peak
-    return float(peak * 0.5 * (1 + np.cos(np.pi * (at - warm) / max(epochs - warm, 1e-9))))
-
-
-class Ema:
-    """An exponential moving average of weights; buffers are copied. Early steps use a shorter memory.
-
-    The decay at step t is min(decay, (1 + t) / (10 + t)), as in TensorFlow's and timm's averages.
-    """
-
-    def __init__(self, model: nn.Module, decay: float):
-        self.model, self.decay, self.steps = copy.deepcopy(model), decay, 0
-        self.model.requires_grad_(False)
-
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Take the model's present weights into the average."""
-        self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        mine: list[Tensor] = [p.detach() for p in self.model.parameters()]
-        theirs: list[Tensor] = [p.detach() for p in model.parameters()]
-        torch._foreach_lerp_(mine, theirs, 1 - decay)
-        for own, new in zip(self.model.buffers(), model.buffers(), strict=True):
-            own.copy_(new)
-
-
-# -- checkpoints -----------------------------------------------------------------------------------------------------
-
-
-def save_snapshot(work: Path, epoch: int, model: nn.Module, method: Method) -> None:
-    """Keep the evaluated weights and the method's state of an epoch."""
-    state = {"model": model.state_dict(), "method": method.state_dict()}
-    write_with(work / f"snapshot_{epoch:04d}.pt", lambda f: torch.save(state, f))
-
-
-def load_snapshot(work: Path, epoch: int, model: nn.Module, method: Method, device: torch.device) -> None:
-    """Load what :func:`save_snapshot` kept."""
-    state = torch.load(work / f"snapshot_{epoch:04d}.pt", map_location=device, weights_only=False)
-    model.load_state_dict(state["model"])
-    method.load_state_dict(state["method"])
-
-
-def _save_checkpoint(job: Job, progress: Progress, optimizer: torch.optim.Optimizer, ema: Ema | None) -> None:
-    state = {
-        "progress": progress,
-        "model": job.model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "ema": None if ema is None else {"model": ema.model.state_dict(), "steps": ema.steps},
-        "method": job.method.state_dict(),
-    }
-    write_with(job.work / "checkpoint.pt", lambda f: torch.save(state, f))
-
-
-def _load_checkpoint(job: Job) -> dict | None:
-    file = job.work / "checkpoint.pt"
-    if not file.exists():
-        return None
-    try:
-        saved = torch.load(file, map_location=job.ctx.device, weights_only=False)
-    except Exception as error:  # it was written in one piece, so the disk is to blame; starting again loses time only
-        told = f"{file} is damaged ({type(error).__name__}): the run starts again from its beginning"
-        warnings.warn(told, stacklevel=2)
-        return None
-    job.model.load_state_dict(saved["model"])
-    job.method.load_state_dict(saved["method"])
-    return saved
-
-
-def _restore(job: Job, saved: dict, optimizer: torch.optim.Optimizer, ema: Ema | None) -> None:
-    job.model.load_state_dict(saved["model"])  # again: re-initialised parts have been reset since
-    job.method.load_state_dict(saved["method"])
-    optimizer.load_state_dict(saved["optimizer"])
-    if ema and saved["ema"]:
-        ema.model.load_state_dict(saved["ema"]["model"])
-        ema.steps = saved["ema"]["steps"]

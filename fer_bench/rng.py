@@ -7,6 +7,7 @@ and a resumed epoch replays exactly the numbers it would have had.
 from __future__ import annotations
 
 import hashlib
+import random
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,3 +32,13 @@ def torch_generator(seed: int, *names: str | int) -> torch.Generator:
     import torch
 
     return torch.Generator().manual_seed(stream_seed(seed, *names))
+
+
+def seed_all(seed: int, *names: str | int) -> None:
+    """Seed every global generator: the harness draws from torch's only, but a method's library may use the others."""
+    import torch
+
+    value = stream_seed(seed, *names)
+    torch.manual_seed(value)
+    np.random.seed(value % 2**32)  # noqa: NPY002
+    random.seed(value)

@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from fer_bench.backbones import Classifier, Trunk, build_trunk
 from fer_bench.errors import SpecError, UnknownNameError
 from fer_bench.executor import _select, execute
-from fer_bench.fit import Ema, Runtime, _decay_groups, _learning_rate, _smooth, candidates, has_estimator
+from fer_bench.fit import Runtime, _smooth, candidates, has_estimator
 from fer_bench.method import Batch, Method, Stage
 from fer_bench.metrics import SCORES, confusion
+from fer_bench.optim import Ema, decay_groups, learning_rate
 from fer_bench.recipe import Recipe
 from fer_bench.seal import Seal
 from fer_bench.spec import Selection
@@ -46,21 +47,21 @@ def equal(one, other):
         (10.0, 0.0),
     ],
 )
-def test_learning_rate_warms_up_linearly_and_comes_down_as_a_cosine(at, expected):
+def testlearning_rate_warms_up_linearly_and_comes_down_as_a_cosine(at, expected):
     recipe = Recipe(epochs=10, lr=1.0, warmup_epochs=2.0)
-    assert _learning_rate(recipe, Stage(), at, 10) == pytest.approx(expected, abs=1e-12)
-    assert _learning_rate(recipe, Stage(lr_scale=0.1), at, 10) == pytest.approx(expected / 10, abs=1e-12)
+    assert learning_rate(recipe, Stage(), at, 10) == pytest.approx(expected, abs=1e-12)
+    assert learning_rate(recipe, Stage(lr_scale=0.1), at, 10) == pytest.approx(expected / 10, abs=1e-12)
 
 
 def test_constant_schedule_stays_at_its_peak():
     recipe = Recipe(epochs=10, lr=0.3, warmup_epochs=0.0, schedule="constant")
-    assert [_learning_rate(recipe, Stage(), at, 10) for at in (0, 3.3, 9.9)] == [0.3] * 3
+    assert [learning_rate(recipe, Stage(), at, 10) for at in (0, 3.3, 9.9)] == [0.3] * 3
 
 
 def test_warm_up_takes_at_most_a_fifth_of_a_short_stage():
     recipe = Recipe(epochs=100, lr=1.0, warmup_epochs=5.0)
-    assert _learning_rate(recipe, Stage(), 0.5, 5) == pytest.approx(0.5)
-    assert _learning_rate(recipe, Stage(), 1.0, 5) == 1.0
+    assert learning_rate(recipe, Stage(), 0.5, 5) == pytest.approx(0.5)
+    assert learning_rate(recipe, Stage(), 1.0, 5) == 1.0
 
 
 def test_average_of_weights_by_hand():
@@ -151,7 +152,7 @@ def test_gradients_of_weights_in_no_group_do_not_pile_up_in_the_norm(carry_out):
 def test_weights_decay_and_biases_norms_and_frozen_parts_do_not():
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2), nn.Linear(2, 2))
     model[4].requires_grad_(False)
-    decayed, plain = _decay_groups(model, 0.3)
+    decayed, plain = decay_groups(model, 0.3)
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.3, 0.0)
     assert {id(p) for p in decayed["params"]} == {id(model[0].weight), id(model[3].weight)}
     rest = (model[0].bias, model[1].weight, model[1].bias, model[3].bias)
