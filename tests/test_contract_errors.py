@@ -119,3 +119,22 @@ def test_an_error_of_the_harness_itself_keeps_its_type(workplace, tiny_run, monk
     monkeypatch.setattr("fer_bench.executor.fit", broken)
     with pytest.raises(ZeroDivisionError):
         execute(tiny_run(), workplace)
+
+
+def test_a_method_that_cannot_predict_one_image_alone_is_flagged_and_its_run_kept(carry_out):
+    record, _ = carry_out("""
+        def predict(self, model, x):
+            if len(x) < 2:
+                raise ValueError("more than one image expected")
+            return model(x)
+    """)
+    probe = record.json("probe")
+    assert record.status == "finished"
+    assert probe["transductive"] is True
+    alone = next(c for c in probe["checks"] if c["name"] == "alone")
+    assert alone == {
+        "name": "alone",
+        "max_difference": None,
+        "flipped": None,
+        "error": "ValueError: more than one image expected",
+    }
