@@ -154,7 +154,7 @@ def trust_section(context: Context) -> str:
         for r in study.runs
         if r.facts.get("seal") and int(r.facts["seal"].get("count", 0)) != 1
     ]
-    why = "The probe predicts a part of the test set alone, in batches of other sizes and in other orders."
+    why = "The probe predicts validation images alone, in batches of other sizes and in other orders."
     return join(table_markdown(tables.seal_table(study)), why, bullets(lines))
 
 
