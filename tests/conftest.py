@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two cores: tests of small models lose time to thread switching
 os.environ.setdefault("MPLBACKEND", "Agg")
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell leaves it in a job it starts in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the commands under test must hear Ctrl-C all the same
 
 TINY_DATASET = '''
 """Seven classes of bright bars on noise: learnable in seconds."""

@@ -516,7 +516,9 @@ def test_predict_can_not_read_the_labels_while_it_predicts_the_test(world: World
 def test_no_array_of_test_labels_exists_while_the_method_predicts_the_test(world: World):
     body, frames = SEARCHES["everything the collector knows"], SEARCHES["local variables of all frames"]
     body = body.replace("if is_test(value)", "if value.ndim == 1 and is_test(value)")
-    frames = frames.replace("if is_test(piece)", "if getattr(piece, 'ndim', 0) == 1 and is_test(piece)")
+    frames = frames.replace(
+        "if is_test(piece)", "if isinstance(piece, (np.ndarray, torch.Tensor)) and piece.ndim == 1 and is_test(piece)"
+    )
     world.write(
         "def search():\n" + textwrap.indent(textwrap.dedent(body), "    ")
         + "\ndef frames():\n" + textwrap.indent(textwrap.dedent(frames), "    ")

@@ -20,7 +20,7 @@ def _one_thread():
 
 @pytest.fixture
 def make_context():
-    def make(counts=FER2013, image_shape=(1, 24, 24)):
+    def make(counts=FER2013, image_shape=(1, 48, 48)):
         return Context(
             classes=tuple(f"class{c}" for c in range(len(counts))),
             counts=np.asarray(counts),
@@ -53,14 +53,14 @@ def tiny_trunk():
 
     def make():
         torch.manual_seed(1)
-        return build_trunk("resnet10_tiny", in_chans=1, image_size=24)
+        return build_trunk("resnet10_tiny", in_chans=1, image_size=48)
 
     return make
 
 
 @pytest.fixture
 def make_batch():
-    def make(size=4, side=24, seed=0):
+    def make(size=4, side=48, seed=0):
         g = torch.Generator().manual_seed(seed)
         x = torch.randn(size, 1, side, side, generator=g)
         y = torch.randint(0, 7, (size,), generator=g)
