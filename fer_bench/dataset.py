@@ -126,4 +126,6 @@ class Dataset:
         DataError
             Nothing known is found there, or two layouts fit; the error lists what was looked for.
         """
-        raise NotImplementedError(f"{type(self).__name__} implements no read()")
+        raise DataError(
+            f"data set '{self.card.name}' has no read()", hint="derive it from fer_bench.Dataset and implement read"
+        )

@@ -405,11 +405,11 @@ class Method:
 
     def fit_estimator(self, features: np.ndarray, labels: np.ndarray) -> None:
         """Fit a classical estimator on features [N, D] in an "estimator" stage."""
-        raise NotImplementedError(f"{self.card.name} has an estimator stage but no fit_estimator")
+        raise TrainingError(f"{self.card.name} has an estimator stage but no fit_estimator")
 
     def predict_estimator(self, features: np.ndarray) -> np.ndarray:
         """Scores [n, K] of the fitted estimator; they take the place of logits."""
-        raise NotImplementedError(f"{self.card.name} has an estimator stage but no predict_estimator")
+        raise TrainingError(f"{self.card.name} has an estimator stage but no predict_estimator")
 
     # -- state -------------------------------------------------------------------------------------------------------
 
