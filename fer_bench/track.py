@@ -24,6 +24,7 @@ import json
 import logging
 import math
 import os
+import shlex
 import ssl
 import subprocess
 import sys
@@ -413,7 +414,11 @@ def try_sync(
         reason = f"it had not ended after {bound:g} s"
     except Exception as error:  # the promise of this function
         reason = _first_line(error)
-    again = "fer-bench track sync" + (f" {study}" if study else " --all")
+    home = Home(ledger.root.parent)
+    words = ["fer-bench", "track", "sync", study or "--all"]
+    words += ["--home", str(home.root)] if home.root != Path.cwd() else []
+    words += ["--tracking-uri", shown(uri)] if uri != home.tracking_uri else []
+    again = shlex.join(words)
     return f"MLflow was not updated: {reason}; the ledger is complete; run `{again}` later"
 
 

@@ -362,10 +362,12 @@ class TestServer:
     def test_a_refused_connection_is_a_sentence_and_a_later_sync_fills_it(self, ledger, server):
         write_study(ledger, "later", ["a" * 16])
         start = time.monotonic()
-        sentence = try_sync(ledger, "later", f"http://127.0.0.1:{free_port()}")
+        dead = f"http://127.0.0.1:{free_port()}"
+        sentence = try_sync(ledger, "later", dead)
         assert time.monotonic() - start < 5
         assert "refused" in sentence
-        assert "the ledger is complete; run `fer-bench track sync later` later" in sentence
+        again = f"fer-bench track sync later --home {ledger.root.parent} --tracking-uri {dead}"
+        assert f"the ledger is complete; run `{again}` later" in sentence
         assert "\n" not in sentence
         assert sync(ledger, "later", server).written == ["a" * 16]
 
