@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fer_bench import metrics
 from fer_bench.atomic import write_with
 from fer_bench.backbones import build_trunk
 from fer_bench.cards import DatasetCard, MethodCard, Protocol
@@ -50,6 +49,12 @@ class Workplace:
     plugins: Plugins
     runtime: Runtime = field(default_factory=Runtime)
     listener: Callable[[RunSpec, str], Listener] = lambda spec, label: Listener()
+
+    def label(self, spec: RunSpec) -> str:
+        """The run's method with its non-default parameters, as typed on the command line."""
+        card = self.plugins.method(spec.method).card
+        assert isinstance(card, MethodCard)
+        return label_of(card, spec.params)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +171,8 @@ def _carry_out(spec: RunSpec, store: Store, work: Workplace, writer: RunWriter) 
         writer.put("selection", chosen)
         seal.lock(chosen)
         writer.put("probe", _probe(job, chosen, spec))
-        _write_outputs("val", _val_outputs(job, chosen), roles, writer)
+        _load(job, chosen["epoch"])
+        _write_outputs("val", _fitted_val(job), roles, writer)
         writer.put("val_epochs", np.stack([progress.predictions[e] for e in chosen["candidates"]]))
         if spec.test:
             seal.open("score the selected epoch and the oracle", rows=len(roles.rows["test"]))
@@ -243,8 +249,7 @@ def _write_identity(
     plugin = work.plugins.method(spec.method)
     assert isinstance(plugin.card, MethodCard)
     identity = {"spec": spec.to_dict(), "fingerprint": store.fingerprint, "source": plugin.source_hash()}
-    label = label_of(plugin.card, spec.params)
-    writer.put("spec", {"run_id": writer.id, "label": label, **identity, "numerics": NUMERICS})
+    writer.put("spec", {"run_id": writer.id, "label": work.label(spec), **identity, "numerics": NUMERICS})
     named = {**dataclasses.asdict(protocol), "name": f"{card.name}/{protocol.name}"}
     facts: dict[str, Any] = {"dataset": card.name, "classes": list(store.classes), "fingerprint": store.fingerprint}
     facts |= {"layout": store.manifest["layout"], "protocol": named, "counts": roles.counts}
@@ -276,10 +281,9 @@ def _job(spec: RunSpec, method: Method, store: Store, roles: Roles, images: dict
         images=images["train"], labels=roles.labels["train"], groups=roles.groups, num_classes=len(store.classes)
     )
     val = Fold(images=images["val"], labels=roles.labels["val"])
-    label = label_of(work.plugins.method(spec.method).card, spec.params)  # type: ignore[arg-type]
     return Job(
         method=method, model=model, ctx=method.ctx, recipe=recipe, runtime=work.runtime, view=view, val=val,
-        work=writer.work, listener=work.listener(spec, label),
+        work=writer.work, listener=work.listener(spec, work.label(spec)),
     )  # fmt: skip
 
 
@@ -350,13 +354,15 @@ def _read(job: Job, images: Tensor, *, posthoc: bool) -> tuple[np.ndarray, np.nd
     return found.logits, found.features
 
 
-def _val_outputs(job: Job, chosen: dict[str, Any]) -> np.ndarray:
-    """Logits of validation at the selected epoch, adjusted if the method adjusts; fits the adjustment."""
-    _load(job, chosen["epoch"])
-    return _fitted_val(job)
+def _ready(job: Job, epoch: int) -> None:
+    """Bring the model and the method to an epoch, its adjustment fitted if the method adjusts."""
+    _load(job, epoch)
+    if _adjusts(job.method):
+        _fitted_val(job)
 
 
 def _fitted_val(job: Job) -> np.ndarray:
+    """Logits of validation with the weights that are loaded, adjusted if the method adjusts; fits the adjustment."""
     posthoc = _adjusts(job.method)
     logits, features = _read(job, job.val.images, posthoc=posthoc)
     if posthoc:
@@ -383,9 +389,7 @@ def _score_test(job: Job, store: Store, seal: Seal, chosen: dict[str, Any], role
     posthoc = _adjusts(job.method)
     per_epoch = []
     for epoch in chosen["candidates"]:
-        _load(job, epoch)
-        if posthoc:
-            _fitted_val(job)
+        _ready(job, epoch)
         logits, features = _read(job, images, posthoc=posthoc)
         if posthoc:
             logits = _adjusted(job, logits, features)
@@ -406,23 +410,18 @@ def _write_outputs(role: str, logits: np.ndarray, roles: Roles, writer: RunWrite
 
 def _probe(job: Job, chosen: dict[str, Any], spec: RunSpec) -> dict[str, Any]:
     """The batch-invariance probe on validation images; the test need not be open for it."""
-    _load(job, chosen["epoch"])
-    posthoc = _adjusts(job.method)
-    if posthoc:
-        _fitted_val(job)
+    _ready(job, chosen["epoch"])
     n = min(PROBE_IMAGES, len(job.val.labels))
     index = np.linspace(0, len(job.val.labels) - 1, n).astype(np.int64)
     images = job.val.images[torch.as_tensor(index, device=job.val.images.device)]
     return probe(
         job.method, job.model, images, job.val.labels[index], job.recipe, seed=spec.seed,
-        estimator=has_estimator(job.method.stages()), adjust=posthoc,
+        estimator=has_estimator(job.method.stages()), adjust=_adjusts(job.method),
     )  # fmt: skip
 
 
 def _keep_model(job: Job, chosen: dict[str, Any], writer: RunWriter) -> None:
-    _load(job, chosen["epoch"])
-    if _adjusts(job.method):
-        _fitted_val(job)
+    _ready(job, chosen["epoch"])
     state = {"model": job.model.state_dict(), "method": job.method.state_dict()}
     write_with(writer.path / "model.pt", lambda f: torch.save(state, f))
 
@@ -469,10 +468,3 @@ def _timing(progress: Progress, started: datetime.datetime, clock: float, device
         "resumed": progress.resumed,
         "device": device.type,
     }
-
-
-def scores_of(record: RunRecord, role: str) -> dict[str, float]:
-    """Accuracy, mean-class recall and macro-F1 of a finished run on "val" or "test"."""
-    logits, labels = record.array(f"{role}_logits"), record.array(f"{role}_labels")
-    matrix = metrics.confusion(labels, logits.argmax(1), logits.shape[1])
-    return {name: score(matrix) for name, score in metrics.SCORES.items()}

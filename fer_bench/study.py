@@ -91,7 +91,4 @@ def _chosen(run: RunRecord) -> str:
 
 def describe(spec: RunSpec, work: Workplace) -> str:
     """A run in a few words."""
-    from fer_bench.spec import label_of
-
-    label = label_of(work.plugins.method(spec.method).card, spec.params)  # type: ignore[arg-type]
-    return f"{label}, seed {spec.seed}"
+    return f"{work.label(spec)}, seed {spec.seed}"

@@ -132,17 +132,15 @@ def _tune(optuna: Any, searches: Sequence[Search], trials: int, work: Workplace,
           say: Say, after_run: Callable[[dict[str, Any]], None]) -> list[dict]:  # fmt: skip
     storage = open_storage(work.home.tuning / "journal.log")
     studies = [_open(optuna, storage, search, seed) for search in searches]
-    ids: dict[str, None] = {}
     for turn in range(trials):
         for search, study in zip(searches, studies, strict=True):
             if _finished(study) > turn:
                 continue
             trial = _next_trial(optuna, study, search, seed)
-            spec = search.spec(_values(trial, search), seed)
-            ids[identify(spec, work)[0]] = None
-            told = f"[trial {trial.number + 1}/{trials}] {search.label}: {_short(_values(trial, search))}"
-            _carry_out(optuna, study, trial, spec, work, told, say)
-            record = _record(searches, studies, work, command, name, seed)
+            values = _values(trial, search)
+            told = f"[trial {trial.number + 1}/{trials}] {search.label}: {_short(values)}"
+            _carry_out(optuna, study, trial, search.spec(values, seed), work, told, say)
+            record = _record(searches, studies, command, name, seed)
             work.home.ledger.put_study(name, record)
             after_run(record)
     return [_write_best(optuna, search, study, work, seed) for search, study in zip(searches, studies, strict=True)]
@@ -191,9 +189,7 @@ def _next_trial(optuna: Any, study: optuna.Study, search: Search, seed: int) -> 
     number = len(study.get_trials(deepcopy=False))
     # seeded by the trial's number: a search that was interrupted proposes what an uninterrupted one would have
     study.sampler = optuna.samplers.TPESampler(seed=stream_seed(seed, "tune", search.label, number) % 2**32)
-    trial = study.ask()
-    _values(trial, search)
-    return trial
+    return study.ask()
 
 
 def _values(trial: optuna.Trial, search: Search) -> dict[str, Any]:
@@ -260,16 +256,12 @@ def objective(record: RunRecord) -> float:
     return float(record.json("history")[record.json("selection")["epoch"]][f"val_{OBJECTIVE}"])
 
 
-def _record(searches: Sequence[Search], studies: Sequence[optuna.Study], work: Workplace, command: str, name: str,
-            seed: int) -> dict[str, Any]:  # fmt: skip
+def _record(
+    searches: Sequence[Search], studies: Sequence[optuna.Study], command: str, name: str, seed: int
+) -> dict[str, Any]:
     """The search as a ledger study, so that it is mirrored like any other."""
-    specs = [
-        search.spec({n: t.params[n] for n in search.space}, seed)
-        for search, study in zip(searches, studies, strict=True)
-        for t in study.get_trials(deepcopy=False)
-        if t.state.is_finished() and "run_id" in t.user_attrs
-    ]
-    ids = list(dict.fromkeys(identify(s, work)[0] for s in specs))
+    trials = [t for study in studies for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
+    ids = list(dict.fromkeys(t.user_attrs["run_id"] for t in trials if "run_id" in t.user_attrs))
     labels = tuple(s.label for s in searches)
     base = searches[0].spec(searches[0].defaults(), seed)
     study = StudySpec(name=name, command=command, runs=(base,), labels=labels, reference=None, kind="tune")

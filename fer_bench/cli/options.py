@@ -20,6 +20,12 @@ def plugins_option(command: Callable) -> Callable:
     return click.option("--plugins", "plugin_dirs", metavar="DIR", multiple=True, help=text)(command)
 
 
+def tracking_option(command: Callable) -> Callable:
+    """``--tracking-uri URI``."""
+    text = "sqlite:///FILE or a server  [default: $MLFLOW_TRACKING_URI, else mlflow.db in the home folder]"
+    return click.option("--tracking-uri", metavar="URI", help=text)(command)
+
+
 _TRAINING = (
     click.option("--dataset", required=True, metavar="NAME", help="Data set; `fer-bench list datasets`."),
     click.option("--dataset-set", multiple=True, metavar="NAME=VALUE", help="A parameter of the data set; repeatable."),
@@ -39,7 +45,7 @@ _TRAINING = (
     click.option("--compile/--no-compile", "compile_", default=None, help="torch.compile  [default: on a GPU]"),
     click.option("--deterministic", is_flag=True, help="Deterministic kernels only; slower."),
     click.option("--threads", type=int, default=0, metavar="N", help="CPU threads  [default: torch's choice]"),
-    click.option("--tracking-uri", metavar="URI", help="MLflow store  [default: SQLite in the home folder]"),
+    tracking_option,
     click.option("--no-track", is_flag=True, help="Do not mirror to MLflow; `fer-bench track sync` can do it later."),
     click.option("--quiet", is_flag=True, help="No live progress."),
 )  # fmt: skip

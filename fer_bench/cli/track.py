@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from fer_bench.cli.options import home_option, tracking_option
 from fer_bench.errors import TrackingError
 from fer_bench.home import Home
 
@@ -15,10 +16,8 @@ def track() -> None:
 
 @track.command("sync")
 @click.argument("study", required=False)
-@click.option("--home", help="Folder of ledger, data and results. [default: $FER_BENCH_HOME, else this folder]")
-@click.option(
-    "--tracking-uri", help="sqlite:///FILE or a server. [default: $MLFLOW_TRACKING_URI, else mlflow.db at home]"
-)
+@home_option
+@tracking_option
 @click.option("--all", "every", is_flag=True, help="Every study of the ledger.")
 @click.option("--timeout", type=float, default=10, show_default=True, help="Seconds that a server may stay silent.")
 def sync(study: str | None, home: str | None, tracking_uri: str | None, every: bool, timeout: float) -> None:

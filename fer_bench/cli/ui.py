@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from fer_bench.cli.options import home_option, tracking_option
 from fer_bench.errors import TrackingError
 from fer_bench.home import Home
 
@@ -23,10 +24,8 @@ START = 120.0  # seconds for MLflow to answer; creating its database alone can t
 
 
 @click.command("ui")
-@click.option("--home", help="Folder of ledger, data and results. [default: $FER_BENCH_HOME, else this folder]")
-@click.option(
-    "--tracking-uri", help="sqlite:///FILE or a server. [default: $MLFLOW_TRACKING_URI, else mlflow.db at home]"
-)
+@home_option
+@tracking_option
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines in.")
 def ui(home: str | None, tracking_uri: str | None, port: int, host: str) -> None:
