@@ -132,6 +132,13 @@ def _tune(optuna: Any, searches: Sequence[Search], trials: int, work: Workplace,
           say: Say, after_run: Callable[[dict[str, Any]], None]) -> list[dict]:  # fmt: skip
     storage = open_storage(work.home.tuning / "journal.log")
     studies = [_open(optuna, storage, search, seed) for search in searches]
+
+    def note() -> dict[str, Any]:
+        record = _record(searches, studies, command, name, seed)
+        work.home.ledger.put_study(name, record)
+        return record
+
+    note()  # a search that is complete already has its study under this name as well
     for turn in range(trials):
         for search, study in zip(searches, studies, strict=True):
             if _finished(study) > turn:
@@ -140,9 +147,7 @@ def _tune(optuna: Any, searches: Sequence[Search], trials: int, work: Workplace,
             values = _values(trial, search)
             told = f"[trial {trial.number + 1}/{trials}] {search.label}: {_short(values)}"
             _carry_out(optuna, study, trial, search.spec(values, seed), work, told, say)
-            record = _record(searches, studies, command, name, seed)
-            work.home.ledger.put_study(name, record)
-            after_run(record)
+            after_run(note())
     return [_write_best(optuna, search, study, work, seed) for search, study in zip(searches, studies, strict=True)]
 
 

@@ -91,6 +91,9 @@ def test_a_second_call_trains_nothing_and_a_larger_budget_adds_only_the_differen
     said: list[str] = []
     run_search(workplace, searches, 2, said)
     assert said == []
+    tune(searches, 2, workplace, command="fer-bench tune ...", name="another", say=said.append)
+    assert said == []
+    assert workplace.home.ledger.study("another")["runs"] == workplace.home.ledger.study("search")["runs"]
     run_search(workplace, searches, 3, said)
     assert len(said) == 1
     after = {r.id: (r.path / "done.json").stat().st_mtime_ns for r in workplace.home.ledger.runs()}
