@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_bench import Chunk, DataError, Dataset, DatasetCard, Problems, Protocol, Reading
+from fer_bench import Chunk, DataError, Dataset, DatasetCard, Protocol, Reading
 
 from ._fer2013_folders import ROLE_SPLITS, Placed, place
 from ._folders import find_tree, load_blocks, subfolders
@@ -131,11 +131,11 @@ class Fer2013(Dataset):
         return [Reading(layout="kaggle", said=said, files=files, chunks=lambda: self._csv_chunks(parts))]
 
     def _csv_chunks(self, parts: Sequence[tuple[PixelCsv, list[str] | None]]) -> Iterator[Chunk]:
-        problems = Problems()
+        problems = self.problems()
         for table, splits in parts:
             prefix = f"{table.path.name}:" if len(parts) > 1 else ""
             for rows in read_rows(table, SIDE * SIDE, self.card.classes, tuple(self.card.counts), problems):
-                if len(problems) == 0:
+                if problems.worth_reading:
                     images = rows.pixels.reshape(-1, 1, SIDE, SIDE)
                     split = rows.usages if splits is None else [splits[k] for k in rows.numbers]
                     source = [f"{prefix}{k}" for k in rows.numbers]
@@ -148,12 +148,12 @@ class Fer2013(Dataset):
         return Reading(layout=placed.layout, said=placed.said, files=files, chunks=chunks)
 
     def _folder_chunks(self, placed: Placed) -> Iterator[Chunk]:
-        problems = Problems()
+        problems = self.problems()
         for path, reason in placed.faults:
             problems.add(path, None, reason)
         splits = {file.relative: split for split, file in placed.images}
         for batch, images in load_blocks((f for _, f in placed.images), SIDE, problems):
-            if len(problems) == 0:
+            if problems.worth_reading:
                 names = [f.relative for f in batch]
                 labels = np.asarray([f.label for f in batch])
                 yield Chunk(images=images, labels=labels, split=[splits[n] for n in names], source=names)

@@ -169,36 +169,146 @@ class MethodCard:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fetch:
+    """One thing that ``fer-bench data fetch`` can download.
+
+    Parameters
+    ----------
+    kind : {"url", "kaggle", "kaggle_competition", "huggingface"}
+        By plain HTTP, through `kagglehub`, or through `huggingface_hub`.
+    ref : str
+        The address, the Kaggle handle (``owner/name``, or the competition's name), or the hub's data set.
+    files : tuple of str
+        Which files of it; empty for all. Of a "url" the one name under which it is kept.
+    sha256 : mapping of file to str
+        Known hashes; a file that differs is refused.
+    unpack : bool
+        Unpack archives after the download.
+    licence : str
+        Who permits what.
+    """
+
+    kind: str
+    ref: str
+    files: tuple = ()
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    unpack: bool = False
+    licence: str = ""
+
+
+SCHEMES = ("splits", "kfold", "shuffle", "blocks")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """A named way to split a data set and to select a checkpoint.
+    """A named way to split a data set and to select a checkpoint; :mod:`fer_bench.splits` turns it into rows.
 
     Parameters
     ----------
     name : str
-        Short name; shown as ``dataset/name``.
+        Short name; shown as ``dataset/name``, or alone where it begins with the data set's name.
     train, val, test : tuple of str
-        Values of the store's `split` column that make up each role.
+        Values of the store's `split` column that make up each role. Schemes other than "splits" pool the rows of all
+        three and divide them anew; where all are empty, they pool the whole store.
     title : str
         One line for people.
     watermark : str
         Empty for a sound protocol; otherwise the reason printed wherever its results are shown.
+    source : str
+        The paper or code it comes from.
+    scheme : {"splits", "kfold", "shuffle", "blocks"}
+        "splits": the source's own parts. "kfold": `folds` parts; part k is the test, the next one validation, the rest
+        training. "shuffle": `folds` random divisions by `shares`. "blocks": test rows are taken from each class in
+        its order, `take[c]` of them for fold 0, the next ones for fold 1, the last ones for the last fold.
+    folds : int
+        How many divisions there are; each is a run.
+    holdout : float
+        Share of the training rows, class by class, that becomes validation ("splits" with an empty `val`, and
+        "blocks").
+    shares : tuple of float
+        Train, validation and test parts of "shuffle"; they sum to 1.
+    take : tuple of int
+        Test rows by class and fold of "blocks".
+    stratify : bool
+        Draw class by class, so that every part has the classes' proportions.
+    group : str
+        Column whose equal values stay in one part (a subject, a sequence); empty for none.
+    val_is_test : bool
+        Select on the test rows themselves, as papers did; such a protocol needs a watermark.
+    label : str
+        Column of the labels.
+    classes : tuple of str
+        The classes that take part, in order; empty for all. Rows of other classes are left out.
+    soft : tuple of str
+        Columns of votes, in the order of the classes; the training targets are their shares in the row's sum.
+    unlabelled : {"error", "drop"}
+        What happens to rows without a label.
+    clean : bool
+        Leave out the rows that the doctor's clean manifest names (``fer-bench data check``).
+    select : str
+        Validation metric that the protocol selects by; empty for the run's own.
     """
 
     name: str
-    train: tuple
-    val: tuple
-    test: tuple
+    train: tuple = ()
+    val: tuple = ()
+    test: tuple = ()
     title: str = ""
     watermark: str = ""
     source: str = ""
+    scheme: str = "splits"
+    folds: int = 1
+    holdout: float = 0.0
+    shares: tuple = ()
+    take: tuple = ()
+    stratify: bool = True
+    group: str = ""
+    val_is_test: bool = False
+    label: str = "label"
+    classes: tuple = ()
+    soft: tuple = ()
+    unlabelled: str = "error"
+    clean: bool = False
+    select: str = ""
+
+    def __post_init__(self):
+        where = f"protocol '{self.name}'"
+        if self.scheme not in SCHEMES:
+            raise unknown("scheme", self.scheme, SCHEMES, where=where)
+        if self.scheme == "shuffle" and (len(self.shares) != 3 or abs(sum(self.shares) - 1) > 1e-9):
+            raise SpecError("a shuffle needs three shares that sum to 1", where=where)
+        if self.scheme == "kfold" and self.folds < 3:
+            raise SpecError("kfold needs at least three folds: training, validation, test", where=where)
+        if self.scheme == "splits" and (not self.train or not self.test or self.folds != 1):
+            raise SpecError("'splits' needs train and test, and makes one fold", where=where)
+        if self.val_is_test and not self.watermark:
+            raise SpecError("selecting on the test needs a watermark", where=where)
+        if self.scheme in ("splits", "blocks") and bool(self.val) + bool(self.holdout) + self.val_is_test != 1:
+            raise SpecError("validation is exactly one of val, holdout, val_is_test", where=where)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetCard:
     """What a dataset says of itself.
 
-    `counts` maps split -> tuple of expected images per class, in the order of `classes`. `layouts` names the forms it
-    can be read from. `get` tells a person how to obtain it. The first protocol is the default.
+    Parameters
+    ----------
+    classes : tuple of str
+        Class names in label order; empty where the source itself tells them (:attr:`fer_bench.Reading.classes`).
+    protocols : tuple of Protocol
+        The first one is the default.
+    counts : mapping of split to tuple of int
+        Expected images per class, in the order of `classes`.
+    digests : mapping
+        Known SHA-256 of the original: "pixels" (uint8 [N, C, H, W] in row order) and "labels" (little-endian int64).
+    layouts : mapping of name to str
+        The forms it can be read from.
+    sequence : int
+        Images every sequence (column `sequence`) should have; 0 where there are none.
+    get : str
+        Tells a person how to obtain it.
+    fetch : tuple of Fetch
+        What ``fer-bench data fetch`` downloads, where a licence allows it.
     """
 
     name: str
@@ -206,11 +316,14 @@ class DatasetCard:
     classes: tuple
     protocols: tuple
     counts: Mapping[str, tuple] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
     layouts: Mapping[str, str] = field(default_factory=dict)
+    sequence: int = 0
     paper: str = ""
     url: str = ""
     licence: str = ""
     get: str = ""
+    fetch: tuple = ()
     params: Mapping[str, Param] = field(default_factory=dict)
     built_in: bool = False
     image: str = ""
@@ -219,16 +332,24 @@ class DatasetCard:
         """All parameters with their values, as :meth:`MethodCard.resolve`."""
         return _resolve(self.name, self.params, given)
 
+    @property
+    def base(self) -> str:
+        """The plug-in's name: that of the store without its label (``folder`` of ``folder:mine``)."""
+        return self.name.partition(":")[0]
+
+    def full_name(self, protocol: Protocol) -> str:
+        """How a protocol is shown: ``dataset/name``, or its name alone where that says the data set already."""
+        return protocol.name if protocol.name.startswith(self.base) else f"{self.name}/{protocol.name}"
+
     def protocol(self, name: str | None) -> Protocol:
         """The protocol called `name` (with or without the data set's name before it); the default for None."""
         if name is None:
             return self.protocols[0]
-        short = name.removeprefix(f"{self.name}/")
         for protocol in self.protocols:
-            if protocol.name == short:
+            if name in (protocol.name, self.full_name(protocol)):
                 return protocol
-        known = [f"{self.name}/{p.name}" for p in self.protocols]
-        raise unknown("protocol", name, known, next=f"fer-bench show {self.name}")
+        known = [self.full_name(p) for p in self.protocols]
+        raise unknown("protocol", name, known, next=f"fer-bench show {self.base}")
 
 
 def _resolve(owner: str, params: Mapping[str, Param], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -243,7 +364,7 @@ def _resolve(owner: str, params: Mapping[str, Param], given: Mapping[str, Any]) 
 
 Card = MethodCard | DatasetCard
 
-_CONSTRUCTORS = {c.__name__: c for c in (MethodCard, DatasetCard, Protocol, Param, Float, Int, Scale, Choice)}
+_CONSTRUCTORS = {c.__name__: c for c in (MethodCard, DatasetCard, Protocol, Fetch, Param, Float, Int, Scale, Choice)}
 _CARD_TYPES = (MethodCard, DatasetCard)
 
 

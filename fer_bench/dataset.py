@@ -66,23 +66,38 @@ class Reading:
         The source files; they are guarded with the store while a test is sealed.
     chunks : callable
         Starts the iteration over :class:`Chunk` objects.
+    classes : tuple of str
+        Class names in label order, where the source tells them; empty: those of the card.
+    shape : tuple of int, optional
+        (N, C, H, W) of the store to be, where it is known before reading; used to say what room is needed.
+    survey : mapping, optional
+        What the source files are like, for the doctor: {"sizes": {"48x48": n, ...}, "modes": {"L": n, ...}}.
     """
 
     layout: str
     said: str
     files: list[Path]
     chunks: Callable[[], Iterator[Chunk]]
+    classes: tuple[str, ...] = ()
+    shape: tuple[int, int, int, int] | None = None
+    survey: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 class Problems:
     """Collects what is wrong with source files, and raises one error that names file, row and reason.
 
     Reading stops collecting after `limit` problems, so that a wrong file does not fill the screen or the memory.
+    A lenient collection never raises: the faulty rows are left out, and the rest is read (the doctor works so).
     """
 
-    def __init__(self, limit: int = 1000):
-        self.limit = limit
+    def __init__(self, limit: int = 1000, *, lenient: bool = False):
+        self.limit, self.lenient = limit, lenient
         self.rows: list[tuple[str, int | str | None, str]] = []
+
+    @property
+    def worth_reading(self) -> bool:
+        """Whether rows are still wanted: without a problem so far, or whatever comes."""
+        return self.lenient or not self.rows
 
     def add(self, file: str | Path, row: int | str | None, reason: str) -> None:
         """Note one problem; raises at once when there are too many to go on."""
@@ -95,7 +110,7 @@ class Problems:
 
     def raise_if_any(self, *, more: bool = False) -> None:
         """Raise :class:`DataError` with the first rows and a count by reason."""
-        if not self.rows:
+        if not self.rows or self.lenient:
             return
         shown = [f"{f}, row {r}: {why}" if r is not None else f"{f}: {why}" for f, r, why in self.rows[:8]]
         kinds = Counter(why.split(":")[0] for _, _, why in self.rows)
@@ -110,13 +125,30 @@ class Problems:
 
 
 class Dataset:
-    """Base of every dataset. Subclasses set `card` and implement :meth:`read`."""
+    """Base of every dataset. Subclasses set `card` and implement :meth:`read`.
+
+    Attributes
+    ----------
+    params : dict
+        Every parameter of the card with its value.
+    lenient : bool
+        Read what can be read; faults are kept in `faults` instead of being raised.
+    faults : Problems
+        Of the reading that was started last.
+    """
 
     card: DatasetCard
 
-    def __init__(self, params: Mapping[str, Any] | None = None):
+    def __init__(self, params: Mapping[str, Any] | None = None, *, lenient: bool = False):
         refuse_while_sealed(f"data set '{self.card.name}'")
         self.params = dict(self.card.resolve(params or {}))
+        self.lenient = lenient
+        self.faults = Problems()
+
+    def problems(self) -> Problems:
+        """A fresh collection for one reading; end the reading with its ``raise_if_any()``."""
+        self.faults = Problems(lenient=self.lenient)
+        return self.faults
 
     def read(self, source: Path | None) -> Reading:
         """Recognise the layout under `source` (a file or folder; None for a built-in set) by its content.

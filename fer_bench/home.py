@@ -29,6 +29,10 @@ class Home:
         """Where a person puts the source files of a data set."""
         return self.data / "raw" / dataset
 
+    def splits(self, store: str, fingerprint: str) -> Path:
+        """Folder of what was derived from one state of a store: split files and the doctor's clean manifest."""
+        return self.data / "splits" / f"{store}-{fingerprint}"
+
     @property
     def ledger(self) -> Ledger:
         """The ledger of this home."""

@@ -11,16 +11,17 @@ import ast
 import hashlib
 import importlib
 import importlib.util
+import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from fer_bench.cards import Card, DatasetCard, MethodCard, read_card
-from fer_bench.errors import PluginError, unknown
+from fer_bench.errors import PluginError, SpecError, unknown
 
 if TYPE_CHECKING:
     from fer_bench.dataset import Dataset
@@ -98,18 +99,31 @@ class Plugins:
         return self._find("method", name, self.methods)
 
     def dataset_plugin(self, name: str) -> Plugin:
-        """The dataset plug-in called `name`; raises UnknownNameError with the nearest names."""
-        return self._find("dataset", name, self.datasets)
+        """The plug-in of the dataset called `name` or `name:label`; raises UnknownNameError with the nearest names."""
+        return self._find("dataset", name.partition(":")[0], self.datasets)
 
     def dataset_card(self, name: str) -> DatasetCard:
-        """The card of the dataset called `name`."""
+        """The card of a dataset. A label (``folder:mine``) names a store of its own, so that a home can hold several.
+
+        Raises
+        ------
+        UnknownNameError
+            There is no such dataset.
+        SpecError
+            The label has other characters than letters, digits, dot, hyphen and underscore.
+        """
         card = self.dataset_plugin(name).card
         assert isinstance(card, DatasetCard)
-        return card
+        if name != card.name and not re.fullmatch(r"[\w.-]*\w", name.partition(":")[2], re.ASCII):
+            raise SpecError(f"'{name}' can't be a store's name", hint=f"letters, digits, . - _, as in {card.name}:mine")
+        return replace(card, name=name)
 
-    def dataset(self, name: str, params: Mapping[str, Any] | None = None) -> Dataset:
-        """An instance of the dataset called `name`."""
-        return self.dataset_plugin(name).load()(params)
+    def dataset(self, name: str, params: Mapping[str, Any] | None = None, *, lenient: bool = False) -> Dataset:
+        """An instance of the dataset called `name` or `name:label`; `lenient` as in :class:`fer_bench.Dataset`."""
+        card = self.dataset_card(name)
+        dataset = self.dataset_plugin(name).load()(params, lenient=lenient)
+        dataset.card = card
+        return dataset
 
     def build_method(self, name: str, params: Mapping[str, Any]) -> Method:
         """An instance of the method called `name` with resolved parameters."""

@@ -6,7 +6,9 @@ import contextlib
 import fcntl
 import hashlib
 import inspect
+import math
 import shlex
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -56,6 +58,7 @@ def prepare(home: Home, dataset: Dataset, source: str | Path | None, *, force: b
             if old is not None and not force and _same(old, dataset, reading, state):
                 say(f"{name}: the store is up to date ({len(old)} images, fingerprint {old.fingerprint})")
                 return old
+            _check_room(home, dataset, reading, say)
             return _write(home, dataset, reading, source, state, old, say)
     except FerBenchError:  # some are OSErrors too, and say what they mean already
         raise
@@ -75,6 +78,32 @@ def ensure_store(home: Home, dataset: Dataset, source: str | Path | None = None,
             if store.manifest["params"] == dataset.params:
                 return store
     return prepare(home, dataset, source, say=say)
+
+
+def _check_room(home: Home, dataset: Dataset, reading: Reading, say: Say) -> None:
+    """Say what the store will take, and stop before work starts where the disk has no room for it."""
+    if reading.shape is None:
+        return
+    name, size, free = dataset.card.name, math.prod(reading.shape), shutil.disk_usage(home.data).free
+    shape = "x".join(map(str, reading.shape[1:]))
+    need = f"{reading.shape[0]} images of {shape}: {human_size(size)} on disk, as much in the device's memory"
+    say(f"{name}: {need}")
+    if size * 1.05 > free:
+        smaller = f"; --dataset-set size={reading.shape[-1] // 2} takes a quarter" if "size" in dataset.params else ""
+        raise StoreError(
+            f"the disk has no room for the store: {human_size(size)} are needed, {human_size(free)} are free",
+            where=str(home.data),
+            hint=f"make room, or take another --home{smaller}",
+        )
+
+
+def human_size(size: float) -> str:
+    """Bytes in the unit that fits: 83 MB, 1.4 GB."""
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
 
 
 def _write(
@@ -158,7 +187,7 @@ def _same(old: Store, dataset: Dataset, reading: Reading, state: str) -> bool:
         had.get("source_state") == state
         and had["params"] == dataset.params
         and had["layout"] == reading.layout
-        and had["classes"] == list(dataset.card.classes)
+        and had["classes"] == list(reading.classes or dataset.card.classes)
     )
 
 

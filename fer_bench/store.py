@@ -203,7 +203,7 @@ def _alive(pid: int) -> bool:
 
 def check_counts(card: DatasetCard, manifest: dict[str, Any]) -> dict[str, Any]:
     """Compare a manifest's counts with the card's: "match", "differ" with one line a difference, or "unknown"."""
-    if not card.counts:
+    if not card.counts or list(card.classes) != manifest["classes"]:
         return {"counts": "unknown", "differences": []}
     found, differences = manifest["counts"], []
     for split in [*card.counts, *(s for s in found if s not in card.counts)]:
@@ -226,8 +226,11 @@ def _write_files(folder: Path, card: DatasetCard, reading: Reading) -> dict[str,
     write_text(folder / "table.csv", table)
     labels = np.asarray(columns["label"], dtype=np.int64)
     splits = columns["split"]
+    classes = list(reading.classes or card.classes)
+    if len(labels) and not -1 <= int(labels.min()) <= int(labels.max()) < len(classes):
+        raise StoreError(f"labels {labels.min()} to {labels.max()} do not fit {len(classes)} classes")
     parts = {
-        "classes": list(card.classes),
+        "classes": classes,
         "pixels": pixels,
         "labels": hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest(),
         "splits": hashlib.sha256("\n".join(splits).encode()).hexdigest(),
@@ -237,9 +240,10 @@ def _write_files(folder: Path, card: DatasetCard, reading: Reading) -> dict[str,
         "dataset": card.name,
         "layout": reading.layout,
         "said": reading.said,
-        "classes": list(card.classes),
+        "classes": classes,
         "shape": [len(labels), *shape],
-        "counts": _counts(labels, splits, len(card.classes)),
+        "counts": _counts(labels, splits, len(classes)),
+        "survey": dict(reading.survey),
         "sources": [str(Path(p).resolve()) for p in reading.files],
         "sizes": {n: (folder / n).stat().st_size for n in ("images.npy", "table.csv")},
         "sha256": {n: sha256_file(folder / n) for n in ("images.npy", "table.csv")},
