@@ -168,6 +168,9 @@ class MethodCard:
         return _resolve(self.name, self.params, given)
 
 
+FETCH_KINDS = ("url", "kaggle", "kaggle_competition", "huggingface")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Fetch:
     """One thing that ``fer-bench data fetch`` can download.
@@ -177,13 +180,15 @@ class Fetch:
     kind : {"url", "kaggle", "kaggle_competition", "huggingface"}
         By plain HTTP, through `kagglehub`, or through `huggingface_hub`.
     ref : str
-        The address, the Kaggle handle (``owner/name``, or the competition's name), or the hub's data set.
+        The address; the Kaggle handle (``owner/name``, ``owner/name/versions/2``, or the competition's name); the hub's
+        data set (``owner/name``, or ``owner/name@revision``).
     files : tuple of str
-        Which files of it; empty for all. Of a "url" the one name under which it is kept.
+        Which files of it, each kept under this name below the raw files of the data set. Empty: all of them, in a
+        directory called as the end of `ref`; of a "url", the one file under the address's last part.
     sha256 : mapping of file to str
         Known hashes; a file that differs is refused.
     unpack : bool
-        Unpack archives after the download.
+        Unpack archives after the download; ``faces.tar.gz`` becomes the directory ``faces``.
     licence : str
         Who permits what.
     """
@@ -194,6 +199,16 @@ class Fetch:
     sha256: Mapping[str, str] = field(default_factory=dict)
     unpack: bool = False
     licence: str = ""
+
+    def __post_init__(self):
+        where = f"what is fetched from '{self.ref}'"
+        if self.kind not in FETCH_KINDS:
+            raise unknown("kind of source", self.kind, FETCH_KINDS, where=where)
+        if self.kind == "url" and len(self.files) > 1:
+            raise SpecError("an address gives one file", where=where)
+        for file in self.sha256:
+            if self.files and file not in self.files:
+                raise unknown("file", file, self.files, where=f"{where}, sha256")
 
 
 SCHEMES = ("splits", "kfold", "shuffle", "blocks")
@@ -285,6 +300,26 @@ class Protocol:
             raise SpecError("selecting on the test needs a watermark", where=where)
         if self.scheme in ("splits", "blocks") and bool(self.val) + bool(self.holdout) + self.val_is_test != 1:
             raise SpecError("validation is exactly one of val, holdout, val_is_test", where=where)
+
+    @property
+    def in_words(self) -> str:
+        """How it divides the images and selects, in one line."""
+        chosen = "the next fold" if self.scheme == "kfold" else " + ".join(self.val)
+        if self.holdout:
+            chosen = f"{100 * self.holdout:g} % of the training images"
+        select = f"select on {'the test itself' if self.val_is_test else chosen}"
+        if self.scheme == "splits":
+            told = f"train on {' + '.join(self.train)}, {select}, report {' + '.join(self.test)}"
+        elif self.scheme == "shuffle":
+            told = f"{self.folds} random division{'s' * (self.folds > 1)} into "
+            told += "/".join(f"{100 * s:g}" for s in self.shares) + " % for training, selection and test"
+        else:
+            told = f"{self.folds} folds: report one, {select}, train on the others"
+        told += f"; each {self.group} in one part" if self.group else ""
+        told += f"; labels: {self.label}" if self.label != "label" else ""
+        told += f"; {len(self.classes)} classes" if self.classes else ""
+        told += "; targets: shares of votes" if self.soft else ""
+        return told + ("; without the rows that the doctor rejects" if self.clean else "")
 
 
 @dataclass(frozen=True, kw_only=True)

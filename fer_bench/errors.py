@@ -100,5 +100,5 @@ def unknown(kind: str, name: str, known: Iterable[str], *, where: str | None = N
     if close:
         hint = "did you mean " + " or ".join(f"'{c}'" for c in close) + "?"
     else:
-        hint = f"known {kind}s: " + (", ".join(known) if known else "none")
+        hint = f"known {kind}{'es' if kind.endswith('s') else 's'}: " + (", ".join(known) if known else "none")
     return UnknownNameError(f"unknown {kind} '{name}'", where=where, hint=hint, next=next)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from fer_bench.atomic import write_with
 from fer_bench.backbones import build_trunk
-from fer_bench.cards import DatasetCard, MethodCard, Protocol
+from fer_bench.cards import DatasetCard, MethodCard
 from fer_bench.checkpoint import load_snapshot
 from fer_bench.errors import DataError, FerBenchError, PrunedTrial, TrainingError
 from fer_bench.evaluate import check_logits, predict, probe
@@ -34,6 +34,7 @@ from fer_bench.ledger import NUMERICS, RunRecord, RunWriter, run_id
 from fer_bench.method import Context, Method, TrainView, ValOutputs
 from fer_bench.plugins import Plugins
 from fer_bench.rng import seed_all, stream_seed
+from fer_bench.roles import Roles, labels_of_test, roles_digest, roles_of
 from fer_bench.seal import Seal
 from fer_bench.spec import RunSpec, label_of
 from fer_bench.store import Store
@@ -57,16 +58,6 @@ class Workplace:
         return label_of(card, spec.params)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Roles:
-    """Rows of the store by role, and what training and validation need. Of the test there are row numbers only."""
-
-    rows: dict[str, np.ndarray]
-    labels: dict[str, np.ndarray]
-    counts: dict[str, list[int]]
-    groups: np.ndarray | None
-
-
 def identify(spec: RunSpec, work: Workplace) -> tuple[str, Store]:
     """The id a run has on the present data and code, and the store it reads."""
     store = Store.open(work.home.data / spec.dataset)
@@ -77,7 +68,8 @@ def identify(spec: RunSpec, work: Workplace) -> tuple[str, Store]:
             next=f"fer-bench data prepare {spec.dataset} --force",
         )
     source = work.plugins.method(spec.method).source_hash()
-    return run_id(spec.to_dict(), store.fingerprint, source), store
+    rows = roles_digest(spec, store, work.plugins.dataset_card(spec.dataset), work.home)
+    return run_id(spec.to_dict(), store.fingerprint, source, rows), store
 
 
 def execute(spec: RunSpec, work: Workplace, *, started: Callable[[], None] = lambda: None) -> RunRecord:
@@ -156,10 +148,9 @@ def _carry_out(spec: RunSpec, store: Store, work: Workplace, writer: RunWriter) 
     plugin = work.plugins.method(spec.method)
     card = work.plugins.dataset_card(spec.dataset)
     assert isinstance(plugin.card, MethodCard)
-    protocol = card.protocol(spec.protocol)
-    roles = split_roles(store, protocol, card)
+    roles = roles_of(store, card, work.home, protocol=spec.protocol, fold=spec.fold, profile=spec.profile)
     device = _set_up(spec, work.runtime)
-    _write_identity(spec, store, card, protocol, roles, work, writer)
+    _write_identity(spec, store, card, roles, work, writer)
     images = {r: torch.from_numpy(store.images(roles.rows[r])).to(device) for r in ("train", "val")}
     with _seal(store, work, writer) as seal:
         method: Method = work.plugins.build_method(spec.method, spec.params)
@@ -176,7 +167,7 @@ def _carry_out(spec: RunSpec, store: Store, work: Workplace, writer: RunWriter) 
         writer.put("val_epochs", np.stack([progress.predictions[e] for e in chosen["candidates"]]))
         if spec.test:
             seal.open("score the selected epoch and the oracle", rows=len(roles.rows["test"]))
-            _score_test(job, store, seal, chosen, roles, writer)
+            _score_test(spec, job, store, seal, chosen, roles, card, writer)
         _keep_model(job, chosen, writer)
     writer.put("seal", seal.record())
     writer.put("environment", environment(device))
@@ -193,44 +184,6 @@ def _seal(store: Store, work: Workplace, writer: RunWriter) -> Seal:
     return Seal(store.guarded_files(), folders=folders, spare=writer.path, journal=writer.path / "seal.json")
 
 
-def split_roles(store: Store, protocol: Protocol, card: DatasetCard) -> Roles:
-    """Rows, labels and counts of the protocol's roles; labels of the test are counted, never kept.
-
-    Raises
-    ------
-    DataError
-        A role has no rows or unlabelled ones.
-    """
-    columns = store.columns("split", "label", "subject")
-    split, label = columns["split"], columns["label"]
-    rows, labels, counts = {}, {}, {}
-    for role in ("train", "val", "test"):
-        wanted = getattr(protocol, role)
-        found = np.flatnonzero(np.isin(split, wanted))
-        where = f"{card.name}/{protocol.name}, {role} = {' + '.join(wanted)}"
-        again = f"fer-bench data prepare {card.name} --from PATH"
-        if len(found) == 0:
-            have = ", ".join(sorted(set(split.tolist())))
-            raise DataError(f"the store has no {role} images", where=where, hint=f"it has: {have}", next=again)
-        if (label[found] < 0).any():
-            raise DataError(
-                f"{int((label[found] < 0).sum())} {role} images have no label in layout '{store.manifest['layout']}'",
-                where=where, hint="prepare from a layout that has all labels", next=again,
-            )  # fmt: skip
-        rows[role] = found
-        counts[role] = np.bincount(label[found], minlength=len(store.classes)).tolist()
-        if role != "test":
-            labels[role] = label[found].astype(np.int64)
-    if min(counts["train"]) == 0:
-        missing = [c for c, n in zip(store.classes, counts["train"], strict=True) if n == 0]
-        raise DataError(
-            f"the training fold has no images of {', '.join(missing)}", where=f"{card.name}/{protocol.name}"
-        )
-    subject = columns["subject"][rows["train"]]
-    groups = np.unique(subject, return_inverse=True)[1] if len(set(subject.tolist())) > 1 else None
-    return Roles(rows=rows, labels=labels, counts=counts, groups=groups)
-
-
 def _set_up(spec: RunSpec, runtime: Runtime) -> torch.device:
     device = runtime.resolve()
     if runtime.threads:
@@ -244,16 +197,20 @@ def _set_up(spec: RunSpec, runtime: Runtime) -> torch.device:
 
 
 def _write_identity(
-    spec: RunSpec, store: Store, card: DatasetCard, protocol: Protocol, roles: Roles, work: Workplace, writer: RunWriter
+    spec: RunSpec, store: Store, card: DatasetCard, roles: Roles, work: Workplace, writer: RunWriter
 ) -> None:
     plugin = work.plugins.method(spec.method)
     assert isinstance(plugin.card, MethodCard)
     identity = {"spec": spec.to_dict(), "fingerprint": store.fingerprint, "source": plugin.source_hash()}
+    identity |= {"rows": roles.digest}
     writer.put("spec", {"run_id": writer.id, "label": work.label(spec), **identity, "numerics": NUMERICS})
-    named = {**dataclasses.asdict(protocol), "name": f"{card.name}/{protocol.name}"}
-    facts: dict[str, Any] = {"dataset": card.name, "classes": list(store.classes), "fingerprint": store.fingerprint}
+    protocol = card.protocol(spec.protocol)
+    named = {**dataclasses.asdict(protocol), "name": card.full_name(protocol), **roles.facts}
+    facts: dict[str, Any] = {"dataset": card.name, "classes": list(roles.classes), "fingerprint": store.fingerprint}
     facts |= {"layout": store.manifest["layout"], "protocol": named, "counts": roles.counts}
     writer.put("data", facts)
+    if spec.profile != "natural":
+        writer.put("train_rows", roles.rows["train"].astype(np.int64))
 
 
 def _method_facts(card: MethodCard, model: nn.Module) -> dict[str, Any]:
@@ -267,7 +224,7 @@ def _job(spec: RunSpec, method: Method, store: Store, roles: Roles, images: dict
     recipe = spec.recipe
     size = recipe.image_size
     method.ctx = Context(
-        classes=store.classes,
+        classes=roles.classes,
         counts=np.asarray(roles.counts["train"], dtype=np.int64),
         image_shape=(channels, size or height, size or width),
         seed=spec.seed,
@@ -278,8 +235,9 @@ def _job(spec: RunSpec, method: Method, store: Store, roles: Roles, images: dict
     )
     model = _build_model(spec, method, (channels, size or height), device, work.runtime)
     view = TrainView(
-        images=images["train"], labels=roles.labels["train"], groups=roles.groups, num_classes=len(store.classes)
-    )
+        images=images["train"], labels=roles.labels["train"], groups=roles.groups, soft=roles.soft,
+        num_classes=len(roles.classes),
+    )  # fmt: skip
     val = Fold(images=images["val"], labels=roles.labels["val"])
     return Job(
         method=method, model=model, ctx=method.ctx, recipe=recipe, runtime=work.runtime, view=view, val=val,
@@ -377,8 +335,8 @@ def _adjusted(job: Job, logits: np.ndarray, features: np.ndarray | None) -> np.n
     return changed
 
 
-def _score_test(job: Job, store: Store, seal: Seal, chosen: dict[str, Any], roles: Roles,
-                writer: RunWriter) -> None:  # fmt: skip
+def _score_test(spec: RunSpec, job: Job, store: Store, seal: Seal, chosen: dict[str, Any], roles: Roles,
+                card: DatasetCard, writer: RunWriter) -> None:  # fmt: skip
     """Test logits of the selected epoch, and predicted classes of every candidate for the oracle.
 
     The labels are read last: no array of them exists while the method predicts.
@@ -397,7 +355,7 @@ def _score_test(job: Job, store: Store, seal: Seal, chosen: dict[str, Any], role
         if epoch == chosen["epoch"]:
             selected = logits.astype(np.float32)
     with seal.reading():
-        roles.labels["test"] = store.columns("label")["label"][rows].astype(np.int64)
+        roles.labels["test"] = labels_of_test(spec, store, card, rows)
     _write_outputs("test", selected, roles, writer)
     writer.put("test_epochs", np.stack(per_epoch))
 

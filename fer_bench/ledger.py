@@ -11,6 +11,7 @@
       seal.json         every opening of the test, and the attempts that were blocked
       probe.json        batch-invariance of the predictions
       {val,test}_{rows,labels}.npy   int64 [n]: rows of the store, labels
+      train_rows.npy    int64 [n], where an imbalance profile left a part of the training fold
       {val,test}_logits.npy          float32 [n, K] at the selected epoch
       {val,test}_epochs.npy          uint8 [E, n]: predicted class after each candidate epoch
       model.pt          weights and method state of the selected epoch
@@ -46,9 +47,9 @@ VOLATILE = ("environment.json", "timing.json")  # differ between equal runs, so 
 UNHASHED = (*VOLATILE, "model.pt", "done.json", "lock", "failed.json")
 
 
-def run_id(spec: Mapping[str, Any], fingerprint: str, source: str) -> str:
-    """Content address of a run: spec, data fingerprint, hash of the method's source, numerics version."""
-    key = {"spec": spec, "fingerprint": fingerprint, "source": source, "numerics": NUMERICS}
+def run_id(spec: Mapping[str, Any], fingerprint: str, source: str, rows: str = "") -> str:
+    """Content address of a run: spec, data fingerprint, method's source, rows by role, numerics version (hashes)."""
+    key = {"spec": spec, "fingerprint": fingerprint, "source": source, "rows": rows, "numerics": NUMERICS}
     return hashlib.sha256(canonical_json(key).encode()).hexdigest()[:16]
 
 

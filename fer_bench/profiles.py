@@ -11,8 +11,8 @@
 ``exp`` and ``step`` take options after commas: ``total=N`` fixes the size of the whole subset, ``head=N`` that of its
 largest class, and ``order=a>b>c`` names the classes from head to tail (otherwise the most frequent stands first, and
 of equally frequent ones the smaller label). Without ``total`` and ``head`` the head is as large as the fold allows,
-whatever the ratio: the first class of the order in ``exp``, the smallest of the frequent classes in ``step``. So no
-class grows with the ratio, and the subset of a larger ratio lies inside that of a smaller one.
+whatever the ratio: the first class of the order in ``exp``, the smallest of the frequent classes in ``step``. So, but
+under a fixed total, no class grows with the ratio: the subset of a larger ratio lies inside that of a smaller one.
 
 Counts are computed in whole numbers and rounded half up, so they are the same on every machine. A class is never
 clipped to what is there: a profile that asks for more than the fold has is an error that names what would fit.
@@ -406,7 +406,7 @@ def _weights(profile: Profile, classes: int) -> list[int]:
 
 def _rare(profile: Profile, classes: int) -> int:
     """How many classes of a step are rare."""
-    return max(1, min(classes - 1, int(_decimal(profile.fraction) * classes)))
+    return max(1, int(_decimal(profile.fraction) * classes))
 
 
 def _apportion(weights: Sequence[int], total: int) -> list[int]:

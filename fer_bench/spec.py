@@ -14,10 +14,10 @@ from fer_bench.cards import MethodCard
 from fer_bench.errors import SpecError, unknown
 from fer_bench.metrics import SCORES
 from fer_bench.plugins import Plugins
+from fer_bench.profiles import Profile
 from fer_bench.recipe import Recipe
 
 RULES = ("val", "last")
-PROFILES = ("natural",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,7 @@ class RunSpec:
     """One training, completely described. Its canonical form takes part in the run's id.
 
     `params` holds every parameter of the method, defaults included, so that a changed default makes a new run.
+    `profile` is the text of a :class:`fer_bench.profiles.Profile`.
     `test` is False for tuning trials: they never open the test.
     """
 
@@ -57,8 +58,7 @@ class RunSpec:
     test: bool = True
 
     def __post_init__(self):
-        if self.profile not in PROFILES:
-            raise unknown("imbalance profile", self.profile, PROFILES)
+        object.__setattr__(self, "profile", str(Profile.parse(self.profile)))  # one spelling, so that ids agree
         if self.seed < 0 or self.fold < 0:
             raise SpecError(f"seed and fold must not be negative (seed {self.seed}, fold {self.fold})")
 
@@ -125,6 +125,28 @@ def parse_variant(text: str) -> Variant:
     return Variant(name.strip(), given)
 
 
+def parse_folds(text: str | None, folds: int) -> tuple[int, ...]:
+    """Fold numbers from text such as ``0,2`` or ``0-4``; all of them for None.
+
+    Raises
+    ------
+    SpecError
+        It is no list of numbers, or the protocol has no such fold.
+    """
+    if text is None:
+        return tuple(range(folds))
+    found: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = (p.strip() for p in part.partition("-"))
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise SpecError(f"'{part.strip()}' is no fold and no range", where=f"--folds {text}", hint="as 0,2 or 0-4")
+        found |= set(range(int(first), int(last if dash else first) + 1))
+    if not found or max(found) >= folds:
+        many = f"folds 0 to {folds - 1}" if folds > 1 else "one fold, 0"
+        raise SpecError("there is no such fold", where=f"--folds {text}", hint=f"the protocol has {many}")
+    return tuple(sorted(found))
+
+
 def label_of(card: MethodCard, params: Mapping[str, Any]) -> str:
     """The method's name with its non-default parameters, in canonical order."""
     changed = [f"{k}={params[k]}" for k in sorted(params) if k in card.params and params[k] != card.params[k].default]
@@ -161,9 +183,9 @@ class StudySpec:
 
 def expand(
     plugins: Plugins, variants: Sequence[Variant], seeds: Sequence[int], template: Mapping[str, Any],
-    *, per_label: Mapping[str, Mapping[str, Any]] | None = None,
+    *, folds: Sequence[int] = (0,), per_label: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[tuple[RunSpec, ...], tuple[str, ...]]:  # fmt: skip
-    """All runs of variants x seeds, and the variants' labels.
+    """All runs of variants x folds x seeds, and the variants' labels.
 
     `template` holds the fields shared by all runs; `per_label` replaces some of them for a variant (tuned recipes).
     Seeds vary slowest: a study that is interrupted has compared all methods on its first seeds.
@@ -179,8 +201,8 @@ def expand(
         specs[label] = {"method": card.name, "params": params}
     extra = per_label or {}
     runs = tuple(
-        RunSpec(**{**template, **specs[label], **extra.get(label, {}), "seed": seed})
-        for seed, label in itertools.product(seeds, specs)
+        RunSpec(**{**template, **specs[label], **extra.get(label, {}), "fold": fold, "seed": seed})
+        for seed, fold, label in itertools.product(seeds, folds, specs)
     )
     return runs, tuple(specs)
 

@@ -85,6 +85,12 @@ class Store:
     def __len__(self) -> int:
         return self.manifest["shape"][0]
 
+    @property
+    def column_names(self) -> list[str]:
+        """Names of the table's columns."""
+        with open(self.path / "table.csv", encoding="utf-8", newline="") as file:
+            return next(csv.reader(file))
+
     def columns(self, *names: str) -> dict[str, np.ndarray]:
         """The named columns of the table; numbers as int64, everything else as str."""
         with open(self.path / "table.csv", encoding="utf-8", newline="") as file:

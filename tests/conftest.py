@@ -22,7 +22,13 @@ card = DatasetCard(
     name="tiny",
     title="bars on noise",
     classes=("c0", "c1", "c2", "c3"),
-    protocols=(Protocol(name="official", train=("train",), val=("val",), test=("test",)),),
+    protocols=(
+        Protocol(name="official", train=("train",), val=("val",), test=("test",)),
+        Protocol(name="folds", scheme="kfold", folds=4),
+        Protocol(name="besttest", train=("train",), test=("test",), val_is_test=True, watermark="chosen on the test"),
+        Protocol(name="three", train=("train",), val=("val",), test=("test",), classes=("c3", "c1", "c0")),
+        Protocol(name="cleaned", train=("train",), val=("val",), test=("test",), clean=True),
+    ),
     built_in=True,
 )
 COUNTS = {"train": (48, 24, 16, 8), "val": (10, 10, 10, 10), "test": (12, 12, 12, 12)}

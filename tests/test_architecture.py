@@ -80,7 +80,7 @@ def test_every_public_name_can_be_imported():
 
 
 def test_metrics_statistics_ledger_reports_and_listing_import_no_torch():
-    modules = ("metrics", "stats", "ledger", "home", "spec", "recipe", "cards", "plugins", "reports", "cli.listing")
+    modules = ("metrics", "stats", "ledger", "home", "spec", "profiles", "splits", "roles", "recipe", "cards", "plugins", "reports", "cli.listing")
     program = f"""
 import importlib, json, sys
 found = {{}}
@@ -112,6 +112,7 @@ def test_files_and_functions_stay_short(path):
 TRAINING = [
     "--backbone",
     "--batch-size",
+    "--class-order",
     "--compile",
     "--dataset",
     "--dataset-set",
@@ -119,6 +120,7 @@ TRAINING = [
     "--device",
     "--epochs",
     "--home",
+    "--imbalance",
     "--name",
     "--no-compile",
     "--no-pretrained",
@@ -132,15 +134,18 @@ TRAINING = [
     "--select",
     "--set",
     "--threads",
+    "--total",
     "--tracking-uri",
     "methods",
 ]
 COMMANDS = {
-    "run": sorted([*TRAINING, "--reference", "--seeds", "--tuned"]),
+    "run": sorted([*TRAINING, "--folds", "--reference", "--seeds", "--tuned"]),
     "tune": sorted([*TRAINING, "--seed", "--trials"]),
     "report": ["--home", "--out", "study"],
     "list": ["--home", "--plugins", "pattern", "what"],
     "show": ["--plugins", "name"],
+    "data check": ["--dataset-set", "--from", "--home", "--no-images", "--out", "--plugins", "--strict", "name"],
+    "data fetch": ["--home", "--plugins", "name"],
     "data prepare": ["--dataset-set", "--force", "--from", "--home", "--plugins", "name"],
     "data show": ["--home", "--out", "--per-class", "--seed", "--split", "name"],
     "data stats": ["--home", "name"],

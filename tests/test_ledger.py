@@ -57,7 +57,8 @@ def test_every_field_of_the_spec_makes_another_id(workplace, key):
     ids = [
         key(), key(seed=1), key(recipe={"epochs": 4}), key(recipe={"lr": 1e-3}), key(recipe={"ema_decay": 0.9}),
         key("baseline_focal", params=focal.resolve({})), key("baseline_focal", params=focal.resolve({"gamma": 3.0})),
-        key(backbone="resnet18_small"), key(test=False), key(fold=1), key(pretrained=True),
+        key(backbone="resnet18_small"), key(test=False), key(pretrained=True),
+        key(protocol="folds"), key(protocol="folds", fold=1), key(profile="exp:10"), key(profile="exp:20"),
         key(selection=Selection(rule="last")), key(selection=Selection(metric="accuracy")),
     ]  # fmt: skip
     assert len(set(ids)) == len(ids)

@@ -30,9 +30,9 @@ def _datasets(found: Plugins, options: dict[str, Any]) -> None:
 
 def _protocols(found: Plugins, options: dict[str, Any]) -> None:
     cards = [p.card for _, p in sorted(found.datasets.items())]
-    _table(
-        (f"{c.name}/{p.name}", p.title, p.watermark) for c in cards if isinstance(c, DatasetCard) for p in c.protocols
-    )
+    pairs = [(c, p) for c in cards if isinstance(c, DatasetCard) for p in c.protocols]
+    marks = [f"WATERMARKED: {p.watermark}" if p.watermark else "" for _, p in pairs]
+    _table((c.full_name(p), p.title or p.in_words, mark) for (c, p), mark in zip(pairs, marks, strict=True))
 
 
 def _recipes(found: Plugins, options: dict[str, Any]) -> None:
@@ -140,8 +140,9 @@ def _show_dataset(card: Any) -> None:
     _table((f"  {n}", text) for n, text in card.layouts.items())
     click.echo("\nprotocols")
     for p in card.protocols:
-        roles = f"train {'+'.join(p.train)}, select on {'+'.join(p.val)}, report {'+'.join(p.test)}"
-        click.echo(f"  {card.name}/{p.name}: {roles}. {p.title}" + (f"  [{p.watermark}]" if p.watermark else ""))
-    click.echo("\nimages per class")
-    _table([("  split", *card.classes), *((f"  {s}", *map(str, n)) for s, n in card.counts.items())])
+        mark = f"\n      WATERMARKED: {p.watermark}" if p.watermark else ""
+        click.echo(f"  {card.full_name(p)}: {p.in_words}" + (f"\n      {p.title}" if p.title else "") + mark)
+    if card.counts:
+        click.echo("\nimages per class")
+        _table([("  split", *card.classes), *((f"  {s}", *map(str, n)) for s, n in card.counts.items())])
     _show_params(card)

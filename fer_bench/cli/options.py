@@ -30,6 +30,10 @@ _TRAINING = (
     click.option("--dataset", required=True, metavar="NAME", help="Data set; `fer-bench list datasets`."),
     click.option("--dataset-set", multiple=True, metavar="NAME=VALUE", help="A parameter of the data set; repeatable."),
     click.option("--protocol", metavar="NAME", help="Split and selection protocol  [default: the data set's first]"),
+    click.option("--imbalance", default="natural", metavar="PROFILE", show_default=True,
+                 help="Thin the training fold: exp:RATIO, step:RATIO[:FRACTION], balanced:N."),
+    click.option("--total", type=int, metavar="N", help="Keep the thinned training fold at N images."),
+    click.option("--class-order", metavar="A,B,...", help="Classes from head to tail  [default: by frequency]"),
     click.option("--recipe", default="auto", metavar="NAME", show_default=True,
                  help="demo, quick or full; auto: full on a GPU, quick without one."),
     click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE",
@@ -39,8 +43,9 @@ _TRAINING = (
     click.option("--precision", metavar="P", help="auto, bf16 or fp32  [default: the recipe's; auto: bf16 where fast]"),
     click.option("--backbone", metavar="NAME", help="Any timm model  [default: the recipe's]"),
     click.option("--pretrained/--no-pretrained", default=False, help="Start from timm's weights."),
-    click.option("--select", default="mean_recall", show_default=True, metavar="METRIC",
-                 help="Validation metric that picks the epoch: mean_recall, accuracy, macro_f1; or `last`."),
+    click.option("--select", metavar="METRIC",
+                 help="What picks the epoch on validation: mean_recall, accuracy, macro_f1; or `last`"
+                      "  [default: the protocol's, else mean_recall]"),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1."),
     click.option("--compile/--no-compile", "compile_", default=None, help="torch.compile  [default: on a GPU]"),
     click.option("--deterministic", is_flag=True, help="Deterministic kernels only; slower."),
@@ -63,6 +68,7 @@ def template_of(options: dict[str, Any], plugins: Any) -> tuple[dict[str, Any], 
     import torch
 
     from fer_bench.backbones import check_backbone
+    from fer_bench.profiles import with_options
     from fer_bench.recipe import Recipe, parse_assignments, preset
     from fer_bench.spec import Selection
 
@@ -76,11 +82,13 @@ def template_of(options: dict[str, Any], plugins: Any) -> tuple[dict[str, Any], 
         given["precision"] = fast_precision(options["device"])
     backbone = options["backbone"] or chosen.backbone
     check_backbone(backbone)
-    select = options["select"]
+    protocol = card.protocol(options["protocol"])
+    select = options["select"] or protocol.select or Selection.metric
     return {
         "dataset": card.name,
         "dataset_params": card.resolve(parse_assignments(options["dataset_set"], "--dataset-set")),
-        "protocol": card.protocol(options["protocol"]).name,
+        "protocol": protocol.name,
+        "profile": with_options(options["imbalance"], options["total"], options["class_order"]),
         "backbone": backbone,
         "pretrained": options["pretrained"],
         "selection": Selection(rule="last") if select == "last" else Selection(metric=select),

@@ -15,6 +15,7 @@ from fer_bench.home import Home
 from fer_bench.plugins import Plugins, plugins
 from fer_bench.prepare import ensure_store
 from fer_bench.recipe import parse_assignments
+from fer_bench.roles import roles_of
 from fer_bench.spec import parse_variant
 from fer_bench.track import check_uri, try_sync
 
@@ -29,8 +30,11 @@ def open_workplace(options: dict[str, Any], methods: Sequence[str]) -> Workplace
     _check_request(options, methods, found)
     dataset = found.dataset(options["dataset"], parse_assignments(options["dataset_set"], "--dataset-set"))
     store = ensure_store(home, dataset)
-    first = store.manifest["counts"][dataset.card.protocol(options["protocol"]).train[0]]
-    rarest = (first.index(min(first)), store.classes[first.index(min(first))])
+    template, _ = template_of(options, found)
+    profile = template["profile"]
+    roles = roles_of(store, dataset.card, home, protocol=template["protocol"], fold=0, profile=profile)
+    first = roles.counts["train"]
+    rarest = (first.index(min(first)), roles.classes[first.index(min(first))])
 
     quiet: dict[str, Any] = {} if options["quiet"] else {"listener": Live(rarest)}
     return Workplace(home=home, plugins=found, runtime=runtime_of(options), **quiet)
