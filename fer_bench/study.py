@@ -91,4 +91,5 @@ def _chosen(run: RunRecord) -> str:
 
 def describe(spec: RunSpec, work: Workplace) -> str:
     """A run in a few words."""
-    return f"{work.label(spec)}, seed {spec.seed}"
+    folds = work.plugins.dataset_card(spec.dataset).protocol(spec.protocol).folds
+    return f"{work.label(spec)}{f', fold {spec.fold}' if folds > 1 else ''}, seed {spec.seed}"

@@ -311,7 +311,7 @@ def command_of(search: Search, values: Mapping[str, Any]) -> str:
     method = search.method + (f"[{','.join(f'{k}={v}' for k, v in sorted(changed.items()))}]" if changed else "")
     words = ["fer-bench", "run", method, "--dataset", template["dataset"], "--protocol", template["protocol"]]
     words += ["--backbone", template["backbone"], *(["--pretrained"] if template["pretrained"] else [])]
-    words += [] if template["profile"] == "natural" else ["--imbalance", template["profile"]]
+    words += ["--imbalance", template["profile"]] if template.get("profile", "natural") != "natural" else []
     for name, value in template["dataset_params"].items():
         words += ["--dataset-set", f"{name}={value}"]
     words += ["--recipe", search.preset]
@@ -328,8 +328,8 @@ def command_of(search: Search, values: Mapping[str, Any]) -> str:
 def _fixed(template: Mapping[str, Any]) -> dict[str, Any]:
     """What a tuned configuration belongs to. The training's length may differ between search and final runs."""
     recipe = {n: v for n, v in template["recipe"].to_dict().items() if n not in ("epochs", "warmup_epochs")}
-    kept = ("dataset", "dataset_params", "protocol", "profile", "backbone", "pretrained")
-    return {**{k: template[k] for k in kept}, "recipe": recipe}
+    kept = ("dataset", "dataset_params", "protocol", "backbone", "pretrained")
+    return {**{k: template[k] for k in kept}, "profile": template.get("profile", "natural"), "recipe": recipe}
 
 
 def _hash(key: Any) -> str:

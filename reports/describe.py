@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from fer_bench.cards import Protocol
+from fer_bench.errors import FerBenchError
 from fer_bench.reports import words
 from fer_bench.reports.records import MethodRuns, Run, StudyData
 from fer_bench.reports.tables import Column, Table, each, pairs, tabulate
@@ -66,15 +70,35 @@ def settings(study: StudyData) -> tuple[Table, Table | None]:
 def _facts(study: StudyData) -> list[tuple[str, str]]:
     protocol = study.protocol
     name = " — ".join(x for x in (words.code(protocol.get("name", "")), protocol.get("title", "")) if x)
-    used = [role for role in ("train", "val", "test") if protocol.get(role)]
-    roles = [(f"{role} split", ", ".join(map(str, protocol[role]))) for role in used]
+    roles = _division(protocol)
     seeds = sorted({s for m in study.methods for s in m.seeds})
     facts = [("data set", study.dataset), ("protocol", name), *roles, ("seeds", words.span(seeds))]
     if len(study.folds) > 1:
         facts.append(("folds", f"{words.span(list(study.folds))}; their test images are pooled for each seed"))
+    facts.append(("clean manifest", _clean(protocol)))
     facts.append(("reference", words.code(study.reference) if study.reference else "none"))
     facts.append(("data fingerprint", words.code(study.fingerprint)))
     return facts
+
+
+def _division(protocol: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How the images were divided: named splits, or the protocol's scheme in words; and the hash of the split file."""
+    lines = [(f"{r} split", ", ".join(map(str, protocol[r]))) for r in ("train", "val", "test") if protocol.get(r)]
+    if protocol.get("scheme", "splits") != "splits" or protocol.get("holdout") or protocol.get("val_is_test"):
+        fields = {f.name for f in dataclasses.fields(Protocol)}
+        known = {k: tuple(v) if isinstance(v, list) else v for k, v in protocol.items() if k in fields}
+        with contextlib.suppress(FerBenchError, TypeError):  # a record of another version may know other fields
+            lines = [("division", Protocol(**known).in_words)]
+    if protocol.get("split_sha256"):
+        lines.append(("split file", words.code(protocol["split_sha256"][:16])))
+    return lines
+
+
+def _clean(protocol: Mapping[str, Any]) -> str:
+    clean = protocol.get("clean")
+    if not isinstance(clean, Mapping):
+        return "not used: duplicates and doubtful images are where the source has them"
+    return f"{words.code(clean['sha256'][:16])}, {clean['rows']:,} images left out"
 
 
 def _grouped(shared: Mapping[str, str]) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,19 @@ from fer_bench.errors import FerBenchError
 from fer_bench.ledger import Ledger
 from fer_bench.reports import describe, figures, tables, words
 from fer_bench.reports.numbers import MIN_SEEDS, Numbers, compute
+from fer_bench.reports.priors import Prior, prior_table
 from fer_bench.reports.records import StudyData, load_study
 from fer_bench.reports.tables import Table
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a section may read: the study, its numbers, and the folder in which it may put figures."""
+    """What a section may read: the study, its numbers, the folder for figures, and the test priors asked for."""
 
     study: StudyData
     numbers: Numbers
     out: Path
+    priors: tuple[Prior, ...] = ()
 
     def figure(self, name: str, draw: Callable[[Numbers], Any], alt: str) -> str:
         """Draw ``figures/<name>.svg`` and ``.png``; returns the line that shows it, "" where there is nothing."""
@@ -98,8 +100,16 @@ def recall_section(context: Context) -> str:
 
 
 def scores_section(context: Context) -> str:
-    """Accuracy, mean-class accuracy, macro-F1."""
-    return with_caption(tables.score_table(context.numbers))
+    """Accuracy, mean-class accuracy, macro-F1; pooled over folds and by fold, where there are several."""
+    folds = tables.fold_table(context.numbers)
+    return join(with_caption(tables.score_table(context.numbers)), with_caption(folds) if folds else "")
+
+
+def prior_section(context: Context) -> str:
+    """Accuracy under the test priors that were asked for."""
+    if not context.priors:
+        return ""
+    return with_caption(prior_table(context.numbers, context.priors))
 
 
 def frequency_section(context: Context) -> str:
@@ -166,8 +176,10 @@ def missing_section(context: Context) -> str:
 def repeat_section(context: Context) -> str:
     """The command, the versions, the run ids."""
     study = context.study
+    folded = len(study.folds) > 1
     ids = [
-        f"{words.code(m.label)}: " + ", ".join(f"seed {r.seed} {words.code(r.record.id)}" for r in m.runs)
+        f"{words.code(m.label)}: "
+        + ", ".join(f"seed {r.seed}{f' fold {r.fold}' * folded} {words.code(r.record.id)}" for r in m.runs)
         for m in study.methods
     ]
     environment = describe.environment(study)
@@ -185,6 +197,7 @@ SECTIONS: list[Section] = [
     Section("answer", "Answer", answer_section),
     Section("recall", "Recall for every class", recall_section),
     Section("scores", "Overall scores", scores_section),
+    Section("priors", "Under other test priors", prior_section),
     Section("frequency", "Recall against class frequency", frequency_section),
     Section("leak", "Honest against oracle", leak_section),
     Section("confusion", "Confusion matrices", confusion_section),
@@ -223,8 +236,10 @@ def _built(section: Section, context: Context) -> str:
         return f"This section could not be built: {error.what}."
 
 
-def build_report(ledger: Ledger, study: Mapping[str, Any], out: Path) -> Path:
+def build_report(ledger: Ledger, study: Mapping[str, Any], out: Path, *, priors: Sequence[Prior] = ()) -> Path:
     """Write ``report.md``, ``table.csv`` and ``figures/`` into `out`; returns the path of ``report.md``.
+
+    `priors` adds a section on the accuracy under other class shares than the test's.
 
     Raises
     ------
@@ -236,5 +251,5 @@ def build_report(ledger: Ledger, study: Mapping[str, Any], out: Path) -> Path:
     shutil.rmtree(out / "figures", ignore_errors=True)
     write_text(out / "table.csv", tables.csv_text(numbers))
     path = out / "report.md"
-    write_text(path, page(Context(data, numbers, out)))
+    write_text(path, page(Context(data, numbers, out, tuple(priors))))
     return path

@@ -119,6 +119,12 @@ class StudyData:
         return out
 
     @cached_property
+    def repeated(self) -> int:
+        """How many test images, pooled over folds, are in the test of an earlier fold too."""
+        rows = np.concatenate([next(r.rows for r in self.runs if r.fold == fold) for fold in self.folds])
+        return len(rows) - len(np.unique(rows))
+
+    @cached_property
     def order(self) -> list[int]:
         """Classes from the rarest to the most frequent in training."""
         counts = self.counts.get("train", self.counts["test"])
@@ -167,6 +173,8 @@ CHECKS = (
     Check("data fingerprint", lambda r: r.data.get("fingerprint")),
     Check("protocol", lambda r: (r.data.get("protocol") or {}).get("name") or r.spec.get("protocol")),
     Check("imbalance profile", lambda r: r.spec.get("profile")),
+    Check("split file", lambda r: (r.data.get("protocol") or {}).get("split_sha256")),
+    Check("clean manifest", lambda r: (r.data.get("protocol") or {}).get("clean")),
 )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from fer_bench import metrics
 from fer_bench.reports import words
 from fer_bench.reports.numbers import SCORES, MethodNumbers, Numbers, recall_key
 from fer_bench.reports.records import MethodRuns, StudyData
@@ -120,6 +121,46 @@ def score_table(numbers: Numbers) -> Table:
         + " ⚠ reads other test images: listed last, not ranked." * any(m.transductive for m in numbers.methods)
     )
     return tabulate(SCORE_COLUMNS, numbers.methods, caption)
+
+
+def _by_fold(method: MethodRuns, study: StudyData, name: str) -> np.ndarray:
+    """A score in every fold, mean over seeds."""
+    score, classes = metrics.SCORES[name], len(study.classes)
+    found: dict[int, list[float]] = {}
+    for run in method.runs:
+        found.setdefault(run.fold, []).append(score(metrics.confusion(run.labels, run.predictions, classes)))
+    return np.asarray([np.mean(found[fold]) for fold in sorted(found)])
+
+
+def _spread(study: StudyData, name: str, method: MethodRuns) -> str:
+    values = 100 * _by_fold(method, study, name)
+    low, high = (words.percent(v / 100) for v in (values.min(), values.max()))
+    return f"{words.mean_and_spread(values / 100)} ({low} to {high})"
+
+
+def fold_table(numbers: Numbers) -> Table | None:
+    """Scores pooled over folds beside their spread from fold to fold; None for a single fold."""
+    study = numbers.study
+    if len(study.folds) < 2:
+        return None
+    columns = [Column("Method", lambda m: words.code(m.label) + " ⚠" * m.transductive, right=False)]
+    columns.append(Column("Folds", lambda m: str(len({r.fold for r in m.runs}))))
+    for name, heading in SCORES.items():
+        pooled = each(lambda n, m: words.percent(numbers.method(m.label).scores[n].value), name)
+        columns.append(Column(f"Pooled {heading}", pooled))
+        columns.append(Column(f"{heading[0].upper()}{heading[1:]} by fold", each(partial(_spread, study), name)))
+    caption = (
+        "In %. Pooled: the predictions of all folds are scored together, for each seed, then averaged; intervals and "
+        "gains elsewhere in this report are of this kind. By fold: each fold is scored alone (mean over seeds); mean ± "
+        "standard deviation over folds (smallest to largest). Folds share training images, so their spread is no "
+        "standard error."
+    )
+    if study.repeated:
+        caption += (
+            f" {study.repeated:,} of the pooled test images are repetitions of images in other folds, so the intervals "
+            "of pooled numbers are narrower than they should be."
+        )
+    return tabulate(columns, study.methods, caption)
 
 
 LEAK_COLUMNS = (

@@ -18,7 +18,8 @@ ROOT = Path(__file__).parents[1]
 HARNESS = sorted((ROOT / "fer_bench").rglob("*.py"))
 PLUGINS = sorted([*(ROOT / "methods").glob("*.py"), *(ROOT / "datasets").glob("*.py")])
 CODE = [*HARNESS, *PLUGINS, *sorted((ROOT / "reports").glob("*.py"))]
-NAMES = [p.stem for p in PLUGINS if not p.name.startswith("_")]
+FORMATS = ("csv", "folder", "parquet")  # data sets named after a form of files, which the harness must be able to say
+NAMES = [p.stem for p in PLUGINS if not p.name.startswith("_") and p.stem not in FORMATS]
 
 
 def ids(path):
@@ -141,7 +142,7 @@ TRAINING = [
 COMMANDS = {
     "run": sorted([*TRAINING, "--folds", "--reference", "--seeds", "--tuned"]),
     "tune": sorted([*TRAINING, "--seed", "--trials"]),
-    "report": ["--home", "--out", "study"],
+    "report": ["--home", "--out", "--test-prior", "study"],
     "list": ["--home", "--plugins", "pattern", "what"],
     "show": ["--plugins", "name"],
     "data check": ["--dataset-set", "--from", "--home", "--no-images", "--out", "--plugins", "--strict", "name"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,9 @@ from fer_bench.cards import DatasetCard, MethodCard
 from fer_bench.cli.options import home_option, plugins_option
 from fer_bench.errors import unknown
 from fer_bench.plugins import Plugins, plugins
+
+if TYPE_CHECKING:
+    from fer_bench.ledger import RunRecord
 
 
 def _table(rows: Iterable[tuple[str, ...]]) -> None:
@@ -53,7 +56,16 @@ def _runs(found: Plugins, options: dict[str, Any]) -> None:
     from fer_bench.home import Home
 
     records = Home.find(options["home"]).ledger.runs()
-    _table((r.id, r.status, r.spec["dataset"], f"seed {r.spec['seed']}", r.label) for r in records)
+    _table((r.id, r.status, *_place(r), f"seed {r.spec['seed']}", r.label) for r in records)
+
+
+def _place(record: RunRecord) -> tuple[str, str, str]:
+    """Protocol with its watermark, fold and profile of a run, as far as its record goes."""
+    data = record.data if record.has("data.json") else {}
+    protocol = data.get("protocol") or {}
+    name = protocol.get("name") or f"{record.spec['dataset']}/{record.spec['protocol']}"
+    fold = f"fold {record.spec['fold']}" if protocol.get("folds", 1) > 1 else ""
+    return name + " (WATERMARKED)" * bool(protocol.get("watermark")), fold, record.spec["profile"]
 
 
 def _studies(found: Plugins, options: dict[str, Any]) -> None:
