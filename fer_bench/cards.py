@@ -334,6 +334,8 @@ class DatasetCard:
         The first one is the default.
     counts : mapping of split to tuple of int
         Expected images per class, in the order of `classes`.
+    unlabelled : int
+        Expected images without a label.
     digests : mapping
         Known SHA-256 of the original: "pixels" (uint8 [N, C, H, W] in row order) and "labels" (little-endian int64).
     layouts : mapping of name to str
@@ -351,6 +353,7 @@ class DatasetCard:
     classes: tuple
     protocols: tuple
     counts: Mapping[str, tuple] = field(default_factory=dict)
+    unlabelled: int = 0
     digests: Mapping[str, str] = field(default_factory=dict)
     layouts: Mapping[str, str] = field(default_factory=dict)
     sequence: int = 0

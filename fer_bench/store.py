@@ -221,8 +221,9 @@ def check_counts(card: DatasetCard, manifest: dict[str, Any]) -> dict[str, Any]:
             if have != expected:
                 differences.append(f"{split}/{name}: {have}, expected {expected}")
     unlabelled = manifest["shape"][0] - sum(map(sum, found.values()))
-    if unlabelled:
-        differences.insert(0, f"{unlabelled} images have no label")
+    if unlabelled != card.unlabelled:
+        known = f", expected {card.unlabelled}" if card.unlabelled else ""
+        differences.insert(0, f"{unlabelled} images have no label{known}")
     return {"counts": "differ" if differences else "match", "differences": differences}
 
 

@@ -1,0 +1,121 @@
+"""CK+: peak frames of posed expressions in seven classes, from the original sequences or from three 48x48 forms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from fer_bench import DataError, Dataset, DatasetCard, Param, Protocol, Reading
+
+from ._ckplus_arrays import hdf5, pixels_csv
+from ._ckplus_frames import NEUTRAL, Found, find_folders, find_original, folders, original
+from ._images import reading
+from ._pixels_csv import describe, sniff
+from ._search import find_layout
+
+card = DatasetCard(
+    name="ckplus",
+    title="CK+ (extended Cohn-Kanade): 327 labelled sequences of 118 subjects, three peak frames each",
+    classes=("anger", "disgust", "fear", "happy", "sadness", "surprise", "contempt"),
+    counts={"all": (135, 177, 75, 207, 84, 249, 54)},
+    sequence=3,
+    layouts={
+        "original": "cohn-kanade-images/S005/001/S005_001_00000011.png + Emotion/S005/001/*_emotion.txt (one number)",
+        "folders48": "CK+48/<class>/S010_004_00000017.png, also below train/ and test/",
+        "hdf5": "CK_data.h5: data_pixel uint8 [n, 48, 48] and data_label 0 .. 6 (no subjects)",
+        "csv": "ckextended.csv: emotion, pixels, Usage, labels 0 .. 7 (one frame a sequence, no subjects)",
+    },
+    protocols=(
+        Protocol(
+            name="subject10",
+            scheme="kfold",
+            folds=10,
+            group="subject",
+            title="ten subject-disjoint folds; the next fold selects",
+        ),
+        Protocol(
+            name="wujie10",
+            scheme="blocks",
+            folds=10,
+            take=(12, 18, 9, 21, 9, 24, 6),
+            val_is_test=True,
+            select="accuracy",
+            title="ten blocks of rows, class by class; not a partition",
+            watermark="subjects lie in training and test, and the epoch is chosen on the test folds",
+            source="WuJie1010/Facial-Expression-Recognition.Pytorch, CK.py",
+        ),
+        Protocol(
+            name="frame_random",
+            scheme="shuffle",
+            shares=(0.6, 0.2, 0.2),
+            folds=10,
+            title="ten random divisions of the frames",
+            watermark="frames of one sequence lie in training and test",
+            source="FER-crossval",
+        ),
+    ),
+    paper="Lucey et al. 2010, The extended Cohn-Kanade dataset (CK+)",
+    url="https://doi.org/10.1109/CVPRW.2010.5543262",
+    licence="the owners' agreement must be signed; the images must never be redistributed",
+    get=(
+        "sign the agreement of the owners (http://www.pitt.edu/~emotion/ck-spread.htm), unpack cohn-kanade-images and"
+        " Emotion_labels side by side in data/raw/ckplus, then: fer-bench data prepare ckplus"
+    ),
+    params={
+        "size": Param(224, "largest side in pixels; larger images are scaled down", low=8),
+        "colour": Param(
+            "auto",
+            "colour channels kept: auto keeps them where the files have them",
+            choices=("auto", "grey", "rgb"),
+        ),
+        "fit": Param(
+            "crop", "how an image of another shape is fitted into the square", choices=("stretch", "pad", "crop")
+        ),
+        "frames": Param(3, "last frames of each labelled sequence that are taken (the peak)", low=1),
+        "neutral": Param(False, "also take the first frame of each sequence as class neutral (an eighth class)"),
+        "ck_csv": Param(False, "read a FER2013-like CSV as ckextended.csv"),
+    },
+    image="48x48 grey; 640x490 grey or colour in the original",
+)
+
+
+class CkPlus(Dataset):
+    """Reads every layout of ``card.layouts``; class folders and HDF5 of the same frames give the same store."""
+
+    card = card
+
+    def read(self, source: Path | None) -> Reading:
+        """Recognise the layout in `source` or at most two folders below it."""
+        return find_layout(self, source, self._fits)
+
+    def _fits(self, where: Path, seen: list[str]) -> list[Reading]:
+        found = self._files([where] if where.is_file() else sorted(p for p in where.iterdir() if p.is_file()), seen)
+        if where.is_dir():
+            trees = find_original(where, seen)
+            if trees:
+                found.append(original(*trees, self.params["frames"], self.params["neutral"]))
+            found += [folders(parts, self.params["neutral"]) for parts in find_folders(where)]
+        return [self._reading(f) for f in found]
+
+    def _files(self, paths: list[Path], seen: list[str]) -> list[Found]:
+        found: list[Found | None] = []
+        for path in paths:
+            if path.suffix.lower() in (".h5", ".hdf5"):
+                found.append(hdf5(path, seen))
+            elif path.suffix.lower() == ".csv":
+                table = sniff(path)
+                if table.kind == "usage":
+                    found.append(pixels_csv(table, self.params["neutral"], self.params["ck_csv"], seen))
+                else:
+                    seen.append(describe(table))
+        return [f for f in found if f is not None]
+
+    def _reading(self, found: Found) -> Reading:
+        """Rows in canonical order: class, subject, sequence, frame; without names, as the source has them."""
+        neutral = self.params["neutral"]
+        if neutral and not any(row.label == NEUTRAL for row in found.rows):
+            raise DataError("there are no neutral images", where=found.said, hint="leave neutral at false")
+        rows = sorted(found.rows, key=lambda r: (r.label, r.extra["sequence"], r.extra["frame"]))
+        classes = (*self.card.classes, "neutral") if neutral else ()
+        made = reading(self, found.layout, found.said, rows, faults=found.faults, classes=classes)
+        return replace(made, files=[*found.files, *made.files])
