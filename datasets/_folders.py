@@ -17,13 +17,16 @@ ROLES = {
     "test": ("test", "testing"),
 }
 ALIASES = {
+    "anger": ("angry",),
     "angry": ("anger",),
     "contempt": ("contemptuous",),
     "disgust": ("disgusted",),
     "fear": ("fearful", "afraid"),
+    "happiness": ("happy", "joy", "happily"),
     "happy": ("happiness", "joy", "happily"),
     "neutral": ("neutrality",),
     "sad": ("sadness",),
+    "sadness": ("sad",),
     "surprise": ("surprised", "surprize"),
 }
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff")
@@ -69,11 +72,11 @@ def find_tree(root: Path, classes: Sequence[str]) -> ClassTree | None:
     """The class tree in `root`, or None where no training folder with class folders lies there."""
     roles: dict[str, Path] = {}
     strange: list[tuple[Path, str]] = []
-    for folder in _entries(root):
+    for folder in entries(root):
         role = next((r for r, names in ROLES.items() if folder.name.lower() in names), None)
         if role is None or not folder.is_dir():
             continue
-        if not any(class_position(f.name, classes) is not None for f in _entries(folder) if f.is_dir()):
+        if not any(class_position(f.name, classes) is not None for f in entries(folder) if f.is_dir()):
             continue
         if role in roles:
             strange.append((folder, f"a second folder for the role {role}: beside {roles[role].name}"))
@@ -88,7 +91,7 @@ def find_tree(root: Path, classes: Sequence[str]) -> ClassTree | None:
 
 def _images(root: Path, role: str, folder: Path, classes: Sequence[str], strange: list) -> Iterator[ImageFile]:
     seen: dict[int, Path] = {}
-    for inner in _entries(folder):
+    for inner in entries(folder):
         label = class_position(inner.name, classes) if inner.is_dir() else None
         if label is None:
             kind = "unknown class folder" if inner.is_dir() else "a file among the class folders"
@@ -97,7 +100,7 @@ def _images(root: Path, role: str, folder: Path, classes: Sequence[str], strange
         if label in seen:
             strange.append((inner, f"two folders for one class: {inner.name} and {seen[label].name}"))
         seen[label] = inner
-        for path in _entries(inner):
+        for path in entries(inner):
             if path.suffix.lower() not in IMAGES:
                 strange.append((path, f"not an image: '{path.name}'"))
                 continue
@@ -106,13 +109,14 @@ def _images(root: Path, role: str, folder: Path, classes: Sequence[str], strange
             yield ImageFile(path, path.relative_to(root).as_posix(), role, label, number)
 
 
-def _entries(folder: Path) -> list[Path]:
+def entries(folder: Path) -> list[Path]:
+    """Files and folders directly in `folder`, in order of name, hidden ones and clutter left out."""
     return sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.name.lower() not in CLUTTER)
 
 
 def subfolders(folder: Path, limit: int = 100) -> list[Path]:
     """Folders directly in `folder`, in order of name, hidden ones and clutter left out."""
-    return [p for p in _entries(folder) if p.is_dir()][:limit]
+    return [p for p in entries(folder) if p.is_dir()][:limit]
 
 
 def load_grey(path: Path, side: int, problems: Problems) -> np.ndarray | None:

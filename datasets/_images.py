@@ -95,7 +95,7 @@ def opened(file: Source) -> Iterator[Image.Image]:
         with Image.open(BytesIO(file) if isinstance(file, bytes) else file) as image:
             yield image
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        told = str(error).split(str(file) if isinstance(file, Path) else "<_io.BytesIO")[0].strip()
+        told = str(error).split(str(file) if isinstance(file, Path) else "<_io.BytesIO")[0].strip(" ':")
         raise Unreadable(f"unreadable image: {told or type(error).__name__}") from error
 
 
@@ -167,9 +167,14 @@ def _stretch(image: Image.Image, size: tuple[int, int], method: Any) -> Image.Im
 
 
 def _pad(image: Image.Image, size: tuple[int, int], method: Any) -> Image.Image:
-    from PIL import ImageOps
+    from PIL import Image as images
 
-    return ImageOps.pad(image, size, method, color=0)
+    scale = min(size[0] / image.width, size[1] / image.height)
+    # at least one pixel: ImageOps.pad fails where a thin strip would get none
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    canvas = images.new(image.mode, size)
+    canvas.paste(image.resize((width, height), method), ((size[0] - width) // 2, (size[1] - height) // 2))
+    return canvas
 
 
 def _crop(image: Image.Image, size: tuple[int, int], method: Any) -> Image.Image:
@@ -229,7 +234,7 @@ def reading(
     return Reading(
         layout=layout,
         said=said,
-        files=[*files, *paths],
+        files=list(dict.fromkeys([*files, *paths])),  # several rows may share a file
         chunks=lambda: _chunks(dataset, sound, fit, known),
         classes=classes,
         shape=(len(sound), fit.channels, fit.height, fit.width),

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_bench import Chunk, DataError, Dataset, DatasetCard, Protocol, Reading
+from fer_bench import Chunk, DataError, Dataset, DatasetCard, Fetch, Protocol, Reading
 
 from ._fer2013_folders import ROLE_SPLITS, Placed, place
-from ._folders import find_tree, load_blocks, subfolders
+from ._folders import find_tree, load_blocks
 from ._pixels_csv import PixelCsv, describe, read_rows, sniff
+from ._search import find_layout
 
 card = DatasetCard(
     name="fer2013",
@@ -109,6 +110,15 @@ card = DatasetCard(
         " take icml_face_data.csv or fer2013.csv (in fer2013.tar.gz), put it into data/raw/fer2013,"
         " then: fer-bench data prepare fer2013"
     ),
+    fetch=(
+        Fetch(
+            kind="kaggle_competition",
+            ref="challenges-in-representation-learning-facial-expression-recognition-challenge",
+            files=("icml_face_data.csv",),
+            sha256={"icml_face_data.csv": "2c7ce224ef03ec2e2e522d10b93a069900b26fa1c028174d91d5f1f8013a2884"},
+            licence="no licence by the owners is known; you accept the competition's rules with your Kaggle account",
+        ),
+    ),
     image="48x48 grey",
 )
 
@@ -122,28 +132,13 @@ class Fer2013(Dataset):
 
     def read(self, source: Path | None) -> Reading:
         """Recognise the layout in `source` or at most two folders below it."""
-        if source is None or not Path(source).exists():
-            raise DataError("the source does not exist", where=str(source), hint=self.card.get)
-        level = [Path(source)]
-        seen: list[str] = []
-        for _ in range(3):
-            found = [reading for where in level for reading in self._fits(where, seen)]
-            if len(found) > 1:
-                shown = "\n         ".join(f"{r.layout}: {r.said}" for r in found)
-                hint = "name the one you mean: --from FILE or FOLDER"
-                raise DataError(f"{len(found)} layouts fit, and they may differ", where=shown, hint=hint)
-            if found:
-                return found[0]
-            level = [inner for where in level if where.is_dir() for inner in subfolders(where)]
-        looked = "\n         ".join(self.card.layouts.values())
-        hint = f"looked for:\n         {looked}\n  found: {'; '.join(seen[:12]) or 'an empty folder'}"
-        raise DataError(f"no known layout of {self.card.name}", where=str(source), hint=hint)
+        return find_layout(self, source, self._fits)
 
     def _fits(self, where: Path, seen: list[str]) -> list[Reading]:
         """Every layout that `where` itself is; what it holds is noted in `seen`."""
         paths = [where] if where.is_file() else sorted(where.glob("*.[cC][sS][vV]"))
         tables = [sniff(p) for p in paths]
-        seen += [describe(t) for t in tables] or [f"{where.name}/ ({len(list(where.iterdir()))} entries, no CSV)"]
+        seen += [describe(t) for t in tables]
         whole = [self._one_csv(t) for t in tables if t.kind == "usage"]
         if where.is_file():
             return whole

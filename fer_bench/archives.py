@@ -91,8 +91,9 @@ def unpack(archive: Path, target: Path, limits: Limits | None = None) -> None:
     shutil.rmtree(aside, ignore_errors=True)  # what a killed process left
     try:
         aside.mkdir(parents=True)
-        _extract(archive, aside, _Guard(limits, _room(archive, target.parent, limits)))
-        os.replace(_top(aside), target)
+        guard = _Guard(limits, _room(archive, target.parent, limits))
+        _extract(archive, aside, guard)
+        os.replace(_top(aside, guard), target)
     except DataError as error:
         raise DataError(f"the archive is refused: {error.what}", where=str(archive), hint=error.hint) from error
     except _DAMAGE as error:
@@ -106,7 +107,7 @@ def unpack(archive: Path, target: Path, limits: Limits | None = None) -> None:
 
 
 def _damaged(archive: Path, error: Exception) -> DataError:
-    return DataError(f"the archive is damaged: {error}", where=str(archive), hint="remove it, then fetch it again")
+    return DataError(f"the archive is damaged: {error}", where=str(archive), hint="fetch it again")
 
 
 def _room(archive: Path, place: Path, limits: Limits) -> int:
@@ -115,11 +116,11 @@ def _room(archive: Path, place: Path, limits: Limits) -> int:
     return max(0, min(free, max(limits.floor, int(limits.ratio * archive.stat().st_size))))
 
 
-def _top(aside: Path) -> Path:
-    """The lone directory in `aside`, or `aside` itself."""
+def _top(aside: Path, guard: _Guard) -> Path:
+    """The lone directory in `aside`, or `aside` itself, also where a link climbs out of that directory."""
     inside = list(aside.iterdir())
     lone = len(inside) == 1 and inside[0].is_dir() and not inside[0].is_symlink()
-    return inside[0] if lone else aside
+    return inside[0] if lone and not guard.climbs else aside
 
 
 def _extract(archive: Path, aside: Path, guard: _Guard) -> None:
@@ -130,8 +131,7 @@ def _extract(archive: Path, aside: Path, guard: _Guard) -> None:
                     tar.extract(member, aside, filter="data")
     elif zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as zipped:
-            members = list(_enter_zip(zipped, guard))
-            for info in members:
+            for info in list(_enter_zip(zipped, guard)):  # the list in full first: a zip tells all sizes beforehand
                 zipped.extract(info, aside)
     else:
         raise DataError("it is neither a zip nor a tar file", hint=f"read are: {', '.join(SUFFIXES)}")
@@ -178,6 +178,7 @@ class _Guard:
     files: dict[PurePosixPath, int] = field(default_factory=dict)
     links: set[PurePosixPath] = field(default_factory=set)
     total: int = 0
+    climbs: bool = False
 
     def directory(self, path: PurePosixPath) -> None:
         """A directory; naming one twice does no harm."""
@@ -203,8 +204,10 @@ class _Guard:
         depth, down = len(path.parts) - 1, PurePosixPath(to).parts
         while down and down[0] == "..":
             depth, down = depth - 1, down[1:]
-        if depth < 0 or "\\" in to or PurePosixPath(to).is_absolute() or ".." in down or _DRIVE.match(to):
+        odd = not to or "\\" in to or _DRIVE.match(to) or PurePosixPath(to).is_absolute()
+        if odd or depth < 0 or ".." in down:
             raise DataError(f"the link {str(path)!r} to {to!r} would leave the target")
+        self.climbs |= depth == 0 and len(path.parts) > 1
         self.links.add(path)
         self._count()
 

@@ -37,12 +37,12 @@ def writing(path: str | Path) -> Iterator[IO[bytes]]:
         os.replace(aside, path)
     except BaseException as error:
         aside.unlink(missing_ok=True)
-        if _is_full(error):
+        if is_full(error):
             raise disk_full(path) from error
         raise
 
 
-def _is_full(error: BaseException | None) -> bool:
+def is_full(error: BaseException | None) -> bool:
     """Whether an error, or one that it covers (torch.save raises its own over the system's), says the disk is full."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

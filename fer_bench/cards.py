@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fer_bench.errors import PluginError, SpecError, unknown
+from fer_bench.errors import FerBenchError, PluginError, SpecError, unknown
 
 
 @dataclass(frozen=True)
@@ -436,7 +436,7 @@ def _evaluate_card(node: ast.expr, constants: Mapping[str, Any], path: Path) -> 
     where = f"{path}:{node.lineno}"
     try:
         card = _evaluate(node, constants)
-    except (ValueError, TypeError, SpecError) as error:
+    except (ValueError, TypeError, FerBenchError) as error:
         raise PluginError(f"its card is not a literal: {error}", where=where) from error
     if not isinstance(card, _CARD_TYPES):
         raise PluginError("its card is neither a MethodCard nor a DatasetCard", where=where)

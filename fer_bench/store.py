@@ -13,7 +13,6 @@ same one. A store is written beside the old one and swapped in at the end, so a 
 from __future__ import annotations
 
 import csv
-import errno
 import hashlib
 import io
 import os
@@ -25,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_bench.atomic import canonical_json, disk_full, read_json, sha256_file, write_json, write_text
+from fer_bench.atomic import canonical_json, disk_full, is_full, read_json, sha256_file, write_json, write_text
 from fer_bench.cards import DatasetCard
 from fer_bench.dataset import Chunk, Reading
 from fer_bench.errors import StoreError
@@ -166,7 +165,7 @@ def write_store(
         write_json(aside / "manifest.json", manifest)
         _swap(aside, target)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if is_full(error):
             raise disk_full(target) from error
         raise
     finally:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fer_bench.cli.fetch import fetch
 from fer_bench.cli.options import home_option, plugins_option
 
 if TYPE_CHECKING:
@@ -118,3 +119,6 @@ def _print_facts(store: Store, found: dict[str, Any], console: Console) -> None:
     console.print(f"counts       {verdict.get(checks.get('counts'), 'the card states none')}")
     for line in checks.get("differences", []):
         console.print(f"             {line}", markup=False)
+
+
+data.add_command(fetch)

@@ -1,0 +1,153 @@
+"""ExpW: 91,793 faces in photos from the web, one row a face in a list with boxes, in FER2013's seven classes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from fer_bench import Dataset, DatasetCard, Param, Protocol, Reading
+
+from ._folders import entries
+from ._images import Row, reading
+from ._search import find_layout
+from ._tree import Faults, images_below, is_image, natural
+
+card = DatasetCard(
+    name="expw",
+    title="ExpW (Expression in-the-Wild)",
+    classes=("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"),
+    layouts={
+        "boxes": "label.lst (photo, face, top, left, right, bottom, confidence, label) and the photos in origin/",
+        "names": "label.lst (image, label) and the images beside it or in origin/",
+    },
+    protocols=(
+        Protocol(
+            name="photo60-20-20",
+            scheme="shuffle",
+            shares=(0.6, 0.2, 0.2),
+            group="photo",
+            title="random, the faces of one photo stay together",
+        ),
+    ),
+    paper="Zhang, Luo, Loy & Tang 2018, From facial expression recognition to interpersonal relation prediction",
+    url="http://mmlab.ie.cuhk.edu.hk/projects/socialrelation/index.html",
+    licence="non-commercial research; the photos belong to their owners and must not be redistributed",
+    get=(
+        "download label.lst and the photos from http://mmlab.ie.cuhk.edu.hk/projects/socialrelation/index.html,"
+        " put label.lst and origin/ into data/raw/expw, then: fer-bench data prepare expw"
+    ),
+    params={
+        "size": Param(224, "largest side in pixels; larger images are scaled down", low=8),
+        "colour": Param(
+            "auto",
+            "colour channels kept: auto keeps them where the files have them",
+            choices=("auto", "grey", "rgb"),
+        ),
+        "fit": Param(
+            "stretch", "how an image of another shape is fitted into the square", choices=("stretch", "pad", "crop")
+        ),
+        "crop": Param(True, "cut each face out by its box; false keeps the whole photo"),
+    },
+    image="224x224 RGB",
+)
+
+COLUMNS = {
+    8: "photo, face, top, left, right, bottom, confidence, label",
+    2: "image, label",
+}
+PHOTOS = (".", "origin", "image/origin", "image", "images")  # where the photos may lie, beside the list or one above
+
+
+class ExpW(Dataset):
+    """Reads both layouts of ``card.layouts``; rows come in the order of photo and face."""
+
+    card = card
+
+    def read(self, source: Path | None) -> Reading:
+        """Recognise the layout in `source` or at most two folders below it."""
+        return find_layout(self, source, self._fits)
+
+    def _fits(self, where: Path, seen: list[str]) -> list[Reading]:
+        if where.is_file():
+            return []
+        folders = [where, *(f for f in entries(where) if f.name == "label" and f.is_dir())]
+        lists = [p for f in folders for p in entries(f) if p.suffix.lower() in (".lst", ".txt") and _columns_of(p)]
+        found = []
+        for path in lists:
+            photos = _find_photos(where)
+            if photos:
+                found.append(self._reading(path, photos))
+            else:
+                seen.append(f"{path.name}, but no photos in {', '.join(PHOTOS)}")
+        return found
+
+    def _reading(self, path: Path, photos: dict[str, Path]) -> Reading:
+        faults: Faults = []
+        lines, repeated = _lines(path)
+        columns = _columns_of(path)
+        rows: dict[str, tuple[int, Row]] = {}
+        for number, fields in lines:
+            row = self._row(fields, columns, photos)
+            if isinstance(row, str):
+                faults.append((f"{path}, row {number}", row))
+            elif row.name in rows:
+                first = rows[row.name][0]
+                faults.append((f"{path}, row {number}", f"a face listed twice: {row.name}, also in row {first}"))
+            else:
+                rows[row.name] = (number, row)
+        ordered = sorted((row for _, row in rows.values()), key=lambda row: natural(row.name))
+        named = {fields[0] for _, fields in lines}
+        boxed = columns == 8 and self.params["crop"]
+        said = f"{path}: {COLUMNS[columns]}; {'faces cut out by their boxes' if boxed else 'whole images'}; no split"
+        if unread := len(photos.keys() - named):
+            said += f"; {unread} images in no row left unread"
+        if repeated:
+            said += f"; {repeated} rows that repeat another word for word read once"
+        return reading(self, "boxes" if columns == 8 else "names", said, ordered, faults=faults, files=[path])
+
+    def _row(self, fields: Sequence[str], columns: int, photos: dict[str, Path]) -> Row | str:
+        """The row of a line, or what is wrong with it."""
+        if len(fields) != columns:
+            return f"wrong number of columns: {len(fields)}, expected {columns} ({COLUMNS[columns]})"
+        photo, label = fields[0], fields[-1]
+        if not re.fullmatch(r"[0-9]+", label) or int(label) >= len(self.card.classes):
+            first, last = self.card.classes[0], self.card.classes[-1]
+            return f"unknown label: '{label[:20]}', expected 0 {first} .. {len(self.card.classes) - 1} {last}"
+        if photo not in photos:
+            return f"no image for it: '{photo[:60]}'"
+        box, name = None, photo
+        if columns == 8:
+            if not all(re.fullmatch(r"-?[0-9]+", field) for field in fields[1:6]):
+                return f"a face number or box is no integer: '{' '.join(fields[1:6])[:60]}'"
+            face, top, left, right, bottom = map(int, fields[1:6])
+            box = (left, top, right, bottom) if self.params["crop"] else None
+            name = f"{photo}#{face}"
+        return Row(file=photos[photo], name=name, label=int(label), split="all", box=box, extra={"photo": photo})
+
+
+def _columns_of(path: Path) -> int:
+    """How many columns the first row has where its form is known (an image's name first, an integer last), else 0."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        fields = next((line.split() for line in file if line.strip()), [])
+    known = len(fields) in COLUMNS and is_image(Path(fields[0])) and fields[-1].isdecimal()
+    return len(fields) if known else 0
+
+
+def _lines(path: Path) -> tuple[list[tuple[int, tuple[str, ...]]], int]:
+    """The rows with their line numbers, each once, and how many were there again."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        lines = [(number, tuple(line.split())) for number, line in enumerate(file, 1) if line.strip()]
+    first: dict[tuple[str, ...], int] = {}
+    for number, fields in lines:
+        first.setdefault(fields, number)
+    return [(number, fields) for fields, number in first.items()], len(lines) - len(first)
+
+
+def _find_photos(where: Path) -> dict[str, Path]:
+    """Images by name, from the first known folder that holds any."""
+    for name in PHOTOS:
+        folder = where / name
+        if folder.is_dir() and (found := {path.name: path for path in images_below(folder, 0)}):
+            return found
+    return {}

@@ -1,0 +1,150 @@
+"""Any folder of class folders: one's own images, or a data set that has no loader of its own."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from fer_bench import Dataset, DatasetCard, Param, Protocol, Reading, SpecError
+
+from ._images import Row, reading
+from ._search import contents, find_layout
+from ._tree import SPLITS, ImageTree, TreeImage, find_image_tree, labelled, merge_classes, natural
+
+card = DatasetCard(
+    name="folder",
+    title="A folder of class folders, with any class names",
+    classes=(),
+    layouts={
+        "splits": "train|val|test/<class>/<image>",
+        "classes": "<class>/<image>, without a split",
+    },
+    protocols=(
+        Protocol(
+            name="given",
+            train=("train",),
+            val=("val",),
+            test=("test",),
+            title="the folders' own split: train on train/, select on val/, report test/",
+        ),
+        Protocol(
+            name="holdout10",
+            train=("train",),
+            test=("test",),
+            holdout=0.1,
+            title="a stratified 10 % of train/ selects, test/ is reported",
+        ),
+        Protocol(
+            name="random60-20-20",
+            scheme="shuffle",
+            shares=(0.6, 0.2, 0.2),
+            folds=1,
+            title="all images divided anew, class by class",
+        ),
+        Protocol(
+            name="subject10",
+            scheme="kfold",
+            folds=10,
+            group="subject",
+            title="ten subject-disjoint folds (needs the parameter subject); the next fold selects",
+        ),
+    ),
+    licence="whatever the images' owners permit",
+    get=(
+        "put train/, val/ and test/ with one folder for each class into data/raw/folder, or class folders alone;"
+        " then: fer-bench data prepare folder (or folder:NAME, to keep several)"
+    ),
+    params={
+        "size": Param(
+            0, "largest side in pixels; larger images are scaled down; 0 keeps the largest side found", low=0
+        ),
+        "colour": Param(
+            "auto",
+            "colour channels kept: auto keeps them where the files have them",
+            choices=("auto", "grey", "rgb"),
+        ),
+        "fit": Param(
+            "stretch", "how an image of another shape is fitted into the square", choices=("stretch", "pad", "crop")
+        ),
+        "subject": Param("", "regular expression whose first group, searched in the file name, is the subject"),
+    },
+    image="as found",
+)
+
+
+class Folder(Dataset):
+    """Reads class folders; the class names are those of the folders, in order of name (of number, if all are)."""
+
+    card = card
+
+    def read(self, source: Path | None) -> Reading:
+        """Recognise the tree in `source` or at most two folders below it.
+
+        Raises
+        ------
+        SpecError
+            The parameter `subject` is no regular expression with a group.
+        """
+        self._subject_pattern()
+        return find_layout(self, source, self._fits)
+
+    def _fits(self, where: Path, seen: list[str]) -> list[Reading]:
+        tree = find_image_tree(where) if where.is_dir() else None
+        if tree is None:
+            return []
+        classes = merge_classes([folder.name for _, folder in tree.folders])
+        names = tuple(dict.fromkeys(classes.values()))
+        if len(names) < 2:
+            seen.append(f"{contents(where)}: a single class, {names[0]}")
+            return []
+        images, faults = labelled(tree, lambda name: names.index(classes[name]), "")
+        rows = []
+        for image, label in images:
+            subject = self._subject(image)
+            if subject is None:
+                faults.append((image.path, f"no subject in the file name: '{self.params['subject']}' does not fit"))
+            else:
+                split = image.split or "all"
+                rows.append(Row(file=image.path, name=image.relative, label=label, split=split, subject=subject))
+        rows.sort(key=lambda r: (("all", *SPLITS).index(r.split), r.label, natural(r.name)))
+        layout = "splits" if tree.splits else "classes"
+        return [reading(self, layout, _said(tree, classes, names), rows, faults=faults, classes=names)]
+
+    def _subject_pattern(self) -> re.Pattern[str] | None:
+        text = self.params["subject"]
+        if not text:
+            return None
+        where, hint = f"{self.card.name}[subject={text}]", r"for instance ^(S\d+)_ for files like S005_001.png"
+        try:
+            pattern = re.compile(text)
+        except re.error as error:
+            raise SpecError(f"subject is no regular expression: {error}", where=where, hint=hint) from error
+        if not pattern.groups:
+            raise SpecError("subject has no group, so nothing tells the subject", where=where, hint=hint)
+        return pattern
+
+    def _subject(self, image: TreeImage) -> str | None:
+        """The subject of an image: "" where no pattern is given, None where it does not fit."""
+        pattern = self._subject_pattern()
+        if pattern is None:
+            return ""
+        found = pattern.search(image.path.name)
+        return (found[1] or None) if found else None
+
+
+def _said(tree: ImageTree, classes: dict[str, str], names: tuple[str, ...]) -> str:
+    """One line: root, splits, classes in order, and which class is missing in which split."""
+    if not tree.splits:
+        said = f"{tree.root}: class folders without a split"
+    else:
+        parts = ", ".join(f"{folder.name}/ is {split}" for split, folder in tree.splits.items())
+        said = f"{tree.root}: class folders, split by folder ({parts})"
+    said += f"; {len(names)} classes in order of folder name: {', '.join(names)}"
+    spellings = [name for name, known in classes.items() if name != known]
+    if spellings:
+        said += f"; {', '.join(spellings)} differ in case alone and count as one class"
+    for split in tree.splits:
+        missing = set(names) - {classes[image.folder] for image in tree.images if image.split == split}
+        if missing:
+            said += f"; {split} has NO {', '.join(n for n in names if n in missing)}"
+    return said

@@ -1,0 +1,49 @@
+"""``fer-bench data fetch``: download the source files of a data set where a licence allows it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from fer_bench.cli.options import home_option, plugins_option
+
+if TYPE_CHECKING:
+    from fer_bench.download import Tick
+    from fer_bench.fetch import Meter
+
+
+@click.command()
+@click.argument("name")
+@plugins_option
+@home_option
+def fetch(name: str, plugin_dirs: tuple[str, ...], home: str | None) -> None:
+    """Download the source files of NAME, where a licence allows it; tell whom to ask where none does."""
+    from fer_bench.fetch import fetch
+    from fer_bench.home import Home
+    from fer_bench.plugins import plugins
+
+    fetch(Home.find(home), plugins(plugin_dirs).dataset_card(name), say=click.echo, meter=_meter())
+
+
+def _meter() -> Meter:
+    """A line with bar, bytes, speed and time left on a terminal; nothing elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    from fer_bench.fetch import silent
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        return silent
+
+    @contextlib.contextmanager
+    def shown(name: str) -> Iterator[Tick]:
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=20), DownloadColumn())
+        with Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
+            task = bar.add_task(name, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+    return shown
