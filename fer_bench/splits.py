@@ -184,9 +184,16 @@ def _named_roles(protocol: Protocol, split: np.ndarray, card: DatasetCard, store
                 f"the store has no {role} images",
                 where=f"{card.full_name(protocol)}, {role} = {' + '.join(wanted)}",
                 hint=f"it has: {', '.join(sorted(set(split.tolist())))}; other protocols: {_others(card, protocol)}",
-                next=f"fer-bench data prepare {store.path.name} --from PATH",
+                next=_way_out(card, store, set(split.tolist())),
             )
     return roles
+
+
+def _way_out(card: DatasetCard, store: Store, have: set[str]) -> str:
+    """The first protocol that the store's splits allow, or another source."""
+    again = f"fer-bench data prepare {store.path.name} --from PATH"
+    fit = [p for p in card.protocols if {*p.train, *p.val, *p.test} <= have and not p.watermark]
+    return f"the same command with --protocol {card.full_name(fit[0])}; or {again}" if fit else again
 
 
 def _others(card: DatasetCard, protocol: Protocol) -> str:
@@ -207,6 +214,12 @@ def _by_splits(protocol: Protocol, part: _Part, roles: dict[str, np.ndarray]) ->
 
 def _by_folds(protocol: Protocol, part: _Part, roles: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
     k = protocol.folds
+    if part.group is not None and (there := len(set(part.group[part.rows].tolist()))) < k:
+        raise DataError(
+            f"{there} values of {protocol.group} can't fill {k} folds",
+            where=part.key,
+            hint="a random protocol, perhaps",
+        )
     parts = share_out(part, [Fraction(1, k)] * k, "kfold")
     folds = []
     for number in range(k):

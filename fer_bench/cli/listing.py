@@ -153,7 +153,8 @@ def _show_dataset(card: Any) -> None:
     click.echo("\nprotocols")
     for p in card.protocols:
         mark = f"\n      WATERMARKED: {p.watermark}" if p.watermark else ""
-        click.echo(f"  {card.full_name(p)}: {p.in_words}" + (f"\n      {p.title}" if p.title != p.in_words else "") + mark)
+        title = f"\n      {p.title}" if p.title not in ("", p.in_words) else ""
+        click.echo(f"  {card.full_name(p)}: {p.in_words}{title}{mark}")
     if card.counts:
         click.echo("\nimages per class")
         _table([("  split", *card.classes), *((f"  {s}", *map(str, n)) for s, n in card.counts.items())])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from fer_bench.cards import DatasetCard
 
 
 def home_option(command: Callable) -> Callable:
@@ -86,7 +90,7 @@ def template_of(options: dict[str, Any], plugins: Any) -> tuple[dict[str, Any], 
     select = options["select"] or protocol.select or Selection.metric
     return {
         "dataset": card.name,
-        "dataset_params": card.resolve(parse_assignments(options["dataset_set"], "--dataset-set")),
+        "dataset_params": dataset_params(options, card),
         "protocol": protocol.name,
         "profile": with_options(options["imbalance"], options["total"], options["class_order"]),
         "backbone": backbone,
@@ -94,6 +98,25 @@ def template_of(options: dict[str, Any], plugins: Any) -> tuple[dict[str, Any], 
         "selection": Selection(rule="last") if select == "last" else Selection(metric=select),
         "recipe": Recipe.build(chosen.recipe, given),
     }, name
+
+
+def dataset_params(options: dict[str, Any], card: DatasetCard) -> dict[str, Any]:
+    """The data set's parameters: those given, else those that its store in the home was prepared with, else defaults.
+
+    A built-in set is always drawn with the defaults unless told otherwise.
+    """
+    from fer_bench.errors import StoreError
+    from fer_bench.home import Home
+    from fer_bench.recipe import parse_assignments
+    from fer_bench.store import Store
+
+    given = parse_assignments(options["dataset_set"], "--dataset-set")
+    if not given and not card.built_in:
+        with contextlib.suppress(StoreError):
+            prepared = Store.open(Home.find(options["home"]).data / card.name).manifest["params"]
+            if set(prepared) == set(card.params):
+                return prepared
+    return card.resolve(given)
 
 
 def fast_precision(device: str) -> str:

@@ -8,13 +8,12 @@ from typing import Any
 
 from fer_bench.cards import MethodCard
 from fer_bench.cli.listing import tell_broken
-from fer_bench.cli.options import runtime_of, template_of
+from fer_bench.cli.options import dataset_params, runtime_of, template_of
 from fer_bench.console import Live, say, warn
 from fer_bench.executor import Workplace
 from fer_bench.home import Home
 from fer_bench.plugins import Plugins, plugins
 from fer_bench.prepare import ensure_store
-from fer_bench.recipe import parse_assignments
 from fer_bench.roles import roles_of
 from fer_bench.spec import parse_variant
 from fer_bench.track import check_uri, try_sync
@@ -28,7 +27,7 @@ def open_workplace(options: dict[str, Any], methods: Sequence[str]) -> Workplace
     found = plugins(options["plugin_dirs"])
     tell_broken(found)
     _check_request(options, methods, found)
-    dataset = found.dataset(options["dataset"], parse_assignments(options["dataset_set"], "--dataset-set"))
+    dataset = found.dataset(options["dataset"], dataset_params(options, found.dataset_card(options["dataset"])))
     store = ensure_store(home, dataset)
     template, _ = template_of(options, found)
     profile = template["profile"]
