@@ -81,7 +81,8 @@ def test_every_public_name_can_be_imported():
 
 
 def test_metrics_statistics_ledger_reports_and_listing_import_no_torch():
-    modules = ("metrics", "stats", "ledger", "home", "spec", "profiles", "splits", "roles", "recipe", "cards", "plugins", "reports", "cli.listing")
+    modules = ("metrics", "stats", "ledger", "home", "spec", "profiles", "splits", "roles", "recipe", "cards", "plugins",
+               "reports", "reports.published", "reports.comparison", "cli.listing", "cli.claims")  # fmt: skip
     program = f"""
 import importlib, json, sys
 found = {{}}
@@ -143,6 +144,7 @@ COMMANDS = {
     "run": sorted([*TRAINING, "--folds", "--reference", "--seeds", "--tuned"]),
     "tune": sorted([*TRAINING, "--seed", "--trials"]),
     "report": ["--home", "--out", "--test-prior", "study"],
+    "claims": ["--all", "--csv", "--dataset", "--method"],
     "list": ["--home", "--plugins", "pattern", "what"],
     "show": ["--plugins", "name"],
     "data check": ["--dataset-set", "--from", "--home", "--no-images", "--out", "--plugins", "--strict", "name"],
