@@ -265,6 +265,11 @@ def with_options(profile_text: str, total: int | None = None, order: str | None 
     return str(dataclasses.replace(profile, **given))
 
 
+def file_name(text: str) -> str:
+    """A profile's text without the characters that a file's name should not have: ``exp_50_total=5000``."""
+    return text.translate(str.maketrans(":>,", "___"))
+
+
 def sizes(profile: Profile, available: Sequence[int] | np.ndarray, classes: Sequence[str]) -> np.ndarray:
     """Images of every class in the subset.
 

@@ -14,12 +14,10 @@ from fer_bench.cards import DatasetCard, Protocol
 from fer_bench.clean import CleanManifest, load_clean
 from fer_bench.errors import FerBenchError
 from fer_bench.home import Home
-from fer_bench.profiles import Profile, pick
+from fer_bench.profiles import Profile, file_name, pick
 from fer_bench.spec import RunSpec
 from fer_bench.splits import ROLES, Division, check_fold, divide
 from fer_bench.store import Store
-
-_PLAIN = str.maketrans(":>,", "___")  # characters of a profile's text that do not belong into a file name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +85,7 @@ def roles_of(store: Store, card: DatasetCard, home: Home, *, protocol: str, fold
         kept = pick(thinned, division.labels[rows["train"]], division.classes, f"{full_name}/fold{fold}")
         rows["train"] = rows["train"][kept]
         listed = "\n".join(["row", *map(str, rows["train"].tolist())]) + "\n"
-        _publish(folder / f"{name}-fold{fold}-{profile.translate(_PLAIN)}.csv", listed)
+        _publish(folder / f"{name}-fold{fold}-{file_name(profile)}.csv", listed)
     facts: dict[str, Any] = {"split_sha256": division.sha256, "fold": fold, "folds": chosen.folds}
     if clean is not None:
         facts["clean"] = {"sha256": clean.sha256, "rows": len(clean.rows)}

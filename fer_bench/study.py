@@ -20,15 +20,16 @@ WAIT = 5.0  # seconds between looks at runs that other processes hold
 
 @dataclass
 class Outcome:
-    """What became of a study's runs."""
+    """What became of a study's runs; `opened`: this process has scored a test, so what follows trains in fresh ones."""
 
     study: dict[str, Any]
     finished: list[RunRecord] = field(default_factory=list)
     reused: int = 0
     failed: dict[str, str] = field(default_factory=dict)
+    opened: bool = False
 
 
-def run_study(study: StudySpec, work: Workplace, *, say: Say = print,
+def run_study(study: StudySpec, work: Workplace, *, say: Say = print, opened: bool = False,
               after_run: Callable[[dict[str, Any]], None] = lambda study: None) -> Outcome:  # fmt: skip
     """Carry out all runs of a study; finished ones are reused, a failed one does not stop the others.
 
@@ -41,15 +42,16 @@ def run_study(study: StudySpec, work: Workplace, *, say: Say = print,
     work : Workplace
     say : callable
         Told one line a run.
+    opened : bool
+        Whether this process has scored a test before (:attr:`Outcome.opened` of an earlier study).
     after_run : callable
         Called with the study's record after every run that was trained (the MLflow mirror hangs here).
     """
     ids = [identify(spec, work)[0] for spec in study.runs]
     record = study.record(ids)
     work.home.ledger.put_study(study.name, record)
-    outcome = Outcome(record)
+    outcome = Outcome(record, opened=opened)
     todo = list(zip(range(1, len(ids) + 1), ids, study.runs, strict=True))
-    opened = False  # whether this process has scored a test: later runs then train in fresh ones
     put_off = 0  # runs in a row that other processes hold
     while todo:
         number, key, spec = todo.pop(0)
@@ -60,7 +62,7 @@ def run_study(study: StudySpec, work: Workplace, *, say: Say = print,
             say(f"{told}: finished before, run {key}")
             continue
         try:
-            train = execute_apart if opened else execute
+            train = execute_apart if outcome.opened else execute
             record_of_run = train(spec, work, started=partial(say, f"{told}: run {key}"))
         except LockedError:
             todo.append((number, key, spec))
@@ -75,7 +77,7 @@ def run_study(study: StudySpec, work: Workplace, *, say: Say = print,
             say(f"{told} failed: {error}")
             continue
         put_off = 0
-        opened |= spec.test
+        outcome.opened |= spec.test
         outcome.finished.append(record_of_run)
         say(" " * len(f"[{number}/{len(ids)}]") + f" {_chosen(record_of_run)}")
         after_run(record)

@@ -80,9 +80,14 @@ def test_every_public_name_can_be_imported():
     assert not hasattr(fer_bench, "no_such_name")
 
 
+TORCHLESS = (
+    *("metrics", "stats", "ledger", "home", "spec", "profiles", "splits", "roles", "recipe", "cards", "plugins"),
+    *("reports", "reports.published", "reports.comparison", "cli.listing", "cli.claims"),
+)
+
+
 def test_metrics_statistics_ledger_reports_and_listing_import_no_torch():
-    modules = ("metrics", "stats", "ledger", "home", "spec", "profiles", "splits", "roles", "recipe", "cards", "plugins",
-               "reports", "reports.published", "reports.comparison", "cli.listing", "cli.claims")  # fmt: skip
+    modules = TORCHLESS
     program = f"""
 import importlib, json, sys
 found = {{}}
@@ -143,7 +148,7 @@ TRAINING = [
 COMMANDS = {
     "run": sorted([*TRAINING, "--folds", "--reference", "--seeds", "--tuned"]),
     "tune": sorted([*TRAINING, "--seed", "--trials"]),
-    "report": ["--home", "--out", "--test-prior", "study"],
+    "report": ["--format", "--home", "--out", "--test-prior", "study"],
     "claims": ["--all", "--csv", "--dataset", "--method"],
     "list": ["--home", "--plugins", "pattern", "what"],
     "show": ["--plugins", "name"],

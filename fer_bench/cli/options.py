@@ -34,8 +34,8 @@ _TRAINING = (
     click.option("--dataset", required=True, metavar="NAME", help="Data set; `fer-bench list datasets`."),
     click.option("--dataset-set", multiple=True, metavar="NAME=VALUE", help="A parameter of the data set; repeatable."),
     click.option("--protocol", metavar="NAME", help="Split and selection protocol  [default: the data set's first]"),
-    click.option("--imbalance", default="natural", metavar="PROFILE", show_default=True,
-                 help="Thin the training fold: exp:RATIO, step:RATIO[:FRACTION], balanced:N."),
+    click.option("--imbalance", multiple=True, default=["natural"], metavar="PROFILE", show_default=True,
+                 help="Thin the training fold: exp:RATIO, step:RATIO[:FRACTION], balanced:N; `run` takes several."),
     click.option("--total", type=int, metavar="N", help="Keep the thinned training fold at N images."),
     click.option("--class-order", metavar="A,B,...", help="Classes from head to tail  [default: by frequency]"),
     click.option("--recipe", default="auto", metavar="NAME", show_default=True,
@@ -67,12 +67,28 @@ def training_options(command: Callable) -> Callable:
     return command
 
 
+def profiles_of(options: dict[str, Any]) -> list[str]:
+    """The canonical texts of all imbalance profiles that were asked for, each once.
+
+    Raises
+    ------
+    SpecError
+        A profile is malformed.
+    """
+    from fer_bench.profiles import with_options
+
+    asked = (with_options(text, options["total"], options["class_order"]) for text in options["imbalance"])
+    return list(dict.fromkeys(asked))
+
+
 def template_of(options: dict[str, Any], plugins: Any) -> tuple[dict[str, Any], str]:
-    """The run fields that all runs of a study share, from the command's options; and the preset's name."""
+    """The run fields that all runs of a study share, from the command's options; and the preset's name.
+
+    Of several imbalance profiles it holds the first.
+    """
     import torch
 
     from fer_bench.backbones import check_backbone
-    from fer_bench.profiles import with_options
     from fer_bench.recipe import Recipe, parse_assignments, preset
     from fer_bench.spec import Selection
 
@@ -92,7 +108,7 @@ def template_of(options: dict[str, Any], plugins: Any) -> tuple[dict[str, Any], 
         "dataset": card.name,
         "dataset_params": dataset_params(options, card),
         "protocol": protocol.name,
-        "profile": with_options(options["imbalance"], options["total"], options["class_order"]),
+        "profile": profiles_of(options)[0],
         "backbone": backbone,
         "pretrained": options["pretrained"],
         "selection": Selection(rule="last") if select == "last" else Selection(metric=select),

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import shlex
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from fer_bench.cli.options import home_option, plugins_option, template_of, training_options
+from fer_bench.cli.options import home_option, plugins_option, profiles_of, template_of, training_options
+
+if TYPE_CHECKING:
+    from fer_bench.cards import Protocol
+    from fer_bench.cli.workplace import Mirror
+    from fer_bench.executor import Workplace
+    from fer_bench.spec import StudySpec
+    from fer_bench.study import Outcome
 
 
 @click.command()
@@ -24,47 +31,82 @@ from fer_bench.cli.options import home_option, plugins_option, template_of, trai
 def run(methods: tuple[str, ...], **options: Any) -> int:
     """Train METHODS under one harness and compare them.
 
-    A method may carry parameters: 'rasn[share.source=ema]'. Finished runs are reused, killed ones go on.
+    A method may carry parameters: 'rasn[share.source=ema]'. Finished runs are reused, killed ones go on. Several
+    imbalance profiles make several studies.
     """
-    from fer_bench.cli.workplace import Mirror, finish_study, open_workplace
-    from fer_bench.console import say, warn
+    from fer_bench.cli.workplace import Mirror, open_workplace
     from fer_bench.errors import SpecError
-    from fer_bench.spec import StudySpec, choose_reference, expand, parse_folds, parse_variant, study_name
-    from fer_bench.study import run_study
 
     if options["seeds"] < 1:
         raise SpecError("at least one seed is needed", where=f"--seeds {options['seeds']}")
     work = open_workplace(options, methods)
     mirror = Mirror(work, options)
     template, preset = template_of(options, work.plugins)
+    profiles = profiles_of(options)
+    opened, failed = False, False
+    for profile in profiles:
+        study = _study(methods, options, {**template, "profile": profile}, preset, work, several=len(profiles) > 1)
+        _announce(study, options, preset, work)
+        outcome = _carry_out(study, work, mirror, opened)
+        opened, failed = outcome.opened, failed or bool(outcome.failed)
+    return int(failed)
+
+
+def _study(
+    methods: tuple[str, ...], options: dict[str, Any], template: dict[str, Any], preset: str, work: Workplace, *,
+    several: bool,
+) -> StudySpec:  # fmt: skip
+    """The study of one imbalance profile."""
+    from fer_bench.profiles import file_name
+    from fer_bench.spec import StudySpec, choose_reference, expand, parse_folds, parse_variant, study_name
+
     variants = [parse_variant(text) for text in methods]
     per_label: dict[str, Any] = {}
     if options["tuned"]:
         from fer_bench.tune import tuned_variants
 
         variants, per_label = tuned_variants(work, variants, template, preset)
-    seeds = range(options["seeds"])
-    card = work.plugins.dataset_card(template["dataset"])
-    protocol = card.protocol(template["protocol"])
-    folds = parse_folds(options["folds"], protocol.folds)
-    runs, labels = expand(work.plugins, variants, seeds, template, folds=folds, per_label=per_label)
-    study = StudySpec(
-        name=options["name"] or study_name(template["dataset"], labels, runs),
+    folds = parse_folds(options["folds"], _protocol(template, work).folds)
+    runs, labels = expand(
+        work.plugins, variants, range(options["seeds"]), template, folds=folds, per_label=per_label
+    )  # fmt: skip
+    name = options["name"] and options["name"] + (f"-{file_name(template['profile'])}" if several else "")
+    return StudySpec(
+        name=name or study_name(template["dataset"], labels, runs),
         command="fer-bench " + shlex.join(sys.argv[1:]),
         runs=runs,
         labels=labels,
         reference=choose_reference(work.plugins, labels, runs, options["reference"]),
     )
-    recipe = template["recipe"]
-    parts = f"{len(labels)} methods x {options['seeds']} seeds" + (f" x {len(folds)} folds" if len(folds) > 1 else "")
-    profile = "" if template["profile"] == "natural" else f", imbalance {template['profile']}"
+
+
+def _protocol(template: dict[str, Any], work: Workplace) -> Protocol:
+    return work.plugins.dataset_card(template["dataset"]).protocol(template["protocol"])
+
+
+def _announce(study: StudySpec, options: dict[str, Any], preset: str, work: Workplace) -> None:
+    from fer_bench.console import say, warn
+
+    first, recipe = study.runs[0], study.runs[0].recipe
+    card = work.plugins.dataset_card(first.dataset)
+    protocol = card.protocol(first.protocol)
+    folds = len({r.fold for r in study.runs})
+    parts = f"{len(study.labels)} methods x {options['seeds']} seeds" + (f" x {folds} folds" if folds > 1 else "")
+    profile = "" if first.profile == "natural" else f", imbalance {first.profile}"
     say(f"study {study.name}: {parts} on {card.full_name(protocol)}{profile}")
     if protocol.watermark:
         warn(f"{card.full_name(protocol)} is watermarked: {protocol.watermark}")
-    say(f"recipe {preset}: {template['backbone']}, {recipe.epochs} epochs, {recipe.optimizer}, lr {recipe.lr}")
-    outcome = run_study(study, work, say=say, after_run=mirror)
+    say(f"recipe {preset}: {first.backbone}, {recipe.epochs} epochs, {recipe.optimizer}, lr {recipe.lr}")
+
+
+def _carry_out(study: StudySpec, work: Workplace, mirror: Mirror, opened: bool) -> Outcome:
+    from fer_bench.cli.workplace import finish_study
+    from fer_bench.console import say, warn
+    from fer_bench.study import run_study
+
+    outcome = run_study(study, work, say=say, opened=opened, after_run=mirror)
     if outcome.finished:
         finish_study(outcome.study, work, mirror)
     if outcome.failed:
-        warn(f"{len(outcome.failed)} of {len(runs)} runs failed; the same command tries them again")
-    return int(bool(outcome.failed))
+        warn(f"{len(outcome.failed)} of {len(study.runs)} runs failed; the same command tries them again")
+    return outcome

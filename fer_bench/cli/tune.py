@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from fer_bench.cli.options import home_option, plugins_option, template_of, training_options
+from fer_bench.cli.options import home_option, plugins_option, profiles_of, template_of, training_options
 
 
 @click.command()
@@ -34,6 +34,8 @@ def tune(methods: tuple[str, ...], **options: Any) -> None:
 
     if options["trials"] < 1:
         raise SpecError("at least one trial is needed", where=f"--trials {options['trials']}")
+    if len(profiles_of(options)) > 1:
+        raise SpecError("a search has one imbalance profile", where="--imbalance", hint="search each by itself")
     work = open_workplace(options, methods)
     mirror = Mirror(work, options)
     template, preset = template_of(options, work.plugins)
@@ -43,6 +45,8 @@ def tune(methods: tuple[str, ...], **options: Any) -> None:
         raise SpecError("a method is listed twice", where=", ".join(labels))
     name = options["name"] or f"tune-{template['dataset']}-{'-'.join(s.name for s in searches)}"[:120]
     say(f"tuning {', '.join(labels)} on {template['dataset']}/{template['protocol']}: {options['trials']} trials each")
+    if work.plugins.dataset_card(template["dataset"]).protocol(template["protocol"]).folds > 1:
+        say("the search uses fold 0, whose training images are test images of other folds: see docs/data.md")
     best = search_all(
         searches, options["trials"], work, command="fer-bench " + shlex.join(sys.argv[1:]), name=name,
         seed=options["seed"], say=say, after_run=mirror,
