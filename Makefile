@@ -4,6 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.installed
+TYPES := build/types# the package as it is installed, so that the types of all four folders are checked
 
 .PHONY: setup demo test lint bench clean
 
@@ -22,7 +23,9 @@ demo: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	rm -rf $(TYPES) && mkdir -p $(TYPES)/fer_bench
+	ln -s $(CURDIR)/fer_bench/[a-z]* $(CURDIR)/fer_bench/__init__.py $(CURDIR)/methods $(CURDIR)/datasets $(CURDIR)/reports $(TYPES)/fer_bench
+	cd $(TYPES) && MYPYPATH=$(CURDIR)/$(TYPES) $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml
 
 test: lint
 	$(BIN)/pytest --numprocesses 2 --dist worksteal

@@ -137,7 +137,7 @@ def _blob(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return inside * inside
 
 
-def _mix(canvas: np.ndarray, alpha: np.ndarray, grey: np.ndarray | float) -> None:
+def _mix(canvas: np.ndarray, alpha: np.ndarray, grey: np.ndarray | np.floating | float) -> None:
     """Lay `grey` over the canvas with opacity `alpha`."""
     canvas += alpha * (grey - canvas)
 

@@ -77,9 +77,9 @@ def read_votes_table(path: Path, usages: Sequence[str]) -> Votes:
     for k, usage in enumerate(votes.usages):
         if usage not in usages:
             votes.faults.setdefault(k, f"unknown Usage: '{usage[:20]}', expected {', '.join(usages)}")
-    for k in np.flatnonzero(votes.counts[:, -1] < VOTERS):
+    for k in np.flatnonzero(votes.counts[:, -1] < VOTERS).tolist():
         if not votes.names[k]:
-            votes.faults.setdefault(int(k), "no image name although it is not NF for all: only such rows have none")
+            votes.faults.setdefault(k, "no image name although it is not NF for all: only such rows have none")
     return votes
 
 

@@ -221,8 +221,8 @@ def check_counts(card: DatasetCard, manifest: dict[str, Any]) -> dict[str, Any]:
                 differences.append(f"{split}/{name}: {have}, expected {expected}")
     unlabelled = manifest["shape"][0] - sum(map(sum, found.values()))
     if unlabelled != card.unlabelled:
-        known = f", expected {card.unlabelled}" if card.unlabelled else ""
-        differences.insert(0, f"{unlabelled} images have no label{known}")
+        expected = f", expected {card.unlabelled}" if card.unlabelled else ""
+        differences.insert(0, f"{unlabelled} images have no label{expected}")
     return {"counts": "differ" if differences else "match", "differences": differences}
 
 

@@ -86,7 +86,7 @@ def _division(protocol: Mapping[str, Any]) -> list[tuple[str, str]]:
     lines = [(f"{r} split", ", ".join(map(str, protocol[r]))) for r in ("train", "val", "test") if protocol.get(r)]
     if protocol.get("scheme", "splits") != "splits" or protocol.get("holdout") or protocol.get("val_is_test"):
         fields = {f.name for f in dataclasses.fields(Protocol)}
-        known = {k: tuple(v) if isinstance(v, list) else v for k, v in protocol.items() if k in fields}
+        known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in protocol.items() if k in fields}
         with contextlib.suppress(FerBenchError, TypeError):  # a record of another version may know other fields
             lines = [("division", Protocol(**known).in_words)]
     if protocol.get("split_sha256"):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from itertools import cycle, islice
+from functools import wraps
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -61,43 +62,53 @@ def save(figure: Figure, folder: Path, name: str) -> None:
             write_bytes(folder / f"{name}.{kind}", buffer.getvalue())
 
 
-def _styled(draw: Callable[[Numbers], Figure | None]) -> Callable[[Numbers], Figure | None]:
-    def styled(numbers: Numbers) -> Figure | None:
+def styled(draw: Callable[..., Figure | None]) -> Callable[..., Figure | None]:
+    """Decorator: draw with the settings that all figures share."""
+
+    @wraps(draw)
+    def drawn(*args: Any, **kwargs: Any) -> Figure | None:
         with matplotlib.rc_context(STYLE):
-            return draw(numbers)
+            return draw(*args, **kwargs)
 
-    styled.__doc__, styled.__name__ = draw.__doc__, draw.__name__
-    return styled
+    return drawn
 
 
-def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **options) -> tuple[Figure, np.ndarray]:
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options) -> tuple[Figure, np.ndarray]:
+    """A figure of that many inches and its axes, [rows, columns]."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def _looks(numbers: Numbers) -> dict[str, tuple]:
+def looks(numbers: Numbers) -> dict[str, tuple]:
     """Colour, marker and line of each method: the same in every figure."""
-    looks = zip(islice(cycle(COLOURS), 999), islice(cycle(MARKERS), 999), islice(cycle(LINES), 999), strict=True)
-    return dict(zip((m.label for m in numbers.methods), looks, strict=False))
+    return looks_of([m.label for m in numbers.methods])
 
 
-def _shorten(text: str, limit: int = 44) -> str:
+def looks_of(labels: Sequence[str]) -> dict[str, tuple]:
+    """Colour, marker and line of each of some methods."""
+    return dict(zip(labels, zip(cycle(COLOURS), cycle(MARKERS), cycle(LINES), strict=False), strict=False))
+
+
+def shorten(text: str, limit: int = 44) -> str:
+    """Text that fits into a legend."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _name(method: MethodNumbers) -> str:
-    return _shorten(method.label) + method.mark
+    return shorten(method.label) + method.mark
 
 
-def _legend(figure: Figure, axis: Axes, below: bool = True) -> None:
+def legend(figure: Figure, axis: Axes, below: bool = True) -> None:
+    """The legend of `axis` outside all axes, in as many columns as fit."""
     handles, labels = axis.get_legend_handles_labels()
     longest = max(map(len, labels), default=0)
     columns = max(1, min(len(labels), int(100 / (longest + 8))))
     figure.legend(handles, labels, loc="outside lower center" if below else "outside upper center", ncols=columns)
 
 
-def _watermark(numbers: Numbers, figure: Figure) -> None:
+def watermark(numbers: Numbers, figure: Figure) -> None:
+    """Write across the figure that its numbers are no fair estimate, where they are not."""
     if numbers.study.watermarks:
         figure.text(
             0.5,
@@ -120,11 +131,11 @@ def _class_ticks(numbers: Numbers) -> list[str]:
 
 def _dots(axis: Axes, numbers: Numbers, shown: Sequence[tuple[MethodNumbers, list[Interval]]]) -> None:
     """Horizontal intervals, one band a class and one dot a method."""
-    looks = _looks(numbers)
+    by_method = looks(numbers)
     classes = len(shown[0][1])
     step = 0.74 / max(1, len(shown))
     for k, (method, intervals) in enumerate(shown):
-        colour, marker, _ = looks[method.label]
+        colour, marker, _ = by_method[method.label]
         y = np.arange(classes) + (k - (len(shown) - 1) / 2) * step
         value, low, high = (100 * np.array([getattr(i, a) for i in intervals]) for a in ("value", "low", "high"))
         axis.hlines(y, low, high, color=colour, linewidth=1.6, alpha=0.75)
@@ -149,23 +160,23 @@ def _dot_height(classes: int, methods: int) -> float:
     return 1.1 + classes * max(0.42, 0.125 * methods + 0.08)
 
 
-@_styled
+@styled
 def recall(numbers: Numbers) -> Figure:
     """Recall of every class and method, with Wilson intervals."""
     order = numbers.study.order
     shown = [(m, [m.recall[i] for i in order]) for m in numbers.methods]
-    figure, axes = _figure(WIDTH, _dot_height(len(order), len(shown)))
+    figure, axes = new_figure(WIDTH, _dot_height(len(order), len(shown)))
     axis = axes[0, 0]
     _dots(axis, numbers, shown)
     axis.set_yticks(range(len(order)), _class_ticks(numbers))
     axis.set_xlim(0, 100)
     axis.set_xlabel("recall, % (mean over seeds; 95 % Wilson interval)")
-    _legend(figure, axis)
-    _watermark(numbers, figure)
+    legend(figure, axis)
+    watermark(numbers, figure)
     return figure
 
 
-@_styled
+@styled
 def gains(numbers: Numbers) -> Figure | None:
     """Gain over the reference for every class and for the mean over classes; None without a comparison."""
     if not numbers.compared:
@@ -173,29 +184,29 @@ def gains(numbers: Numbers) -> Figure | None:
     study = numbers.study
     keys = [*(recall_key(study.classes[i]) for i in study.order), "mean_recall"]
     shown = [(m, [m.gains[k] for k in keys]) for m in numbers.compared]
-    figure, axes = _figure(WIDTH, _dot_height(len(keys), len(shown)))
+    figure, axes = new_figure(WIDTH, _dot_height(len(keys), len(shown)))
     axis = axes[0, 0]
     _dots(axis, numbers, shown)
     axis.axvline(0, color="#333333", linewidth=1)
     axis.axhline(len(keys) - 1.5, color="#555555", linewidth=0.8)
     axis.set_yticks(range(len(keys)), [*_class_ticks(numbers), "mean-class accuracy"])
-    axis.set_xlabel(f"gain over {_shorten(study.reference or '')}, percentage points (95 % paired bootstrap interval)")
-    _legend(figure, axis)
-    _watermark(numbers, figure)
+    axis.set_xlabel(f"gain over {shorten(study.reference or '')}, percentage points (95 % paired bootstrap interval)")
+    legend(figure, axis)
+    watermark(numbers, figure)
     return figure
 
 
-@_styled
+@styled
 def frequency(numbers: Numbers) -> Figure | None:
     """Recall against the number of training images, on a logarithmic axis; None where the counts are not known."""
     study = numbers.study
     if "train" not in study.counts or study.counts["train"].min() < 1:
         return None
     x = study.counts["train"][study.order].astype(float)
-    figure, axes = _figure(WIDTH, 4.2)
+    figure, axes = new_figure(WIDTH, 4.2)
     axis = axes[0, 0]
     for method in numbers.methods:
-        colour, marker, line = _looks(numbers)[method.label]
+        colour, marker, line = looks(numbers)[method.label]
         y = 100 * np.array([method.recall[i].value for i in study.order])
         options: dict[str, Any] = {"markersize": 6, "markeredgecolor": "white", "markeredgewidth": 0.6}
         axis.plot(x, y, linestyle=line, color=colour, linewidth=1.2, alpha=0.35)
@@ -209,8 +220,8 @@ def frequency(numbers: Numbers) -> Figure | None:
     axis.set_xlabel("training images of the class (log scale)")
     axis.set_ylabel("recall, %")
     axis.grid(axis="y")
-    _legend(figure, axis)
-    _watermark(numbers, figure)
+    legend(figure, axis)
+    watermark(numbers, figure)
     return figure
 
 
@@ -238,7 +249,7 @@ def _name_classes(axis: Axes, names: list[str], x: np.ndarray) -> None:
         axis.text(label, 1.06, name, transform=axis.transAxes, rotation=45, ha="left", va="bottom", fontsize=8)
 
 
-@_styled
+@styled
 def confusion(numbers: Numbers) -> Figure:
     """Row-normalised confusion matrices, one panel a method, classes from the rarest to the most frequent."""
     study = numbers.study
@@ -246,7 +257,7 @@ def confusion(numbers: Numbers) -> Figure:
     columns = min(len(numbers.methods), 3 if len(numbers.methods) != 4 else 2)
     rows = -(-len(numbers.methods) // columns)
     side = 0.36 * len(names) + 0.35
-    figure, axes = _figure(columns * side + 1.4, rows * (side + 0.35) + 0.8, rows, columns, sharex=True, sharey=True)
+    figure, axes = new_figure(columns * side + 1.4, rows * (side + 0.35) + 0.8, rows, columns, sharex=True, sharey=True)
     shown: Any = None
     for axis, method in zip(axes.flat, numbers.methods, strict=False):
         sizes = method.matrix.sum(1, keepdims=True)
@@ -254,7 +265,7 @@ def confusion(numbers: Numbers) -> Figure:
         shares = shares[np.ix_(study.order, study.order)]
         shown = axis.imshow(shares, cmap="Blues", vmin=0, vmax=100)
         _write_cells(axis, shares)
-        axis.set_title(_shorten(method.label, 6 + 4 * len(names)) + method.mark)
+        axis.set_title(shorten(method.label, 6 + 4 * len(names)) + method.mark)
         axis.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
         axis.set_yticks(range(len(names)), names)
         axis.tick_params(length=0)
@@ -268,7 +279,7 @@ def confusion(numbers: Numbers) -> Figure:
     bar = figure.colorbar(shown, ax=axes, shrink=0.8, aspect=30, pad=0.015)
     bar.set_label("% of the true class")
     bar.outline.set_visible(False)
-    _watermark(numbers, figure)
+    watermark(numbers, figure)
     return figure
 
 
@@ -279,25 +290,25 @@ def _write_cells(axis: Axes, shares: np.ndarray) -> None:
         axis.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=7.5, color=colour, weight=weight)
 
 
-@_styled
+@styled
 def curves(numbers: Numbers) -> Figure | None:
     """Training loss and validation mean-class accuracy by epoch: the mean over runs, the range, the chosen epochs."""
     study = numbers.study
     with_history = [m for m in study.methods if any(r.facts.get("history") for r in m.runs)]
     if not with_history:
         return None
-    figure, axes = _figure(WIDTH, 3.6, 1, 2)
+    figure, axes = new_figure(WIDTH, 3.6, 1, 2)
     for axis, key, scale in ((axes[0, 0], "train_loss", 1.0), (axes[0, 1], "val_mean_recall", 100.0)):
         for method in with_history:
-            _curve(axis, method, key, scale, _looks(numbers)[method.label], _name(numbers.method(method.label)))
+            _curve(axis, method, key, scale, looks(numbers)[method.label], _name(numbers.method(method.label)))
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid()
     axes[0, 0].set_title("training loss")
     axes[0, 1].set_title("validation mean-class accuracy, %")
     axes[0, 1].set_xlabel("epoch (markers: chosen epochs)")
-    _legend(figure, axes[0, 0])
-    _watermark(numbers, figure)
+    legend(figure, axes[0, 0])
+    watermark(numbers, figure)
     return figure
 
 
