@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fer_bench.cli.check import check
 from fer_bench.cli.fetch import fetch
 from fer_bench.cli.options import home_option, plugins_option
 
@@ -122,3 +123,4 @@ def _print_facts(store: Store, found: dict[str, Any], console: Console) -> None:
 
 
 data.add_command(fetch)
+data.add_command(check)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from fer_bench.cards import MethodCard
+from fer_bench.cards import DatasetCard, MethodCard
 from fer_bench.cli.listing import tell_broken
 from fer_bench.cli.options import dataset_params, runtime_of, template_of
 from fer_bench.console import Live, say, warn
@@ -16,6 +16,7 @@ from fer_bench.plugins import Plugins, plugins
 from fer_bench.prepare import ensure_store
 from fer_bench.roles import roles_of
 from fer_bench.spec import parse_variant
+from fer_bench.store import Store
 from fer_bench.track import check_uri, try_sync
 
 EVERY = 60.0  # seconds between updates of the MLflow mirror while a study runs
@@ -30,6 +31,7 @@ def open_workplace(options: dict[str, Any], methods: Sequence[str]) -> Workplace
     dataset = found.dataset(options["dataset"], dataset_params(options, found.dataset_card(options["dataset"])))
     store = ensure_store(home, dataset)
     template, _ = template_of(options, found)
+    _ensure_clean(home, store, dataset.card, template["protocol"])
     profile = template["profile"]
     roles = roles_of(store, dataset.card, home, protocol=template["protocol"], fold=0, profile=profile)
     first = roles.counts["train"]
@@ -37,6 +39,19 @@ def open_workplace(options: dict[str, Any], methods: Sequence[str]) -> Workplace
 
     quiet: dict[str, Any] = {} if options["quiet"] else {"listener": Live(rarest)}
     return Workplace(home=home, plugins=found, runtime=runtime_of(options), **quiet)
+
+
+def _ensure_clean(home: Home, store: Store, card: DatasetCard, protocol: str) -> None:
+    """Have the doctor write the clean manifest where the protocol needs one and there is none."""
+    from fer_bench.clean import NAME, save_clean
+    from fer_bench.doctor import examine
+
+    folder = home.splits(store.path.name, store.fingerprint)
+    if not card.protocol(protocol).clean or (folder / NAME).is_file():
+        return
+    say(f"{card.name}: the doctor examines the data set first; fer-bench data check {card.name} shows what it finds")
+    dropped = examine(store, card).dropped
+    say(f"{card.name}: {save_clean(folder, dropped)} leaves out {len(dropped):,} rows")
 
 
 def _check_request(options: dict[str, Any], methods: Sequence[str], found: Plugins) -> None:

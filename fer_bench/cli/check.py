@@ -1,0 +1,113 @@
+"""``fer-bench data check NAME``: the data set doctor, in the terminal and as a page."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fer_bench.cli.options import home_option, plugins_option
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fer_bench.dataset import Dataset
+    from fer_bench.doctor import Diagnosis
+    from fer_bench.home import Home
+    from fer_bench.store import Store
+
+COLOURS = {"error": "bold red", "warning": "yellow", "note": "dim"}
+
+
+@click.command("check")
+@click.argument("name")
+@click.option("--from", "source", type=click.Path(), help="Examine these files  [default: the prepared store]")
+@click.option("--out", metavar="DIR", help="Folder of the page  [default: HOME/results/doctor/NAME]")
+@click.option("--no-images", is_flag=True, help="Show no image of the data set on the page.")
+@click.option("--strict", is_flag=True, help="Exit with 1 if there is an error among the findings.")
+@click.option("--dataset-set", multiple=True, metavar="NAME=VALUE", help="A parameter of the data set; repeatable.")
+@plugins_option
+@home_option
+def check(
+    name: str,
+    source: str | None,
+    out: str | None,
+    no_images: bool,
+    strict: bool,
+    dataset_set: tuple[str, ...],
+    plugin_dirs: tuple[str, ...],
+    home: str | None,
+) -> None:
+    """Examine NAME: counts, label order, duplicates, people, sequences, images, balance; write a clean manifest."""
+    from rich.console import Console
+
+    from fer_bench.clean import save_clean
+    from fer_bench.doctor import examine
+    from fer_bench.home import Home
+    from fer_bench.plugins import plugins
+    from fer_bench.recipe import parse_assignments
+    from fer_bench.reports.doctor_page import write_page
+
+    dataset = plugins(plugin_dirs).dataset(
+        name, parse_assignments(dataset_set, "--dataset-set"), lenient=source is not None
+    )
+    place = Home.find(home)
+    folder = Path(out) if out else place.results("doctor") / name
+    console = Console(highlight=False, soft_wrap=True)
+    with _store(place, dataset, source, drawn_anew=bool(dataset_set)) as store:
+        click.echo(f"{name}: examining {len(store):,} images")
+        diagnosis = examine(store, dataset.card, faults=dataset.faults)
+        page = write_page(diagnosis, store, dataset.card, folder, images=not no_images)
+        clean = save_clean(folder if source else place.splits(store.path.name, store.fingerprint), diagnosis.dropped)
+    _tell(diagnosis, console)
+    console.print(f"page:   {page}", markup=False)
+    console.print(f"clean:  {clean} leaves out {len(diagnosis.dropped):,} rows", markup=False)
+    if strict and diagnosis.number("error"):
+        raise SystemExit(1)
+
+
+@contextmanager
+def _store(home: Home, dataset: Dataset, source: str | None, *, drawn_anew: bool) -> Iterator[Store]:
+    """The store to examine; one made from `source` lasts as long as the block, and the home's is left alone."""
+    from fer_bench.errors import SpecError
+    from fer_bench.prepare import ensure_store
+    from fer_bench.store import Store
+
+    name, built_in = dataset.card.name, dataset.card.built_in
+    if source is not None:
+        with tempfile.TemporaryDirectory(prefix="fer-bench-") as folder:
+            yield _read(Path(folder), dataset, Path(source).expanduser())
+    elif built_in and (drawn_anew or not (home.data / name).exists()):
+        yield ensure_store(home, dataset, say=click.echo)
+    elif drawn_anew:
+        again = f"fer-bench data check {name} --from PATH --dataset-set NAME=VALUE"
+        raise SpecError("--dataset-set goes with --from: a prepared store is examined as it is", next=again)
+    else:
+        yield Store.open(home.data / name)
+
+
+def _read(folder: Path, dataset: Dataset, source: Path) -> Store:
+    from fer_bench.errors import DataError
+    from fer_bench.store import write_store
+
+    if not source.exists():
+        raise DataError("the source does not exist", where=str(source), hint=dataset.card.get or None)
+    reading = dataset.read(source)
+    click.echo(f"{dataset.card.name}: recognised {reading.layout}: {reading.said}")
+    return write_store(root=folder, card=dataset.card, reading=reading, params=dataset.params)
+
+
+def _tell(diagnosis: Diagnosis, console: Console) -> None:
+    from rich.text import Text
+
+    for finding in diagnosis.findings:
+        style = COLOURS[finding.level]
+        console.print(Text.assemble((f"{finding.level:8}", style), finding.title))
+        for line in finding.detail:
+            console.print(Text(f"{'':10}{line}", style="dim"))
+    colour = next((COLOURS[k] for k in ("error", "warning") if diagnosis.number(k)), "green")
+    console.print(Text(f"verdict: {diagnosis.verdict}", style=colour))

@@ -1,0 +1,231 @@
+"""The doctor's findings as a page: ``README.md`` with charts of the counts and, if wanted, pictures of what was found.
+
+The same store gives the same bytes: no dates, no paths of this machine.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from fer_bench import __version__
+from fer_bench.atomic import write_bytes, write_text
+from fer_bench.cards import DatasetCard
+from fer_bench.contact_sheet import tile, tile_size
+from fer_bench.doctor import LEVELS, Diagnosis, Finding
+from fer_bench.reports.figures import COLOURS, STYLE, save
+from fer_bench.reports.markdown import table_markdown
+from fer_bench.reports.tables import Table
+from fer_bench.reports.words import code, count, percent
+from fer_bench.store import Store
+
+PICTURED = {
+    "exact-conflict": "Pixel-equal images with conflicting labels",
+    "exact-across": "Pixel-equal images in more than one split",
+    "near-conflict": "Near-duplicates with conflicting labels",
+    "near-across": "Near-duplicates in more than one split",
+    "near": "Near-duplicates",
+    "constant": "Images of one value",
+    "near-constant": "Images almost of one value",
+}
+GROUPS, MEMBERS = 12, 3  # of a picture: how many groups, and of each how many images
+ACROSS = 12  # images side by side
+TALL, GAP, CAPTION, CAPTION_WIDTH = 96, 8, 40, 84  # pixels
+
+
+def write_page(diagnosis: Diagnosis, store: Store, card: DatasetCard, out: str | Path, *, images: bool = True) -> Path:
+    """Write ``README.md`` and ``figures/`` into `out`.
+
+    Parameters
+    ----------
+    images : bool
+        Show images of the data set; without them the page can be published where its licence forbids showing faces.
+        Pictures of an earlier page are then removed.
+
+    Returns
+    -------
+    Path
+        The Markdown file.
+    """
+    out = Path(out)
+    for kind in PICTURED:
+        (out / "figures" / f"{kind}.png").unlink(missing_ok=True)
+    with matplotlib.rc_context(STYLE):
+        save(_chart(diagnosis), out / "figures", "counts")
+    pictures = _pictures(diagnosis, store, out / "figures") if images else ""
+    path = out / "README.md"
+    parts = (_head(diagnosis, store, card, images), _findings(diagnosis), _counts(diagnosis), _conflicts(diagnosis))
+    write_text(path, _join(*parts, pictures, _clean(diagnosis, store)) + "\n")
+    return path
+
+
+def _join(*parts: str) -> str:
+    return "\n\n".join(part for part in parts if part)
+
+
+def _table(table: Table) -> str:
+    return _join(table_markdown(table), table.caption)
+
+
+def _head(diagnosis: Diagnosis, store: Store, card: DatasetCard, images: bool) -> str:
+    licence = card.licence or "not stated by its card"
+    shown = "This page contains images of the data set" if images else "This page contains no image of the data set"
+    shape = "x".join(map(str, store.shape))
+    facts = [
+        f"{card.title}; layout {code(store.manifest['layout'])}",
+        f"{count(len(store), 'image')} of {shape} (channels, height, width), {diagnosis.exact['distinct']:,} distinct",
+        f"fingerprint {code(store.fingerprint)}; fer-bench {__version__}",
+        f"{shown}; its licence: {licence}",
+    ]
+    return _join(
+        f"# Data check: {store.manifest['dataset']}",
+        f"**{diagnosis.verdict}**",
+        "\n".join(f"- {fact}" for fact in facts),
+    )
+
+
+def _findings(diagnosis: Diagnosis) -> str:
+    parts = ["## Findings"]
+    for level in LEVELS:
+        lines = [_finding(f) for f in diagnosis.findings if f.level == level]
+        if lines:
+            parts += [f"### {level.capitalize()}s", "\n".join(lines)]
+    return _join(*parts)
+
+
+def _finding(finding: Finding) -> str:
+    return "\n".join([f"- {finding.title}", *(f"    - {line}" for line in finding.detail)])
+
+
+def _chart(diagnosis: Diagnosis) -> Figure:
+    """Bars of the counts, one panel a split, with the card's counts as lines across."""
+    splits, places = list(diagnosis.counts), np.arange(len(diagnosis.classes))
+    figure = Figure(figsize=(max(4.0, 2.9 * len(splits)), 0.9 + 0.3 * len(places)), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(splits), squeeze=False, sharey=True)[0]
+    for axis, split in zip(panels, splits, strict=True):
+        axis.barh(places, diagnosis.counts[split], height=0.62, color=COLOURS[0], label="in the store")
+        if split in diagnosis.known:
+            known = diagnosis.known[split]
+            axis.vlines(known, places - 0.42, places + 0.42, color=COLOURS[1], linewidth=2, label="known to the card")
+        axis.set_title(split)
+        axis.set_xlabel("images")
+        axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axis.grid(axis="x")
+    panels[0].set_yticks(places, diagnosis.classes)
+    panels[0].invert_yaxis()
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    return figure
+
+
+def _counts(diagnosis: Diagnosis) -> str:
+    splits = list(diagnosis.counts)
+    rows = []
+    for k, name in enumerate(diagnosis.classes):
+        cells = [_cell(int(diagnosis.counts[s][k]), diagnosis.known.get(s, {k: None})[k]) for s in splits]
+        rows.append((name, *cells, f"{sum(int(diagnosis.counts[s][k]) for s in splits):,}"))
+    totals = [int(diagnosis.counts[s].sum()) for s in splits]
+    rows.append(("all", *(f"{n:,}" for n in totals), f"{sum(totals):,}"))
+    caption = "Labelled images. In brackets: what the card knows, where it differs." if diagnosis.known else ""
+    titles = ("Class", *splits, "all")
+    table = Table(titles, (False, *(True for _ in titles[1:])), tuple(rows), caption)
+    return _join("## Counts", _table(table), "![Counts by class and split](figures/counts.svg)")
+
+
+def _cell(have: int, known: int | None) -> str:
+    return f"{have:,}" if known in (None, have) else f"**{have:,}** ({known:,})"
+
+
+def _conflicts(diagnosis: Diagnosis) -> str:
+    if not diagnosis.conflicts:
+        return ""
+    rows = tuple((f"{a}, {b}", f"{n:,}") for (a, b), n in diagnosis.conflicts.items())
+    caption = "Groups of copies (pixel-equal or near) in which both labels occur."
+    table = Table(("Labels", "Groups"), (False, True), rows, caption)
+    return _join("## Which labels conflict", _table(table))
+
+
+def _clean(diagnosis: Diagnosis, store: Store) -> str:
+    kinds = Counter(reason.split(" of row ")[0] for _, reason, _ in diagnosis.dropped)
+    rows = tuple((kind, f"{n:,}") for kind, n in kinds.most_common())
+    share = percent(len(diagnosis.dropped) / len(store))
+    text = (
+        f"`clean.csv` leaves out {count(len(diagnosis.dropped), 'row')} ({share} %). Of copies one is kept: of the"
+        " test's if there is one, then of validation's, then of training's. Copies with conflicting labels all go."
+    )
+    table = _table(Table(("Reason", "Rows"), (False, True), rows)) if rows else ""
+    return _join("## Clean manifest", text, table)
+
+
+def _pictures(diagnosis: Diagnosis, store: Store, folder: Path) -> str:
+    parts = ["## Pictures"]
+    table = store.columns("label", "split")
+    names = [*store.classes, "no label"]  # -1 is the last one
+    captions = [(str(s), names[k]) for s, k in zip(table["split"], table["label"].tolist(), strict=True)]
+    for kind, title in PICTURED.items():
+        finding = diagnosis.of_kind(kind)
+        if finding is None:
+            continue
+        groups = _examples(finding, diagnosis, captions)
+        write_bytes(folder / f"{kind}.png", _picture(store, groups, captions))
+        which = (
+            "The least sure pairs"
+            if kind == "near"
+            else f"{len(groups)} of {finding.count:,}, the largest groups first"
+        )
+        said = f"{which}. Below each image: row, split, label."
+        parts.append(_join(f"### {title}", f"![{title}](figures/{kind}.png)", said))
+    return _join(*parts) if len(parts) > 1 else ""
+
+
+def _examples(finding: Finding, diagnosis: Diagnosis, captions: Sequence[tuple[str, str]]) -> list[tuple[int, ...]]:
+    """The groups to be shown, cut to a few members: the least sure pairs of near-duplicates, else the largest groups.
+
+    Of a group that crosses splits one image a split is shown, of one with conflicting labels one image a label.
+    """
+    if finding.kind == "near":
+        weakest = np.argsort(diagnosis.near.score, kind="stable")[:GROUPS]
+        return [(int(diagnosis.near.first[k]), int(diagnosis.near.second[k])) for k in weakest]
+    differing = {"across": 0, "conflict": 1}.get(finding.kind.rpartition("-")[2])
+    shown = []
+    for group in sorted(finding.groups, key=lambda group: (-len(group), group))[:GROUPS]:
+        if differing is not None:
+            group = tuple({captions[row][differing]: row for row in reversed(group)}.values())
+        shown.append(tuple(sorted(group)[:MEMBERS]))
+    return shown
+
+
+def _picture(store: Store, groups: Sequence[tuple[int, ...]], captions: Sequence[tuple[str, str]]) -> bytes:
+    """Groups side by side, images of one group close together; a PNG."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    _, high, wide = store.shape
+    height, width = tile_size(high, wide, TALL)
+    step = max(width, CAPTION_WIDTH) + GAP
+    per_line = max(1, ACROSS // max(map(len, groups)))
+    lines = [groups[k : k + per_line] for k in range(0, len(groups), per_line)]
+    longest = max(sum(map(len, line)) * step + len(line) * 2 * GAP for line in lines)
+    sheet = Image.new("RGB", (longest + GAP, GAP + len(lines) * (height + CAPTION + 2 * GAP)), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default()
+    for k, line in enumerate(lines):
+        x, y = GAP, GAP + k * (height + CAPTION + 2 * GAP)
+        for group in line:
+            for row, pixels in zip(group, store.images(np.asarray(group)), strict=True):
+                sheet.paste(tile(pixels, TALL), (x, y))
+                for place, text in enumerate((str(row), *captions[row])):
+                    pen.text((x, y + height + 1 + 12 * place), text[:14], fill="black", font=font)
+                x += step
+            pen.line([(x, y), (x, y + height + CAPTION)], fill="lightgray")
+            x += 2 * GAP
+    buffer = io.BytesIO()
+    sheet.save(buffer, format="PNG")
+    return buffer.getvalue()
