@@ -11,8 +11,12 @@ __all__ = ["build_report", "study_table"]
 
 
 def build_report(ledger: Ledger, study: dict[str, Any], out: str | Path, **options: Any) -> Path:
-    """Write ``report.md``, ``table.csv`` and ``figures/`` of a study into `out`; options as in :mod:`.markdown`."""
-    from fer_bench.reports.markdown import build_report as build
+    """Write the report of a study into `out`; returns the path of ``report.md``.
+
+    The folder then holds ``report.md`` with ``figures/``, ``report.html``, ``table.csv``, and every table as LaTeX and
+    CSV in ``tables/``. Options and errors as in :func:`fer_bench.reports.build.build_report`.
+    """
+    from fer_bench.reports.build import build_report as build
 
     return build(ledger, study, Path(out), **options)
 

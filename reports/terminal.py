@@ -13,6 +13,7 @@ from rich.text import Text
 
 from fer_bench.ledger import Ledger
 from fer_bench.reports import tables, words
+from fer_bench.reports.blocks import spans
 from fer_bench.reports.numbers import Numbers, compute
 from fer_bench.reports.records import load_study
 from fer_bench.reports.tables import Table
@@ -21,10 +22,10 @@ MOST_WIDE = 5  # columns beside which a terminal of 100 characters has room for 
 
 
 def plain(text: str, style: str = "") -> Text:
-    """Text of a cell or sentence: code marks dropped, what stands between ``**`` in bold."""
+    """Text of a cell or sentence, without marks; what they make bold is bold."""
     out = Text(style=style)
-    for i, part in enumerate(text.replace("`", "").split("**")):
-        out.append(part.replace("*", ""), "bold" if i % 2 else "")
+    for span in spans(text):
+        out.append(span.text, "bold" if span.bold else "")
     return out
 
 

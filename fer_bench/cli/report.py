@@ -17,19 +17,28 @@ from fer_bench.cli.options import home_option
     metavar="PRIOR",
     help="Add accuracy under other class shares: uniform, train, forward:RATIO, backward:RATIO; repeatable.",
 )
+@click.option(
+    "--format",
+    "formats",
+    default="md,html,tex,csv",
+    show_default=True,
+    metavar="LIST",
+    help="What to write, with commas between; other formats of an earlier report stay.",
+)
 @click.option("--out", metavar="DIR", help="Where to write  [default: results/STUDY in the home folder]")
-def report(study: str | None, home: str | None, priors: tuple[str, ...], out: str | None) -> None:
+def report(study: str | None, home: str | None, priors: tuple[str, ...], formats: str, out: str | None) -> None:
     """Write the report of STUDY (default: the one written last) and print its tables."""
     from rich.console import Console
 
     from fer_bench.home import Home
     from fer_bench.reports import build_report, study_table
+    from fer_bench.reports.build import parse_formats
     from fer_bench.reports.priors import parse_prior
 
-    asked = [parse_prior(text) for text in priors]
+    asked, chosen = [parse_prior(text) for text in priors], parse_formats(formats)
     found = Home.find(home)
     record = found.ledger.study(study)
-    path = build_report(found.ledger, record, out or found.results(record["name"]), priors=asked)
+    path = build_report(found.ledger, record, out or found.results(record["name"]), priors=asked, formats=chosen)
     console = Console()
     console.print(study_table(found.ledger, record))
     console.print(f"report: {path}", soft_wrap=True, markup=False, highlight=False)

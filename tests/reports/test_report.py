@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import csv
 import itertools
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +18,10 @@ from rich.console import Console
 
 from fer_bench.errors import LedgerError
 from fer_bench.reports import build_report, figures, study_table, tables, words
-from fer_bench.reports.markdown import SECTIONS, Context, Section, page, table_markdown
+from fer_bench.reports.markdown import page, table_markdown
 from fer_bench.reports.numbers import Verdict, compute
 from fer_bench.reports.records import load_study
+from fer_bench.reports.sections import SECTIONS, Context, Section, document
 
 # toy data: angry 300 train / 50 test, disgust 40 / 20, happy 900 / 100
 BASE, BETTER = (40, 8, 90), (40, 18, 90)
@@ -33,10 +38,10 @@ def numbers_of(bench, study, draws=300):
     return compute(load_study(bench.ledger, study), draws=draws)
 
 
-def text_of(numbers, tmp_path):
+def text_of(numbers):
     """The page without its figures."""
     sections = [s for s in SECTIONS if s.name not in ("frequency", "curves", "confusion", "recall")]
-    return page(Context(numbers.study, numbers, tmp_path), sections)
+    return page(document(Context(numbers), sections))
 
 
 def rows_of(table):
@@ -60,11 +65,11 @@ def test_the_numbers_are_those_computed_by_hand(five_seeds):
     assert words.share_with_interval(base.recall[1]) == "40.0 [21.9, 61.3]"
 
 
-def test_a_large_gain_in_five_seeds_is_called_one(five_seeds, tmp_path):
+def test_a_large_gain_in_five_seeds_is_called_one(five_seeds):
     bench, study = five_seeds
     numbers = numbers_of(bench, study)
     assert set(numbers.method("better").verdicts.values()) == {Verdict.GAIN}
-    text = text_of(numbers, tmp_path)
+    text = text_of(numbers)
     assert (
         "`better` gains over `base` in recall of the rarest class, *disgust* (40 training and 20 test images)" in text
     )
@@ -79,7 +84,7 @@ def test_spread_over_seeds_uses_one_less_than_their_number(bench):
     assert numbers.method("base").recall[1].value == pytest.approx(0.5)
 
 
-def test_a_gain_within_its_interval_is_never_claimed(bench, tmp_path):
+def test_a_gain_within_its_interval_is_never_claimed(bench):
     # A/A: the same hit rates on other images, so the true gain is 0.
     make = np.random.default_rng(0)
     runs = []
@@ -91,7 +96,7 @@ def test_a_gain_within_its_interval_is_never_claimed(bench, tmp_path):
     gains = numbers.method("same").gains
     assert gains["recall:disgust"].covers(0)
     assert gains["mean_recall"].covers(0)
-    text = text_of(numbers, tmp_path)
+    text = text_of(numbers)
     assert "`same` is not shown to gain over `base`" in text
     assert text.count("within noise") == 2
     assert ", a gain" not in text
@@ -99,12 +104,12 @@ def test_a_gain_within_its_interval_is_never_claimed(bench, tmp_path):
 
 
 @pytest.mark.parametrize("seeds", [1, 4])
-def test_few_seeds_never_make_a_gain(bench, tmp_path, seeds):
+def test_few_seeds_never_make_a_gain(bench, seeds):
     runs = [bench.run(label, s, h) for label, h in (("base", BASE), ("better", BETTER)) for s in range(seeds)]
     numbers = numbers_of(bench, bench.study(runs, ["better", "base"]))
     assert numbers.method("better").gains["recall:disgust"].low > 0
     assert set(numbers.method("better").verdicts.values()) == {Verdict.FEW_SEEDS}
-    text = text_of(numbers, tmp_path)
+    text = text_of(numbers)
     assert "is not shown to gain" in text
     assert "A gain is claimed only from 5 shared seeds on." in text
     assert ("With one seed" in text) == (seeds == 1)
@@ -130,7 +135,7 @@ def test_classes_run_from_the_rarest_and_rare_ones_are_bold(five_seeds):
     ]
 
 
-def test_a_transductive_method_is_marked_listed_last_and_not_ranked(bench, tmp_path):
+def test_a_transductive_method_is_marked_listed_last_and_not_ranked(bench):
     runs = [bench.run("reader", s, BETTER, transductive=True) for s in range(5)]
     runs += [bench.run("base", s, BASE) for s in range(5)]
     numbers = numbers_of(bench, bench.study(runs, ["reader", "base"]))
@@ -140,13 +145,13 @@ def test_a_transductive_method_is_marked_listed_last_and_not_ranked(bench, tmp_p
         assert "`reader` ⚠" in table_markdown(table)
     for table in (tables.leak_table(numbers), tables.seal_table(numbers.study), tables.method_table(numbers.study)):
         assert "`reader` ⚠" in table_markdown(table)
-    text = text_of(numbers, tmp_path)
+    text = text_of(numbers)
     assert "⚠ **`reader`** against `base`" in text
     assert "not ranked: its predictions depend on the other test images" in text
     assert "3 of 64" in text
 
 
-def test_a_watermark_stands_on_top_and_forbids_claims(bench, tmp_path):
+def test_a_watermark_stands_on_top_and_forbids_claims(bench):
     protocol = bench.data()["protocol"] | {"watermark": "selects on test, as the paper did"}
     runs = [
         bench.run(m, s, h, data={"protocol": protocol})
@@ -154,7 +159,7 @@ def test_a_watermark_stands_on_top_and_forbids_claims(bench, tmp_path):
         for s in range(5)
     ]
     numbers = numbers_of(bench, bench.study(runs, ["better", "base"]))
-    text = text_of(numbers, tmp_path)
+    text = text_of(numbers)
     assert text.index("selects on test, as the paper did") < text.index("## Answer")
     assert "no gain is claimed" in text
     assert ", a gain" not in text
@@ -181,10 +186,10 @@ def test_folds_are_pooled_for_each_seed(bench):
     assert numbers.study.counts["train"].tolist() == [300, 40, 900]
 
 
-def test_settings_that_differ_are_told(bench, tmp_path):
+def test_settings_that_differ_are_told(bench):
     tuned = bench.spec("better", 0)["recipe"] | {"lr": 0.02}
     runs = [bench.run("base", 0, BASE), bench.run("better", 0, BETTER, spec={"recipe": tuned})]
-    text = text_of(numbers_of(bench, bench.study(runs, ["better", "base"])), tmp_path)
+    text = text_of(numbers_of(bench, bench.study(runs, ["better", "base"])))
     assert "| Setting | `better` | `base` |" in text
     assert "| recipe.lr | 0.02 | 0.1 |" in text
 
@@ -208,10 +213,10 @@ def test_the_terminal_shows_the_same_numbers(five_seeds):
         assert cell in text
 
 
-def test_labels_with_brackets_survive_markdown_and_terminal(bench, tmp_path):
+def test_labels_with_brackets_survive_markdown_and_terminal(bench):
     label = "rasn[share.source=ema]"
     study = bench.study([bench.run(label, 0, BASE)], [label], None)
-    assert f"`{label}`" in text_of(numbers_of(bench, study), tmp_path)
+    assert f"`{label}`" in text_of(numbers_of(bench, study))
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(study_table(bench.ledger, study))
     assert label in console.export_text()
@@ -231,7 +236,10 @@ def test_rebuilding_gives_the_same_bytes_and_clean_markdown(five_seeds, tmp_path
     drawn = {
         f"figures/{n}.{k}" for n in ("recall", "gains", "frequency", "confusion", "curves") for k in ("svg", "png")
     }
-    assert set(first) == {"report.md", "table.csv", *drawn}
+    assert drawn | {"report.md", "report.html", "table.csv"} == {n for n in first if not n.startswith("tables/")}
+    named = {Path(n).stem for n in first if n.endswith(".tex")} - {"main"}
+    assert named == {Path(n).stem for n in first if n.startswith("tables/") and n.endswith(".csv")}
+    assert {"recall", "gains", "scores", "leak", "images", "methods", "trust"} <= named
     text = first["report.md"].decode()
     assert_lint_clean(text)
     assert {f"figures/{n}.svg" for n in re.findall(r"figures/(\w+)\.svg", text)} <= set(first)
@@ -260,7 +268,19 @@ def assert_lint_clean(text: str) -> None:
             assert len(re.split(r"(?<!\\)\|", before)) == len(re.split(r"(?<!\\)\|", line))
 
 
-def test_a_section_is_an_entry_and_a_failing_one_breaks_nothing(five_seeds, tmp_path):
+def test_a_markdown_linter_finds_nothing(five_seeds, tmp_path):
+    linter = shutil.which("pymarkdown", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    if linter is None:
+        pytest.skip("pymarkdownlnt is not installed; the house's own rules are checked in the test above")
+    bench, study = five_seeds
+    numbers = numbers_of(bench, study)
+    (tmp_path / "report.md").write_text(page(document(Context(numbers))))
+    program = [linter, "--disable-rules", "md013", "scan", str(tmp_path / "report.md")]  # md013: lines up to 80 letters
+    done = subprocess.run(program, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_section_is_an_entry_and_a_failing_one_breaks_nothing(five_seeds):
     bench, study = five_seeds
 
     def broken(context):
@@ -268,7 +288,7 @@ def test_a_section_is_an_entry_and_a_failing_one_breaks_nothing(five_seeds, tmp_
 
     numbers = numbers_of(bench, study)
     extra = [Section("mine", "Mine", lambda c: f"{len(c.study.runs)} runs"), Section("bad", "Bad", broken)]
-    text = page(Context(numbers.study, numbers, tmp_path), extra)
+    text = page(document(Context(numbers), extra))
     assert "## Mine\n\n10 runs" in text
     assert "## Bad\n\nThis section could not be built: no such thing." in text
 

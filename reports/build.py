@@ -1,0 +1,160 @@
+"""Build the folder of a report: compute once, render every format aside, then move the files into place."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fer_bench.atomic import write_text
+from fer_bench.errors import FerBenchError, unknown
+from fer_bench.ledger import Ledger
+from fer_bench.reports import figures, html, latex, markdown, tables
+from fer_bench.reports.blocks import Document, plain
+from fer_bench.reports.numbers import Numbers, compute
+from fer_bench.reports.priors import Prior
+from fer_bench.reports.records import load_study
+from fer_bench.reports.sections import Context, Section, all_sections, document
+from fer_bench.reports.tables import Table
+
+ASIDE = ".report-"
+ABANDONED = 3600  # seconds after which a folder of half-written files belongs to nobody
+OWNED = {"figures": (".svg", ".png"), "tables": (".tex", ".csv")}  # kinds of files that a report replaces as a whole
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format: the file that a reader opens first, other names it goes by, and whether it shows figures."""
+
+    main: str
+    write: Callable[[Document, Numbers, Path], None]
+    aliases: tuple[str, ...] = ()
+    drawn: bool = False
+
+
+def _write_markdown(page: Document, numbers: Numbers, folder: Path) -> None:
+    write_text(folder / "report.md", markdown.page(page))
+
+
+def _write_html(page: Document, numbers: Numbers, folder: Path) -> None:
+    drawings = {f.name: (folder / "figures" / f"{f.name}.svg").read_bytes() for f in page.figures}
+    write_text(folder / "report.html", html.page(page, drawings))
+
+
+def _write_latex(page: Document, numbers: Numbers, folder: Path) -> None:
+    for name, text in latex.files(page).items():
+        write_text(folder / "tables" / name, text)
+
+
+def _write_csv(page: Document, numbers: Numbers, folder: Path) -> None:
+    write_text(folder / "table.csv", tables.csv_text(numbers))
+    for block in page.tables:
+        write_text(folder / "tables" / f"{block.id}.csv", table_csv(block.table))
+
+
+def table_csv(table: Table) -> str:
+    """A table as a page shows it, without marks, and with the minus sign that programs read."""
+    text = io.StringIO()
+    rows = ([plain(cell).replace("−", "-") for cell in row] for row in (table.titles, *table.rows))
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+FORMATS: Mapping[str, Format] = {
+    "markdown": Format("report.md", _write_markdown, ("md",), drawn=True),
+    "html": Format("report.html", _write_html, drawn=True),
+    "latex": Format("tables/main.tex", _write_latex, ("tex",)),
+    "csv": Format("table.csv", _write_csv),
+}
+
+
+def parse_formats(text: str) -> tuple[str, ...]:
+    """Formats from a list with commas, each by its name or a shorter one: "md,html" -> ("markdown", "html").
+
+    Raises
+    ------
+    UnknownNameError
+        There is no such format.
+    """
+    names = {alias: name for name, kind in FORMATS.items() for alias in (name, *kind.aliases)}
+    asked = [part.strip().lower() for part in text.split(",") if part.strip()]
+    for name in asked or [text]:
+        if name not in names:
+            raise unknown("format", name, names, where="--format")
+    return tuple(dict.fromkeys(names[name] for name in asked))
+
+
+def build_report(
+    ledger: Ledger,
+    study: Mapping[str, Any],
+    out: Path,
+    *,
+    priors: Sequence[Prior] = (),
+    formats: Sequence[str] = tuple(FORMATS),
+    sections: Sequence[Section] = (),
+) -> Path:
+    """Write the report of a study into `out`; returns the first file to open, ``report.md`` by default.
+
+    `priors` adds a section on the accuracy under other class shares than the test's, `sections` adds others. Formats
+    that are not asked for stay as they are. Nothing in `out` changes before everything is written beside it.
+
+    Raises
+    ------
+    LedgerError
+        No run of the study can be reported.
+    PluginError
+        Two sections share a name.
+    UnknownNameError
+        There is no such format.
+    """
+    chosen = parse_formats(",".join(formats))
+    ordered, remarks = all_sections(sections)
+    numbers = compute(load_study(ledger, study))
+    page = document(Context(numbers, tuple(priors), tuple(remarks)), ordered)
+    with _aside(out) as folder:
+        if any(FORMATS[name].drawn for name in chosen):
+            for figure in page.figures:
+                figures.save(figure.drawn, folder / "figures", figure.name)
+        for name in chosen:
+            FORMATS[name].write(page, numbers, folder)
+        _move(folder, out)
+    return out / FORMATS[chosen[0]].main
+
+
+@contextlib.contextmanager
+def _aside(out: Path) -> Iterator[Path]:
+    """A folder inside `out`, so that moving is renaming; what killed builds have left is swept away."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for left in out.glob(f"{ASIDE}*"):
+            if left.is_dir() and time.time() - left.stat().st_mtime > ABANDONED:
+                shutil.rmtree(left, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix=ASIDE, dir=out))
+    except OSError as error:
+        raise FerBenchError(f"the report can't be written: {error.strerror}", where=str(out)) from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _move(folder: Path, out: Path) -> None:
+    """Rename every file into `out`, pages after the figures that they show; then drop what no page shows any more."""
+    files = [p.relative_to(folder) for p in sorted(folder.rglob("*")) if p.is_file()]
+    for name in sorted(files, key=lambda p: (-len(p.parts), str(p))):
+        (out / name).parent.mkdir(exist_ok=True)
+        os.replace(folder / name, out / name)
+    written = {(p.parts[0], p.suffix) for p in files}
+    for place, kinds in OWNED.items():
+        for old in (out / place).glob("*"):
+            stale = old.suffix in kinds and (place, old.suffix) in written and old.relative_to(out) not in files
+            if stale and old.is_file():
+                old.unlink()

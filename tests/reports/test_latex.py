@@ -1,0 +1,177 @@
+"""The LaTeX of a report: escaped, balanced, and compiled where there is a pdflatex."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fer_bench.reports import build_report, latex
+from fer_bench.reports.blocks import Bullets, Code, Document, Notice, Paragraph, Part, TableBlock
+from fer_bench.reports.tables import Table
+
+NASTY = (
+    r"a_b % c & d # $5 {e} ~f ^g \h <i> |j| ``k'' -- --- 'l' \"m\" [n] *o ± − ⚠ – é ß Ł ğ ñ “q” … → ≤ γ Σ Ω ο ² 愤 ⁂ ½"
+)
+
+
+def table(*rows: tuple[str, ...], titles=("Name", "Value"), caption="", name="mine", **options: Any) -> TableBlock:
+    return TableBlock(Table(titles, tuple(i > 0 for i in range(len(titles))), rows, caption), name, "Mine", **options)
+
+
+def one_part(*content) -> Document:
+    return Document("a_study", (), (Part("first", "First", tuple(content)),), ("from é\nhere",))
+
+
+def check_latex(text: str) -> None:
+    """ASCII; braces, environments and formulas closed; no bare special sign; as many cells in every row as columns."""
+    assert text.isascii()
+    code = "\n".join(re.sub(r"(?<!\\)%.*", "", line) for line in text.split("\n"))
+    bare = re.sub(r"\\(?:begin|end|input|label|IfFileExists|includegraphics\[[^\]]*\])\{[^}]*\}", "", code)
+    bare = re.sub(r"\\([^a-zA-Z]|[a-zA-Z]+)", "", bare)
+    depth = 0
+    for sign in bare:
+        depth += {"{": 1, "}": -1}.get(sign, 0)
+        assert depth >= 0
+    assert depth == 0
+    assert all(line.count("$") % 2 == 0 for line in bare.split("\n"))
+    assert not re.search(r"[#~_^]", re.sub(r"\$[^$]*\$", "", bare))
+    open_ones: list[str] = []
+    for kind, name in re.findall(r"\\(begin|end)\{(\w+)\*?\}", code):
+        if kind == "begin":
+            open_ones.append(name)
+        else:
+            assert open_ones.pop() == name
+    assert open_ones == []
+    for spec, body in re.findall(r"\\begin\{tabular\}\{(.+)\}\n(.*?)\\end\{tabular\}", code, re.DOTALL):
+        columns = len(re.sub(r">\{[^}]*\}|\{[^}]*\}", "", spec))
+        rows = re.findall(r"^ +(.*) \\\\$", body, re.MULTILINE)
+        assert len(rows) >= 2
+        assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {columns}
+        assert not [row for row in rows if row.startswith(("[", "*"))]
+
+
+def compile_latex(folder: Path) -> str:
+    """Run pdflatex on ``main.tex`` without writing a PDF; returns the log."""
+    if shutil.which("pdflatex") is None:
+        pytest.skip("there is no pdflatex on this machine; the files were checked for balance and escapes only")
+    program = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-draftmode", "main.tex"]
+    done = subprocess.run(program, cwd=folder, capture_output=True, text=True, errors="replace", timeout=300)
+    assert done.returncode == 0, done.stdout[-2000:]
+    return (folder / "main.log").read_text(errors="replace")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a_b 5 % & #", r"a\_b 5 \% \& \#"),
+        ("$x^2$ {y} ~z \\w", r"\$x\textasciicircum{}2\$ \{y\} \textasciitilde{}z \textbackslash{}w"),
+        ("−0.7 ± 0.1 – ⚠", r"$-$0.7 $\pm$ 0.1 -- $\triangle$"),
+        ("é ñ ß Ł ç", r"\'{e} \~{n} \ss{} \L{} \c{c}"),
+        ("e\u0301", r"\'{e}"),
+        ("γ Σ Α ς ο", r"$\gamma$ $\Sigma$ $\mathrm{A}$ $\varsigma$ $o$"),
+        ("--ema ``", r"-{}-ema \textasciigrave{}{}\textasciigrave{}"),
+        ("<a> |b|", r"\textless{}a\textgreater{} \textbar{}b\textbar{}"),
+        ("愤 ½", "[U+6124] [U+00BD]"),
+        ("ﬁ ①", "fi 1"),
+        ("1\u00a0000", "1~000"),
+    ],
+)
+def test_text_is_escaped_for_latex(text, expected):
+    assert latex.escaped(text) == expected
+
+
+def test_marks_become_commands():
+    assert latex.marked("**`a_b`** *c* [d](https://x.org/%)") == r"\textbf{\texttt{a\_b}} \emph{c} d"
+
+
+def test_a_table_is_a_float_with_caption_label_and_rules():
+    text = latex.table_latex(
+        table(("[a]", "1"), ("*b", "2"), ("all", "3"), caption="Some 5 %.", footer=1), ("from here",)
+    )
+    assert text.splitlines() == [
+        "% from here",
+        "% needs booktabs, array, graphicx, and fontenc with T1",
+        r"\begin{table}[htbp]",
+        r"  \centering",
+        r"  \caption{Mine. Some 5 \%.}",
+        r"  \label{tab:mine}",
+        r"  \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+        r"  \begin{tabular}{lr}",
+        r"    \toprule",
+        r"    Name & Value \\",
+        r"    \midrule",
+        r"    {}[a] & 1 \\",
+        r"    {}*b & 2 \\",
+        r"    \midrule",
+        r"    all & 3 \\",
+        r"    \bottomrule",
+        r"  \end{tabular}}",
+        r"\end{table}",
+    ]
+    check_latex(text)
+
+
+def test_long_cells_break_into_lines():
+    text = latex.table_latex(TableBlock(Table(("A", "B"), (False, False), (("x", "word " * 12),)), "t", "T"))
+    assert r"\begin{tabular}{l>{\raggedright\arraybackslash}p{9cm}}" in text
+    check_latex(text)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        r"\textbf{a",
+        r"\begin{table} \end{tabular}",
+        "a_b",
+        "a}",
+        "é",
+        "$a",
+        r"\begin{tabular}{ll}" + "\n  a \\\\\n  b \\\\\n" + r"\end{tabular}",
+    ],
+)
+def test_the_checker_would_find_a_fault(wrong):
+    with pytest.raises((AssertionError, IndexError)):
+        check_latex(wrong)
+
+
+def test_the_nastiest_text_compiles(tmp_path):
+    marked = [NASTY, f"**{NASTY}**", f"`{NASTY.replace('`', '')}`"]
+    rows = [(m, m) for m in marked] + [("[x", "*y")]
+    page = one_part(
+        *(Paragraph(m) for m in marked),
+        Notice(NASTY),
+        Bullets((NASTY, "[a] bullet")),
+        Code(NASTY + "\nsecond line"),
+        table(*rows, titles=(NASTY, "x"), caption=NASTY),
+        *(table(("a", "b"), name=f"t-{i}") for i in range(20)),
+    )
+    files = latex.files(page)
+    for name, text in files.items():
+        check_latex(text)
+        (tmp_path / name).write_text(text)
+    log = compile_latex(tmp_path)
+    assert "Missing character" not in log
+    assert "multiply defined" not in log
+
+
+def test_every_table_of_a_report_compiles_in_main(bench, tmp_path):
+    runs = [bench.run("base", 0, (40, 8, 90)), bench.run("better[a=<b>]", 0, (40, 18, 90))]
+    study = bench.study(runs, ["better[a=<b>]", "base"])
+    path = build_report(bench.ledger, study, tmp_path / "out", formats=["latex"])
+    assert path == tmp_path / "out" / "tables" / "main.tex"
+    main = path.read_text()
+    names = set(re.findall(r"\\input\{([\w-]+)\}", main))
+    assert names == {p.stem for p in path.parent.glob("*.tex")} - {"main"}
+    assert {"recall", "gains", "scores", "leak", "confusion-base", "confusion-better-a-b", "settings"} <= names
+    for file in path.parent.glob("*.tex"):
+        check_latex(file.read_text())
+    recall = (path.parent / "recall.tex").read_text()
+    assert r"\textbf{disgust} & 40 & 20 & 90.0 [" in recall
+    assert study["command"] in recall.splitlines()[0]
+    assert all(run in recall for run in study["runs"])  # a table that travels alone still tells where it is from
+    compile_latex(path.parent)
