@@ -5,39 +5,61 @@ Everything works on confusion matrices, so one resampling serves every metric. N
 The bootstrap is crossed: a draw takes seeds with replacement and, independently, test images with replacement within
 each class; the same images serve every seed and both methods. Class sizes never change: 55 images stay 55. Crossed
 resampling counts the seed-by-image part of the variance more than once (Owen 2007), which errs on the safe side.
-Resampling S seeds understates the spread between seeds by (S - 1) / S, which does not: reports ask for five.
+Resampling S seeds understates the spread between seeds by (S - 1) / S and, being a percentile of few values, knows no
+t-distribution, which does not: where seeds differ a lot its intervals are too short, so the p-value of a difference is
+that of :mod:`fer_bench.crossed`. How far both are from their promise: docs/results/coverage.md.
 
 References
 ----------
 E. B. Wilson (1927), Probable inference, the law of succession, and statistical inference, JASA 22.
 B. Efron, R. Tibshirani (1993), An introduction to the bootstrap, chapter 13 (percentile interval).
 A. B. Owen (2007), The pigeonhole bootstrap, Annals of Applied Statistics 1.
+R. Agarwal et al. (2021), Deep reinforcement learning at the edge of the statistical precipice, NeurIPS (P(A > B)).
 S. Holm (1979), A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import ndtri
 
+from fer_bench.crossed import estimates
 from fer_bench.rng import numpy_generator
+from fer_bench.stacks import STACKED, Stacked, confusions, paired, ratio, recall_of, recalls, strata
+
+__all__ = [
+    "DRAWS",
+    "LEVEL",
+    "STACKED",
+    "Interval",
+    "bootstrap",
+    "bootstrap_difference",
+    "bootstrap_improvement",
+    "confusions",
+    "crossed",
+    "crossed_difference",
+    "holm",
+    "probability_of_improvement",
+    "recall_of",
+    "recalls",
+    "resampled_confusions",
+    "wilson",
+]
 
 DRAWS = 2000
 LEVEL = 0.95
 CHUNK = 4_000_000  # resampled images held at once: 32 MB of 64-bit counts
-
-Stacked = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Interval:
     """A value with its interval; all are shares, not percent.
 
-    `p` is the two-sided bootstrap p-value against zero; NaN where the value is no difference.
+    `p` is the two-sided p-value of a difference against zero; NaN where the value is no difference, and where neither
+    images nor seeds vary, so that nothing tells chance from truth.
     """
 
     value: float
@@ -93,79 +115,30 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-    return np.divide(top, bottom, out=np.full(np.shape(bottom), np.nan), where=bottom > 0)
-
-
-def _diagonal(matrices: np.ndarray) -> np.ndarray:
-    return np.diagonal(matrices, axis1=-2, axis2=-1)
-
-
-def _mean_known(values: np.ndarray) -> np.ndarray:
-    known = np.isfinite(values)
-    return _ratio(np.where(known, values, 0.0).sum(-1), known.sum(-1))
-
-
-def recalls(matrices: np.ndarray) -> np.ndarray:
-    """Recalls [..., C] of a stack of confusion matrices [..., C, C]."""
-    return _ratio(_diagonal(matrices), matrices.sum(-1))
-
-
-def accuracy(matrices: np.ndarray) -> np.ndarray:
-    """Accuracies [...] of a stack of confusion matrices."""
-    return _ratio(_diagonal(matrices).sum(-1), matrices.sum((-2, -1)))
-
-
-def mean_recall(matrices: np.ndarray) -> np.ndarray:
-    """Mean-class accuracies [...] of a stack of confusion matrices."""
-    return _mean_known(recalls(matrices))
-
-
-def macro_f1(matrices: np.ndarray) -> np.ndarray:
-    """Macro-F1 [...] of a stack of confusion matrices."""
-    return _mean_known(_ratio(2 * _diagonal(matrices), matrices.sum(-1) + matrices.sum(-2)))
-
-
-def recall_of(index: int) -> Stacked:
-    """The metric "recall of class `index`", for stacks of confusion matrices."""
-    return partial(_recall_of, index=index)
-
-
-def _recall_of(matrices: np.ndarray, index: int) -> np.ndarray:
-    return _ratio(matrices[..., index, index], matrices[..., index, :].sum(-1))
-
-
-STACKED: dict[str, Stacked] = {"accuracy": accuracy, "mean_recall": mean_recall, "macro_f1": macro_f1}
-"""The scores of :data:`fer_bench.metrics.SCORES`, for stacks of matrices."""
-
-
-def confusions(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
-    """Confusion matrices [R, C, C] of `predictions` [R, n]; an image predicted -1 (not seen by a run) is left out."""
-    flat = np.where(predictions >= 0, labels * classes + predictions, classes**2).astype(np.int64)
-    matrices = [np.bincount(row, minlength=classes**2 + 1)[:-1] for row in flat]
-    return np.asarray(matrices, dtype=float).reshape(-1, classes, classes)
-
-
 def resampled_confusions(
-    labels: np.ndarray, predictions: np.ndarray, classes: int, draws: int, rng: np.random.Generator
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    classes: int,
+    draws: int,
+    rng: np.random.Generator,
+    clusters: np.ndarray | None = None,
 ) -> np.ndarray:
     """Confusion matrices under resampled images, [draws, R, C, C].
 
-    Images are drawn with replacement within each class, the same ones for all R runs. One matrix product a class turns
-    "how often was each image drawn" into "how often was each class predicted".
+    Units are drawn with replacement within each stratum (:func:`fer_bench.stacks.strata`: images within classes, unless
+    `clusters` are given), the same ones for all R runs. One matrix product a stratum turns "how often was each unit
+    drawn" into "how often was each class predicted".
     """
     out = np.zeros((draws, len(predictions), classes, classes))
-    for label in np.unique(labels):
-        mine = predictions[:, labels == label]
-        n = mine.shape[1]
-        onehot = (mine.T[:, :, None] == np.arange(classes)).reshape(n, -1).astype(np.float32)
+    for stratum in strata(labels, predictions, classes, clusters):
+        n = len(stratum.cells)
         step = max(1, CHUNK // n)
         for start in range(0, draws, step):
             size = min(step, draws - start)
             picks = rng.integers(0, n, size=(size, n)) + n * np.arange(size)[:, None]
             drawn = np.bincount(picks.ravel(), minlength=size * n).reshape(size, n)
-            rows = drawn.astype(np.float32) @ onehot  # exact: sums of small integers
-            out[start : start + size, :, int(label)] = rows.reshape(size, len(predictions), classes)
+            rows = drawn.astype(np.float32) @ stratum.cells.reshape(n, -1)  # exact: sums of small integers
+            out[start : start + size, :, stratum.rows] = rows.reshape(size, *stratum.cells.shape[1:])
     return out
 
 
@@ -178,6 +151,7 @@ def bootstrap(
     draws: int = DRAWS,
     level: float = LEVEL,
     names: tuple = (),
+    clusters: np.ndarray | None = None,
 ) -> dict[str, Interval]:
     """Percentile intervals of metrics averaged over seeds, by resampling seeds and images.
 
@@ -193,8 +167,12 @@ def bootstrap(
         Number of classes C.
     names : tuple
         Names of the random stream, after "bootstrap".
+    clusters : ndarray [n], optional
+        Which images are drawn together: one image tested in several folds, or all images of a person.
     """
-    return _crossed(labels, predictions[None], np.array([1.0]), metrics, classes, draws, level, names)
+    metrics = STACKED if metrics is None else metrics
+    sampled = _Sampled(labels, predictions[None], classes, draws, names, clusters)
+    return {name: sampled.interval(metric, [1.0], level) for name, metric in metrics.items()}
 
 
 def bootstrap_difference(
@@ -207,49 +185,135 @@ def bootstrap_difference(
     draws: int = DRAWS,
     level: float = LEVEL,
     names: tuple = (),
+    clusters: np.ndarray | None = None,
 ) -> dict[str, Interval]:
     """Intervals of `ours` minus `reference`, paired: row s of both is one seed, and every draw shares seeds and images.
 
     Both arrays are [S, n]. An image that one side has not seen (-1) is left out of that seed on both sides.
     Other parameters as in :func:`bootstrap`.
+
+    The p-values are those of :func:`crossed_difference`. A percentile's own would be wrong for few seeds that differ a
+    lot (docs/results/coverage.md) and could not fall below 2 / (draws + 1), which Holm multiplies by the comparisons.
     """
-    if ours.shape != reference.shape:
-        raise ValueError(f"paired predictions must have one shape, not {ours.shape} and {reference.shape}")
-    pair = np.where((ours < 0) | (reference < 0), -1, np.stack([ours, reference]))
-    return _crossed(labels, pair, np.array([1.0, -1.0]), metrics, classes, draws, level, names)
-
-
-def _crossed(labels, stack, contrast, metrics, classes, draws, level, names) -> dict[str, Interval]:
-    """Intervals of the contrast over the first axis of `stack` [G, S, n]."""
     metrics = STACKED if metrics is None else metrics
-    groups, seeds, n = stack.shape
-    rng = numpy_generator(0, "bootstrap", *names)
-    shares = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
-    runs = stack.reshape(groups * seeds, n)
-    seen = confusions(labels, runs, classes).reshape(1, groups, seeds, classes, classes)
-    drawn = resampled_confusions(labels, runs, classes, draws, rng).reshape(draws, groups, seeds, classes, classes)
+    sampled = _Sampled(labels, paired(ours, reference), classes, draws, names, clusters)
+    exact = crossed_difference(labels, ours, reference, metrics, classes=classes, level=level, clusters=clusters)
+    return {
+        name: replace(sampled.interval(metric, [1.0, -1.0], level), p=exact[name].p) for name, metric in metrics.items()
+    }
+
+
+def bootstrap_improvement(
+    labels: np.ndarray,
+    ours: np.ndarray,
+    reference: np.ndarray,
+    metrics: Mapping[str, Stacked] | None = None,
+    *,
+    classes: int,
+    draws: int = DRAWS,
+    level: float = LEVEL,
+    names: tuple = (),
+    clusters: np.ndarray | None = None,
+) -> dict[str, Interval]:
+    """:func:`probability_of_improvement` of `ours` over `reference`, with percentile intervals over seeds and images.
+
+    It asks how often one training beats another, not by how much. With S seeds it moves in steps of 1 / S², and where
+    all of `ours` beat all of `reference` the interval has no width: five seeds can't tell 1.0 from 0.9.
+    Parameters as in :func:`bootstrap_difference`.
+    """
+    metrics = STACKED if metrics is None else metrics
+    sampled = _Sampled(labels, paired(ours, reference), classes, draws, names, clusters)
     out = {}
     for name, metric in metrics.items():
-        value = _over_seeds(np.tensordot(contrast, metric(seen), (0, 1)), np.full((1, seeds), 1 / seeds))
-        sample = _over_seeds(np.tensordot(contrast, metric(drawn), (0, 1)), shares)
-        out[name] = _percentile(float(value[0]), sample, level, difference=groups > 1)
+        value = probability_of_improvement(*metric(sampled.seen))
+        a, b = np.moveaxis(metric(sampled.drawn), 1, 0)
+        won = (np.sign(a[:, :, None] - b[:, None, :]) + 1) / 2
+        known = np.isfinite(won)
+        weights = sampled.shares[:, :, None] * sampled.shares[:, None, :] * known
+        sample = ratio((np.where(known, won, 0.0) * weights).sum((1, 2)), weights.sum((1, 2)))
+        out[name] = _percentile(value, sample, level)
     return out
+
+
+def probability_of_improvement(ours: np.ndarray, reference: np.ndarray) -> float:
+    """P(A > B): the share of pairs of runs, one of each, in which ours is better; a tie counts half (Agarwal 2021).
+
+    Every run of `ours` [S] meets every run of `reference` [T], so this is the Mann-Whitney statistic divided by S·T.
+    Over several data sets Agarwal et al. take the mean. NaN runs are left out; NaN where none is left.
+    """
+    a, b = ours[np.isfinite(ours)], reference[np.isfinite(reference)]
+    return float((np.sign(a[:, None] - b) + 1).mean() / 2) if len(a) and len(b) else float("nan")
+
+
+def crossed(
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    metrics: Mapping[str, Stacked] | None = None,
+    *,
+    classes: int,
+    level: float = LEVEL,
+    clusters: np.ndarray | None = None,
+) -> dict[str, Interval]:
+    """t-intervals of metrics averaged over seeds, from crossed standard errors (:mod:`fer_bench.crossed`).
+
+    Parameters as in :func:`bootstrap`; no random draw. An interval of a share may pass 0 or 1: for the recall of a
+    small class :func:`wilson` is better.
+    """
+    metrics = STACKED if metrics is None else metrics
+    found = estimates(labels, predictions[None], np.array([1.0]), metrics, classes, clusters)
+    return {name: Interval(e.value, *e.limits(level)) for name, e in found.items()}
+
+
+def crossed_difference(
+    labels: np.ndarray,
+    ours: np.ndarray,
+    reference: np.ndarray,
+    metrics: Mapping[str, Stacked] | None = None,
+    *,
+    classes: int,
+    level: float = LEVEL,
+    clusters: np.ndarray | None = None,
+) -> dict[str, Interval]:
+    """t-intervals of `ours` minus `reference` with p-values, paired as in :func:`bootstrap_difference`; no random draw.
+
+    From three seeds on they hold their level where the percentile interval does not (docs/results/coverage.md).
+    """
+    metrics = STACKED if metrics is None else metrics
+    found = estimates(labels, paired(ours, reference), np.array([1.0, -1.0]), metrics, classes, clusters)
+    return {name: Interval(e.value, *e.limits(level), e.p) for name, e in found.items()}
+
+
+class _Sampled:
+    """Confusion matrices of G methods and S seeds as seen [G, S, C, C] and as drawn [draws, G, S, C, C]."""
+
+    def __init__(self, labels, stack, classes, draws, names, clusters):
+        groups, seeds, n = stack.shape
+        rng = numpy_generator(0, "bootstrap", *names)
+        runs = stack.reshape(groups * seeds, n)
+        shape = (groups, seeds, classes, classes)
+        self.shares = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
+        self.seen = confusions(labels, runs, classes).reshape(shape)
+        self.drawn = resampled_confusions(labels, runs, classes, draws, rng, clusters).reshape(draws, *shape)
+
+    def interval(self, metric: Stacked, contrast: Sequence[float], level: float) -> Interval:
+        """The metric's contrast over methods, averaged over seeds."""
+        seeds = self.shares.shape[1]
+        by_seed = np.tensordot(contrast, metric(self.seen[None]), (0, 1))
+        value = _over_seeds(by_seed, np.full((1, seeds), 1 / seeds))
+        sample = _over_seeds(np.tensordot(contrast, metric(self.drawn), (0, 1)), self.shares)
+        return _percentile(float(value[0]), sample, level)
 
 
 def _over_seeds(values: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """Weighted mean over the seeds in which the metric is known: [draws, S] -> [draws]."""
     known = np.isfinite(values)
-    return _ratio((np.where(known, values, 0.0) * shares).sum(1), (shares * known).sum(1))
+    return ratio((np.where(known, values, 0.0) * shares).sum(1), (shares * known).sum(1))
 
 
-def _percentile(value: float, sample: np.ndarray, level: float, *, difference: bool) -> Interval:
+def _percentile(value: float, sample: np.ndarray, level: float) -> Interval:
     sample = sample[np.isfinite(sample)]
     if not len(sample):
         return Interval(value, float("nan"), float("nan"))
     # Rounded, so that a difference of zero is zero whatever the order of the sums.
     low, high = np.round(np.quantile(sample, [0.5 - level / 2, 0.5 + level / 2]), 12)
-    if not difference:
-        return Interval(value, float(low), float(high))
-    sample = np.round(sample, 12)
-    tail = min((sample <= 0).sum(), (sample >= 0).sum())
-    return Interval(value, float(low), float(high), min(1.0, 2 * (1 + int(tail)) / (1 + len(sample))))
+    return Interval(value, float(low), float(high))

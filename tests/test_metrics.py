@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats as scipy_stats
 from sklearn import metrics as reference
 
-from fer_bench import metrics
+from fer_bench import groups, metrics, probabilities, stacks
 
 
 @st.composite
@@ -50,3 +51,164 @@ def test_the_scores_of_a_small_matrix_are_those_computed_by_hand():
 def test_small_integer_labels_do_not_overflow():
     labels = np.full(10, 200, dtype=np.uint8)
     assert metrics.confusion(labels, labels, 201)[200, 200] == 10
+
+
+@settings(max_examples=25, deadline=None)
+@given(predictions())
+def test_stacks_give_every_run_the_numbers_of_scikit_learn(case):
+    classes, labels, predicted = case
+    runs = np.stack([predicted, labels])
+    matrices = stacks.confusions(labels, runs, classes)
+    shared = {"average": None, "zero_division": 0, "labels": range(classes)}
+    for run, precision, f1 in zip(runs, stacks.precisions(matrices), stacks.f1_scores(matrices), strict=True):
+        assert precision == pytest.approx(reference.precision_score(labels, run, **shared))
+        assert f1 == pytest.approx(reference.f1_score(labels, run, **shared))
+    recall = reference.recall_score(labels, predicted, **shared)
+    assert stacks.geometric_mean(matrices) == pytest.approx([scipy_stats.gmean(recall), 1.0])
+    assert stacks.worst_recall(matrices) == pytest.approx([recall.min(), 1.0])
+    assert stacks.group_recall((0, 1))(matrices) == pytest.approx([recall[:2].mean(), 1.0])
+
+
+def test_classes_without_images_leave_the_geometric_mean_and_the_worst_class_alone():
+    matrix = np.array([[3.0, 1.0, 0.0], [2.0, 2.0, 0.0], [0.0, 0.0, 0.0]])
+    assert stacks.geometric_mean(matrix) == pytest.approx((0.75 * 0.5) ** 0.5)
+    assert stacks.worst_recall(matrix) == 0.5
+    assert np.isnan(stacks.worst_recall(np.zeros((2, 2))))
+    assert np.isnan(stacks.geometric_mean(np.zeros((2, 2))))
+
+
+@settings(max_examples=25, deadline=None)
+@given(predictions())
+def test_scores_under_another_prior_are_scikit_learns_with_sample_weights(case):
+    classes, labels, predicted = case
+    matrices = stacks.confusions(labels, predicted[None], classes)
+    prior = np.arange(1, classes + 1) / np.arange(1, classes + 1).sum()
+    weights = prior[labels] / np.bincount(labels)[labels]
+    found = stacks.under_prior(matrices, prior)
+    assert found.sum() == pytest.approx(1)
+    assert stacks.accuracy(found)[0] == pytest.approx(
+        reference.accuracy_score(labels, predicted, sample_weight=weights)
+    )
+    f1 = reference.f1_score(labels, predicted, sample_weight=weights, average="macro")
+    assert stacks.macro_f1(found)[0] == pytest.approx(f1)
+    assert stacks.recalls(found) == pytest.approx(stacks.recalls(matrices))
+    uniform = stacks.under_prior(matrices, np.full(classes, 1 / classes))
+    assert stacks.accuracy(uniform) == pytest.approx(stacks.mean_recall(matrices))
+
+
+def test_a_prior_leaves_out_classes_without_images():
+    matrix = np.array([[3.0, 1.0, 0.0], [2.0, 2.0, 0.0], [0.0, 0.0, 0.0]])
+    # Shares .5 and .3 become .625 and .375: accuracy .625 · .75 + .375 · .5
+    assert stacks.accuracy(stacks.under_prior(matrix, np.array([0.5, 0.3, 0.2]))) == pytest.approx(0.65625)
+
+
+def test_shifted_priors_fall_from_the_most_to_the_least_frequent_class():
+    forward = groups.shifted_prior(np.array([100, 900, 300]), 4)
+    assert forward == pytest.approx(np.array([0.25, 1.0, 0.5]) / 1.75)
+    assert groups.shifted_prior(np.array([100, 900, 300]), 1 / 4) == pytest.approx(np.array([1.0, 0.25, 0.5]) / 1.75)
+    assert groups.shifted_prior(np.array([5, 5, 5]), 1) == pytest.approx([1 / 3] * 3)
+
+
+def logits_of(probability):
+    return np.log(np.asarray(probability, float))
+
+
+def test_calibration_error_by_hand():
+    # Confidences .95 .95 .55 .55 (bins 15 and 9 of 15); right, wrong, right, right: gaps |.5 - .95| and |1 - .55|.
+    logits = logits_of([[[0.95, 0.05], [0.05, 0.95], [0.55, 0.45], [0.45, 0.55]]])
+    labels = np.array([0, 0, 0, 1])
+    assert probabilities.calibration_error(logits, labels) == pytest.approx([0.5 * 0.45 + 0.5 * 0.45])
+    bins = probabilities.top_label_reliability(logits, labels)
+    assert np.flatnonzero(bins.counts[0]).tolist() == [8, 14]
+    assert bins.confidence[0, [8, 14]] == pytest.approx([0.55, 0.95])
+    assert bins.frequency[0, [8, 14]] == pytest.approx([1.0, 0.5])
+    assert np.isnan(bins.frequency[0, 0])
+
+
+def test_bins_hold_their_upper_edge():
+    bins = probabilities.reliability(np.array([0.0, 0.2, 0.2000001, 1.0]), np.ones(4, bool), bins=5)
+    assert bins.counts.tolist() == [2, 1, 0, 0, 1]
+
+
+def test_classwise_calibration_follows_the_definition_of_kull():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(2, 200, 3)) * 2, rng.integers(0, 3, 200)
+    chance = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    for seed in range(2):
+        by_class = []
+        for c in range(3):
+            error = 0.0
+            for m in range(15):
+                inside = (chance[seed, :, c] > m / 15) & (chance[seed, :, c] <= (m + 1) / 15)
+                if inside.any():
+                    gap = (labels[inside] == c).mean() - chance[seed, inside, c].mean()
+                    error += inside.mean() * abs(gap)
+            by_class.append(error)
+        assert probabilities.class_calibration_errors(logits, labels)[seed] == pytest.approx(by_class)
+        assert probabilities.classwise_calibration_error(logits, labels)[seed] == pytest.approx(np.mean(by_class))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.integers(3, 7), st.booleans())
+def test_brier_top_two_and_auroc_agree_with_scikit_learn(seed, classes, coarse):
+    rng = np.random.default_rng(seed)
+    labels = np.concatenate([np.arange(classes), rng.integers(0, classes, 40)])
+    logits = rng.normal(size=(2, len(labels), classes))
+    # Coarse logits tie often. Of two classes alike everything but one, so that equal odds are equal to the last bit.
+    logits = np.where(np.arange(classes) == 0, np.round(logits), 0.0) if coarse else logits
+    chance = probabilities.softmax(logits)
+    onehot = np.eye(classes)[labels]
+    for seed_index in range(2):
+        own = chance[seed_index]
+        assert probabilities.brier(logits, labels)[seed_index] == pytest.approx(((own - onehot) ** 2).sum(1).mean())
+        areas = [reference.roc_auc_score(labels == c, own[:, c]) for c in range(classes)]
+        assert probabilities.auroc(logits, labels)[seed_index] == pytest.approx(areas)
+        macro = reference.roc_auc_score(labels, own, multi_class="ovr", labels=range(classes))
+        assert probabilities.macro_auroc(logits, labels)[seed_index] == pytest.approx(macro)
+        if not coarse:
+            top = reference.top_k_accuracy_score(labels, own, k=2, labels=range(classes))
+            assert probabilities.top_k_accuracy(logits, labels)[seed_index] == pytest.approx(top)
+
+
+def test_scikit_learns_multi_class_brier_score_is_ours():
+    rng = np.random.default_rng(0)
+    labels, logits = np.concatenate([np.arange(4), rng.integers(0, 4, 60)]), rng.normal(size=(1, 64, 4))
+    expected = reference.brier_score_loss(
+        labels, probabilities.softmax(logits)[0], labels=range(4), scale_by_half=False
+    )
+    assert probabilities.brier(logits, labels)[0] == pytest.approx(expected)
+
+
+def test_large_logits_of_half_precision_neither_overflow_nor_lose_their_order():
+    logits = np.array([[[60000.0, 59000.0], [60000.0, 50000.0], [1000.0, 60000.0]]], dtype=np.float16)
+    chance = probabilities.softmax(logits)
+    assert chance.dtype == np.float64
+    assert np.isfinite(chance).all()
+    # Probabilities of class 0 are 1, 1 and 0 to the last bit; the odds still tell the first two apart.
+    assert probabilities.auroc(logits, np.array([1, 0, 1]))[0].tolist() == [1.0, 1.0]
+
+
+def test_equal_logits_go_to_the_first_class_as_in_a_decision():
+    logits = np.zeros((1, 4, 4))
+    assert probabilities.top_k_accuracy(logits, np.arange(4), 1).tolist() == [0.25]
+    assert probabilities.top_k_accuracy(logits, np.arange(4), 2).tolist() == [0.5]
+    assert (logits.argmax(-1) == np.arange(4)).mean() == 0.25
+
+
+def test_images_a_seed_has_not_seen_are_left_out_of_every_score():
+    rng = np.random.default_rng(2)
+    logits, labels = rng.normal(size=(2, 30, 3)), rng.integers(0, 3, 30)
+    logits[1, 20:] = np.nan
+    for score in (
+        probabilities.brier, probabilities.calibration_error, probabilities.classwise_calibration_error,
+        probabilities.top_k_accuracy, probabilities.auroc, probabilities.macro_auroc,
+    ):  # fmt: skip
+        alone = score(logits[1:, :20], labels[:20])
+        assert score(logits, labels)[1] == pytest.approx(alone[0])
+
+
+def test_a_class_without_images_has_no_area():
+    labels = np.array([0, 0, 1])
+    areas = probabilities.auroc(np.random.default_rng(0).normal(size=(1, 3, 3)), labels)
+    assert np.isfinite(areas[0, :2]).all()
+    assert np.isnan(areas[0, 2])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,6 +51,13 @@ def test_holm_gives_the_textbook_adjustment():
     assert adjusted[[0, 2]] == pytest.approx([1.0, 1.0])
     assert np.isnan(adjusted[1])
     assert len(stats.holm([])) == 0
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_agrees_with_statsmodels(p_values):
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    assert stats.holm(p_values) == pytest.approx(multitest.multipletests(p_values, method="holm")[1])
 
 
 @settings(max_examples=30, deadline=None)
@@ -143,6 +152,82 @@ def test_the_stream_is_named_so_the_same_call_gives_the_same_interval():
     assert numpy_generator(0, "bootstrap", "a").random() != numpy_generator(0, "bootstrap", "b").random()
 
 
+def test_an_image_tested_in_several_folds_is_drawn_as_one():
+    # 40 images, each tested three times with one answer: the spread is that of 40 images, not of 120.
+    right = (np.arange(40) < 28).astype(int)
+    labels, predictions = np.zeros(120, int), np.tile(1 - right, 3)[None]
+    metric = {"r": stats.recall_of(0)}
+    given = {"classes": 2, "draws": 8000}
+    single = stats.bootstrap(labels[:40], predictions[:, :40], metric, **given)["r"]
+    together = stats.bootstrap(labels, predictions, metric, **given, clusters=np.tile(np.arange(40), 3))["r"]
+    apart = stats.bootstrap(labels, predictions, metric, **given)["r"]
+    assert (together.value, together.low, together.high) == (single.value, single.low, single.high)
+    assert apart.high - apart.low == pytest.approx((single.high - single.low) / 3**0.5, rel=0.15)
+
+
+def test_people_are_drawn_with_all_their_images_of_every_class():
+    # Two people: all right or all wrong. A draw takes (right, right), one of each (half of the draws), (wrong, wrong).
+    labels = np.array([0, 0, 1, 0, 1, 1])
+    person = np.array(["a", "a", "a", "b", "b", "b"])
+    predictions = np.where(person == "a", labels, 1 - labels)[None]
+    rng = np.random.default_rng(0)
+    drawn = stats.resampled_confusions(labels, predictions, 2, 4000, rng, clusters=person)
+    assert {tuple(m.ravel()) for m in drawn[:, 0]} == {(4, 0, 0, 2), (2, 1, 2, 1), (0, 2, 4, 0)}
+    assert (drawn[:, 0, 0, 0] == 2).mean() == pytest.approx(0.5, abs=0.03)
+
+
+def test_clusters_of_one_image_change_nothing():
+    rng = np.random.default_rng(4)
+    labels, (ours, theirs) = np.repeat([0, 1, 2], [5, 9, 30]), rng.integers(0, 3, (2, 4, 44))
+    plain = stats.bootstrap_difference(labels, ours, theirs, classes=3, draws=300)
+    assert stats.bootstrap_difference(labels, ours, theirs, classes=3, draws=300, clusters=np.arange(44)) == plain
+
+
+def test_clusters_of_another_length_are_refused():
+    with pytest.raises(ValueError, match="shape of the labels"):
+        stats.bootstrap(np.zeros(3, int), np.zeros((1, 3), int), classes=2, clusters=np.zeros(2))
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=6), st.lists(st.integers(0, 5), min_size=1, max_size=6))
+def test_the_probability_of_improvement_is_the_mann_whitney_statistic(ours, reference):
+    u = scipy_stats.mannwhitneyu(ours, reference).statistic
+    found = stats.probability_of_improvement(np.array(ours, float), np.array(reference, float))
+    assert found == pytest.approx(u / len(ours) / len(reference))
+
+
+def test_improvement_has_the_interval_of_a_plain_loop_over_seeds_and_images():
+    rng = np.random.default_rng(8)
+    labels = np.repeat([0, 1], [12, 20])
+    ours, theirs = np.where(rng.random((2, 4, 32)) < [[[0.75]], [[0.6]]], labels, 1 - labels)
+    fast = stats.bootstrap_improvement(labels, ours, theirs, classes=2, draws=4000)["mean_recall"]
+    sample = []
+    for _ in range(1500):
+        images = np.concatenate([rng.choice(np.flatnonzero(labels == c), (labels == c).sum()) for c in (0, 1)])
+        seeds = rng.integers(0, 4, size=4)
+        a, b = (
+            [metrics.mean_recall(metrics.confusion(labels[images], p[s][images], 2)) for s in seeds]
+            for p in (ours, theirs)
+        )
+        sample.append(np.mean([(x > y) + (x == y) / 2 for x in a for y in b]))
+    assert [fast.low, fast.high] == pytest.approx(np.quantile(sample, [0.025, 0.975]), abs=0.08)
+    assert fast.low <= fast.value <= fast.high
+    assert np.isnan(fast.p)
+
+
+def test_equal_runs_improve_on_each_other_in_half_of_the_pairs():
+    predictions = np.zeros((3, 10), int)
+    found = stats.bootstrap_improvement(np.zeros(10, int), predictions, predictions, classes=2, draws=50)["accuracy"]
+    assert (found.value, found.low, found.high) == (0.5, 0.5, 0.5)
+
+
+def test_the_p_value_of_a_difference_is_that_of_the_crossed_t_test():
+    rng = np.random.default_rng(1)
+    labels, (ours, theirs) = np.repeat([0, 1], 40), rng.integers(0, 2, (2, 5, 80))
+    exact = stats.crossed_difference(labels, ours, theirs, classes=2)
+    found = stats.bootstrap_difference(labels, ours, theirs, classes=2, draws=100)
+    assert {name: i.p for name, i in found.items()} == {name: i.p for name, i in exact.items()}
+
+
 def test_unpaired_shapes_are_refused():
     with pytest.raises(ValueError, match="one shape"):
         stats.bootstrap_difference(np.zeros(2, int), np.zeros((2, 2), int), np.zeros((3, 2), int), classes=2)
@@ -158,6 +243,19 @@ def test_two_equal_methods_seldom_differ():
         metric = {"r": stats.recall_of(0)}
         alarms += not stats.bootstrap_difference(labels, ours, theirs, metric, classes=2, draws=400)["r"].covers(0)
     assert alarms / 200 <= 0.05
+
+
+def test_the_coverage_benchmark_simulates_the_recall_and_the_spread_it_names():
+    path = Path(__file__).parents[1] / "benchmarks" / "coverage.py"
+    spec = importlib.util.spec_from_file_location("coverage_benchmark", path)
+    benchmark = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = benchmark
+    spec.loader.exec_module(benchmark)
+    right, truth = benchmark.hits(np.random.default_rng(0), 2000, (0.65, 0.95), 2000, 0.03)
+    assert right.shape == (2, 2000, 2000)
+    assert truth.mean(1) == pytest.approx([0.65, 0.95], abs=0.003)
+    assert truth.std(1) == pytest.approx([0.03, 0.03], rel=0.1)
+    assert right.mean(2) == pytest.approx(truth, abs=0.08)  # 2000 images: standard error .01, common to all trainings
 
 
 def test_two_thousand_draws_of_fer2013_take_well_under_a_second():

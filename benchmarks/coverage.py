@@ -1,0 +1,252 @@
+"""What the intervals and verdicts of the reports are worth: coverage and false alarms, where the truth is known.
+
+Answers are simulated. An image of a class is right in training s where
+
+    mu + 2.7 z_image + 1.0 w_method,image + spread · b_method,training + e > 0       (all standard normal)
+
+so images are hard for everybody, harder for one method, and answered by chance on top; trainings differ as wholes by
+`spread` (standard deviation of the recall, in points). Two trainings of one method then disagree on 16 % of the images
+at a recall of one half, as on FER2013 (docs/results/fer2013-cpu), where trainings differ by about one point.
+
+    python benchmarks/coverage.py [--draws 1000] [--out docs/results]        # writes coverage.md and coverage.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+from scipy.stats import binom
+
+from fer_bench import stats
+from fer_bench.atomic import write_text
+from fer_bench.ledger import RunRecord
+from fer_bench.reports.numbers import Verdict, compute
+from fer_bench.reports.records import MethodRuns, Run, StudyData
+from fer_bench.rng import numpy_generator
+
+SIZES = (16, 55, 74, 160, 879)
+RECALLS = (0.3, 0.5, 0.65, 0.8, 0.95)
+GAIN_RECALLS = (0.35, 0.65, 0.95)
+SPREADS = (0.0, 0.01, 0.03)
+GAIN = 0.05
+HARD, OWN = 2.7, 1.0  # how much images differ for all methods, and for one
+FER2013 = {
+    "angry": (3995, 491, 0.60), "disgust": (436, 55, 0.50), "fear": (4097, 528, 0.45), "happy": (7215, 879, 0.88),
+    "sad": (4830, 594, 0.55), "surprise": (3171, 416, 0.80), "neutral": (4965, 626, 0.65),
+}  # fmt: skip
+"""Training images, test images and a plausible recall of each class."""
+PERCENTILE, CROSSED = "percentile bootstrap", "crossed t"
+THESE, ANY = "these trainings", "any training"
+RULES = ("the report's verdicts", f"{CROSSED} with Holm", f"{PERCENTILE} with Holm", f"{PERCENTILE}, uncorrected")
+EXTREMES = ("mean", "least", "most")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One measured share; `of` says of what."""
+
+    part: str
+    of: str
+    images: int | str
+    recall: float | str
+    seeds: int
+    spread: float
+    share: float
+    draws: int | str
+
+
+def hits(rng: np.random.Generator, n: int, recalls: tuple[float, ...], seeds: int, spread: float):
+    """Right or wrong [G, S, n] for one method a recall, and each training's own true recall [G, S]."""
+    images = HARD * rng.normal(size=n)
+    right, truth = [], []
+    for recall in recalls:
+        total = HARD**2 + OWN**2 + 1
+        sway = spread * np.sqrt(2 * np.pi * total) * np.exp(ndtri(recall) ** 2 / 2)  # moves the recall by `spread`
+        level = ndtri(recall) * np.sqrt(total + sway**2) + sway * rng.normal(size=(seeds, 1))
+        chance = level + images + OWN * rng.normal(size=n)
+        right.append(chance + rng.normal(size=(seeds, n)) > 0)
+        truth.append(ndtr(level[:, 0] / np.sqrt(total)))
+    return np.stack(right), np.stack(truth)
+
+
+def wilson_of_one() -> Iterator[Cell]:
+    """Wilson's interval of one training: exact sums over the binomial distribution, no simulation."""
+    grid = np.round(np.arange(0.3, 0.9501, 0.001), 3)
+    for n in SIZES:
+        intervals = [stats.wilson(k, n) for k in range(n + 1)]
+        low, high = np.array([(i.low, i.high) for i in intervals]).T
+        inside = (low[:, None] <= grid) & (grid <= high[:, None])
+        covered = (binom.pmf(np.arange(n + 1)[:, None], n, grid) * inside).sum(0)
+        for name, value in zip(EXTREMES, (covered.mean(), covered.min(), covered.max()), strict=True):
+            yield Cell(part="wilson 1", of=f"{name} over recalls", images=n, recall="0.3 to 0.95", seeds=1, spread=0.0,
+                       share=float(value), draws="exact")  # fmt: skip
+
+
+def wilson_of_means(draws: int) -> Iterator[Cell]:
+    """Wilson's interval of the mean count over seeds, as the reports use it, against two truths."""
+    for n, recall, seeds, spread in itertools.product(SIZES, RECALLS, (1, 3, 5, 10), SPREADS):
+        rng = numpy_generator(0, "coverage", "wilson", n, str(recall), seeds, str(spread))
+        these = method = 0
+        for _ in range(draws):
+            right, truth = hits(rng, n, (recall,), seeds, spread)
+            interval = stats.wilson(right.sum(2).mean(), n)
+            these += interval.covers(truth.mean())
+            method += interval.covers(recall)
+        for of, count in ((THESE, these), (ANY, method)):
+            yield Cell(part="wilson mean", of=of, images=n, recall=recall, seeds=seeds, spread=spread,
+                       share=count / draws, draws=draws)  # fmt: skip
+
+
+def gains(draws: int) -> Iterator[Cell]:
+    """Intervals of a true gain of five points in recall, both kinds on the same answers."""
+    metric = {"recall": stats.recall_of(0)}
+    for n, recall, seeds, spread in itertools.product(SIZES, GAIN_RECALLS, (2, 3, 5, 10), SPREADS):
+        rng = numpy_generator(0, "coverage", "gain", n, str(recall), seeds, str(spread))
+        labels = np.zeros(n, dtype=int)
+        covered = {PERCENTILE: 0, CROSSED: 0}
+        for k in range(draws):
+            ours, reference = 1 - hits(rng, n, (recall, recall - GAIN), seeds, spread)[0].astype(int)
+            both = {
+                PERCENTILE: stats.bootstrap_difference(
+                    labels, ours, reference, metric, classes=2, draws=400, names=("coverage", k)
+                ),
+                CROSSED: stats.crossed_difference(labels, ours, reference, metric, classes=2),
+            }
+            for kind, found in both.items():
+                covered[kind] += found["recall"].covers(GAIN)
+        for kind, count in covered.items():
+            yield Cell(part="gain", of=kind, images=n, recall=recall, seeds=seeds, spread=spread, share=count / draws,
+                       draws=draws)  # fmt: skip
+
+
+def study_of_equals(rng: np.random.Generator, seeds: int, spread: float) -> StudyData:
+    """A study of FER2013's size in which method and reference are the same; wrong answers go to random classes."""
+    labels = np.repeat(np.arange(7), [test for _, test, _ in FER2013.values()])
+    right = np.concatenate([hits(rng, n, (p, p), seeds, spread)[0] for _, n, p in FER2013.values()], axis=2)
+    predictions = np.where(right, labels, (labels + rng.integers(1, 7, len(labels))) % 7)
+    data = {"classes": list(FER2013), "counts": {"train": [train for train, _, _ in FER2013.values()]}}
+    rows, nowhere = np.arange(len(labels)), RunRecord(Path("no-record"))
+    methods = tuple(
+        MethodRuns(label, tuple(Run(nowhere, label, s, 0, {}, data, rows, labels, mine[s]) for s in range(seeds)))
+        for label, mine in zip(("ours", "reference"), predictions, strict=True)
+    )
+    return StudyData(
+        name="equals", command="", kind="run", dataset="simulated", protocol={}, classes=tuple(FER2013), fingerprint="",
+        reference="reference", methods=methods, folds=(0,), labels=labels, notes=(),
+    )  # fmt: skip
+
+
+def false_alarms(draws: int, seeds: int = 5) -> Iterator[Cell]:
+    """How often the report's own rule claims a gain or a loss between equal methods, and what others would."""
+    for spread in SPREADS:
+        rng = numpy_generator(0, "coverage", "equals", str(spread))
+        claims = dict.fromkeys(RULES, 0)
+        for _ in range(draws):
+            study = study_of_equals(rng, seeds, spread)
+            found = compute(study, draws=200)
+            ours = found.method("ours")
+            gains = [ours.gains[name] for name in found.headline]
+            claimed = (
+                bool({Verdict.GAIN, Verdict.LOSS} & set(ours.verdicts.values())),
+                bool((stats.holm([gain.p for gain in gains]) < 0.05).any()),
+                _percentile_alarm(study),
+                any(not gain.covers() for gain in gains),
+            )
+            for rule, claim in zip(RULES, claimed, strict=True):
+                claims[rule] += claim
+        for rule, count in claims.items():
+            yield Cell(part="equals", of=rule, images="all", recall="", seeds=seeds, spread=spread,
+                       share=count / draws, draws=draws)  # fmt: skip
+
+
+def _percentile_alarm(study: StudyData) -> bool:
+    """Whether Holm rejects either headline by percentile p-values: one of two below 2.5 %."""
+    metrics = {"rarest": stats.recall_of(study.order[0]), "mean": stats.STACKED["mean_recall"]}
+    ours, reference = (study.predictions(m.label)[1] for m in study.methods)
+    found = stats.bootstrap_difference(study.labels, ours, reference, metrics, classes=7, draws=200, level=0.975)
+    return any(not interval.covers() for interval in found.values())
+
+
+def select(cells: list[Cell], **wanted) -> np.ndarray:
+    """Shares of the cells whose fields have these values."""
+    return np.array([c.share for c in cells if all(getattr(c, k) == v for k, v in wanted.items())])
+
+
+def percent(shares: np.ndarray) -> str:
+    """ "95.1 (93.8 to 96.2)": mean, smallest and largest; one number alone."""
+    mean, low, high = 100 * shares.mean(), 100 * shares.min(), 100 * shares.max()
+    return f"{mean:.1f} ({low:.1f} to {high:.1f})" if len(shares) > 1 else f"{mean:.1f}"
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def csv_text(cells: list[Cell]) -> str:
+    """All cells, one a line."""
+    rows = (
+        f"{c.part},{c.of},{c.images},{c.recall},{c.seeds},{c.spread:g},{100 * c.share:.2f},{c.draws}" for c in cells
+    )
+    return "\n".join(["part,of,images,recall,seeds,spread,percent,draws", *rows]) + "\n"
+
+
+def tables(cells: list[Cell]) -> dict[str, str]:
+    """The tables of coverage.md by name."""
+    points = [f"spread {100 * s:g}" for s in SPREADS]
+
+    def across(**wanted) -> list[str]:
+        return [percent(select(cells, spread=v, **wanted)) for v in SPREADS]
+
+    one = [
+        [str(n), *(percent(select(cells, part="wilson 1", images=n, of=f"{k} over recalls")) for k in EXTREMES)]
+        for n in SIZES
+    ]
+    means = [
+        [f"{n} images, {s} seed{'s' * (s > 1)}", *across(part="wilson mean", images=n, seeds=s, of=of)]
+        for of in (THESE, ANY) for n in SIZES for s in (1, 5)
+    ]  # fmt: skip
+    by_seeds = [
+        [f"{s} seeds, {kind}", *across(part="gain", of=kind, seeds=s)]
+        for s in (2, 3, 5, 10) for kind in (PERCENTILE, CROSSED)
+    ]  # fmt: skip
+    by_size = [
+        [f"{n} images, {kind}", *across(part="gain", of=kind, seeds=5, images=n)]
+        for n in SIZES for kind in (PERCENTILE, CROSSED)
+    ]  # fmt: skip
+    half = len(means) // 2
+    return {
+        "one": table(["Images", *(k.capitalize() for k in EXTREMES)], one),
+        "these": table([f"Of {THESE}", *points], means[:half]),
+        "any": table([f"Of {ANY}", *points], means[half:]),
+        "by_seeds": table(["Interval", *points], by_seeds),
+        "by_size": table(["Interval, 5 seeds", *points], by_size),
+        "alarms": table(["Rule", *points], [[rule, *across(part="equals", of=rule)] for rule in RULES]),
+    }
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--draws", type=int, default=1000, help="simulated studies a cell")
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    options = parser.parse_args()
+    cells = [*wilson_of_one(), *wilson_of_means(options.draws)]
+    cells += [*gains(options.draws // 3), *false_alarms(options.draws)]
+    text = (Path(__file__).parent / "coverage.template.md").read_text(encoding="utf-8")
+    for name, markdown in tables(cells).items():
+        text = text.replace("{{" + name + "}}", markdown)
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_text(options.out / "coverage.md", text)
+    write_text(options.out / "coverage.csv", csv_text(cells))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""Standard errors over crossed seeds and images: every seed is tested on the same images.
+
+A mean over S seeds varies because other trainings give other networks and because other test images would have been
+drawn. Radiology knows the design as many readers reading the same cases. With d_s the value of seed s (of a metric, or
+of its difference between two methods), MS their sample variance and c the covariance that two seeds owe to their common
+images, Obuchowski and Rockette's estimate is
+
+    variance = max(MS, v - c) / S + max(c, 0)
+
+MS holds the spread of trainings and what images do to each seed alone; nothing is counted twice. c and v, the variance
+that one seed owes to its images, come from the jackknife over images (:func:`_jackknife`), so there is no random draw
+anywhere here. That MS can't be less than v - c is ours: a few seeds often agree by chance, and images are many enough
+to tell. A single seed therefore has the standard error of its images, and nothing is said of other trainings.
+
+Degrees of freedom are Hillis's, variance² / ((MS / S)² / (S - 1)), with a like term for every class of n images,
+c_class² / (n - 1), because our classes are small and his cases are many. They stay so where v - c stands for MS: to
+count it as known whenever it happens to be larger would make intervals too short.
+
+References
+----------
+N. Obuchowski, H. Rockette (1995), Hypothesis testing of diagnostic accuracy for multiple readers and multiple tests,
+Communications in Statistics - Simulation and Computation 24.
+S. Hillis (2007), A comparison of denominator degrees of freedom methods for multiple observer ROC analysis,
+Statistics in Medicine 26.
+B. Efron, C. Stein (1981), The jackknife estimate of variance, Annals of Statistics 9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from scipy import stats as distributions
+
+from fer_bench.stacks import Stacked, Stratum, confusions, strata
+
+CHUNK = 500_000  # matrix cells held at once: 4 MB of floats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A mean over seeds with its standard error; shares, not percent.
+
+    Attributes
+    ----------
+    value : float
+        Mean over seeds.
+    error : float
+        Standard error over trainings and images; over images alone for one seed.
+    freedom : float
+        Degrees of freedom of the t-distribution; infinite where nothing was estimated from few values.
+    seeds, images : float
+        The two parts of ``error ** 2``: max(MS, v - c) / S, and the covariance c that seeds owe to common images.
+    """
+
+    value: float
+    error: float
+    freedom: float
+    seeds: float
+    images: float
+
+    @property
+    def p(self) -> float:
+        """Two-sided p-value against zero; NaN where nothing varies, so that nothing tells chance from truth."""
+        if round(self.value, 12) == 0:
+            return 1.0
+        if not self.error > 0:
+            return float("nan")
+        return float(2 * distributions.t.sf(abs(self.value) / self.error, self.freedom))
+
+    def limits(self, level: float) -> tuple[float, float]:
+        """Both ends of the t-interval."""
+        half = self.error * float(distributions.t.ppf(0.5 + level / 2, self.freedom)) if self.error > 0 else self.error
+        return self.value - half, self.value + half
+
+
+def estimates(
+    labels: np.ndarray,
+    stack: np.ndarray,
+    contrast: np.ndarray,
+    metrics: Mapping[str, Stacked],
+    classes: int,
+    clusters: np.ndarray | None = None,
+) -> dict[str, Estimate]:
+    """Estimates of each metric's contrast over methods, averaged over seeds.
+
+    Parameters
+    ----------
+    labels : ndarray [n]
+        True classes.
+    stack : ndarray [G, S, n]
+        Predicted classes of G methods with S seeds; -1 where an image was not seen.
+    contrast : ndarray [G]
+        Weights of the methods: ``[1]`` for one, ``[1, -1]`` for a difference.
+    metrics : mapping
+        Name to function of a stack of matrices [..., C, C] giving [...].
+    clusters : ndarray [n], optional
+        Images that are one unit of sampling, as in :func:`fer_bench.stacks.strata`.
+    """
+    groups, seeds, n = stack.shape
+    runs = stack.reshape(groups * seeds, n)
+    seen = confusions(labels, runs, classes)
+    parts = [_distinct(stratum) for stratum in strata(labels, runs, classes, clusters)]
+
+    def by_seed(metric: Stacked, matrices: np.ndarray) -> np.ndarray:
+        values = metric(matrices).reshape(len(matrices), groups, seeds)
+        return np.tensordot(values, contrast, (1, 0))
+
+    out = {}
+    for name, metric in metrics.items():
+        value = partial(by_seed, metric)
+        covariances = [_jackknife(seen, part, value) for part in parts]
+        out[name] = combine(value(seen[None])[0], covariances, [part.units for part in parts])
+    return out
+
+
+def combine(values: np.ndarray, covariances: list[np.ndarray], units: list[int]) -> Estimate:
+    """The estimate from one value a seed [S] and, for each stratum, the covariance [S, S] owed to its `units`.
+
+    Seeds whose value is NaN are left out.
+    """
+    known = np.isfinite(values)
+    values, seeds = values[known], int(known.sum())
+    if not seeds:
+        return Estimate(value=np.nan, error=np.nan, freedom=np.nan, seeds=np.nan, images=np.nan)
+    parts = np.stack([c[np.ix_(known, known)] for c in covariances])
+    alone = np.trace(parts, axis1=1, axis2=2) / seeds  # by stratum: what its images do to one seed
+    common = (parts.sum((1, 2)) - seeds * alone) / max(1, seeds * (seeds - 1))  # and to two seeds alike
+    spread, least = float(values.var(ddof=1)) if seeds > 1 else 0.0, float((alone - common).sum())
+    between, images = max(spread, least) / seeds, max(float(common.sum()), 0.0)
+    doubt = between**2 / (seeds - 1) if seeds > 1 else 0.0
+    by_stratum = common if seeds > 1 else alone
+    doubt += float((by_stratum**2 / np.maximum(np.array(units) - 1, 1)).sum())
+    # Rounded, so that seeds of one value have no spread whatever the order of the sums.
+    error = round((between + images) ** 0.5, 12)
+    freedom = (between + images) ** 2 / doubt if doubt > 0 else np.inf
+    return Estimate(value=float(values.mean()), error=error, freedom=float(freedom), seeds=between, images=images)
+
+
+@dataclass(frozen=True, eq=False)
+class _Distinct:
+    """A stratum with equal units merged: most images of a class are answered alike by all runs."""
+
+    rows: np.ndarray
+    cells: np.ndarray
+    counts: np.ndarray
+
+    @property
+    def units(self) -> int:
+        return int(self.counts.sum())
+
+
+def _distinct(stratum: Stratum) -> _Distinct:
+    flat = stratum.cells.reshape(len(stratum.cells), -1)
+    units, counts = np.unique(flat, axis=0, return_counts=True)
+    return _Distinct(stratum.rows, units.reshape(-1, *stratum.cells.shape[1:]), counts)
+
+
+def _without_each(seen: np.ndarray, part: _Distinct) -> Iterator[np.ndarray]:
+    """The matrices [u, R, C, C] of all runs without each unit in turn, some units at a time."""
+    step = max(1, CHUNK // seen.size)
+    for start in range(0, len(part.cells), step):
+        cells = part.cells[start : start + step]
+        left = np.repeat(seen[None], len(cells), axis=0)
+        left[:, :, part.rows] -= cells
+        yield left
+
+
+def _jackknife(seen: np.ndarray, part: _Distinct, by_seed: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Covariance [S, S] of the seeds' values under sampling of the stratum's units; exact for recalls and their means.
+
+    One unit alone says nothing of its kind: its covariance is 0, and so is that of a seed whose value is not defined
+    without some unit.
+    """
+    n = part.units
+    values = np.concatenate([by_seed(left) for left in _without_each(seen, part)])
+    off = np.where(np.isfinite(values).all(0), values - part.counts @ values / n, 0.0)
+    return (off * part.counts[:, None]).T @ off * (n - 1) / n

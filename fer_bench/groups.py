@@ -1,0 +1,95 @@
+"""Groups of classes by how many training images they have, and priors of shifted test sets.
+
+*Head, middle, tail* fit any number of classes: sorted by training images, the head is the fewest classes that together
+hold at least half of them, the tail the most classes that together hold at most 15 %, the middle the rest. None of the
+three is empty: the rarest class is always tail, and the head gives way where it would leave no class for the middle.
+Classes of equal count stay together, so fewer than three different counts make no groups. On FER2013 the head is happy,
+neutral and sad (59 %), the tail surprise and disgust (13 %).
+
+*Many, medium, few* are those of the long-tail literature: more than 100 training images, 20 to 100, fewer than 20 (Liu
+et al., 2019, Large-scale long-tailed recognition in an open world, CVPR). Expression data sets mostly have one of them
+only, and then there is nothing to compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+
+HEAD_SHARE = 0.5  # the head holds at least this share of the training images
+TAIL_SHARE = 0.15  # the tail holds at most this share
+MANY, FEW = 100, 20  # more than MANY images: many; fewer than FEW: few
+
+
+@dataclass(frozen=True, kw_only=True)
+class Groups:
+    """Groups of class indices, or the reason why there are none.
+
+    Attributes
+    ----------
+    members : mapping
+        Group name to its classes, the most frequent first; only groups that have any.
+    edges : mapping
+        Group name to its range of training images in words.
+    reason : str
+        Why there are no groups; empty where there are.
+    """
+
+    members: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    edges: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    reason: str = ""
+
+
+def head_middle_tail(counts: np.ndarray) -> Groups:
+    """Head, middle and tail by cumulative share of the training images `counts` [C]."""
+    levels = np.unique(counts)[::-1]  # of equal counts: one level
+    if len(levels) < 3:
+        n = len(levels)
+        return Groups(reason=f"the classes have {n} different number{'s' * (n != 1)} of training images, groups need 3")
+    shares = np.array([counts[counts == level].sum() for level in levels]) / counts.sum()
+    head = min(int(np.searchsorted(shares.cumsum(), HEAD_SHARE - 1e-12)) + 1, len(levels) - 2)
+    tail = int(np.searchsorted(shares[::-1].cumsum(), TAIL_SHARE + 1e-12, side="right"))
+    tail = min(max(tail, 1), len(levels) - head - 1)
+    parts = {"head": levels[:head], "middle": levels[head : len(levels) - tail], "tail": levels[len(levels) - tail :]}
+    return _grouped(counts, {name: np.isin(counts, part) for name, part in parts.items()})
+
+
+def many_medium_few(counts: np.ndarray) -> Groups:
+    """Many, medium and few by number of training images; none where all classes are of one kind."""
+    parts = {"many": counts > MANY, "medium": (counts >= FEW) & (counts <= MANY), "few": counts < FEW}
+    filled = {name: inside for name, inside in parts.items() if inside.any()}
+    if len(filled) < 2:
+        return Groups(reason=f"every class is one of '{next(iter(filled))}' (limits: {MANY} and {FEW} training images)")
+    return _grouped(counts, filled)
+
+
+def _grouped(counts: np.ndarray, inside: Mapping[str, np.ndarray]) -> Groups:
+    order = np.argsort(-counts, kind="stable")
+    members = {name: tuple(int(i) for i in order if mask[i]) for name, mask in inside.items()}
+    return Groups(
+        members=MappingProxyType(members),
+        edges=MappingProxyType({name: _range(counts[mask]) for name, mask in inside.items()}),
+    )
+
+
+def _range(counts: np.ndarray) -> str:
+    low, high = int(counts.min()), int(counts.max())
+    span = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    return f"{span} training images"
+
+
+def shifted_prior(counts: np.ndarray, ratio: float) -> np.ndarray:
+    """Class shares [C] that fall exponentially from the most to the least frequent training class by `ratio`.
+
+    ``ratio`` > 1 is a test set long-tailed like training ("forward"), below 1 the reverse ("backward"), 1 uniform; the
+    r-th of C classes has a share proportional to ``ratio ** (-r / (C - 1))``. Of equal counts the first class is ahead.
+
+    Y. Zhang et al. (2022), Self-supervised aggregation of diverse experts for test-agnostic long-tailed recognition,
+    NeurIPS; Y. Hong et al. (2021), Disentangling label distribution for long-tailed visual recognition, CVPR.
+    """
+    rank = np.argsort(np.argsort(-counts, kind="stable"), kind="stable")
+    shares = float(ratio) ** (-rank / max(1, len(counts) - 1))
+    return shares / shares.sum()

@@ -1,0 +1,145 @@
+"""Standard errors over seeds and images against plain loops, the analysis of variance, and simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+
+from fer_bench import crossed, metrics, stacks, stats
+
+
+def left_out_by_hand(labels, ours, reference, score, classes):
+    """One plain loop over images: gains by seed, and by class what images do to one seed and to two alike."""
+    seeds = len(ours)
+
+    def gains(keep):
+        of = lambda answers: score(metrics.confusion(labels[keep], answers[keep], classes))  # noqa: E731
+        return np.array([of(a) - of(b) for a, b in zip(ours, reference, strict=True)])
+
+    everything = np.ones(len(labels), bool)
+    alone, common = [], []
+    for c in np.unique(labels):
+        left = []
+        for i in np.flatnonzero(labels == c):
+            keep = everything.copy()
+            keep[i] = False
+            left.append(gains(keep))
+        n = len(left)
+        covariance = (n - 1) / n * (n - 1) * np.cov(np.array(left).T)  # np.cov divides by n - 1
+        alone.append(np.trace(covariance) / seeds)
+        common.append((covariance.sum() - np.trace(covariance)) / seeds / (seeds - 1))
+    return gains(everything), np.array(alone), np.array(common)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(["accuracy", "mean_recall", "macro_f1"]))
+def test_error_and_freedom_are_those_of_a_plain_loop_over_images(seed, name):
+    rng = np.random.default_rng(seed)
+    sizes, seeds = (4, 9, 20), 4
+    labels = np.repeat([0, 1, 2], sizes)
+    chance = np.clip(rng.beta(2, 1, len(labels)) + rng.normal(0, 0.1, (2, seeds, 1)), 0, 1)
+    ours, reference = np.where(rng.random((2, seeds, len(labels))) < chance, labels, (labels + 1) % 3)
+    found = crossed.estimates(
+        labels, np.stack([ours, reference]), np.array([1.0, -1.0]), {name: stacks.STACKED[name]}, classes=3
+    )[name]
+    gains, alone, common = left_out_by_hand(labels, ours, reference, metrics.SCORES[name], 3)
+    spread, least = gains.var(ddof=1), alone.sum() - common.sum()
+    between, images = max(spread, least) / seeds, max(common.sum(), 0)
+    doubt = between**2 / (seeds - 1) + sum(c**2 / (n - 1) for c, n in zip(common, sizes, strict=True))
+    freedom = (between + images) ** 2 / doubt
+    assert found.value == pytest.approx(gains.mean())
+    assert found.error == pytest.approx((between + images) ** 0.5)
+    assert found.freedom == pytest.approx(freedom)
+
+
+def test_without_a_common_part_it_is_students_test_of_the_seeds():
+    gains = np.array([0.05, 0.08, -0.03, 0.09, 0.06])
+    found = crossed.combine(gains, [np.zeros((5, 5))], [40])
+    expected = scipy_stats.ttest_1samp(gains, 0.0)
+    assert (found.value, found.p, found.freedom) == pytest.approx((gains.mean(), expected.pvalue, 4))
+    assert found.limits(0.95) == pytest.approx(tuple(expected.confidence_interval(0.95)))
+
+
+def test_seeds_that_answer_alike_give_the_binomial_standard_error():
+    # 55 images, 33 right in all five seeds: jackknife variance .6 · .4 / 54, with 54 degrees of freedom.
+    labels = np.zeros(55, int)
+    predictions = np.tile((np.arange(55) >= 33).astype(int), (5, 1))
+    found = crossed.estimates(labels, predictions[None], np.array([1.0]), {"r": stats.recall_of(0)}, classes=2)["r"]
+    assert (found.value, found.error, found.freedom) == pytest.approx((0.6, (0.24 / 54) ** 0.5, 54))
+    assert (found.seeds, found.images) == pytest.approx((0.0, 0.24 / 54))
+
+
+def test_one_seed_has_the_error_of_its_images():
+    labels, predictions = np.zeros(55, int), (np.arange(55) >= 33).astype(int)[None]
+    found = stats.crossed(labels, predictions, {"r": stats.recall_of(0)}, classes=2)["r"]
+    half = scipy_stats.t.ppf(0.975, 54) * (0.24 / 54) ** 0.5
+    assert (found.low, found.high) == pytest.approx((0.6 - half, 0.6 + half))
+
+
+def test_two_seeds_that_agree_by_chance_are_not_taken_at_their_word():
+    # Both seeds have half of the images right, but different halves: their values agree, one image alone says 1/19.
+    labels = np.zeros(20, int)
+    predictions = np.stack([np.arange(20) % 2, 1 - np.arange(20) % 2])
+    found = stats.crossed(labels, predictions, {"r": stats.recall_of(0)}, classes=2)["r"]
+    assert found.high - found.low > 0.3
+
+
+def test_what_never_varies_has_no_p_value():
+    # One image, always gained: nothing tells how far that is chance.
+    labels, ours, reference = np.zeros(1, int), np.zeros((5, 1), int), np.ones((5, 1), int)
+    found = stats.crossed_difference(labels, ours, reference, {"r": stats.recall_of(0)}, classes=2)["r"]
+    assert (found.value, found.low, found.high) == (1.0, 1.0, 1.0)
+    assert np.isnan(found.p)
+    same = stats.crossed_difference(labels, ours, ours, {"r": stats.recall_of(0)}, classes=2)["r"]
+    assert (same.value, same.low, same.high, same.p) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_seeds_without_a_value_are_left_out():
+    labels = np.array([0, 0, 0, 0, 1, 1])
+    predictions = np.array([[0, 0, 1, 1, 1, 1], [0, 1, 1, 1, 1, 1], [0, 0, 0, 1, 1, 1], [-1, -1, -1, -1, 1, 1]])
+    metric = {"r": stats.recall_of(0)}
+    all_four = stats.crossed(labels, predictions, metric, classes=2)["r"]
+    three = stats.crossed(labels, predictions[:3], metric, classes=2)["r"]
+    assert (all_four.value, all_four.low, all_four.high) == pytest.approx((three.value, three.low, three.high))
+    nothing = stats.crossed(labels, predictions[3:], metric, classes=2)["r"]
+    assert not nothing.known
+
+
+def test_an_image_tested_several_times_counts_once():
+    rng = np.random.default_rng(0)
+    labels, predictions = np.repeat([0, 1], 15), rng.integers(0, 2, (4, 30))
+    once = stats.crossed(labels, predictions, classes=2)
+    thrice = stats.crossed(np.tile(labels, 3), np.tile(predictions, 3), classes=2, clusters=np.tile(np.arange(30), 3))
+    for name, interval in once.items():
+        assert (thrice[name].low, thrice[name].high) == pytest.approx((interval.low, interval.high))
+
+
+def test_people_are_left_out_with_all_their_images():
+    # Jackknife over four people with 2, 2, 1, 1 images and 2, 0, 1, 0 hits: accuracies without each 1/4, 3/4, 2/5, 3/5.
+    labels = np.array([0, 1, 0, 1, 0, 1])
+    person = np.array([0, 0, 1, 1, 2, 3])
+    predictions = np.where(np.isin(person, [0, 2]), labels, 1 - labels)[None]
+    found = crossed.estimates(labels, predictions[None], np.array([1.0]), {"a": stacks.accuracy}, 2, clusters=person)[
+        "a"
+    ]
+    left = np.array([1 / 4, 3 / 4, 2 / 5, 3 / 5])
+    assert found.error == pytest.approx((3 / 4 * ((left - left.mean()) ** 2).sum()) ** 0.5)
+
+
+def test_intervals_of_a_gain_cover_it_in_19_of_20_studies_where_the_percentile_bootstrap_does_not():
+    # 600 images that all fare alike and three trainings that differ by 10 points: only trainings matter.
+    rng = np.random.default_rng(7)
+    labels, metric = np.zeros(600, int), {"r": stats.recall_of(0)}
+    covered = np.zeros(2)
+    for _ in range(300):
+        right = rng.random((2, 3, 600)) < 0.6 + 0.10 * rng.normal(size=(2, 3, 1))
+        ours, reference = 1 - right.astype(int)
+        covered += [
+            stats.crossed_difference(labels, ours, reference, metric, classes=2)["r"].covers(),
+            stats.bootstrap_difference(labels, ours, reference, metric, classes=2, draws=200)["r"].covers(),
+        ]
+    assert covered[0] / 300 == pytest.approx(0.95, abs=0.03)
+    assert covered[1] / 300 < 0.85
