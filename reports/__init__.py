@@ -7,7 +7,7 @@ from typing import Any
 
 from fer_bench.ledger import Ledger
 
-__all__ = ["build_report", "study_table"]
+__all__ = ["build_report", "build_response", "study_table"]
 
 
 def build_report(ledger: Ledger, study: dict[str, Any], out: str | Path, **options: Any) -> Path:
@@ -19,6 +19,13 @@ def build_report(ledger: Ledger, study: dict[str, Any], out: str | Path, **optio
     from fer_bench.reports.build import build_report as build
 
     return build(ledger, study, Path(out), **options)
+
+
+def build_response(ledger: Ledger, studies: list[dict[str, Any]], out: str | Path, **options: Any) -> Path:
+    """Write the page of imbalance-response curves; see :func:`fer_bench.reports.build.build_response`."""
+    from fer_bench.reports.build import build_response as build
+
+    return build(ledger, studies, Path(out), **options)
 
 
 def study_table(ledger: Ledger, study: dict[str, Any]) -> Any:

@@ -17,11 +17,12 @@ from typing import Any
 from fer_bench.atomic import write_text
 from fer_bench.errors import FerBenchError, unknown
 from fer_bench.ledger import Ledger
-from fer_bench.reports import figures, html, latex, markdown, tables
+from fer_bench.reports import figures, html, latex, markdown, response_page, tables
 from fer_bench.reports.blocks import Document, plain
-from fer_bench.reports.numbers import Numbers, compute
+from fer_bench.reports.numbers import compute
 from fer_bench.reports.priors import Prior
 from fer_bench.reports.records import load_study
+from fer_bench.reports.response import load_response
 from fer_bench.reports.sections import Context, Section, all_sections, document
 from fer_bench.reports.tables import Table
 
@@ -35,27 +36,26 @@ class Format:
     """A format: the file that a reader opens first, other names it goes by, and whether it shows figures."""
 
     main: str
-    write: Callable[[Document, Numbers, Path], None]
+    write: Callable[[Document, Path], None]
     aliases: tuple[str, ...] = ()
     drawn: bool = False
 
 
-def _write_markdown(page: Document, numbers: Numbers, folder: Path) -> None:
+def _write_markdown(page: Document, folder: Path) -> None:
     write_text(folder / "report.md", markdown.page(page))
 
 
-def _write_html(page: Document, numbers: Numbers, folder: Path) -> None:
+def _write_html(page: Document, folder: Path) -> None:
     drawings = {f.name: (folder / "figures" / f"{f.name}.svg").read_bytes() for f in page.figures}
     write_text(folder / "report.html", html.page(page, drawings))
 
 
-def _write_latex(page: Document, numbers: Numbers, folder: Path) -> None:
+def _write_latex(page: Document, folder: Path) -> None:
     for name, text in latex.files(page).items():
         write_text(folder / "tables" / name, text)
 
 
-def _write_csv(page: Document, numbers: Numbers, folder: Path) -> None:
-    write_text(folder / "table.csv", tables.csv_text(numbers))
+def _write_csv(page: Document, folder: Path) -> None:
     for block in page.tables:
         write_text(folder / "tables" / f"{block.id}.csv", table_csv(block.table))
 
@@ -119,14 +119,40 @@ def build_report(
     ordered, remarks = all_sections(sections)
     numbers = compute(load_study(ledger, study))
     page = document(Context(numbers, tuple(priors), tuple(remarks)), ordered)
+    more = {"table.csv": tables.csv_text(numbers)} if "csv" in chosen else {}
+    return write_document(page, out, chosen, more)
+
+
+def build_response(
+    ledger: Ledger, studies: Sequence[Mapping[str, Any]], out: Path, *, formats: Sequence[str] = tuple(FORMATS)
+) -> Path:
+    """Write the page of imbalance-response curves of some studies into `out`; returns the first file to open.
+
+    Raises
+    ------
+    LedgerError
+        The studies do not make a curve.
+    UnknownNameError
+        There is no such format.
+    """
+    chosen = parse_formats(",".join(formats))
+    response = load_response(ledger, studies)
+    more = {"table.csv": response_page.csv_text(response)} if "csv" in chosen else {}
+    return write_document(response_page.page(response, out.name), out, chosen, more)
+
+
+def write_document(page: Document, out: Path, formats: Sequence[str], more: Mapping[str, str]) -> Path:
+    """Write a document in some formats, and `more` files by name and text; returns the first format's main file."""
     with _aside(out) as folder:
-        if any(FORMATS[name].drawn for name in chosen):
+        if any(FORMATS[name].drawn for name in formats):
             for figure in page.figures:
                 figures.save(figure.drawn, folder / "figures", figure.name)
-        for name in chosen:
-            FORMATS[name].write(page, numbers, folder)
+        for name in formats:
+            FORMATS[name].write(page, folder)
+        for file, text in more.items():
+            write_text(folder / file, text)
         _move(folder, out)
-    return out / FORMATS[chosen[0]].main
+    return out / FORMATS[formats[0]].main
 
 
 @contextlib.contextmanager

@@ -136,7 +136,7 @@ def _character(char: str) -> str:
 
 
 def _accented(char: str) -> str:
-    base, *marks = unicodedata.normalize("NFD", char)
+    base, *marks = list(unicodedata.normalize("NFD", char))
     if not base.isascii() or len(marks) != 1 or marks[0] not in ACCENTS:
         return ""
     return f"\\{ACCENTS[marks[0]]}{{{base}}}"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 
 import numpy as np
 
 from fer_bench import metrics, stats
+from fer_bench.groups import Groups, head_middle_tail
 from fer_bench.reports.records import MethodRuns, Run, StudyData
 from fer_bench.stats import Interval
 
@@ -26,6 +29,14 @@ class Verdict(Enum):
     NOT_ADJUSTED = "tentative: the interval excludes 0, but not after Holm's correction for all comparisons made here"
     NOT_RANKED = "not ranked"
     UNKNOWN = "not measurable"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict, and the p-value behind it after Holm's correction; None where the method is not ranked."""
+
+    verdict: Verdict
+    p: float | None
 
 
 @dataclass(frozen=True)
@@ -56,7 +67,7 @@ class MethodNumbers:
     recall : tuple of Interval
         Mean recall over seeds with Wilson's interval (sampling of images).
     gains : dict
-        Score name or ``recall:<class>`` to the paired gain over the reference; empty without one.
+        Score name, ``recall:<class>`` or ``group:<name>`` to the paired gain over the reference; empty without one.
     pairs : int
         Seeds shared with the reference.
     verdicts : dict
@@ -93,6 +104,11 @@ class Numbers:
     headline: tuple[str, ...]
 
     @property
+    def groups(self) -> Groups:
+        """Head, middle and tail of the classes by training images."""
+        return groups_of(self.study)
+
+    @property
     def compared(self) -> list[MethodNumbers]:
         """Methods that have gains over the reference."""
         return [m for m in self.methods if m.gains]
@@ -100,6 +116,25 @@ class Numbers:
     def method(self, label: str) -> MethodNumbers:
         """The numbers of the method with this label."""
         return next(m for m in self.methods if m.label == label)
+
+
+def groups_of(study: StudyData) -> Groups:
+    """Head, middle and tail of a study's classes; none, with the reason, where no training counts are known."""
+    counts = study.counts.get("train")
+    return Groups(reason="no training counts are known") if counts is None else head_middle_tail(counts)
+
+
+def group_key(name: str) -> str:
+    """Name under which the mean recall of a group of classes is kept among the gains."""
+    return f"group:{name}"
+
+
+def group_recall(matrices: np.ndarray, members: tuple[int, ...]) -> np.ndarray:
+    """Mean recall of some classes [...], from confusion matrices [..., C, C]; NaN where none of them has images."""
+    recalls = stats.recalls(matrices)[..., list(members)]
+    known = np.isfinite(recalls)
+    total = known.sum(-1)
+    return np.divide(np.where(known, recalls, 0.0).sum(-1), total, out=np.full(total.shape, np.nan), where=total > 0)
 
 
 def recall_key(name: str) -> str:
@@ -154,6 +189,7 @@ def _gains(study: StudyData, method: MethodRuns, draws: int) -> tuple[dict[str, 
         return {}, 0
     wanted = dict(stats.STACKED)
     wanted |= {recall_key(name): stats.recall_of(i) for i, name in enumerate(study.classes)}
+    wanted |= {group_key(n): partial(group_recall, members=m) for n, m in groups_of(study).members.items()}
     gains = stats.bootstrap_difference(
         study.labels,
         ours[[seeds.index(s) for s in shared]],
@@ -167,15 +203,30 @@ def _gains(study: StudyData, method: MethodRuns, draws: int) -> tuple[dict[str, 
 
 
 def _verdicts(study: StudyData, parts: dict, headline: tuple[str, ...]) -> dict[str, dict[str, Verdict]]:
-    """Verdicts of the headline gains, corrected for their number over all methods that are ranked."""
+    """Verdicts of the headline gains."""
+    found = judge(study, parts, headline)
+    return {label: {name: j.verdict for name, j in of.items()} for label, of in found.items()}
+
+
+def judge(
+    study: StudyData, parts: Mapping[str, tuple[Mapping[str, Interval], int]], names: Sequence[str]
+) -> dict[str, dict[str, Judgement]]:
+    """What may be said of some gains, corrected by Holm for their number over all methods that are ranked.
+
+    Parameters
+    ----------
+    parts : mapping of method to (gains, shared seeds)
+    names : sequence of str
+        Keys of the gains that are looked at together.
+    """
     barred = bool(study.watermarks) or (study.reference is not None and study.method(study.reference).transductive)
     ranked = [m.label for m in study.methods if parts[m.label][0] and not m.transductive and not barred]
-    family = [(label, name) for label in ranked for name in headline]
+    family = [(label, name) for label in ranked for name in names]
     adjusted = dict(zip(family, stats.holm([parts[m][0][n].p for m, n in family]), strict=True))
-    out: dict[str, dict[str, Verdict]] = {}
+    out: dict[str, dict[str, Judgement]] = {}
     for label, (gains, pairs) in parts.items():
-        names = headline if gains else ()
-        out[label] = {n: _verdict(gains[n], pairs, adjusted.get((label, n))) for n in names}
+        of = {n: (gains[n], adjusted.get((label, n))) for n in (names if gains else ())}
+        out[label] = {n: Judgement(_verdict(gain, pairs, p), p) for n, (gain, p) in of.items()}
     return out
 
 

@@ -150,13 +150,31 @@ class StudyData:
     def predictions(self, label: str) -> tuple[tuple[int, ...], np.ndarray]:
         """Seeds of a method and its predictions [S, n] in the order of `labels`; -1 where a fold is missing."""
         method = self.method(label)
-        sizes = {r.fold: len(r.rows) for r in self.runs}
-        starts = dict(zip(self.folds, np.cumsum([0, *(sizes[f] for f in self.folds)]), strict=False))
         out = np.full((len(method.seeds), len(self.labels)), -1, dtype=np.int64)
         for run in method.runs:
-            row, start = method.seeds.index(run.seed), starts[run.fold]
-            out[row, start : start + sizes[run.fold]] = run.predictions
+            out[method.seeds.index(run.seed), self._place(run)] = run.predictions
         return method.seeds, out
+
+    def logits(self, label: str) -> np.ndarray | None:
+        """Test logits of a method [S, n, C], NaN where a fold is missing; None where a run's can't be read."""
+        method = self.method(label)
+        out = np.full((len(method.seeds), len(self.labels), len(self.classes)), np.nan)
+        for run in method.runs:
+            found = run.array("test_logits")
+            if found is None:
+                return None
+            out[method.seeds.index(run.seed), self._place(run)] = found
+        return out
+
+    @cached_property
+    def _starts(self) -> dict[int, int]:
+        """Where each fold's images begin in `labels`."""
+        sizes = {r.fold: len(r.rows) for r in self.runs}
+        return dict(zip(self.folds, np.cumsum([0, *(sizes[f] for f in self.folds)]).tolist(), strict=False))
+
+    def _place(self, run: Run) -> slice:
+        start = self._starts[run.fold]
+        return slice(start, start + len(run.rows))
 
 
 @dataclass(frozen=True)

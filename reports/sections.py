@@ -16,7 +16,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from fer_bench.errors import FerBenchError, PluginError
-from fer_bench.reports import blocks, describe, figures, tables, words
+from fer_bench.reports import blocks, claims_section, describe, figures, further, minority, tables, words
 from fer_bench.reports.blocks import Block, Bullets, Code, Document, Figure, Notice, Paragraph, Part, TableBlock
 from fer_bench.reports.numbers import MIN_SEEDS, SCORES, Numbers
 from fer_bench.reports.priors import Prior, prior_table
@@ -118,12 +118,16 @@ def frequency_section(context: Context) -> Block | None:
     return context.figure("frequency", figures.frequency, "Recall against the number of training images of the class")
 
 
-def leak_section(context: Context) -> Block | str:
-    """The honest number beside the oracle's."""
+def leak_section(context: Context) -> list | str:
+    """The honest number beside the oracle's, and how far scores move between the last epochs."""
     table = tables.leak_table(context.numbers)
     if table is None:
         return "No run kept its per-epoch test predictions, so the oracle is not known."
-    return TableBlock(table, "leak", "Honest against oracle")
+    luck = further.luck_table(context.numbers)
+    return [
+        TableBlock(table, "leak", "Honest against oracle"),
+        TableBlock(luck, "luck", "Single-epoch luck") if luck else None,
+    ]
 
 
 def confusion_section(context: Context) -> list:
@@ -207,11 +211,15 @@ def repeat_section(context: Context) -> list:
 
 SECTIONS: tuple[Section, ...] = (
     Section("answer", "Answer", answer_section),
+    Section("minority", "Gains on minority classes", lambda context: minority.build(context.numbers)),
     Section("recall", "Recall for every class", recall_section),
     Section("scores", "Overall scores", scores_section),
     Section("priors", "Under other test priors", prior_section),
     Section("frequency", "Recall against class frequency", frequency_section),
+    Section("further", "Further scores", lambda context: further.further_section(context.numbers)),
+    Section("calibration", "Calibration", lambda context: further.calibration_section(context.numbers)),
     Section("leak", "Honest against oracle", leak_section),
+    Section("claims", "Beside published numbers", lambda context: claims_section.build(context.numbers)),
     Section("confusion", "Confusion matrices", confusion_section),
     Section("curves", "Learning curves", curves_section),
     Section("compared", "What was compared", compared_section),
@@ -317,12 +325,13 @@ def _renamed(block: Block, taken: set[str]) -> Block:
     """The block under a name that no table or figure before it has."""
     if not isinstance(block, (TableBlock, Figure)):
         return block
-    field = "id" if isinstance(block, TableBlock) else "name"
-    name = wanted = blocks.slug(getattr(block, field))
+    name = wanted = blocks.slug(block.id if isinstance(block, TableBlock) else block.name)
     kind = type(block).__name__
     number = 1
     while name in taken or f"{kind} {name}" in taken:
         number += 1
         name = f"{wanted}-{number}"
     taken.add(f"{kind} {name}")
-    return dataclasses.replace(block, **{field: name})
+    if isinstance(block, TableBlock):
+        return dataclasses.replace(block, id=name)
+    return dataclasses.replace(block, name=name)

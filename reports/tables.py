@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from scipy.stats import t as student
 
 from fer_bench import metrics
 from fer_bench.reports import words
@@ -178,7 +179,11 @@ LEAK_COLUMNS = (
 
 
 def _gap(gap: np.ndarray) -> str:
-    return f"{words.points(gap.mean())} ({100 * gap.min():.1f} to {100 * gap.max():.1f})"
+    told = f"{words.points(gap.mean())} ({100 * gap.min():.1f} to {100 * gap.max():.1f})"
+    if len(gap) < 2:
+        return told
+    reach = float(student.ppf(0.975, len(gap) - 1)) * gap.std(ddof=1) / np.sqrt(len(gap))
+    return told.replace(" (", f" [{words.points(gap.mean() - reach)}, {words.points(gap.mean() + reach)}] (")
 
 
 def leak_table(numbers: Numbers) -> Table | None:
@@ -186,7 +191,8 @@ def leak_table(numbers: Numbers) -> Table | None:
     rows = [m for m in numbers.methods if m.leak]
     caption = (
         "Honest: the epoch that the selection rule chose. Oracle: the best epoch on the test set, which nobody can "
-        "know beforehand. The gap, in points, is what peeking would have added: mean over runs (smallest to largest)."
+        "know beforehand. The gap, in points, is what peeking would have added: mean over runs, with the 95 % "
+        "t-interval over runs (smallest to largest)."
     )
     return tabulate(LEAK_COLUMNS, rows, caption) if rows else None
 

@@ -149,6 +149,7 @@ COMMANDS = {
     "run": sorted([*TRAINING, "--folds", "--reference", "--seeds", "--tuned"]),
     "tune": sorted([*TRAINING, "--seed", "--trials"]),
     "report": ["--format", "--home", "--out", "--test-prior", "study"],
+    "response": ["--format", "--home", "--out", "studies"],
     "claims": ["--all", "--csv", "--dataset", "--method"],
     "list": ["--home", "--plugins", "pattern", "what"],
     "show": ["--plugins", "name"],

@@ -18,6 +18,7 @@ COMMANDS = {
     "run": ("fer_bench.cli.run", "run", "Train methods under one harness and compare them."),
     "tune": ("fer_bench.cli.tune", "tune", "Search each method's best configuration, with equal budgets."),
     "report": ("fer_bench.cli.report", "report", "Write a study's report from the ledger."),
+    "response": ("fer_bench.cli.response", "response", "Draw recall against the imbalance of training."),
     "claims": ("fer_bench.cli.claims", "claims", "Show published numbers, and how they were measured."),
     "list": (
         "fer_bench.cli.listing",

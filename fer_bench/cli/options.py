@@ -18,6 +18,14 @@ def home_option(command: Callable) -> Callable:
     return click.option("--home", metavar="DIR", help=text)(command)
 
 
+def format_option(command: Callable) -> Callable:
+    """``--format LIST``."""
+    text = "What to write, with commas between; other formats of an earlier report stay."
+    return click.option(
+        "--format", "formats", default="md,html,tex,csv", show_default=True, metavar="LIST", help=text
+    )(command)  # fmt: skip
+
+
 def plugins_option(command: Callable) -> Callable:
     """``--plugins DIR``, repeatable."""
     text = "Folder with plug-in files of your own; repeatable."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from fer_bench.cli.options import home_option
+from fer_bench.cli.options import format_option, home_option
 
 
 @click.command("report")
@@ -17,14 +17,7 @@ from fer_bench.cli.options import home_option
     metavar="PRIOR",
     help="Add accuracy under other class shares: uniform, train, forward:RATIO, backward:RATIO; repeatable.",
 )
-@click.option(
-    "--format",
-    "formats",
-    default="md,html,tex,csv",
-    show_default=True,
-    metavar="LIST",
-    help="What to write, with commas between; other formats of an earlier report stay.",
-)
+@format_option
 @click.option("--out", metavar="DIR", help="Where to write  [default: results/STUDY in the home folder]")
 def report(study: str | None, home: str | None, priors: tuple[str, ...], formats: str, out: str | None) -> None:
     """Write the report of STUDY (default: the one written last) and print its tables."""

@@ -43,13 +43,24 @@ def run(methods: tuple[str, ...], **options: Any) -> int:
     mirror = Mirror(work, options)
     template, preset = template_of(options, work.plugins)
     profiles = profiles_of(options)
-    opened, failed = False, False
+    opened, failed, reported = False, False, []
     for profile in profiles:
         study = _study(methods, options, {**template, "profile": profile}, preset, work, several=len(profiles) > 1)
         _announce(study, options, preset, work)
         outcome = _carry_out(study, work, mirror, opened)
         opened, failed = outcome.opened, failed or bool(outcome.failed)
+        reported += [outcome.study] if outcome.finished else []
+    if len(reported) > 1:
+        _curves(reported, work)
     return int(failed)
+
+
+def _curves(studies: list[dict[str, Any]], work: Workplace) -> None:
+    from fer_bench.console import say
+    from fer_bench.reports import build_response
+
+    page = build_response(work.home.ledger, studies, work.home.results(f"response-{studies[0]['name']}"))
+    say(f"imbalance-response curves: {page}")
 
 
 def _study(

@@ -98,7 +98,8 @@ def test_a_gain_within_its_interval_is_never_claimed(bench):
     assert gains["mean_recall"].covers(0)
     text = text_of(numbers)
     assert "`same` is not shown to gain over `base`" in text
-    assert text.count("within noise") == 2
+    assert text.count("within noise") == 3
+    assert "`same` is not shown to help the rare expressions" in text
     assert ", a gain" not in text
     assert "gains over" not in text
 
@@ -234,7 +235,9 @@ def test_rebuilding_gives_the_same_bytes_and_clean_markdown(five_seeds, tmp_path
         (tmp_path / "out" / name).unlink()
     assert built() == first
     drawn = {
-        f"figures/{n}.{k}" for n in ("recall", "gains", "frequency", "confusion", "curves") for k in ("svg", "png")
+        f"figures/{name}.{kind}"
+        for name in ("recall", "gains", "frequency", "confusion", "curves", "reliability", "tradeoff")
+        for kind in ("svg", "png")
     }
     assert drawn | {"report.md", "report.html", "table.csv"} == {n for n in first if not n.startswith("tables/")}
     named = {Path(n).stem for n in first if n.endswith(".tex")} - {"main"}

@@ -1,0 +1,25 @@
+"""``fer-bench response STUDY...``: imbalance-response curves from studies of several ratios."""
+
+from __future__ import annotations
+
+import click
+
+from fer_bench.cli.options import format_option, home_option
+
+
+@click.command("response")
+@click.argument("studies", nargs=-1, required=True)
+@home_option
+@format_option
+@click.option("--out", metavar="DIR", help="Where to write  [default: results/response-FIRST_STUDY in the home folder]")
+def response(studies: tuple[str, ...], home: str | None, formats: str, out: str | None) -> None:
+    """Draw recall of rare and frequent classes against the imbalance of training, from STUDIES of several profiles."""
+    from fer_bench.home import Home
+    from fer_bench.reports import build_response
+    from fer_bench.reports.build import parse_formats
+
+    chosen = parse_formats(formats)
+    found = Home.find(home)
+    records = [found.ledger.study(name) for name in studies]
+    path = build_response(found.ledger, records, out or found.results(f"response-{studies[0]}"), formats=chosen)
+    click.echo(f"report: {path}")

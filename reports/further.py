@@ -1,0 +1,191 @@
+"""Sections on what recall and accuracy do not tell: other scores, calibration, and what the last epochs are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+import numpy as np
+from matplotlib.figure import Figure as Drawing
+
+from fer_bench import metrics, probabilities
+from fer_bench.columns import COLUMNS, Answers, Column, MetricContext, Values, discover, evaluate
+from fer_bench.errors import PluginError
+from fer_bench.reports import figures, words
+from fer_bench.reports.blocks import Block, Bullets, Figure, TableBlock
+from fer_bench.reports.numbers import MethodNumbers, Numbers
+from fer_bench.reports.records import Run
+from fer_bench.reports.tables import Column as Shown
+from fer_bench.reports.tables import Table, tabulate, title
+
+CALIBRATION = ("ece", "classwise_ece", "brier", "class_ece")
+ELSEWHERE = ("accuracy", "mean_recall", "macro_f1", "recall")  # stand in sections of their own
+UNDER_OTHER_PRIORS = ("accuracy_", "macro_f1_")  # asked for by `fer-bench report --test-prior`
+LAST = 0.25  # share of the epochs, from the end, over which a score is watched
+FEWEST = 3
+
+
+def further_section(numbers: Numbers) -> list[Block]:
+    """Every registered metric that is no calibration and stands nowhere else; reasons for those that can't be had."""
+    broken = [f"{e.what}" for e in discover()]
+    wanted = [
+        c for c in COLUMNS if c.name not in (*CALIBRATION, *ELSEWHERE) and not c.name.startswith(UNDER_OTHER_PRIORS)
+    ]
+    found, reasons = _evaluated(numbers, wanted)
+    blocks = _tables(numbers, found, "further")
+    classes, members = numbers.study.classes, numbers.groups.members
+    if members:
+        told = "; ".join(f"{name}: {words.listed([classes[i] for i in of])}" for name, of in members.items())
+        blocks.append(Bullets((f"Groups of classes by training images: {told}.",)))
+    return [*blocks, Bullets((*reasons, *broken))]
+
+
+def calibration_section(numbers: Numbers) -> list[Block]:
+    """Calibration errors, and a reliability diagram."""
+    found, reasons = _evaluated(numbers, [c for c in COLUMNS if c.name in CALIBRATION])
+    drawn = reliability(numbers)
+    alt = "Share of right answers against confidence, for every method"
+    figure: list[Block] = [Figure("reliability", alt, drawn)] if drawn else []
+    return [*_tables(numbers, found, "calibration"), *figure, Bullets(tuple(reasons))]
+
+
+def _evaluated(numbers: Numbers, columns: Iterable[Column]) -> tuple[dict[str, list[Values]], list[str]]:
+    """Values of each method by column; a column that nobody has is left out with its reason."""
+    study = numbers.study
+    context = MetricContext(classes=study.classes, train_counts=study.counts.get("train"))
+    answers = {m.label: Answers(study.predictions(m.label)[1], study.logits(m.label)) for m in numbers.methods}
+    found: dict[str, list[Values]] = {}
+    reasons: dict[str, list[str]] = {}
+    for column in columns:
+        try:
+            values = [evaluate(column, answers[m.label], study.labels, context) for m in numbers.methods]
+        except PluginError as error:
+            reasons.setdefault(error.what, []).append(column.title)
+            continue
+        if any(v.values is not None for v in values):
+            found[column.name] = values
+        else:
+            reasons.setdefault(values[0].reason, []).append(column.title)
+    return found, [f"{', '.join(titles)}: not given, {why}." for why, titles in reasons.items()]
+
+
+def _tables(numbers: Numbers, found: dict[str, list[Values]], name: str) -> list[Block]:
+    """One table of the scores, and one for each metric of classes."""
+    blocks: list[Block] = []
+    scores = [n for n in found if found[n][0].column.kind == "score"]
+    if scores:
+        columns = [Shown("Score", lambda n: found[n][0].column.title + _sense(found[n][0].column), right=False)]
+        for place, method in enumerate(numbers.methods):
+            columns.append(Shown(title(method), partial(_score, found, place)))
+        caption = "Mean ± standard deviation over seeds; shares in %. ↓: the lower the better."
+        blocks.append(TableBlock(tabulate(columns, scores, caption), name, "Scores"))
+    by_class = [(n, values) for n, values in found.items() if n not in scores]
+    return blocks + [TableBlock(_by_class(numbers, v), f"{name}-{n}", v[0].column.title) for n, v in by_class]
+
+
+def _sense(column: Column) -> str:
+    return " ↓" if column.better == "lower" else ""
+
+
+def _score(found: dict[str, list[Values]], place: int, name: str) -> str:
+    values = found[name][place]
+    return words.UNKNOWN if values.values is None else _mean(values.values, values.column)
+
+
+def _mean(values: np.ndarray, column: Column) -> str:
+    values = values[np.isfinite(values)]
+    if column.unit == "share":
+        return words.mean_and_spread(values)
+    if not len(values):
+        return words.UNKNOWN
+    return f"{values.mean():.3f} ± " + (f"{values.std(ddof=1):.3f}" if len(values) > 1 else words.UNKNOWN)
+
+
+def _by_class(numbers: Numbers, values: list[Values]) -> Table:
+    study, column = numbers.study, values[0].column
+    columns = [Shown("Class", lambda i: study.classes[i], right=False)]
+    for method, of in zip(numbers.methods, values, strict=True):
+        columns.append(Shown(title(method), partial(_class_cell, of)))
+    unit = ", in %" if column.unit == "share" else ""
+    caption = f"{column.title}{_sense(column)}: mean ± standard deviation over seeds{unit}."
+    return tabulate(columns, study.order, caption)
+
+
+def _class_cell(values: Values, index: int) -> str:
+    return words.UNKNOWN if values.values is None else _mean(values.values[:, index], values.column)
+
+
+@figures.styled
+def reliability(numbers: Numbers) -> Drawing | None:
+    """Share of right answers in bins of confidence, all seeds of a method together; below the line: too sure."""
+    study = numbers.study
+    pooled = {m.label: study.logits(m.label) for m in numbers.methods}
+    known = [m for m in numbers.methods if pooled[m.label] is not None]
+    if not known:
+        return None
+    figure, axes = figures.new_figure(4.8, 4.4)
+    axis, looks = axes[0, 0], figures.looks(numbers)
+    axis.plot([0, 100], [0, 100], color="#BBBBBB", linewidth=0.9, linestyle=":")
+    for method in known:
+        logits = pooled[method.label]
+        assert logits is not None
+        seen = np.isfinite(logits).all(-1)
+        labels = np.broadcast_to(study.labels, seen.shape)[seen]
+        found = probabilities.top_label_reliability(logits[seen], labels)
+        full = found.counts >= 10
+        colour, marker, line = looks[method.label]
+        axis.plot(
+            100 * found.confidence[full], 100 * found.frequency[full], color=colour, marker=marker, linestyle=line,
+            markersize=4, label=figures.shorten(method.label) + method.mark,
+        )  # fmt: skip
+    axis.set_xlabel("confidence, % (bins of 10 answers and more)")
+    axis.set_ylabel("answers that are right, %")
+    axis.set_aspect("equal")
+    axis.grid()
+    figures.legend(figure, axis)
+    figures.watermark(numbers, figure)
+    return figure
+
+
+# -- single-epoch luck -----------------------------------------------------------------------------------------------
+
+
+def luck_table(numbers: Numbers) -> Table | None:
+    """How far test scores move between the last epochs of one training; None where no predictions were kept."""
+    rows = [m for m in numbers.methods if any(len(_last_scores(r, "mean_recall")) for r in _runs(numbers, m))]
+    columns = [Shown("Method", title, right=False)]
+    columns.append(Shown("Epochs watched", lambda m: _watched(numbers, m)))
+    for name, heading in (("mean_recall", "Mean-class accuracy"), ("accuracy", "Accuracy")):
+        columns.append(Shown(f"{heading}: sd between epochs", partial(_luck, numbers, name, "sd")))
+        columns.append(Shown("range", partial(_luck, numbers, name, "range")))
+    caption = (
+        f"Test scores of the last {100 * LAST:g} % of the epochs (at least {FEWEST}) of each training: standard "
+        "deviation and range, in points, mean over runs. A gain of this size can be one lucky epoch."
+    )
+    return tabulate(columns, rows, caption) if rows else None
+
+
+def _runs(numbers: Numbers, method: MethodNumbers) -> tuple[Run, ...]:
+    return numbers.study.method(method.label).runs
+
+
+def _last_scores(run: Run, name: str) -> np.ndarray:
+    """A score on the test after each of the last epochs; empty where too few were kept."""
+    epochs = run.array("test_epochs")
+    classes = len(run.data["classes"])
+    if epochs is None or epochs.ndim != 2 or epochs.shape[1] != len(run.labels) or len(epochs) < FEWEST:
+        return np.empty(0)
+    if epochs.max() >= classes:
+        return np.empty(0)
+    last = epochs[-max(FEWEST, round(LAST * len(epochs))) :]
+    return np.asarray([metrics.SCORES[name](metrics.confusion(run.labels, e, classes)) for e in last])
+
+
+def _watched(numbers: Numbers, method: MethodNumbers) -> str:
+    return words.span(sorted({len(_last_scores(r, "accuracy")) for r in _runs(numbers, method)} - {0}))
+
+
+def _luck(numbers: Numbers, name: str, what: str, method: MethodNumbers) -> str:
+    scores = [s for r in _runs(numbers, method) if len(s := _last_scores(r, name))]
+    spread = [s.std(ddof=1) if what == "sd" else np.ptp(s) for s in scores]
+    return f"{100 * np.mean(spread):.2f}" if spread else words.UNKNOWN

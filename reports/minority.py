@@ -1,0 +1,195 @@
+"""Section "Gains on minority classes": does it help the rare expressions, how much, how sure, at what cost?
+
+The rare expressions are the tail of the classes by training images (:func:`fer_bench.groups.head_middle_tail`), the
+frequent ones the head. All gains of the table are one family for Holm's correction, and the sentences are made from the
+verdicts alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+from matplotlib.figure import Figure as Drawing
+
+from fer_bench import power
+from fer_bench.reports import figures, words
+from fer_bench.reports.blocks import Block, Bullets, Figure, Paragraph, TableBlock
+from fer_bench.reports.numbers import (
+    MIN_SEEDS,
+    Judgement,
+    MethodNumbers,
+    Numbers,
+    Verdict,
+    group_key,
+    judge,
+    recall_key,
+)
+from fer_bench.reports.tables import Column, tabulate, title
+
+HEAD, TAIL = group_key("head"), group_key("tail")
+
+
+def build(numbers: Numbers) -> list[Block]:
+    """One sentence and one column a method, and the trade-off between tail and head."""
+    groups = numbers.groups
+    if not numbers.compared:
+        return []
+    if groups.reason:
+        return [Paragraph(f"There are no rare and frequent classes to tell apart: {groups.reason}.")]
+    judged = judge_tail(numbers)
+    lines = tuple(sentence(numbers, m, judged[m.label]) for m in numbers.compared)
+    drawn = tradeoff(numbers)
+    alt = "Gain in recall of the frequent classes against gain in recall of the rare ones, with intervals"
+    return [Bullets(lines), _table(numbers, judged), *([Figure("tradeoff", alt, drawn)] if drawn else [])]
+
+
+def tail_keys(numbers: Numbers) -> list[str]:
+    """Gains that the section judges together: every tail class, the tail and the head."""
+    classes = [recall_key(numbers.study.classes[i]) for i in reversed(numbers.groups.members["tail"])]
+    return [*classes, TAIL, HEAD]
+
+
+def judge_tail(numbers: Numbers) -> dict[str, dict[str, Judgement]]:
+    """The judgements of the section, by method and key of the gain."""
+    parts = {m.label: (m.gains, m.pairs) for m in numbers.methods}
+    return judge(numbers.study, parts, tail_keys(numbers))
+
+
+def sentence(numbers: Numbers, method: MethodNumbers, judged: dict[str, Judgement]) -> str:
+    """What may be said of one method, and no more."""
+    study = numbers.study
+    name, against = words.code(method.label), words.code(str(study.reference))
+    rare = words.listed([study.classes[i] for i in reversed(numbers.groups.members["tail"])])
+    tail, head = judged[TAIL], judged[HEAD]
+    told = f"{words.gain_with_interval(method.gains[TAIL])} points"
+    if tail.verdict is Verdict.NOT_RANKED:
+        return f"{name}: {told} over {against} in the rare expressions ({rare}); not ranked, so nothing is claimed."
+    if tail.verdict is Verdict.GAIN:
+        return f"{name} helps the rare expressions ({rare}): {told} over {against}; {_cost(method, head)}."
+    if tail.verdict is Verdict.LOSS:
+        return f"{name} costs the rare expressions ({rare}): {told} against {against}; {_cost(method, head)}."
+    why = {
+        Verdict.NOISE: "that is within noise",
+        Verdict.FEW_SEEDS: f"fewer than {MIN_SEEDS} seeds do not show training noise",
+        Verdict.NOT_ADJUSTED: "that does not survive the correction for all comparisons made here",
+    }.get(tail.verdict, "that can't be judged")
+    return f"{name} is not shown to help the rare expressions ({rare}): {told} over {against}, but {why}."
+
+
+def _cost(method: MethodNumbers, head: Judgement) -> str:
+    told = f"{words.gain_with_interval(method.gains[HEAD])} points"
+    if head.verdict is Verdict.LOSS:
+        return f"the frequent ones pay for it, {told}"
+    if head.verdict is Verdict.GAIN:
+        return f"the frequent ones gain too, {told}"
+    return f"no change is shown in the frequent ones, {told}"
+
+
+# -- the table -------------------------------------------------------------------------------------------------------
+
+
+def _table(numbers: Numbers, judged: dict[str, dict[str, Judgement]]) -> TableBlock:
+    study, keys = numbers.study, tail_keys(numbers)
+    place = {recall_key(c): i for i, c in enumerate(study.classes)}
+    family = len(keys) * max(1, sum(not m.transductive for m in numbers.compared))
+
+    def named(key: str) -> str:
+        return f"**{study.classes[place[key]]}**" if key in place else {TAIL: "tail, mean", HEAD: "head, mean"}[key]
+
+    def images(role: str, key: str) -> str:
+        members = [place[key]] if key in place else numbers.groups.members[key.partition(":")[2]]
+        return f"{sum(int(study.counts[role][i]) for i in members):,}"
+
+    columns = [Column("Recall of", named, right=False)]
+    columns += [Column(r.capitalize(), partial(images, r)) for r in ("train", "test") if r in study.counts]
+    for method in numbers.compared:
+        columns.append(Column(f"Gain of {title(method)}", partial(_gain, method)))
+        columns.append(Column("p", partial(_p, judged[method.label])))
+        columns.append(Column("Detectable", partial(_detectable, numbers, method, place, family)))
+    edges = "; ".join(f"{n}: {numbers.groups.edges[n]}" for n in numbers.groups.members)
+    caption = (
+        f"Gain in points over {words.code(str(study.reference))} with its 95 % interval; p after Holm's correction for "
+        f"the {family} comparisons of this table. Detectable: the smallest true gain in points that a study of these "
+        f"seeds and images would find with probability {power.POWER:g}, from the spread seen here (> 100: none). "
+        f"Groups by training images ({edges})."
+    )
+    return TableBlock(tabulate(columns, keys, caption), "minority", "Gains on minority classes", footer=2)
+
+
+def _gain(method: MethodNumbers, key: str) -> str:
+    return words.gain_with_interval(method.gains[key])
+
+
+def _p(judged: dict[str, Judgement], key: str) -> str:
+    p = judged[key].p
+    if p is None or not np.isfinite(p):
+        return words.UNKNOWN
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _detectable(numbers: Numbers, method: MethodNumbers, place: dict[str, int], family: int, key: str) -> str:
+    if key not in place or method.pairs < 2:
+        return words.UNKNOWN
+    study, label = numbers.study, place[key]
+    seeds, ours = study.predictions(method.label)
+    theirs, base = study.predictions(str(study.reference))
+    shared = [s for s in seeds if s in theirs]
+    mine = study.labels == label
+    pair = [side[[where.index(s) for s in shared]][:, mine] for side, where in ((ours, seeds), (base, theirs))]
+    seen = ((pair[0] >= 0) & (pair[1] >= 0)).all(0)
+    gains = (pair[0] == label).astype(float)[:, seen] - (pair[1] == label)[:, seen]
+    if gains.shape[1] < 2:
+        return words.UNKNOWN
+    found = power.detectable_gain(power.components(gains), len(shared), gains.shape[1], comparisons=family)
+    if not np.isfinite(found):
+        return "> 100"
+    return f"{100 * found:.1f}" if found > 0 else words.UNKNOWN
+
+
+# -- the figure ------------------------------------------------------------------------------------------------------
+
+
+@figures.styled
+def tradeoff(numbers: Numbers) -> Drawing | None:
+    """Gain of the head across, gain of the tail up: above the diagonal the rare classes gain more than is paid."""
+    shown = [m for m in numbers.compared if all(m.gains[k].known for k in (HEAD, TAIL))]
+    if not shown:
+        return None
+    figure, axes = figures.new_figure(5.4, 4.6)
+    axis, looks = axes[0, 0], figures.looks(numbers)
+    reach = 1.15 * max(_reach(m) for m in shown)
+    reach = max(reach, 1.0)
+    axis.axhspan(0, reach, xmax=0.5, color="#E69F00", alpha=0.07, linewidth=0)
+    axis.axhspan(0, reach, xmin=0.5, color="#009E73", alpha=0.07, linewidth=0)
+    axis.axhline(0, color="#888888", linewidth=0.8)
+    axis.axvline(0, color="#888888", linewidth=0.8)
+    axis.plot([-reach, reach], [reach, -reach], color="#BBBBBB", linewidth=0.8, linestyle=":")
+    for method in shown:
+        colour, marker, _ = looks[method.label]
+        head, tail = (method.gains[k] for k in (HEAD, TAIL))
+        axis.errorbar(
+            100 * head.value, 100 * tail.value, xerr=_bars(head), yerr=_bars(tail), color=colour, marker=marker,
+            markersize=6, linewidth=1.1, capsize=2.5, linestyle="none",
+            label=figures.shorten(method.label) + method.mark,
+        )  # fmt: skip
+    axis.set_xlim(-reach, reach)
+    axis.set_ylim(-reach, reach)
+    axis.set_aspect("equal")
+    for x, y, text in ((0.02, 0.98, "rare gain, frequent pay"), (0.98, 0.98, "both gain"), (0.98, 0.02, "rare pay")):
+        across, up = ("left" if x < 0.5 else "right"), ("top" if y > 0.5 else "bottom")
+        axis.text(x, y, text, transform=axis.transAxes, ha=across, va=up, fontsize=8, color="#555555")
+    axis.set_xlabel(f"gain of the frequent classes over {numbers.study.reference}, points")
+    axis.set_ylabel("gain of the rare classes, points")
+    figures.legend(figure, axis)
+    figures.watermark(numbers, figure)
+    return figure
+
+
+def _reach(method: MethodNumbers) -> float:
+    return 100 * max(abs(v) for k in (HEAD, TAIL) for v in (method.gains[k].low, method.gains[k].high))
+
+
+def _bars(interval) -> Sequence[Sequence[float]]:
+    return [[100 * (interval.value - interval.low)], [100 * (interval.high - interval.value)]]

@@ -1,0 +1,165 @@
+"""Imbalance-response curves: how recall falls with the ratio of the training set, method by method.
+
+They are read from studies of one data set that differ in the imbalance profile alone. The groups of classes are those
+of the most imbalanced study, so that every point of a curve is about the same classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from fer_bench import stats
+from fer_bench.atomic import canonical_json
+from fer_bench.errors import LedgerError
+from fer_bench.groups import Groups, head_middle_tail
+from fer_bench.ledger import Ledger
+from fer_bench.reports.numbers import group_recall
+from fer_bench.reports.records import StudyData, load_study
+from fer_bench.stats import Interval
+
+MEAN = "mean"
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """One study on the curves: its training counts, and of each method the recall of each group."""
+
+    study: StudyData
+    profile: str
+    ratio: float
+    images: int
+    recall: Mapping[str, Mapping[str, Interval]]  # method -> group -> interval
+    gain: Mapping[str, Mapping[str, Interval]]  # method -> group -> paired gain over the reference
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Where a method's curve crosses the reference's: between two ratios, at the interpolated one."""
+
+    method: str
+    group: str
+    below: float
+    above: float
+    at: float
+    certain: bool  # the gain's interval excludes 0 on both sides
+
+
+@dataclass(frozen=True, eq=False)
+class Response:
+    """Everything a page on imbalance response shows; points by rising ratio."""
+
+    points: tuple[Point, ...]
+    methods: tuple[str, ...]
+    reference: str | None
+    groups: Groups
+    notes: tuple[str, ...]
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Names of the groups that are drawn, and "mean" for the mean over all classes."""
+        return (*self.groups.members, MEAN)
+
+    def crossings(self) -> list[Crossing]:
+        """Every change of the sign of a gain between neighbouring ratios."""
+        found = []
+        for method in self.methods:
+            for group in self.measures:
+                known = [p for p in self.points if group in p.gain.get(method, {})]
+                for left, right in pairwise(known):
+                    a, b = left.gain[method][group], right.gain[method][group]
+                    if a.value * b.value < 0:
+                        share = a.value / (a.value - b.value)
+                        at = np.exp(np.log(left.ratio) + share * np.log(right.ratio / left.ratio))
+                        certain = not (a.covers(0.0) or b.covers(0.0))
+                        found.append(Crossing(method, group, left.ratio, right.ratio, float(at), certain))
+        return found
+
+
+def load_response(ledger: Ledger, studies: Sequence[Mapping[str, Any]]) -> Response:
+    """Read studies that differ in their imbalance profile.
+
+    Raises
+    ------
+    LedgerError
+        Fewer than two ratios are left, or a study can't be reported.
+    """
+    loaded = [load_study(ledger, study) for study in studies]
+    notes = [f"{s.name}: {note}" for s in loaded for note in s.notes]
+    first = loaded[0]
+    alike: list[StudyData] = []
+    for study in loaded:
+        odd = [what for what, key in SAME.items() if key(study) != key(first)]
+        if odd:
+            notes.append(f"Study `{study.name}` differs from `{first.name}` in its {' and '.join(odd)}; left out.")
+        else:
+            alike.append(study)
+    alike.sort(key=lambda s: (_ratio(s), s.name))
+    kept = {_profile(s): s for s in reversed(alike)}
+    if len(kept) < 2:
+        raise LedgerError(
+            "imbalance response needs studies of at least two ratios",
+            where=", ".join(f"{s.name}: {_profile(s)}" for s in loaded),
+            next="fer-bench run METHOD... --dataset D --imbalance exp:20 --imbalance exp:50 --imbalance exp:100",
+        )
+    ordered = sorted(kept.values(), key=lambda s: (_ratio(s), s.name))
+    groups = head_middle_tail(ordered[-1].counts["train"])
+    methods = tuple(m.label for m in ordered[0].methods if all(m.label in _labels(s) for s in ordered))
+    for study in ordered:
+        notes += [f"`{label}` is not in every study; left out." for label in _labels(study) if label not in methods]
+    reference = first.reference if first.reference in methods else None
+    points = tuple(_point(s, methods, reference, groups) for s in ordered)
+    return Response(points, methods, reference, groups, tuple(dict.fromkeys(notes)))
+
+
+SAME = {
+    "data set": lambda s: s.dataset,
+    "classes": lambda s: s.classes,
+    "data": lambda s: s.fingerprint,
+    "protocol": lambda s: s.protocol.get("name"),
+    "test images": lambda s: s.labels.tobytes(),
+    "settings": lambda s: canonical_json(_settings(s)),
+}
+
+
+def _settings(study: StudyData) -> list[Any]:
+    """What all runs must share but the profile: recipe, backbone, selection; seeds may differ."""
+    kept = ("backbone", "pretrained", "selection", "dataset_params")
+    return sorted({canonical_json([{k: r.spec.get(k) for k in kept}, r.spec.get("recipe")]) for r in study.runs})
+
+
+def _labels(study: StudyData) -> list[str]:
+    return [m.label for m in study.methods]
+
+
+def _profile(study: StudyData) -> str:
+    return str(study.runs[0].spec.get("profile") or "natural")
+
+
+def _ratio(study: StudyData) -> float:
+    counts = study.counts["train"]
+    return float(counts.max() / max(1, counts.min()))
+
+
+def _point(study: StudyData, methods: tuple[str, ...], reference: str | None, groups: Groups) -> Point:
+    metrics = {name: partial(group_recall, members=members) for name, members in groups.members.items()}
+    metrics[MEAN] = partial(group_recall, members=tuple(range(len(study.classes))))
+    options: dict[str, Any] = {"classes": len(study.classes), "names": ("response",)}
+    recall, gain = {}, {}
+    for label in methods:
+        seeds, ours = study.predictions(label)
+        recall[label] = stats.bootstrap(study.labels, ours, metrics, **options)
+        if reference in (None, label):
+            continue
+        theirs, base = study.predictions(str(reference))
+        shared = [s for s in seeds if s in theirs]
+        if shared:
+            ours, base = ours[[seeds.index(s) for s in shared]], base[[theirs.index(s) for s in shared]]
+            gain[label] = stats.bootstrap_difference(study.labels, ours, base, metrics, **options)
+    counts = study.counts["train"]
+    return Point(study, _profile(study), _ratio(study), int(counts.sum()), recall, gain)
