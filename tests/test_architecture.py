@@ -82,6 +82,7 @@ def test_every_public_name_can_be_imported():
 
 TORCHLESS = (
     *("metrics", "stats", "ledger", "home", "spec", "profiles", "splits", "roles", "recipe", "cards", "plugins"),
+    *("stacks", "crossed", "paired", "ranks", "power", "probabilities", "groups", "columns"),
     *("reports", "reports.published", "reports.comparison", "cli.listing", "cli.claims"),
 )
 
