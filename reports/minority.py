@@ -8,6 +8,7 @@ verdicts alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -27,8 +28,10 @@ from fer_bench.reports.numbers import (
     recall_key,
 )
 from fer_bench.reports.tables import Column, tabulate, title
+from fer_bench.stats import Interval
 
 HEAD, TAIL = group_key("head"), group_key("tail")
+GROUPS = {TAIL: "tail, mean", HEAD: "head, mean"}
 
 
 def build(numbers: Numbers) -> list[Block]:
@@ -87,27 +90,38 @@ def _cost(method: MethodNumbers, head: Judgement) -> str:
     return f"no change is shown in the frequent ones, {told}"
 
 
+@dataclass(frozen=True)
+class Row:
+    """A gain of the table: a method, and the key of one of its gains."""
+
+    method: MethodNumbers
+    key: str
+
+
 # -- the table -------------------------------------------------------------------------------------------------------
 
 
 def _table(numbers: Numbers, judged: dict[str, dict[str, Judgement]]) -> TableBlock:
+    """One row a method and class or group."""
     study, keys = numbers.study, tail_keys(numbers)
     place = {recall_key(c): i for i, c in enumerate(study.classes)}
     family = len(keys) * max(1, sum(not m.transductive for m in numbers.compared))
 
-    def named(key: str) -> str:
-        return f"**{study.classes[place[key]]}**" if key in place else {TAIL: "tail, mean", HEAD: "head, mean"}[key]
+    def named(row: Row) -> str:
+        return f"**{study.classes[place[row.key]]}**" if row.key in place else GROUPS[row.key]
 
-    def images(role: str, key: str) -> str:
-        members = [place[key]] if key in place else numbers.groups.members[key.partition(":")[2]]
+    def images(role: str, row: Row) -> str:
+        members = [place[row.key]] if row.key in place else numbers.groups.members[row.key.partition(":")[2]]
         return f"{sum(int(study.counts[role][i]) for i in members):,}"
 
-    columns = [Column("Recall of", named, right=False)]
-    columns += [Column(r.capitalize(), partial(images, r)) for r in ("train", "test") if r in study.counts]
-    for method in numbers.compared:
-        columns.append(Column(f"Gain of {title(method)}", partial(_gain, method)))
-        columns.append(Column("p", partial(_p, judged[method.label])))
-        columns.append(Column("Detectable", partial(_detectable, numbers, method, place, family)))
+    columns = [
+        Column("Method", lambda r: title(r.method), right=False),
+        Column("Recall of", named, right=False),
+        *(Column(r.capitalize(), partial(images, r)) for r in ("train", "test") if r in study.counts),
+        Column("Gain", lambda r: words.gain_with_interval(r.method.gains[r.key])),
+        Column("p", lambda r: _p(judged[r.method.label][r.key].p)),
+        Column("Detectable", lambda r: _detectable(numbers, r, place, family)),
+    ]
     edges = "; ".join(f"{n}: {numbers.groups.edges[n]}" for n in numbers.groups.members)
     caption = (
         f"Gain in points over {words.code(str(study.reference))} with its 95 % interval; p after Holm's correction for "
@@ -115,24 +129,22 @@ def _table(numbers: Numbers, judged: dict[str, dict[str, Judgement]]) -> TableBl
         f"seeds and images would find with probability {power.POWER:g}, from the spread seen here (> 100: none). "
         f"Groups by training images ({edges})."
     )
-    return TableBlock(tabulate(columns, keys, caption), "minority", "Gains on minority classes", footer=2)
+    rows = [Row(method, key) for method in numbers.compared for key in keys]
+    return TableBlock(tabulate(columns, rows, caption), "minority", "Gains on minority classes")
 
 
-def _gain(method: MethodNumbers, key: str) -> str:
-    return words.gain_with_interval(method.gains[key])
-
-
-def _p(judged: dict[str, Judgement], key: str) -> str:
-    p = judged[key].p
+def _p(p: float | None) -> str:
     if p is None or not np.isfinite(p):
         return words.UNKNOWN
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _detectable(numbers: Numbers, method: MethodNumbers, place: dict[str, int], family: int, key: str) -> str:
-    if key not in place or method.pairs < 2:
+def _detectable(numbers: Numbers, row: Row, place: dict[str, int], family: int) -> str:
+    """The smallest gain that would be found, for single classes and two seeds at least."""
+    method = row.method
+    if row.key not in place or method.pairs < 2:
         return words.UNKNOWN
-    study, label = numbers.study, place[key]
+    study, label = numbers.study, place[row.key]
     seeds, ours = study.predictions(method.label)
     theirs, base = study.predictions(str(study.reference))
     shared = [s for s in seeds if s in theirs]
@@ -191,5 +203,6 @@ def _reach(method: MethodNumbers) -> float:
     return 100 * max(abs(v) for k in (HEAD, TAIL) for v in (method.gains[k].low, method.gains[k].high))
 
 
-def _bars(interval) -> Sequence[Sequence[float]]:
-    return [[100 * (interval.value - interval.low)], [100 * (interval.high - interval.value)]]
+def _bars(interval: Interval) -> Sequence[Sequence[float]]:
+    """Lengths of both arms; a percentile interval may leave out the value itself, on one side."""
+    return [[100 * max(0.0, interval.value - interval.low)], [100 * max(0.0, interval.high - interval.value)]]

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from fer_bench.reports import figures, words
-from fer_bench.reports.blocks import Block, Bullets, Document, Figure, Paragraph, Part, TableBlock
+from fer_bench.reports import describe, figures, words
+from fer_bench.reports.blocks import Block, Bullets, Code, Document, Figure, Paragraph, Part, TableBlock
 from fer_bench.reports.response import MEAN, Crossing, Point, Response
 from fer_bench.reports.tables import Column, Table, each, tabulate
 from fer_bench.stats import Interval
@@ -36,7 +36,20 @@ def page(response: Response, name: str) -> Document:
     ]
     if response.notes:
         parts.append(Part("missing", "What is missing or left out", (Bullets(response.notes),)))
+    parts.append(Part("repeat", "How to repeat this", _repeat(response)))
     return Document(title=name, intro=intro + marks, parts=tuple(parts))
+
+
+def _repeat(response: Response) -> tuple[Block, ...]:
+    """Commands, versions and run ids."""
+    studies = [p.study for p in response.points]
+    commands = dict.fromkeys(s.command for s in studies if s.command)
+    environment = describe.environment(studies[0])
+    told = TableBlock(environment, "environment", "Versions and hardware", sortable=False) if environment else None
+    ids = [f"{words.code(s.name)}: " + ", ".join(words.code(r.record.id) for r in s.runs) for s in studies]
+    facts = f"Data fingerprint {words.code(studies[0].fingerprint)}. Runs in the ledger:"
+    found = (Code("\n".join(commands)) if commands else None, told, Paragraph(facts), Bullets(tuple(ids)))
+    return tuple(block for block in found if block is not None)
 
 
 def csv_text(response: Response) -> str:

@@ -16,7 +16,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from fer_bench.errors import FerBenchError, PluginError
-from fer_bench.reports import blocks, claims_section, describe, figures, further, minority, tables, words
+from fer_bench.reports import blocks, claims_section, describe, figures, further, minority, tables, tests_section, words
 from fer_bench.reports.blocks import Block, Bullets, Code, Document, Figure, Notice, Paragraph, Part, TableBlock
 from fer_bench.reports.numbers import MIN_SEEDS, SCORES, Numbers
 from fer_bench.reports.priors import Prior, prior_table
@@ -220,6 +220,7 @@ SECTIONS: tuple[Section, ...] = (
     Section("calibration", "Calibration", lambda context: further.calibration_section(context.numbers)),
     Section("leak", "Honest against oracle", leak_section),
     Section("claims", "Beside published numbers", lambda context: claims_section.build(context.numbers)),
+    Section("tests", "Further tests", lambda context: tests_section.build(context.numbers)),
     Section("confusion", "Confusion matrices", confusion_section),
     Section("curves", "Learning curves", curves_section),
     Section("compared", "What was compared", compared_section),

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from fer_bench.ledger import Ledger
-from fer_bench.reports import build_report
+from fer_bench.reports import build_report, build_response
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
-STUDIES = sorted(p.parent.parent.parent for p in RESULTS.glob("*/ledger/studies/*.json"))
+STUDIES = sorted({p.parent.parent.parent for p in RESULTS.glob("*/ledger/studies/*.json")})
 
 
-def study_of(folder: Path) -> tuple[Ledger, dict]:
+def studies_of(folder: Path) -> tuple[Ledger, list[dict]]:
     ledger = Ledger(folder / "ledger")
-    return ledger, ledger.study(ledger.studies()[0])
+    return ledger, [ledger.study(name) for name in ledger.studies()]
 
 
 def test_there_are_results():
@@ -24,9 +24,10 @@ def test_there_are_results():
 
 @pytest.mark.parametrize("folder", STUDIES, ids=lambda p: p.name)
 def test_every_record_is_whole(folder: Path):
-    ledger, study = study_of(folder)
-    assert study["runs"]
-    for key in study["runs"]:
+    ledger, studies = studies_of(folder)
+    keys = [key for study in studies for key in study["runs"]]
+    assert keys
+    for key in keys:
         record = ledger.run(key)
         assert record.status == "finished"
         record.verify()
@@ -36,9 +37,14 @@ def test_every_record_is_whole(folder: Path):
 
 @pytest.mark.parametrize("folder", STUDIES, ids=lambda p: p.name)
 def test_the_report_is_what_the_ledger_gives(folder: Path, tmp_path: Path):
-    build_report(*study_of(folder), tmp_path)
+    ledger, studies = studies_of(folder)
+    page = tmp_path / folder.name
+    if len(studies) == 1:
+        build_report(ledger, studies[0], page)
+    else:  # studies of several imbalance profiles
+        build_response(ledger, studies, page)
     for name in ("report.md", "table.csv"):
-        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
-    assert sorted(p.name for p in (tmp_path / "figures").iterdir()) == sorted(
+        assert (page / name).read_bytes() == (folder / name).read_bytes(), name
+    assert sorted(p.name for p in (page / "figures").iterdir()) == sorted(
         p.name for p in (folder / "figures").iterdir()
     )

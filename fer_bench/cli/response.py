@@ -11,7 +11,7 @@ from fer_bench.cli.options import format_option, home_option
 @click.argument("studies", nargs=-1, required=True)
 @home_option
 @format_option
-@click.option("--out", metavar="DIR", help="Where to write  [default: results/response-FIRST_STUDY in the home folder]")
+@click.option("--out", metavar="DIR", help="Where to write  [default: results/FIRST_STUDY-response in the home folder]")
 def response(studies: tuple[str, ...], home: str | None, formats: str, out: str | None) -> None:
     """Draw recall of rare and frequent classes against the imbalance of training, from STUDIES of several profiles."""
     from fer_bench.home import Home
@@ -21,5 +21,5 @@ def response(studies: tuple[str, ...], home: str | None, formats: str, out: str 
     chosen = parse_formats(formats)
     found = Home.find(home)
     records = [found.ledger.study(name) for name in studies]
-    path = build_response(found.ledger, records, out or found.results(f"response-{studies[0]}"), formats=chosen)
+    path = build_response(found.ledger, records, out or found.results(f"{studies[0]}-response"), formats=chosen)
     click.echo(f"report: {path}")

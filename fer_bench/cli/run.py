@@ -51,15 +51,15 @@ def run(methods: tuple[str, ...], **options: Any) -> int:
         opened, failed = outcome.opened, failed or bool(outcome.failed)
         reported += [outcome.study] if outcome.finished else []
     if len(reported) > 1:
-        _curves(reported, work)
+        _curves(reported, options["name"] or reported[0]["name"], work)
     return int(failed)
 
 
-def _curves(studies: list[dict[str, Any]], work: Workplace) -> None:
+def _curves(studies: list[dict[str, Any]], name: str, work: Workplace) -> None:
     from fer_bench.console import say
     from fer_bench.reports import build_response
 
-    page = build_response(work.home.ledger, studies, work.home.results(f"response-{studies[0]['name']}"))
+    page = build_response(work.home.ledger, studies, work.home.results(f"{name}-response"))
     say(f"imbalance-response curves: {page}")
 
 

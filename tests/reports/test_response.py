@@ -103,12 +103,15 @@ def test_recall_of_a_group_leaves_out_classes_without_images():
 
 def test_the_page_shows_curves_tables_crossings_and_training_sets(studies):
     document = page(load_response(studies[0].ledger, studies[1]), "toy response")
-    assert [part.name for part in document.parts] == ["curves", "tables", "crossings", "sets"]
+    assert [part.name for part in document.parts] == ["curves", "tables", "crossings", "sets", "repeat"]
     rows = {t.id: t.table.rows for t in document.tables}
     assert rows["response-tail"][0][:2] == ("`exp:10`", "10")
     assert rows["response-tail"][0][2].startswith("80.0 [")
     assert rows["response-tail"][1][4].startswith("+20.0 [")
     assert list(rows["response-sets"][1][2:6]) == ["999", "9", "90", "900"]
+    repeat = str(document.parts[4].blocks)
+    assert "fer-bench run better base --dataset toy" in repeat
+    assert all(key in repeat for study in studies[1] for key in study["runs"])
     assert "cross in the recall of tail between ratio 10 and 100, near 31.6" in str(document.parts[2].blocks)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fer_bench.reports import claims_section, further, minority
+from fer_bench.reports import claims_section, further, minority, tests_section
 from fer_bench.reports.blocks import Bullets, Figure, Paragraph, TableBlock
 from fer_bench.reports.numbers import Verdict, compute
 from fer_bench.reports.records import load_study
+from fer_bench.stats import Interval
 
 # toy data: angry 300 train / 50 test (middle), disgust 40 / 20 (tail), happy 900 / 100 (head)
 BASE = (40, 8, 90)
@@ -27,6 +28,11 @@ def numbers_of(bench, hits: dict[str, tuple], seeds: int = 5, **study):
 def rows_of(block: TableBlock) -> dict[str, dict[str, str]]:
     titles = block.table.titles
     return {row[0].strip("*"): dict(zip(titles[1:], row[1:], strict=True)) for row in block.table.rows}
+
+
+def by_class(block: TableBlock) -> dict[str, dict[str, str]]:
+    """Rows of the table of one method, by class or group."""
+    return {row[1].strip("*"): dict(zip(block.table.titles, row, strict=True)) for row in block.table.rows}
 
 
 def told(numbers) -> str:
@@ -69,12 +75,11 @@ def test_a_watermarked_study_claims_nothing(bench):
 def test_the_table_corrects_for_all_its_comparisons(bench):
     numbers = numbers_of(bench, {"better": (40, 18, 90), "base": BASE})
     (block,) = [b for b in minority.build(numbers) if isinstance(b, TableBlock)]
-    rows = rows_of(block)
+    rows = by_class(block)
     assert list(rows) == ["disgust", "tail, mean", "head, mean"]
     assert (rows["disgust"]["Train"], rows["disgust"]["Test"]) == ("40", "20")
     assert rows["head, mean"]["Train"] == "900"
     assert "for the 3 comparisons of this table" in block.table.caption
-    assert block.footer == 2
     judged = minority.judge_tail(numbers)["better"]
     alone = numbers.method("better").gains["recall:disgust"].p
     assert judged["recall:disgust"].p == pytest.approx(min(1.0, 3 * alone))
@@ -94,7 +99,7 @@ def test_the_detectable_gain_falls_with_more_seeds(bench):
     for seeds in (3, 8):
         numbers = numbers_of(bench, {f"x{seeds}": noisy(1.2), f"b{seeds}": noisy(1.2)}, seeds, reference=f"b{seeds}")
         (block,) = [b for b in minority.build(numbers) if isinstance(b, TableBlock)]
-        found.append(float(rows_of(block)["disgust"]["Detectable"].replace("> ", "")))
+        found.append(float(by_class(block)["disgust"]["Detectable"].replace("> ", "")))
     assert found[0] > found[1] > 5
 
 
@@ -107,6 +112,12 @@ def test_balanced_training_has_no_rare_classes(bench):
             "the classes have 1 different number of training images, groups need 3."
         )
     ]
+
+
+def test_an_interval_that_leaves_out_its_value_can_be_drawn(bench):
+    numbers = numbers_of(bench, {"better": (40, 18, 60), "base": BASE})
+    numbers.method("better").gains["group:tail"] = Interval(0.5, 0.51, 0.6)
+    assert minority.tradeoff(numbers) is not None
 
 
 def test_a_study_without_comparison_has_no_such_section(bench):
@@ -203,3 +214,42 @@ def test_without_comparable_claims_the_section_says_so(bench):
 
 def test_a_data_set_without_claims_has_no_such_section(bench):
     assert claims_section.build(on(bench, "toy", "toy/official")) == []
+
+
+# -- further tests ---------------------------------------------------------------------------------------------------
+
+
+def test_mcnemar_counts_the_images_on_which_one_network_is_right(bench):
+    # `better` finds the base's 8 disgust images and 10 more; 2 ** -10 each way: p = 2 / 1024
+    numbers = numbers_of(bench, {"better": (40, 18, 90), "base": BASE}, 2)
+    block = next(b for b in tests_section.build(numbers) if getattr(b, "id", "") == "mcnemar")
+    assert [row[2:] for row in block.table.rows] == [("10", "0", "0.002", "< 0.001")] * 2
+
+
+def test_probability_of_improvement_counts_pairs_of_trainings(bench):
+    runs = [bench.run("base", s, (40, 8, 90)) for s in (0, 1)]
+    runs += [bench.run("mixed", s, h) for s, h in ((0, (40, 18, 90)), (1, (40, 8, 90)))]  # one better, one alike
+    numbers = compute(load_study(bench.ledger, bench.study(runs, ["mixed", "base"])), draws=50)
+    block = next(b for b in tests_section.build(numbers) if getattr(b, "id", "") == "improvement")
+    assert block.table.rows[0][2].startswith("75.0 [")  # 2 of 4 pairs won, 2 tied
+
+
+def test_folds_are_ranked_and_drawn(bench):
+    runs = []
+    for fold in range(4):
+        for label, hits in (("good", (45, 18, 95)), ("fair", (40, 14, 90)), ("base", BASE)):
+            runs.append(bench.run(label, 0, hits, spec={"fold": fold}, data={"fold": fold}))
+    numbers = compute(load_study(bench.ledger, bench.study(runs, ["good", "fair", "base"])), draws=50)
+    found = tests_section.ranking(numbers)
+    assert (found.names, found.ranks.tolist(), found.blocks) == (("good", "fair", "base"), [1.0, 2.0, 3.0], 4)
+    # three treatments that all four blocks rank alike: chi² = N (k - 1) = 8
+    assert found.chi2 == pytest.approx(8.0)
+    told = next(b.text for b in tests_section.build(numbers) if isinstance(b, Paragraph))
+    assert "over 4 folds: Friedman's chi² 8.00, p 0.018" in told
+    figure = next(b for b in tests_section.build(numbers) if isinstance(b, Figure))
+    shown = [t.get_text().strip() for t in figure.drawn.axes[0].texts]
+    assert {"good  1.00", "fair  2.00", "base  3.00"} <= set(shown)
+
+
+def test_one_fold_is_not_ranked(bench):
+    assert tests_section.ranking(numbers_of(bench, {"better": (40, 18, 90), "base": BASE}, 1)) is None

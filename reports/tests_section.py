@@ -1,0 +1,160 @@
+"""Section "Further tests": probability of improvement, McNemar for each seed, and ranks over folds.
+
+None of them is the verdict on a method (see :mod:`fer_bench.paired` and :mod:`fer_bench.ranks` for why); they stand
+here because other work reports them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure as Drawing
+
+from fer_bench import metrics, stats
+from fer_bench.paired import McNemar, mcnemar_by_seed
+from fer_bench.ranks import Ranking, rank_methods
+from fer_bench.reports import figures, words
+from fer_bench.reports.blocks import Block, Figure, Paragraph, TableBlock
+from fer_bench.reports.numbers import MethodNumbers, Numbers
+from fer_bench.reports.tables import Column, tabulate, title
+
+FEWEST_FOLDS = 3
+SCORE = "mean_recall"
+
+
+def build(numbers: Numbers) -> list[Block]:
+    """The tests that the study has data for."""
+    return [*_improvement(numbers), *_mcnemar(numbers), *_ranks(numbers)]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Predictions of a method and of the reference for their shared seeds, [S, n]."""
+
+    method: MethodNumbers
+    seeds: tuple[int, ...]
+    ours: np.ndarray
+    theirs: np.ndarray
+
+
+def pairs(numbers: Numbers) -> Iterator[Pair]:
+    """The pairs of all methods that are compared."""
+    study = numbers.study
+    for method in numbers.compared:
+        seeds, ours = study.predictions(method.label)
+        others, theirs = study.predictions(str(study.reference))
+        shared = tuple(s for s in seeds if s in others)
+        yield Pair(method, shared, ours[[seeds.index(s) for s in shared]], theirs[[others.index(s) for s in shared]])
+
+
+def _improvement(numbers: Numbers) -> list[Block]:
+    study = numbers.study
+    rows = []
+    for pair in pairs(numbers):
+        if len(pair.seeds) > 1:
+            found = stats.bootstrap_improvement(
+                study.labels, pair.ours, pair.theirs, classes=len(study.classes), names=("improvement",)
+            )
+            rows.append((pair, found))
+    if not rows:
+        return []
+    columns = [Column("Method", lambda r: title(r[0].method), right=False)]
+    columns.append(Column("Seeds", lambda r: str(len(r[0].seeds))))
+    for name, heading in (("mean_recall", "mean-class accuracy"), ("accuracy", "accuracy"), ("macro_f1", "macro-F1")):
+        columns.append(Column(f"P(better {heading})", lambda r, n=name: words.share_with_interval(r[1][n])))
+    caption = (
+        f"In %: how often one training of the method beats one of {words.code(str(study.reference))}, a tie counting "
+        "half (Agarwal et al. 2021), with the 95 % bootstrap interval. It asks how often, not by how much."
+    )
+    return [TableBlock(tabulate(columns, rows, caption), "improvement", "Probability of improvement")]
+
+
+def _mcnemar(numbers: Numbers) -> list[Block]:
+    rows: list[tuple[Pair, int, McNemar]] = []
+    for pair in pairs(numbers):
+        found = mcnemar_by_seed(numbers.study.labels, pair.ours, pair.theirs)
+        rows += [(pair, seed, test) for seed, test in zip(pair.seeds, found, strict=True)]
+    if not rows:
+        return []
+    columns = [
+        Column("Method", lambda r: title(r[0].method), right=False),
+        Column("Seed", lambda r: str(r[1])),
+        Column("Only ours right", lambda r: f"{r[2].gained:,}"),
+        Column("Only the reference right", lambda r: f"{r[2].lost:,}"),
+        Column("Exact p", lambda r: _p(r[2].exact)),
+        Column("mid-p", lambda r: _p(r[2].midp)),
+    ]
+    caption = (
+        f"McNemar's test of each seed's pair of networks against {words.code(str(numbers.study.reference))} (Fagerland "
+        "et al. 2013), uncorrected. It compares two networks, not two methods: networks of one method differ, too."
+    )
+    return [TableBlock(tabulate(columns, rows, caption), "mcnemar", "McNemar's test by seed")]
+
+
+def _p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+# -- ranks over folds ------------------------------------------------------------------------------------------------
+
+
+def ranking(numbers: Numbers) -> Ranking | None:
+    """Ranks of the methods over the folds that all of them have; None for too few folds or methods."""
+    study = numbers.study
+    by_method = [{r.fold for r in m.runs} for m in study.methods]
+    folds = sorted(set.intersection(*by_method)) if by_method else []
+    if len(folds) < FEWEST_FOLDS or len(by_method) < 2:
+        return None
+    score, classes = metrics.SCORES[SCORE], len(study.classes)
+    values = np.zeros((len(folds), len(study.methods)))
+    for place, method in enumerate(study.methods):
+        for row, fold in enumerate(folds):
+            runs = [r for r in method.runs if r.fold == fold]
+            values[row, place] = np.mean([score(metrics.confusion(r.labels, r.predictions, classes)) for r in runs])
+    return rank_methods(values, tuple(m.label for m in study.methods))
+
+
+def _ranks(numbers: Numbers) -> list[Block]:
+    found = ranking(numbers)
+    if found is None:
+        return []
+    told = (
+        f"Ranks in mean-class accuracy over {found.blocks} folds: Friedman's chi² {found.chi2:.2f}, p "
+        f"{_p(found.chi2_p)}; Iman and Davenport's F p {_p(found.f_p)}. Methods that a bar joins are nearer than "
+        f"Nemenyi's critical difference of {found.difference:.2f} ranks (Demšar 2006). Folds share training images, so "
+        "these tests are too sure of themselves: the diagram describes, it does not prove."
+    )
+    alt = "Critical-difference diagram: mean ranks of the methods over the folds"
+    return [Paragraph(told), Figure("ranks", alt, draw_ranks(found))]
+
+
+@figures.styled
+def draw_ranks(found: Ranking) -> Drawing:
+    """A critical-difference diagram: the best mean rank at the right, bars join what can't be told apart."""
+    k = len(found.names)
+    half = -(-k // 2)
+    figure, axes = figures.new_figure(figures.WIDTH, 1.3 + 0.28 * (half + len(found.cliques)))
+    axis = axes[0, 0]
+    bars = 0.35 * (len(found.cliques) + 1)
+    axis.set_xlim(k + 0.6 + 0.12 * k, 0.4 - 0.12 * k)
+    axis.set_ylim(-bars - 0.5 * half - 0.2, 1.3)
+    axis.axis("off")
+    axis.plot([1, k], [0, 0], color="#222222", linewidth=1.2)
+    for rank in range(1, k + 1):
+        axis.plot([rank, rank], [0, 0.12], color="#222222", linewidth=1)
+        axis.text(rank, 0.2, str(rank), ha="center", va="bottom", fontsize=8)
+    for place, (name, rank) in enumerate(zip(found.names, found.ranks, strict=True)):
+        best = place < half
+        depth = -bars - 0.5 * (place if best else k - 1 - place) - 0.2
+        end = 0.9 if best else k + 0.1
+        axis.plot([rank, rank, end], [0, depth, depth], color="#888888", linewidth=0.9)
+        text = f"{figures.shorten(name, 30)}  {rank:.2f}"
+        axis.text(end, depth, f"  {text}  ", ha="left" if best else "right", va="center", fontsize=8.5)
+    for level, clique in enumerate(found.cliques):
+        ends = [found.ranks[found.names.index(n)] for n in (clique[0], clique[-1])]
+        axis.plot(ends, [-0.35 * (level + 1)] * 2, color="#D55E00", linewidth=3.5, solid_capstyle="round")
+    axis.plot([1, 1 + found.difference], [0.85, 0.85], color="#222222", linewidth=1.2)
+    axis.text(1 + found.difference / 2, 0.93, f"critical difference {found.difference:.2f}", ha="center", fontsize=8)
+    return figure
