@@ -182,6 +182,30 @@ def test_run_trains_compares_reports_and_reuses(on_tiny, call, tmp_path):
     assert "small" in call("list", "studies", "--home", tmp_path)[1]
 
 
+def test_several_profiles_and_folds_make_studies_and_curves(on_tiny, tmp_path):
+    words = (
+        "run",
+        "baseline_resnet",
+        "--name",
+        "thin",
+        "--threads",
+        "1",
+        "--imbalance",
+        "exp:10",
+        "--imbalance",
+        "exp:24",
+    )
+    code, out, err = on_tiny(*words, "--protocol", "folds", "--folds", "1,3")
+    assert code == 0, err
+    assert "study thin-exp_10: 1 methods x 1 seeds x 2 folds on tiny/folds, imbalance exp:10" in out
+    assert "baseline_resnet, fold 3, seed 0" in out
+    assert f"imbalance-response curves: {tmp_path / 'results' / 'thin-response' / 'report.md'}" in out
+    ledger = Home(tmp_path).ledger
+    for name, profile in (("thin-exp_10", "exp:10"), ("thin-exp_24", "exp:24")):
+        records = [ledger.run(i) for i in ledger.study(name)["runs"]]
+        assert [(r.spec["fold"], r.spec["profile"]) for r in records] == [(1, profile), (3, profile)]
+
+
 RAISING = """
 from fer_bench import Method, MethodCard
 card = MethodCard(name="raising", title="t")

@@ -200,7 +200,8 @@ def test_unlabelled_rows_are_an_error_unless_dropped(store_of):
 
 
 def test_unlabelled_rows_outside_the_protocol_do_not_matter(store_of):
-    divided(store_of([0, 1, 2, 0, 1, -1], split="aaabcd"), OFFICIAL)
+    (fold,) = divided(store_of([0, 1, 2, 0, 1, -1], split="aaabcd"), OFFICIAL).folds
+    assert fold["test"].tolist() == [4]
 
 
 def test_rows_of_the_clean_manifest_are_left_out_of_every_role(store_of):

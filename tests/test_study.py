@@ -82,6 +82,13 @@ def test_what_a_method_kept_of_one_runs_test_is_out_of_reach_of_the_next(with_me
         execute(again, with_methods)
 
 
+def test_a_second_study_trains_apart_from_what_the_first_has_opened(with_methods: Workplace, tiny_run):
+    first, second = (tiny_run("hoarder", seed=s, recipe={"epochs": 1}) for s in (3, 4))
+    outcome = run_study(study_of(first), with_methods, say=quiet)
+    assert outcome.opened
+    assert run_study(study_of(second), with_methods, say=quiet, opened=outcome.opened).failed == {}
+
+
 def test_a_run_in_its_own_process_gives_the_same_record(with_methods: Workplace, tiny_run, tmp_path: Path):
     first, second = tiny_run(seed=0, recipe={"epochs": 1}), tiny_run(seed=1, recipe={"epochs": 1})
     outcome = run_study(study_of(first, second), with_methods, say=quiet)
