@@ -27,9 +27,9 @@ B. Efron, C. Stein (1981), The jackknife estimate of variance, Annals of Statist
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from typing import Protocol
 
 import numpy as np
 from scipy import stats as distributions
@@ -102,17 +102,16 @@ def estimates(
     groups, seeds, n = stack.shape
     runs = stack.reshape(groups * seeds, n)
     seen = confusions(labels, runs, classes)
-    parts = [_distinct(stratum) for stratum in strata(labels, runs, classes, clusters)]
+    parts = [_left_out(stratum, seen) for stratum in strata(labels, runs, classes, clusters)]
 
-    def by_seed(metric: Stacked, matrices: np.ndarray) -> np.ndarray:
-        values = metric(matrices).reshape(len(matrices), groups, seeds)
-        return np.tensordot(values, contrast, (1, 0))
+    def contrasted(values: np.ndarray) -> np.ndarray:
+        return np.tensordot(values.reshape(len(values), groups, seeds), contrast, (1, 0))
 
     out = {}
     for name, metric in metrics.items():
-        value = partial(by_seed, metric)
-        covariances = [_jackknife(seen, part, value) for part in parts]
-        out[name] = combine(value(seen[None])[0], covariances, [part.units for part in parts])
+        left = [part.values(metric) for part in parts]
+        covariances = [_jackknife(contrasted(values), counts) for values, counts in left]
+        out[name] = combine(contrasted(metric(seen)[None])[0], covariances, [part.units for part in parts])
     return out
 
 
@@ -139,10 +138,48 @@ def combine(values: np.ndarray, covariances: list[np.ndarray], units: list[int])
     return Estimate(value=float(values.mean()), error=error, freedom=float(freedom), seeds=between, images=images)
 
 
-@dataclass(frozen=True, eq=False)
-class _Distinct:
-    """A stratum with equal units merged: most images of a class are answered alike by all runs."""
+class _LeftOut(Protocol):
+    """What the runs score without each unit of a stratum in turn."""
 
+    @property
+    def units(self) -> int:
+        """Number of units."""
+
+    def values(self, metric: Stacked) -> tuple[np.ndarray, np.ndarray]:
+        """The metric of the R runs without a unit [u, R], and how many units have the values of each row [u]."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Images:
+    """Units that are images of one class: without an image, a run's matrix depends on its answer to it alone.
+
+    Attributes
+    ----------
+    matrices : ndarray [C + 1, R, C, C]
+        The matrices without an image that was answered so; the last for an image that was not seen.
+    answers : ndarray [U, R]
+        Answers to each image, C where it was not seen.
+    """
+
+    matrices: np.ndarray
+    answers: np.ndarray
+
+    @property
+    def units(self) -> int:
+        return len(self.answers)
+
+    def values(self, metric: Stacked) -> tuple[np.ndarray, np.ndarray]:
+        by_answer = metric(self.matrices)
+        if (by_answer == by_answer[0]).all():  # a recall of another class
+            return by_answer[:1], np.array([self.units])
+        return np.take_along_axis(by_answer, self.answers, axis=0), np.ones(self.units)
+
+
+@dataclass(frozen=True, eq=False)
+class _Clusters:
+    """Units of any kind, equal ones merged."""
+
+    seen: np.ndarray
     rows: np.ndarray
     cells: np.ndarray
     counts: np.ndarray
@@ -151,30 +188,41 @@ class _Distinct:
     def units(self) -> int:
         return int(self.counts.sum())
 
+    def values(self, metric: Stacked) -> tuple[np.ndarray, np.ndarray]:
+        return np.concatenate([metric(left) for left in self._without_each()]), self.counts
 
-def _distinct(stratum: Stratum) -> _Distinct:
-    flat = stratum.cells.reshape(len(stratum.cells), -1)
-    units, counts = np.unique(flat, axis=0, return_counts=True)
-    return _Distinct(stratum.rows, units.reshape(-1, *stratum.cells.shape[1:]), counts)
-
-
-def _without_each(seen: np.ndarray, part: _Distinct) -> Iterator[np.ndarray]:
-    """The matrices [u, R, C, C] of all runs without each unit in turn, some units at a time."""
-    step = max(1, CHUNK // seen.size)
-    for start in range(0, len(part.cells), step):
-        cells = part.cells[start : start + step]
-        left = np.repeat(seen[None], len(cells), axis=0)
-        left[:, :, part.rows] -= cells
-        yield left
+    def _without_each(self) -> Iterator[np.ndarray]:
+        """The matrices [u, R, C, C] without each unit in turn, some units at a time."""
+        step = max(1, CHUNK // self.seen.size)
+        for start in range(0, len(self.cells), step):
+            cells = self.cells[start : start + step]
+            left = np.repeat(self.seen[None], len(cells), axis=0)
+            left[:, :, self.rows] -= cells
+            yield left
 
 
-def _jackknife(seen: np.ndarray, part: _Distinct, by_seed: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Covariance [S, S] of the seeds' values under sampling of the stratum's units; exact for recalls and their means.
+def _left_out(stratum: Stratum, seen: np.ndarray) -> _LeftOut:
+    classes = stratum.classes
+    if stratum.single:
+        matrices = np.repeat(seen[None], classes + 1, axis=0)
+        answer = np.arange(classes)
+        matrices[answer, :, stratum.rows[0], answer] -= 1
+        answers = stratum.answers.T
+        # An answer that a run never gave leaves -1 in a matrix that nobody asks for.
+        return _Images(np.maximum(matrices, 0), np.where(answers < 0, classes, answers))
+    cells = np.moveaxis(stratum.cells, (3, 2), (0, 1))
+    units, counts = np.unique(cells.reshape(len(cells), -1), axis=0, return_counts=True)
+    return _Clusters(seen, stratum.rows, units.reshape(-1, *cells.shape[1:]), counts)
 
-    One unit alone says nothing of its kind: its covariance is 0, and so is that of a seed whose value is not defined
-    without some unit.
+
+def _jackknife(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Covariance [S, S] of the seeds' values under sampling of a stratum's units; exact for recalls and their means.
+
+    `values` [u, S] are those without a unit, `counts` [u] how many units leave the same. One unit alone says nothing of
+    its kind: its covariance is 0, and so is that of a seed whose value is not defined without some unit.
     """
-    n = part.units
-    values = np.concatenate([by_seed(left) for left in _without_each(seen, part)])
-    off = np.where(np.isfinite(values).all(0), values - part.counts @ values / n, 0.0)
-    return (off * part.counts[:, None]).T @ off * (n - 1) / n
+    n = counts.sum()
+    off = np.where(np.isfinite(values).all(0), values - counts @ values / n, 0.0)
+    if not off.any():
+        return np.zeros((values.shape[1],) * 2)
+    return (off * counts[:, None]).T @ off * (n - 1) / n

@@ -18,9 +18,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import logsumexp
-from scipy.special import softmax as _softmax
-from scipy.stats import rankdata
 
 from fer_bench.stacks import mean_known, ratio
 
@@ -56,25 +53,35 @@ class Reliability:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities, float64, of logits of any type; stable for large ones, NaN where a logit is NaN."""
-    return _softmax(np.asarray(logits, dtype=np.float64), axis=-1)
+    """Probabilities, float64, of logits of any type; stable for large ones, NaN where a logit is NaN.
+
+    In memory the classes are the outermost axis, so that sums over them work on long rows.
+    """
+    wide = _by_class(logits)
+    chances = np.exp(wide - wide.max(0))
+    chances /= chances.sum(0)
+    return np.moveaxis(chances, 0, -1)
+
+
+def _by_class(logits: np.ndarray) -> np.ndarray:
+    """Logits [..., C] as float64 [C, ...], contiguous."""
+    return np.ascontiguousarray(np.moveaxis(logits, -1, 0), dtype=np.float64)
 
 
 def reliability(confidence: np.ndarray, came_true: np.ndarray, bins: int = BINS) -> Reliability:
     """Bins of equal width of `confidence` [..., n] against whether the event `came_true` [..., n]; NaN is left out."""
     shape, n = confidence.shape[:-1], confidence.shape[-1]
     edges = np.linspace(0, 1, bins + 1)
-    known = np.isfinite(confidence).reshape(-1, n)
-    chance = np.where(known, confidence.reshape(-1, n), 0.0)
-    place = np.clip(np.searchsorted(edges, chance, side="left") - 1, 0, bins - 1)
-    flat = (np.arange(len(chance))[:, None] * bins + place)[known]
-
-    def summed(weights: np.ndarray) -> np.ndarray:
-        return np.bincount(flat, weights[known], minlength=len(chance) * bins).reshape(*shape, bins)
-
-    counts = summed(np.ones(chance.shape))
-    true = summed(np.broadcast_to(came_true, confidence.shape).reshape(-1, n).astype(float))
-    return Reliability(edges, counts, ratio(summed(chance), counts), ratio(true, counts))
+    rows, truths = confidence.reshape(-1, n), np.broadcast_to(came_true, confidence.shape).reshape(-1, n)
+    counts, chance, true = (np.zeros((len(rows), bins)) for _ in range(3))
+    for row, (chances, truth) in enumerate(zip(rows, truths, strict=True)):
+        known = np.isfinite(chances)
+        place = np.maximum(np.searchsorted(edges, chances[known], side="left") - 1, 0)
+        counts[row] = np.bincount(place, minlength=bins)
+        chance[row] = np.bincount(place, chances[known], minlength=bins)
+        true[row] = np.bincount(place, truth[known], minlength=bins)
+    counts, chance, true = (a.reshape(*shape, bins) for a in (counts, chance, true))
+    return Reliability(edges, counts, ratio(chance, counts), ratio(true, counts))
 
 
 def top_label_reliability(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Reliability:
@@ -123,18 +130,48 @@ def auroc(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     Images are ranked by the log-odds of the class, in the order of its probability but without that one's saturation at
     1. Ties count half, as in the Mann-Whitney statistic (Hanley, McNeil 1982).
     """
-    wide = np.asarray(logits, dtype=np.float64)
-    classes = wide.shape[-1]
-    out = np.full((*wide.shape[:-2], classes), np.nan)
-    for c in range(classes):
-        odds = wide[..., c] - logsumexp(np.delete(wide, c, axis=-1), axis=-1)
-        mine, known = labels == c, np.isfinite(odds)
-        ranks = rankdata(odds, axis=-1, nan_policy="omit")
-        inside = (known & mine).sum(-1)
-        outside = (known & ~mine).sum(-1)
-        above = np.where(known & mine, ranks, 0.0).sum(-1) - inside * (inside + 1) / 2
-        out[..., c] = ratio(above, inside * outside)
+    odds = _log_odds(_by_class(logits))
+    out = np.full((*odds.shape[1:-1], len(odds)), np.nan)
+    for c, chances in enumerate(odds):
+        mine = labels == c
+        for place in np.ndindex(chances.shape[:-1]):
+            out[(*place, c)] = _above(chances[place][mine], chances[place][~mine])
     return out
+
+
+def _log_odds(logits: np.ndarray) -> np.ndarray:
+    """Log-odds of each class against all others, from logits [C, ...].
+
+    The others are scaled by the largest of them, so nothing saturates: that is the largest of all for every class but
+    the best, and the second best for that one.
+    """
+    first = np.expand_dims(logits.argmax(0), 0)
+    rest = logits.copy()
+    np.put_along_axis(rest, first, -np.inf, axis=0)
+    second = rest.max(0)
+    others = _sums_of_others(np.exp(logits - logits.max(0)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        odds = logits - logits.max(0) - np.log(others)
+        best = np.take_along_axis(logits, first, 0)[0] - second - np.log(np.exp(rest - second).sum(0))
+    np.put_along_axis(odds, first, best[None], axis=0)
+    return odds
+
+
+def _sums_of_others(values: np.ndarray) -> np.ndarray:
+    """For each class the sum of the values [C, ...] of all others, by addition alone."""
+    before, after = np.zeros_like(values), np.zeros_like(values)
+    np.cumsum(values[:-1], axis=0, out=before[1:])
+    after[:-1] = np.cumsum(values[:0:-1], axis=0)[::-1]
+    return before + after
+
+
+def _above(ours: np.ndarray, others: np.ndarray) -> float:
+    """Share of the pairs in which one of ours is larger than one of the others; ties count half, NaN is left out."""
+    ours, others = (np.sort(side[np.isfinite(side)]) for side in (ours, others))
+    if not len(ours) or not len(others):
+        return float("nan")
+    below = np.searchsorted(others, ours, "left").sum() + np.searchsorted(others, ours, "right").sum()
+    return float(below / 2 / (len(ours) * len(others)))
 
 
 def macro_auroc(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

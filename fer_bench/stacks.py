@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -22,14 +22,52 @@ class Stratum:
 
     Attributes
     ----------
-    rows : ndarray [L]
-        True classes that occur in it.
-    cells : ndarray float32 [U, R, L, C]
-        What each of its U units adds to the rows of the R runs' confusion matrices. A unit is an image, or a cluster.
+    labels : ndarray [n]
+        True classes.
+    predictions : ndarray [R, n]
+        Predicted classes of R runs; -1 where an image was not seen.
+    units : ndarray [n]
+        Which of the units 0 to U - 1 an image belongs to. A unit is an image, or a cluster.
+    classes : int
+        Number of classes C.
     """
 
-    rows: np.ndarray
-    cells: np.ndarray
+    labels: np.ndarray
+    predictions: np.ndarray
+    units: np.ndarray
+    classes: int
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """True classes [L] that occur in it."""
+        return np.unique(self.labels)
+
+    @cached_property
+    def size(self) -> int:
+        """Number of units U."""
+        return int(self.units.max()) + 1
+
+    @property
+    def single(self) -> bool:
+        """Whether it is of one class and every unit is one image."""
+        return len(self.rows) == 1 and self.size == len(self.units)
+
+    @property
+    def answers(self) -> np.ndarray:
+        """Predictions [R, U] in the order of the units, where every unit is one image."""
+        return self.predictions[:, np.argsort(self.units)]
+
+    @property
+    def cells(self) -> np.ndarray:
+        """What each unit adds to the rows of the runs' confusion matrices, float32 [L, C, R, U]."""
+        row = np.searchsorted(self.rows, self.labels)
+        cells = np.empty((len(self.rows), self.classes, len(self.predictions), self.size), np.float32)
+        for run, predicted in enumerate(self.predictions):
+            seen = predicted >= 0
+            flat = ((row * self.classes + predicted) * self.size + self.units)[seen]
+            counts = np.bincount(flat, minlength=cells[:, :, run].size)
+            cells[:, :, run] = counts.reshape(len(self.rows), self.classes, self.size)
+        return cells
 
 
 def confusions(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
@@ -82,20 +120,13 @@ def strata(
 
 
 def _stratum(labels: np.ndarray, predictions: np.ndarray, classes: int, units: np.ndarray) -> Stratum:
-    rows, row = np.unique(labels, return_inverse=True)
-    names, unit = np.unique(units, return_inverse=True)
-    cells = np.empty((len(names), len(predictions), len(rows), classes), np.float32)
-    for run, predicted in enumerate(predictions):
-        seen = predicted >= 0
-        flat = ((unit * len(rows) + row) * classes + predicted)[seen]
-        counts = np.bincount(flat, minlength=len(names) * len(rows) * classes)
-        cells[:, run] = counts.reshape(len(names), len(rows), classes)
-    return Stratum(rows, cells)
+    return Stratum(labels, predictions, np.unique(units, return_inverse=True)[1], classes)
 
 
 def ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     """`top` / `bottom`, NaN where `bottom` is not positive."""
-    return np.divide(top, bottom, out=np.full(np.shape(bottom), np.nan), where=bottom > 0)
+    # The result lies in memory as `bottom` does: a bootstrap's draws are the inner axis there, not the last.
+    return np.divide(top, bottom, out=np.full_like(bottom, np.nan, dtype=float), where=bottom > 0)
 
 
 def mean_known(values: np.ndarray) -> np.ndarray:

@@ -20,21 +20,24 @@ S. Holm (1979), A simple sequentially rejective multiple test procedure, Scandin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from scipy.special import ndtri
 
 from fer_bench.crossed import estimates
 from fer_bench.rng import numpy_generator
-from fer_bench.stacks import STACKED, Stacked, confusions, paired, ratio, recall_of, recalls, strata
+from fer_bench.stacks import STACKED, Stacked, Stratum, confusions, paired, ratio, recall_of, recalls, strata
 
 __all__ = [
     "DRAWS",
     "LEVEL",
     "STACKED",
     "Interval",
+    "Replicates",
+    "Stacked",
     "bootstrap",
     "bootstrap_difference",
     "bootstrap_improvement",
@@ -42,9 +45,11 @@ __all__ = [
     "crossed",
     "crossed_difference",
     "holm",
+    "paired",
     "probability_of_improvement",
     "recall_of",
     "recalls",
+    "replicates",
     "resampled_confusions",
     "wilson",
 ]
@@ -52,6 +57,7 @@ __all__ = [
 DRAWS = 2000
 LEVEL = 0.95
 CHUNK = 4_000_000  # resampled images held at once: 32 MB of 64-bit counts
+BLOCK = 500_000  # cells of drawn matrices held at once: 4 MB
 
 
 @dataclass(frozen=True)
@@ -129,17 +135,129 @@ def resampled_confusions(
     `clusters` are given), the same ones for all R runs. One matrix product a stratum turns "how often was each unit
     drawn" into "how often was each class predicted".
     """
-    out = np.zeros((draws, len(predictions), classes, classes))
-    for stratum in strata(labels, predictions, classes, clusters):
-        n = len(stratum.cells)
-        step = max(1, CHUNK // n)
-        for start in range(0, draws, step):
-            size = min(step, draws - start)
-            picks = rng.integers(0, n, size=(size, n)) + n * np.arange(size)[:, None]
-            drawn = np.bincount(picks.ravel(), minlength=size * n).reshape(size, n)
-            rows = drawn.astype(np.float32) @ stratum.cells.reshape(n, -1)  # exact: sums of small integers
-            out[start : start + size, :, stratum.rows] = rows.reshape(size, *stratum.cells.shape[1:])
+    parts = list(strata(labels, predictions, classes, clusters))
+    counts = [_counts(rng, part.size, draws) for part in parts]
+    return np.concatenate(list(_weighted(parts, counts, draws)))
+
+
+def _counts(rng: np.random.Generator, n: int, draws: int) -> np.ndarray:
+    """How often each of `n` units is drawn in each of the draws, [draws, n], in the smallest type that holds `n`."""
+    out = np.empty((draws, n), np.min_scalar_type(n))
+    step = max(1, CHUNK // n)
+    for start in range(0, draws, step):
+        size = min(step, draws - start)
+        picks = rng.integers(0, n, size=(size, n)) + n * np.arange(size)[:, None]
+        out[start : start + size] = np.bincount(picks.ravel(), minlength=size * n).reshape(size, n)
     return out
+
+
+def _weighted(parts: Sequence[Stratum], counts: Sequence[np.ndarray], draws: int) -> Iterator[np.ndarray]:
+    """Confusion matrices [d, R, C, C] of some draws at a time, from how often each unit of each stratum was drawn.
+
+    In memory the draws are the innermost axis, so that metrics work on long rows.
+    """
+    classes, runs = parts[0].classes, len(parts[0].predictions)
+    cells = [part.cells for part in parts]
+    step = max(1, BLOCK // (runs * classes**2))
+    for start in range(0, draws, step):
+        size = min(step, draws - start)
+        out = np.zeros((classes, classes, runs, size))
+        for part, units, drawn in zip(parts, cells, counts, strict=True):
+            weights = drawn[start : start + size].T.astype(np.float32)
+            rows = units.reshape(-1, part.size) @ weights  # exact: sums of small integers
+            out[part.rows] = rows.reshape(*units.shape[:3], size)
+        yield out.transpose(3, 2, 0, 1)
+
+
+@lru_cache(maxsize=2)
+def _resampling(sizes: tuple[int, ...], seeds: int, draws: int, names: tuple) -> tuple[np.ndarray, tuple]:
+    """Shares of the seeds [draws, S], and how often each unit of each stratum is drawn.
+
+    They are the same for all methods of a study, so they are drawn once and kept while its methods are compared.
+    """
+    rng = numpy_generator(0, "bootstrap", *names)
+    shares = np.asfortranarray(rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds)
+    return shares, tuple(_counts(rng, n, draws) for n in sizes)
+
+
+@dataclass(frozen=True, eq=False)
+class Replicates:
+    """Metrics of S seeds by name, as seen [S] and on every draw of images [draws, S], with the draws of seeds.
+
+    Attributes
+    ----------
+    shares : ndarray [draws, S]
+        How much of a draw each seed is; rows sum to 1.
+    """
+
+    seen: dict[str, np.ndarray]
+    drawn: dict[str, np.ndarray]
+    shares: np.ndarray
+
+    def __sub__(self, other: Replicates) -> Replicates:
+        """The paired difference: seed s of both sees the same draws."""
+        seen = {name: values - other.seen[name] for name, values in self.seen.items()}
+        return Replicates(seen, {name: values - other.drawn[name] for name, values in self.drawn.items()}, self.shares)
+
+    def only(self, names: Iterable[str]) -> Replicates:
+        """Some of the metrics."""
+        return Replicates({n: self.seen[n] for n in names}, {n: self.drawn[n] for n in names}, self.shares)
+
+    def intervals(self, level: float = LEVEL) -> dict[str, Interval]:
+        """Percentile intervals of the means over seeds."""
+        return {name: self._interval(name, level) for name in self.seen}
+
+    def _interval(self, name: str, level: float) -> Interval:
+        seeds = self.shares.shape[1]
+        value = _over_seeds(self.seen[name][None], np.full((1, seeds), 1 / seeds))
+        return _percentile(float(value[0]), _over_seeds(self.drawn[name], self.shares), level)
+
+    def improvements(self, other: Replicates, level: float = LEVEL) -> dict[str, Interval]:
+        """:func:`probability_of_improvement` over `other`, with percentile intervals."""
+        out = {}
+        for name, seen in self.seen.items():
+            value = probability_of_improvement(seen, other.seen[name])
+            out[name] = _percentile(value, _won(self.drawn[name], other.drawn[name], self.shares), level)
+        return out
+
+
+def _won(ours: np.ndarray, reference: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Weighted share [draws] of the pairs of seeds in which `ours` [draws, S] is better; a tie counts half."""
+    a, b = np.ascontiguousarray(ours.T), np.ascontiguousarray(reference.T)
+    weights = [np.where(np.isfinite(side), shares.T, 0.0) for side in (a, b)]
+    won = np.zeros(len(shares))
+    for value, weight in zip(a, weights[0], strict=True):
+        twice = np.add(value > b, value >= b, dtype=np.int8)
+        won += weight * (twice * weights[1]).sum(0)
+    return ratio(won / 2, weights[0].sum(0) * weights[1].sum(0))
+
+
+def replicates(
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    metrics: Mapping[str, Stacked] | None = None,
+    *,
+    classes: int,
+    draws: int = DRAWS,
+    names: tuple = (),
+    clusters: np.ndarray | None = None,
+) -> Replicates:
+    """What :func:`bootstrap` takes its intervals from; parameters as there.
+
+    Draws depend on the labels, the clusters, the number of seeds and the names alone. So the replicates of two methods
+    with seeds in the same order, and the same images unseen, may be subtracted: that is :func:`bootstrap_difference`.
+    """
+    metrics = STACKED if metrics is None else metrics
+    parts = list(strata(labels, predictions, classes, clusters))
+    shares, counts = _resampling(tuple(part.size for part in parts), len(predictions), draws, tuple(names))
+    seen = confusions(labels, predictions, classes)
+    drawn = {name: np.empty_like(shares) for name in metrics}
+    start = 0
+    for matrices in _weighted(parts, counts, draws):
+        for name, metric in metrics.items():
+            drawn[name][start : start + len(matrices)] = metric(matrices)
+        start += len(matrices)
+    return Replicates({name: metric(seen) for name, metric in metrics.items()}, drawn, shares)
 
 
 def bootstrap(
@@ -170,9 +288,8 @@ def bootstrap(
     clusters : ndarray [n], optional
         Which images are drawn together: one image tested in several folds, or all images of a person.
     """
-    metrics = STACKED if metrics is None else metrics
-    sampled = _Sampled(labels, predictions[None], classes, draws, names, clusters)
-    return {name: sampled.interval(metric, [1.0], level) for name, metric in metrics.items()}
+    found = replicates(labels, predictions, metrics, classes=classes, draws=draws, names=names, clusters=clusters)
+    return found.intervals(level)
 
 
 def bootstrap_difference(
@@ -195,12 +312,12 @@ def bootstrap_difference(
     The p-values are those of :func:`crossed_difference`. A percentile's own would be wrong for few seeds that differ a
     lot (docs/results/coverage.md) and could not fall below 2 / (draws + 1), which Holm multiplies by the comparisons.
     """
-    metrics = STACKED if metrics is None else metrics
-    sampled = _Sampled(labels, paired(ours, reference), classes, draws, names, clusters)
+    a, b = (
+        replicates(labels, side, metrics, classes=classes, draws=draws, names=names, clusters=clusters)
+        for side in paired(ours, reference)
+    )
     exact = crossed_difference(labels, ours, reference, metrics, classes=classes, level=level, clusters=clusters)
-    return {
-        name: replace(sampled.interval(metric, [1.0, -1.0], level), p=exact[name].p) for name, metric in metrics.items()
-    }
+    return {name: replace(found, p=exact[name].p) for name, found in (a - b).intervals(level).items()}
 
 
 def bootstrap_improvement(
@@ -221,18 +338,11 @@ def bootstrap_improvement(
     all of `ours` beat all of `reference` the interval has no width: five seeds can't tell 1.0 from 0.9.
     Parameters as in :func:`bootstrap_difference`.
     """
-    metrics = STACKED if metrics is None else metrics
-    sampled = _Sampled(labels, paired(ours, reference), classes, draws, names, clusters)
-    out = {}
-    for name, metric in metrics.items():
-        value = probability_of_improvement(*metric(sampled.seen))
-        a, b = np.moveaxis(metric(sampled.drawn), 1, 0)
-        won = (np.sign(a[:, :, None] - b[:, None, :]) + 1) / 2
-        known = np.isfinite(won)
-        weights = sampled.shares[:, :, None] * sampled.shares[:, None, :] * known
-        sample = ratio((np.where(known, won, 0.0) * weights).sum((1, 2)), weights.sum((1, 2)))
-        out[name] = _percentile(value, sample, level)
-    return out
+    a, b = (
+        replicates(labels, side, metrics, classes=classes, draws=draws, names=names, clusters=clusters)
+        for side in paired(ours, reference)
+    )
+    return a.improvements(b, level)
 
 
 def probability_of_improvement(ours: np.ndarray, reference: np.ndarray) -> float:
@@ -281,27 +391,6 @@ def crossed_difference(
     metrics = STACKED if metrics is None else metrics
     found = estimates(labels, paired(ours, reference), np.array([1.0, -1.0]), metrics, classes, clusters)
     return {name: Interval(e.value, *e.limits(level), e.p) for name, e in found.items()}
-
-
-class _Sampled:
-    """Confusion matrices of G methods and S seeds as seen [G, S, C, C] and as drawn [draws, G, S, C, C]."""
-
-    def __init__(self, labels, stack, classes, draws, names, clusters):
-        groups, seeds, n = stack.shape
-        rng = numpy_generator(0, "bootstrap", *names)
-        runs = stack.reshape(groups * seeds, n)
-        shape = (groups, seeds, classes, classes)
-        self.shares = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
-        self.seen = confusions(labels, runs, classes).reshape(shape)
-        self.drawn = resampled_confusions(labels, runs, classes, draws, rng, clusters).reshape(draws, *shape)
-
-    def interval(self, metric: Stacked, contrast: Sequence[float], level: float) -> Interval:
-        """The metric's contrast over methods, averaged over seeds."""
-        seeds = self.shares.shape[1]
-        by_seed = np.tensordot(contrast, metric(self.seen[None]), (0, 1))
-        value = _over_seeds(by_seed, np.full((1, seeds), 1 / seeds))
-        sample = _over_seeds(np.tensordot(contrast, metric(self.drawn), (0, 1)), self.shares)
-        return _percentile(float(value[0]), sample, level)
 
 
 def _over_seeds(values: np.ndarray, shares: np.ndarray) -> np.ndarray:

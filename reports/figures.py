@@ -50,6 +50,7 @@ STYLE: dict[Any, Any] = {
 }
 WIDTH = 8.0
 DPI = 160
+WRITTEN = 8  # panels of confusion matrices up to which cells hold their number: more are an overview beside tables
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
@@ -58,8 +59,10 @@ def save(figure: Figure, folder: Path, name: str) -> None:
     The canvases print directly, since ``savefig`` would draw each twice.
     """
     with matplotlib.rc_context(STYLE):
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # laid out once, not for every format
+        engine = figure.get_layout_engine()
+        if engine is not None:
+            engine.execute(figure)  # once, not for every format
+        figure.set_layout_engine("none")
         svg, png = io.BytesIO(), io.BytesIO()
         figure.dpi = DPI  # also of the pictures inside an SVG
         FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
@@ -271,7 +274,8 @@ def confusion(numbers: Numbers) -> Figure:
         shares = np.divide(100 * method.matrix, sizes, out=np.zeros_like(method.matrix), where=sizes > 0)
         shares = shares[np.ix_(study.order, study.order)]
         shown = axis.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-        _write_cells(axis, shares)
+        if len(numbers.methods) <= WRITTEN:
+            _write_cells(axis, shares)
         axis.set_title(shorten(method.label, 6 + 4 * len(names)) + method.mark)
         axis.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
         axis.set_yticks(range(len(names)), names)

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from matplotlib.figure import Figure as Drawing
 
-from fer_bench import metrics, probabilities
+from fer_bench import probabilities
 from fer_bench.columns import COLUMNS, Answers, Column, MetricContext, Values, discover, evaluate
 from fer_bench.errors import PluginError
 from fer_bench.reports import figures, words
 from fer_bench.reports.blocks import Block, Bullets, Figure, TableBlock
-from fer_bench.reports.numbers import MethodNumbers, Numbers
-from fer_bench.reports.records import Run
+from fer_bench.reports.numbers import THREADS, MethodNumbers, Numbers
+from fer_bench.reports.records import StudyData
 from fer_bench.reports.tables import Column as Shown
 from fer_bench.reports.tables import Table, tabulate, title
+from fer_bench.stacks import mean_known
 
 CALIBRATION = ("ece", "classwise_ece", "brier", "class_ece")
 ELSEWHERE = ("accuracy", "mean_recall", "macro_f1", "recall")  # stand in sections of their own
 UNDER_OTHER_PRIORS = ("accuracy_", "macro_f1_")  # asked for by `fer-bench report --test-prior`
+MEANS = {"macro_auroc": "auroc", "classwise_ece": "class_ece"}  # over classes, of a slow column that is there anyway
 LAST = 0.25  # share of the epochs, from the end, over which a score is watched
 FEWEST = 3
 
@@ -31,7 +35,7 @@ def further_section(numbers: Numbers) -> list[Block]:
     wanted = [
         c for c in COLUMNS if c.name not in (*CALIBRATION, *ELSEWHERE) and not c.name.startswith(UNDER_OTHER_PRIORS)
     ]
-    found, reasons = _evaluated(numbers, wanted)
+    found, reasons = _by_column(_results(numbers, wanted))
     blocks = _tables(numbers, found, "further")
     classes, members = numbers.study.classes, numbers.groups.members
     if members:
@@ -42,30 +46,63 @@ def further_section(numbers: Numbers) -> list[Block]:
 
 def calibration_section(numbers: Numbers) -> list[Block]:
     """Calibration errors, and a reliability diagram."""
-    found, reasons = _evaluated(numbers, [c for c in COLUMNS if c.name in CALIBRATION])
-    drawn = reliability(numbers)
+    results = _results(numbers, [c for c in COLUMNS if c.name in CALIBRATION], diagram=True)
+    found, reasons = _by_column(results)
+    drawn = reliability(numbers, [r.diagram for r in results])
     alt = "Share of right answers against confidence, for every method"
     figure: list[Block] = [Figure("reliability", alt, drawn)] if drawn else []
     return [*_tables(numbers, found, "calibration"), *figure, Bullets(tuple(reasons))]
 
 
-def _evaluated(numbers: Numbers, columns: Iterable[Column]) -> tuple[dict[str, list[Values]], list[str]]:
-    """Values of each method by column; a column that nobody has is left out with its reason."""
-    study = numbers.study
+@dataclass(frozen=True, eq=False)
+class _Results:
+    """Columns of a method, by name, or why they failed; and its reliability, all seeds together, where it is asked."""
+
+    columns: dict[str, Values | PluginError]
+    diagram: probabilities.Reliability | None = None
+
+
+def _results(numbers: Numbers, columns: Sequence[Column], diagram: bool = False) -> list[_Results]:
+    """The results of every method; two are scored at once, so that few logits are held in memory."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(partial(_of_method, numbers.study, columns, diagram), numbers.methods))
+
+
+def _of_method(study: StudyData, columns: Sequence[Column], diagram: bool, method: MethodNumbers) -> _Results:
     context = MetricContext(classes=study.classes, train_counts=study.counts.get("train"))
-    answers = {m.label: Answers(study.predictions(m.label)[1], study.logits(m.label)) for m in numbers.methods}
+    answers = Answers(study.predictions(method.label)[1], study.logits(method.label))
+    out: dict[str, Values | PluginError] = {}
+    for column in sorted(columns, key=lambda c: c.name in MEANS):
+        by_class = out.get(MEANS.get(column.name, ""))
+        try:
+            if isinstance(by_class, Values) and by_class.values is not None:
+                out[column.name] = Values(column=column, values=mean_known(by_class.values))
+            else:
+                out[column.name] = evaluate(column, answers, study.labels, context)
+        except PluginError as error:
+            out[column.name] = error
+    out = {column.name: out[column.name] for column in columns}
+    return _Results(out, _pooled(study, answers.logits) if diagram and answers.logits is not None else None)
+
+
+def _pooled(study: StudyData, logits: np.ndarray) -> probabilities.Reliability:
+    seen = np.isfinite(logits).all(-1)
+    labels = np.broadcast_to(study.labels, seen.shape)[seen]
+    return probabilities.top_label_reliability(logits[seen], labels)
+
+
+def _by_column(results: Sequence[_Results]) -> tuple[dict[str, list[Values]], list[str]]:
+    """Values of each method by column; a column that nobody has is left out with its reason."""
     found: dict[str, list[Values]] = {}
     reasons: dict[str, list[str]] = {}
-    for column in columns:
-        try:
-            values = [evaluate(column, answers[m.label], study.labels, context) for m in numbers.methods]
-        except PluginError as error:
-            reasons.setdefault(error.what, []).append(column.title)
-            continue
-        if any(v.values is not None for v in values):
-            found[column.name] = values
+    for name in results[0].columns:
+        values = [v for r in results if isinstance(v := r.columns[name], Values)]
+        errors = [e for r in results if isinstance(e := r.columns[name], PluginError)]
+        if not errors and any(v.values is not None for v in values):
+            found[name] = values
         else:
-            reasons.setdefault(values[0].reason, []).append(column.title)
+            why = errors[0].what if errors else values[0].reason
+            reasons.setdefault(why, []).append(COLUMNS[name].title)
     return found, [f"{', '.join(titles)}: not given, {why}." for why, titles in reasons.items()]
 
 
@@ -116,26 +153,19 @@ def _class_cell(values: Values, index: int) -> str:
 
 
 @figures.styled
-def reliability(numbers: Numbers) -> Drawing | None:
+def reliability(numbers: Numbers, found: Sequence[probabilities.Reliability | None]) -> Drawing | None:
     """Share of right answers in bins of confidence, all seeds of a method together; below the line: too sure."""
-    study = numbers.study
-    pooled = {m.label: study.logits(m.label) for m in numbers.methods}
-    known = [m for m in numbers.methods if pooled[m.label] is not None]
+    known = [(m, r) for m, r in zip(numbers.methods, found, strict=True) if r is not None]
     if not known:
         return None
     figure, axes = figures.new_figure(4.8, 4.4)
     axis, looks = axes[0, 0], figures.looks(numbers)
     axis.plot([0, 100], [0, 100], color="#BBBBBB", linewidth=0.9, linestyle=":")
-    for method in known:
-        logits = pooled[method.label]
-        assert logits is not None
-        seen = np.isfinite(logits).all(-1)
-        labels = np.broadcast_to(study.labels, seen.shape)[seen]
-        found = probabilities.top_label_reliability(logits[seen], labels)
-        full = found.counts >= 10
+    for method, bins in known:
+        full = bins.counts >= 10
         colour, marker, line = looks[method.label]
         axis.plot(
-            100 * found.confidence[full], 100 * found.frequency[full], color=colour, marker=marker, linestyle=line,
+            100 * bins.confidence[full], 100 * bins.frequency[full], color=colour, marker=marker, linestyle=line,
             markersize=4, label=figures.shorten(method.label) + method.mark,
         )  # fmt: skip
     axis.set_xlabel("confidence, % (bins of 10 answers and more)")
@@ -152,12 +182,12 @@ def reliability(numbers: Numbers) -> Drawing | None:
 
 def luck_table(numbers: Numbers) -> Table | None:
     """How far test scores move between the last epochs of one training; None where no predictions were kept."""
-    rows = [m for m in numbers.methods if any(len(_last_scores(r, "mean_recall")) for r in _runs(numbers, m))]
+    rows = [m for m in numbers.methods if _last_scores(m, "mean_recall")]
     columns = [Shown("Method", title, right=False)]
-    columns.append(Shown("Epochs watched", lambda m: _watched(numbers, m)))
+    columns.append(Shown("Epochs watched", _watched))
     for name, heading in (("mean_recall", "Mean-class accuracy"), ("accuracy", "Accuracy")):
-        columns.append(Shown(f"{heading}: sd between epochs", partial(_luck, numbers, name, "sd")))
-        columns.append(Shown("range", partial(_luck, numbers, name, "range")))
+        columns.append(Shown(f"{heading}: sd between epochs", partial(_luck, name, "sd")))
+        columns.append(Shown("range", partial(_luck, name, "range")))
     caption = (
         f"Test scores of the last {100 * LAST:g} % of the epochs (at least {FEWEST}) of each training: standard "
         "deviation and range, in points, mean over runs. A gain of this size can be one lucky epoch."
@@ -165,27 +195,17 @@ def luck_table(numbers: Numbers) -> Table | None:
     return tabulate(columns, rows, caption) if rows else None
 
 
-def _runs(numbers: Numbers, method: MethodNumbers) -> tuple[Run, ...]:
-    return numbers.study.method(method.label).runs
+def _last_scores(method: MethodNumbers, name: str) -> list[np.ndarray]:
+    """A score on the test after each of the last epochs, of every run of which enough were kept."""
+    each = [scores[name] for scores in method.epochs]
+    return [s[-max(FEWEST, round(LAST * len(s))) :] for s in each if len(s) >= FEWEST]
 
 
-def _last_scores(run: Run, name: str) -> np.ndarray:
-    """A score on the test after each of the last epochs; empty where too few were kept."""
-    epochs = run.array("test_epochs")
-    classes = len(run.data["classes"])
-    if epochs is None or epochs.ndim != 2 or epochs.shape[1] != len(run.labels) or len(epochs) < FEWEST:
-        return np.empty(0)
-    if epochs.max() >= classes:
-        return np.empty(0)
-    last = epochs[-max(FEWEST, round(LAST * len(epochs))) :]
-    return np.asarray([metrics.SCORES[name](metrics.confusion(run.labels, e, classes)) for e in last])
+def _watched(method: MethodNumbers) -> str:
+    return words.span(sorted({len(s) for s in _last_scores(method, "accuracy")}))
 
 
-def _watched(numbers: Numbers, method: MethodNumbers) -> str:
-    return words.span(sorted({len(_last_scores(r, "accuracy")) for r in _runs(numbers, method)} - {0}))
-
-
-def _luck(numbers: Numbers, name: str, what: str, method: MethodNumbers) -> str:
-    scores = [s for r in _runs(numbers, method) if len(s := _last_scores(r, name))]
+def _luck(name: str, what: str, method: MethodNumbers) -> str:
+    scores = _last_scores(method, name)
     spread = [s.std(ddof=1) if what == "sd" else np.ptp(s) for s in scores]
     return f"{100 * np.mean(spread):.2f}" if spread else words.UNKNOWN

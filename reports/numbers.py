@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
+from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
-from fer_bench import metrics, stats
+from fer_bench import stats
 from fer_bench.groups import Groups, head_middle_tail
 from fer_bench.reports.records import MethodRuns, Run, StudyData
 from fer_bench.stats import Interval
 
 MIN_SEEDS = 5  # fewer trainings can't tell a gain from training noise (facts/claims.md, finding 6)
 ALPHA = 0.05
+THREADS = 2  # that score methods; NumPy lets go of Python's lock, the rest would wait for it
 SCORES = {"accuracy": "accuracy", "mean_recall": "mean-class accuracy", "macro_f1": "macro-F1"}
 
 
@@ -70,10 +74,14 @@ class MethodNumbers:
         Score name, ``recall:<class>`` or ``group:<name>`` to the paired gain over the reference; empty without one.
     pairs : int
         Seeds shared with the reference.
+    improvement : dict
+        Score name to the probability that one training is better than one of the reference; empty for one pair.
     verdicts : dict
         Verdicts of the two gains that the headline speaks of.
     leak : dict
         Score name to :class:`Leak`; empty where no per-epoch predictions were kept.
+    epochs : tuple of dict
+        For every run that kept them: score name to the scores on the test after each candidate epoch.
     """
 
     label: str
@@ -85,9 +93,11 @@ class MethodNumbers:
     scores: dict[str, Interval]
     recall: tuple[Interval, ...]
     gains: dict[str, Interval]
+    improvement: dict[str, Interval]
     pairs: int
     verdicts: dict[str, Verdict]
     leak: dict[str, Leak]
+    epochs: tuple[dict[str, np.ndarray], ...]
 
     @property
     def mark(self) -> str:
@@ -142,64 +152,98 @@ def recall_key(name: str) -> str:
     return f"recall:{name}"
 
 
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """A method's predictions [S, n] by seed, and their metrics on the draws of the bootstrap."""
+
+    seeds: tuple[int, ...]
+    predictions: np.ndarray
+    replicates: stats.Replicates
+
+
+@dataclass(frozen=True, eq=False)
+class _Gains:
+    """What a method gains over the reference, and how often one training of it is better."""
+
+    gains: dict[str, Interval] = field(default_factory=dict)
+    improvement: dict[str, Interval] = field(default_factory=dict)
+    pairs: int = 0
+
+
 def compute(study: StudyData, draws: int = stats.DRAWS) -> Numbers:
     """Compute everything a report shows."""
     rarest = recall_key(study.classes[study.order[0]])
     headline = (rarest, "mean_recall")
-    parts = {m.label: _gains(study, m, draws) for m in study.methods}
-    verdicts = _verdicts(study, parts, headline)
-    methods = [_numbers(study, m, *parts[m.label], verdicts[m.label], draws) for m in study.methods]
-    return Numbers(study, tuple(methods), headline)
+    # Each method has a thread, so matrix products take no others: they would wait for one another.
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(THREADS) as pool:
+        reference = None if study.reference is None else _scored(study, study.reference, draws)
+        methods = list(pool.map(partial(_numbers, study, reference, draws), study.methods))
+    verdicts = _verdicts(study, {m.label: (m.gains, m.pairs) for m in methods}, headline)
+    return Numbers(study, tuple(replace(m, verdicts=verdicts[m.label]) for m in methods), headline)
 
 
-def _numbers(
-    study: StudyData, method: MethodRuns, gains: dict, pairs: int, verdicts: dict[str, Verdict], draws: int
-) -> MethodNumbers:
-    seeds, predictions = study.predictions(method.label)
-    classes = len(study.classes)
-    matrices = stats.confusions(study.labels, predictions, classes)
+def _metrics(study: StudyData) -> dict[str, stats.Stacked]:
+    """The scores, the recall of every class, and the mean recall of every group of classes, by key."""
+    wanted = dict(stats.STACKED)
+    wanted |= {recall_key(name): stats.recall_of(i) for i, name in enumerate(study.classes)}
+    return wanted | {group_key(n): partial(group_recall, members=m) for n, m in groups_of(study).members.items()}
+
+
+def _options(study: StudyData, draws: int) -> dict[str, Any]:
+    """How the study is resampled: one stream for all of it, so that methods meet the same draws."""
+    return {"classes": len(study.classes), "draws": draws, "names": ("seeds-images",)}
+
+
+def _scored(study: StudyData, label: str, draws: int) -> _Scored:
+    seeds, predictions = study.predictions(label)
+    found = stats.replicates(study.labels, predictions, _metrics(study), **_options(study, draws))
+    return _Scored(seeds, predictions, found)
+
+
+def _numbers(study: StudyData, reference: _Scored | None, draws: int, method: MethodRuns) -> MethodNumbers:
+    """All numbers of a method but the verdicts, which need those of the others."""
+    known = reference is not None and method.label == study.reference
+    scored = reference if known and reference is not None else _scored(study, method.label, draws)
+    compared = _Gains() if known or reference is None else _gains(study, scored, reference, draws)
+    matrices = stats.confusions(study.labels, scored.predictions, len(study.classes))
     recalls = stats.recalls(matrices)
+    epochs = tuple(e for r in method.runs if (e := _epoch_scores(r)) is not None)
     with np.errstate(invalid="ignore"):
         sizes = matrices.sum(2).mean(0)
         mean = np.array([r[np.isfinite(r)].mean() if np.isfinite(r).any() else np.nan for r in recalls.T])
     return MethodNumbers(
         label=method.label,
         transductive=method.transductive,
-        seeds=seeds,
+        seeds=scored.seeds,
         matrix=matrices.mean(0),
         by_seed={name: score(matrices) for name, score in stats.STACKED.items()},
         recall_by_seed=recalls,
-        scores=stats.bootstrap(study.labels, predictions, classes=classes, draws=draws, names=("seeds-images",)),
+        scores=scored.replicates.only(stats.STACKED).intervals(),
         recall=tuple(stats.wilson(m * n, round(n)) for m, n in zip(mean, np.rint(sizes), strict=True)),
-        gains=gains,
-        pairs=pairs,
-        verdicts=verdicts,
-        leak=_leak(method),
+        gains=compared.gains,
+        improvement=compared.improvement,
+        pairs=compared.pairs,
+        verdicts={},
+        leak=_leak(epochs),
+        epochs=tuple(e.scores for e in epochs),
     )
 
 
-def _gains(study: StudyData, method: MethodRuns, draws: int) -> tuple[dict[str, Interval], int]:
-    """Paired gains over the reference and the number of shared seeds."""
-    if study.reference is None or method.label == study.reference:
-        return {}, 0
-    seeds, ours = study.predictions(method.label)
-    theirs, reference = study.predictions(study.reference)
-    shared = sorted(set(seeds) & set(theirs))
+def _gains(study: StudyData, ours: _Scored, reference: _Scored, draws: int) -> _Gains:
+    """Paired gains over the reference, of the seeds that both have."""
+    shared = sorted(set(ours.seeds) & set(reference.seeds))
     if not shared:
-        return {}, 0
-    wanted = dict(stats.STACKED)
-    wanted |= {recall_key(name): stats.recall_of(i) for i, name in enumerate(study.classes)}
-    wanted |= {group_key(n): partial(group_recall, members=m) for n, m in groups_of(study).members.items()}
-    gains = stats.bootstrap_difference(
-        study.labels,
-        ours[[seeds.index(s) for s in shared]],
-        reference[[theirs.index(s) for s in shared]],
-        wanted,
-        classes=len(study.classes),
-        draws=draws,
-        names=("seeds-images",),
-    )
-    return gains, len(shared)
+        return _Gains()
+    sides = [s.predictions[[s.seeds.index(seed) for seed in shared]] for s in (ours, reference)]
+    metrics, options = _metrics(study), _options(study, draws)
+    if ours.seeds == reference.seeds and np.array_equal(sides[0] < 0, sides[1] < 0):
+        a, b = ours.replicates, reference.replicates
+    else:
+        a, b = (stats.replicates(study.labels, side, metrics, **options) for side in stats.paired(*sides))
+    exact = stats.crossed_difference(study.labels, sides[0], sides[1], metrics, classes=len(study.classes))
+    gains = {name: replace(found, p=exact[name].p) for name, found in (a - b).intervals().items()}
+    scores = (side.only(stats.STACKED) for side in (a, b))
+    return _Gains(gains, next(scores).improvements(next(scores)) if len(shared) > 1 else {}, len(shared))
 
 
 def _verdicts(study: StudyData, parts: dict, headline: tuple[str, ...]) -> dict[str, dict[str, Verdict]]:
@@ -244,23 +288,28 @@ def _verdict(gain: Interval, pairs: int, adjusted: float | None) -> Verdict:
     return Verdict.GAIN if gain.low > 0 else Verdict.LOSS
 
 
-def _leak(method: MethodRuns) -> dict[str, Leak]:
-    pairs = [p for r in method.runs if (p := _epoch_scores(r)) is not None]
-    if not pairs:
+@dataclass(frozen=True, eq=False)
+class _Epochs:
+    """Scores of a run on the test: at the selected epoch, and after every candidate epoch [E]."""
+
+    honest: dict[str, float]
+    scores: dict[str, np.ndarray]
+
+
+def _leak(runs: Sequence[_Epochs]) -> dict[str, Leak]:
+    if not runs:
         return {}
-    return {n: Leak(np.array([h[n] for h, _ in pairs]), np.array([o[n] for _, o in pairs])) for n in metrics.SCORES}
+    honest = {n: np.array([r.honest[n] for r in runs]) for n in stats.STACKED}
+    return {n: Leak(h, np.array([max(r.honest[n], *r.scores[n]) for r in runs])) for n, h in honest.items()}
 
 
-def _epoch_scores(run: Run) -> tuple[dict[str, float], dict[str, float]] | None:
-    """Scores at the selected epoch and the best over all candidate epochs, both on test."""
+def _epoch_scores(run: Run) -> _Epochs | None:
     epochs = run.array("test_epochs")
     if epochs is None or epochs.ndim != 2 or epochs.shape[1] != len(run.labels) or not len(epochs):
         return None
     classes = len(run.data["classes"])
     if epochs.max() >= classes:
         return None
-    each = [metrics.confusion(run.labels, e, classes) for e in epochs]
-    selected = metrics.confusion(run.labels, run.predictions, classes)
-    honest = {n: score(selected) for n, score in metrics.SCORES.items()}
-    oracle = {n: max(honest[n], *(score(m) for m in each)) for n, score in metrics.SCORES.items()}
-    return honest, oracle
+    matrices = stats.confusions(run.labels, np.concatenate([run.predictions[None], epochs]), classes)
+    scores = {name: score(matrices) for name, score in stats.STACKED.items()}
+    return _Epochs({n: float(s[0]) for n, s in scores.items()}, {n: s[1:] for n, s in scores.items()})

@@ -71,7 +71,7 @@ class MethodRuns:
         probed = any((r.facts.get("probe") or {}).get("transductive") for r in self.runs)
         return bool(probed or self.card.get("transductive"))
 
-    @property
+    @cached_property
     def seeds(self) -> tuple[int, ...]:
         """Seeds with at least one usable run."""
         return tuple(sorted({r.seed for r in self.runs}))
@@ -205,11 +205,13 @@ def load_study(ledger: Ledger, study: Mapping[str, Any]) -> StudyData:
         No run of the study can be reported.
     """
     notes: list[str] = []
-    ids = [i for i in study.get("runs", []) if not _is_trial(ledger.run(i))]
-    trials = len(study.get("runs", [])) - len(ids)
+    listed = [ledger.run(i) for i in study.get("runs", [])]
+    records = [r for r in listed if not _is_trial(r)]
+    trials = len(listed) - len(records)
     if trials:
         notes.append(f"{trials} tuning trial{'s' * (trials > 1)} never opened the test, so no table holds them.")
-    runs = [r for i in ids if (r := _read_run(ledger.run(i), notes)) is not None]
+    arrays: dict[str, np.ndarray] = {}
+    runs = [run for r in records if (run := _read_run(r, arrays, notes)) is not None]
     runs = _without_repeats(runs, notes)
     for check in CHECKS:
         runs = _agreeing(runs, check, notes)
@@ -270,20 +272,22 @@ def _nothing(ledger: Ledger, study: Mapping[str, Any], notes: list[str]) -> Ledg
     )
 
 
-def _read_run(record: RunRecord, notes: list[str]) -> Run | None:
-    """The run, or None with a sentence in `notes`."""
+def _read_run(record: RunRecord, arrays: dict[str, np.ndarray], notes: list[str]) -> Run | None:
+    """The run, or None with a sentence in `notes`; `arrays` by hash are those that earlier runs share with it."""
     try:
         name = _describe(record)
         status = record.status
         if status != "finished":
             notes.append(f"{name} is {status}{_reason(record, status)} and is left out.")
             return None
-        damaged = _damaged(record)
+        digests = record.json("done").get("files", {})
+        damaged = _damaged(record, digests)
         bad = {n: damaged[n] for n in NEEDED if n in damaged}
         if bad:
             notes.append(f"{name}: " + ", ".join(f"{n} {how}" for n, how in bad.items()) + "; the run is left out.")
             return None
-        run = _usable(record)
+        rows, labels = (_shared(record, name, digests, arrays) for name in ("test_rows", "test_labels"))
+        run = _usable(record, rows, labels)
     except (LedgerError, KeyError, TypeError, ValueError, IndexError) as error:
         what = error.what if isinstance(error, LedgerError) else f"its record is malformed ({error!r})"
         notes.append(f"Run {record.id}: {what}; it is left out.")
@@ -308,20 +312,28 @@ def _reason(record: RunRecord, status: str) -> str:
     return f" ({why.get('type', 'error')}: {text[:200]})"
 
 
-def _damaged(record: RunRecord) -> dict[str, str]:
-    """Files that are gone or differ from the hash in ``done.json``."""
+def _damaged(record: RunRecord, digests: Mapping[str, str]) -> dict[str, str]:
+    """Files that are gone or differ from their hash."""
     out = {}
-    for name, digest in record.json("done").get("files", {}).items():
-        if not record.has(name):
+    for name, digest in digests.items():
+        try:
+            if sha256_file(record.path / name) != digest:
+                out[name] = "has changed since the run"
+        except (FileNotFoundError, IsADirectoryError):
             out[name] = "is missing"
-        elif sha256_file(record.path / name) != digest:
-            out[name] = "has changed since the run"
     return out
 
 
-def _usable(record: RunRecord) -> Run:
-    spec, data = record.spec, record.data
-    rows, labels, logits = (record.array(f"test_{n}") for n in ("rows", "labels", "logits"))
+def _shared(record: RunRecord, name: str, digests: Mapping[str, str], arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """An array of the record; one of the same hash is read once for all runs."""
+    key = digests.get(f"{name}.npy", f"{record.id} {name}")
+    if key not in arrays:
+        arrays[key] = record.array(name)
+    return arrays[key]
+
+
+def _usable(record: RunRecord, rows: np.ndarray, labels: np.ndarray) -> Run:
+    spec, data, logits = record.spec, record.data, record.array("test_logits")
     classes = len(data["classes"])
     if logits.shape != (len(labels), classes) or rows.shape != labels.shape or not len(labels):
         raise LedgerError(f"test logits {logits.shape} do not fit {len(labels)} labels and {classes} classes")
@@ -331,7 +343,17 @@ def _usable(record: RunRecord) -> Run:
         raise LedgerError(f"test labels lie outside 0 to {classes - 1}")
     predictions = logits.argmax(1).astype(np.int64)
     fold = int(spec.get("fold") or 0)
-    return Run(record, record.label, int(spec["seed"]), fold, spec, data, rows, labels.astype(np.int64), predictions)
+    return Run(
+        record,
+        record.label,
+        int(spec["seed"]),
+        fold,
+        spec,
+        data,
+        rows,
+        labels.astype(np.int64, copy=False),
+        predictions,
+    )
 
 
 def _with_facts(run: Run, damaged: Mapping[str, str], notes: list[str]) -> Run:

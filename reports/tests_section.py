@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure as Drawing
 
-from fer_bench import metrics, stats
+from fer_bench import metrics
 from fer_bench.paired import McNemar, mcnemar_by_seed
 from fer_bench.ranks import Ranking, rank_methods
 from fer_bench.reports import figures, words
 from fer_bench.reports.blocks import Block, Figure, Paragraph, TableBlock
 from fer_bench.reports.numbers import MethodNumbers, Numbers
-from fer_bench.reports.tables import Column, tabulate, title
+from fer_bench.reports.tables import Column, each, tabulate, title
 
 FEWEST_FOLDS = 3
 SCORE = "mean_recall"
@@ -51,19 +51,15 @@ def pairs(numbers: Numbers) -> Iterator[Pair]:
 
 def _improvement(numbers: Numbers) -> list[Block]:
     study = numbers.study
-    rows = []
-    for pair in pairs(numbers):
-        if len(pair.seeds) > 1:
-            found = stats.bootstrap_improvement(
-                study.labels, pair.ours, pair.theirs, classes=len(study.classes), names=("improvement",)
-            )
-            rows.append((pair, found))
+    rows = [m for m in numbers.compared if m.improvement]
     if not rows:
         return []
-    columns = [Column("Method", lambda r: title(r[0].method), right=False)]
-    columns.append(Column("Seeds", lambda r: str(len(r[0].seeds))))
+    columns = [Column("Method", title, right=False)]
+    columns.append(Column("Seeds", lambda m: str(m.pairs)))
     for name, heading in (("mean_recall", "mean-class accuracy"), ("accuracy", "accuracy"), ("macro_f1", "macro-F1")):
-        columns.append(Column(f"P(better {heading})", lambda r, n=name: words.share_with_interval(r[1][n])))
+        columns.append(
+            Column(f"P(better {heading})", each(lambda n, m: words.share_with_interval(m.improvement[n]), name))
+        )
     caption = (
         f"In %: how often one training of the method beats one of {words.code(str(study.reference))}, a tie counting "
         "half (Agarwal et al. 2021), with the 95 % bootstrap interval. It asks how often, not by how much."

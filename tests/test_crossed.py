@@ -117,6 +117,21 @@ def test_an_image_tested_several_times_counts_once():
         assert (thrice[name].low, thrice[name].high) == pytest.approx((interval.low, interval.high))
 
 
+def test_images_are_left_out_as_if_they_had_never_been_there():
+    rng = np.random.default_rng(2)
+    labels, stack = np.repeat([0, 1, 2], [5, 9, 14]), rng.integers(-1, 3, (2, 4, 28))
+    runs, contrast = stack.reshape(8, 28), np.array([1.0, -1.0])
+    seen = stacks.confusions(labels, runs, 3)
+    for metric in (stacks.macro_f1, stacks.mean_recall, stacks.recall_of(1)):
+        for stratum in stacks.strata(labels, runs, 3):
+            found, counts = crossed._left_out(stratum, seen).values(metric)
+            images = np.repeat(found, counts.astype(int), axis=0)
+            mine = np.flatnonzero(labels == stratum.rows[0])
+            by_hand = [metric(stacks.confusions(np.delete(labels, i), np.delete(runs, i, axis=1), 3)) for i in mine]
+            assert images == pytest.approx(np.array(by_hand), nan_ok=True)
+    assert crossed.estimates(labels, stack, contrast, {"r": stacks.recall_of(1)}, 3)["r"].error > 0
+
+
 def test_people_are_left_out_with_all_their_images():
     # Jackknife over four people with 2, 2, 1, 1 images and 2, 0, 1, 0 hits: accuracies without each 1/4, 3/4, 2/5, 3/5.
     labels = np.array([0, 1, 0, 1, 0, 1])

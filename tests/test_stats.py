@@ -220,6 +220,43 @@ def test_equal_runs_improve_on_each_other_in_half_of_the_pairs():
     assert (found.value, found.low, found.high) == (0.5, 0.5, 0.5)
 
 
+def test_replicates_of_two_methods_may_be_subtracted():
+    rng = np.random.default_rng(5)
+    labels, (ours, theirs) = np.repeat([0, 1, 2], [6, 10, 30]), rng.integers(0, 3, (2, 5, 46))
+    options = {"classes": 3, "draws": 300, "names": ("a",)}
+    a, b = (stats.replicates(labels, side, **options) for side in (ours, theirs))
+    paired = stats.bootstrap_difference(labels, ours, theirs, **options)
+    for name, interval in (a - b).intervals().items():
+        assert (interval.value, interval.low, interval.high) == (
+            paired[name].value,
+            paired[name].low,
+            paired[name].high,
+        )
+
+
+def test_replicates_drawn_in_blocks_are_those_drawn_at_once(monkeypatch):
+    labels, predictions = np.repeat([0, 1], 20), np.random.default_rng(6).integers(0, 2, (3, 40))
+    options = {"classes": 2, "draws": 50, "names": ("blocks",)}
+    at_once = stats.replicates(labels, predictions, **options).drawn["accuracy"]
+    monkeypatch.setattr(stats, "BLOCK", 7 * 3 * 2**2)  # seven draws at a time
+    assert np.array_equal(stats.replicates(labels, predictions, **options).drawn["accuracy"], at_once)
+
+
+def test_improvement_on_every_draw_is_that_of_a_plain_loop_over_pairs():
+    # Ties count half; a seed without a value (NaN) meets nobody.
+    ours, theirs = np.array([[0.1, 0.5, np.nan], [0.2, 0.2, 0.9]]), np.array([[0.3, 0.5, 0.7], [0.2, np.nan, 0.1]])
+    shares = np.array([[1, 1, 1], [2, 0, 1]]) / 3
+    side = [stats.Replicates({"x": v[0]}, {"x": v}, shares) for v in (ours, theirs)]
+    found = side[0].improvements(side[1], level=0.0)["x"]
+    expected = []
+    for a, b, w in zip(ours, theirs, shares, strict=True):
+        known = [(i, j) for i in range(3) for j in range(3) if np.isfinite(a[i]) and np.isfinite(b[j])]
+        won = sum(w[i] * w[j] * ((a[i] > b[j]) + (a[i] == b[j]) / 2) for i, j in known)
+        expected.append(won / sum(w[i] * w[j] for i, j in known))
+    assert found.low == found.high == pytest.approx(np.median(expected))
+    assert found.value == pytest.approx(expected[0])
+
+
 def test_the_p_value_of_a_difference_is_that_of_the_crossed_t_test():
     rng = np.random.default_rng(1)
     labels, (ours, theirs) = np.repeat([0, 1], 40), rng.integers(0, 2, (2, 5, 80))
