@@ -218,7 +218,7 @@ def reading(
     known = list(faults)
     sound: list[Row] = []
     headers: list[Header] = []
-    for row, found in zip(rows, _mapped(_header_or_reason, rows), strict=True):
+    for row, found in zip(rows, mapped(_header_or_reason, rows), strict=True):
         if isinstance(found, Header):
             sound.append(row)
             headers.append(found)
@@ -260,7 +260,7 @@ def _header_or_reason(row: Row) -> Header | str:
         return str(reason)
 
 
-def _mapped(function: Any, items: Sequence[Any]) -> Iterator[Any]:
+def mapped(function: Any, items: Sequence[Any]) -> Iterator[Any]:
     """Results in order; image files are read and decoded outside the interpreter's lock, so threads help."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         yield from pool.map(function, items)
@@ -280,7 +280,7 @@ def _chunks(dataset: Dataset, rows: Sequence[Row], fit: Fit, faults: Iterable[tu
 
     for start in range(0, len(rows), step):
         block = rows[start : start + step]
-        pairs = list(zip(block, _mapped(decoded, block), strict=True))
+        pairs = list(zip(block, mapped(decoded, block), strict=True))
         for row, found in pairs:
             if isinstance(found, str):
                 problems.add(_where(row), None, found)

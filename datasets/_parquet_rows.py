@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 
 from fer_bench import Chunk, Problems
 
-from ._images import Fit, Header, Row, Unreadable, decode, header
+from ._images import Fit, Header, Row, Unreadable, decode, header, mapped
 from ._parquet_shards import Shard, stream
 from ._tables import Labels, Unclear
 
@@ -108,16 +107,15 @@ def _decoded(
         except Unreadable as reason:
             return str(reason)
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for start, images, _ in stream(shard):
-            rows = [k for k in range(start, start + len(images)) if k in wanted]
-            sound = {}
-            for k, pixels in zip(rows, pool.map(attempt, [images[k - start] for k in rows]), strict=True):
-                if isinstance(pixels, str):
-                    problems.add(shard.path, k, pixels)
-                else:
-                    sound[k] = pixels
-            yield list(sound), list(sound.values())
+    for start, images, _ in stream(shard):
+        rows = [k for k in range(start, start + len(images)) if k in wanted]
+        sound = {}
+        for k, pixels in zip(rows, mapped(attempt, [images[k - start] for k in rows]), strict=True):
+            if isinstance(pixels, str):
+                problems.add(shard.path, k, pixels)
+            else:
+                sound[k] = pixels
+        yield list(sound), list(sound.values())
 
 
 def _row(image: bytes | None) -> Row:

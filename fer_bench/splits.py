@@ -14,6 +14,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 
@@ -43,7 +44,7 @@ class Division:
     labels: np.ndarray
     folds: list[dict[str, np.ndarray]]
 
-    @property
+    @cached_property
     def text(self) -> str:
         """The split file: one line a row, one column a fold."""
         table = np.full((len(self.labels), len(self.folds)), "", dtype="<U8")

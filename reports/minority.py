@@ -119,7 +119,7 @@ def _table(numbers: Numbers, judged: dict[str, dict[str, Judgement]]) -> TableBl
         Column("Recall of", named, right=False),
         *(Column(r.capitalize(), partial(images, r)) for r in ("train", "test") if r in study.counts),
         Column("Gain", lambda r: words.gain_with_interval(r.method.gains[r.key])),
-        Column("p", lambda r: _p(judged[r.method.label][r.key].p)),
+        Column("p", lambda r: words.p_value(judged[r.method.label][r.key].p)),
         Column("Detectable", lambda r: _detectable(numbers, r, place, family)),
     ]
     edges = "; ".join(f"{n}: {numbers.groups.edges[n]}" for n in numbers.groups.members)
@@ -133,25 +133,16 @@ def _table(numbers: Numbers, judged: dict[str, dict[str, Judgement]]) -> TableBl
     return TableBlock(tabulate(columns, rows, caption), "minority", "Gains on minority classes")
 
 
-def _p(p: float | None) -> str:
-    if p is None or not np.isfinite(p):
-        return words.UNKNOWN
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
 def _detectable(numbers: Numbers, row: Row, place: dict[str, int], family: int) -> str:
     """The smallest gain that would be found, for single classes and two seeds at least."""
     method = row.method
     if row.key not in place or method.pairs < 2:
         return words.UNKNOWN
     study, label = numbers.study, place[row.key]
-    seeds, ours = study.predictions(method.label)
-    theirs, base = study.predictions(str(study.reference))
-    shared = [s for s in seeds if s in theirs]
-    mine = study.labels == label
-    pair = [side[[where.index(s) for s in shared]][:, mine] for side, where in ((ours, seeds), (base, theirs))]
-    seen = ((pair[0] >= 0) & (pair[1] >= 0)).all(0)
-    gains = (pair[0] == label).astype(float)[:, seen] - (pair[1] == label)[:, seen]
+    shared, *sides = study.paired(method.label, str(study.reference))
+    ours, theirs = (side[:, study.labels == label] for side in sides)
+    seen = ((ours >= 0) & (theirs >= 0)).all(0)
+    gains = (ours == label).astype(float)[:, seen] - (theirs == label)[:, seen]
     if gains.shape[1] < 2:
         return words.UNKNOWN
     found = power.detectable_gain(power.components(gains), len(shared), gains.shape[1], comparisons=family)

@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from fer_bench import stats
+from fer_bench import stacks, stats
 from fer_bench.errors import SpecError, unknown
 from fer_bench.reports import words
 from fer_bench.reports.numbers import Numbers
@@ -76,10 +76,7 @@ def parse_prior(text: str) -> Prior:
 
 def weighted_recall(matrices: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """Accuracy [...] under class shares [C], from confusion matrices [..., C, C]; empty classes are left out."""
-    recalls = stats.recalls(matrices)
-    known = np.isfinite(recalls)
-    weight = np.where(known, shares, 0.0)
-    return (np.where(known, recalls, 0.0) * weight).sum(-1) / weight.sum(-1)
+    return stacks.accuracy(stacks.under_prior(matrices, shares))
 
 
 def prior_table(numbers: Numbers, priors: Sequence[Prior]) -> Table:

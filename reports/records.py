@@ -155,6 +155,13 @@ class StudyData:
             out[method.seeds.index(run.seed), self._place(run)] = run.predictions
         return method.seeds, out
 
+    def paired(self, label: str, other: str) -> tuple[tuple[int, ...], np.ndarray, np.ndarray]:
+        """Seeds that two methods share, and the predictions of both for them, [S, n] each."""
+        seeds, ours = self.predictions(label)
+        others, theirs = self.predictions(other)
+        shared = tuple(s for s in seeds if s in others)
+        return shared, ours[[seeds.index(s) for s in shared]], theirs[[others.index(s) for s in shared]]
+
     def logits(self, label: str) -> np.ndarray | None:
         """Test logits of a method [S, n, C], NaN where a fold is missing; None where a run's can't be read."""
         method = self.method(label)

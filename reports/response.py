@@ -152,14 +152,11 @@ def _point(study: StudyData, methods: tuple[str, ...], reference: str | None, gr
     options: dict[str, Any] = {"classes": len(study.classes), "names": ("response",)}
     recall, gain = {}, {}
     for label in methods:
-        seeds, ours = study.predictions(label)
-        recall[label] = stats.bootstrap(study.labels, ours, metrics, **options)
+        recall[label] = stats.bootstrap(study.labels, study.predictions(label)[1], metrics, **options)
         if reference in (None, label):
             continue
-        theirs, base = study.predictions(str(reference))
-        shared = [s for s in seeds if s in theirs]
+        shared, ours, theirs = study.paired(label, str(reference))
         if shared:
-            ours, base = ours[[seeds.index(s) for s in shared]], base[[theirs.index(s) for s in shared]]
-            gain[label] = stats.bootstrap_difference(study.labels, ours, base, metrics, **options)
+            gain[label] = stats.bootstrap_difference(study.labels, ours, theirs, metrics, **options)
     counts = study.counts["train"]
     return Point(study, _profile(study), _ratio(study), int(counts.sum()), recall, gain)

@@ -43,10 +43,7 @@ def pairs(numbers: Numbers) -> Iterator[Pair]:
     """The pairs of all methods that are compared."""
     study = numbers.study
     for method in numbers.compared:
-        seeds, ours = study.predictions(method.label)
-        others, theirs = study.predictions(str(study.reference))
-        shared = tuple(s for s in seeds if s in others)
-        yield Pair(method, shared, ours[[seeds.index(s) for s in shared]], theirs[[others.index(s) for s in shared]])
+        yield Pair(method, *study.paired(method.label, str(study.reference)))
 
 
 def _improvement(numbers: Numbers) -> list[Block]:
@@ -79,18 +76,14 @@ def _mcnemar(numbers: Numbers) -> list[Block]:
         Column("Seed", lambda r: str(r[1])),
         Column("Only ours right", lambda r: f"{r[2].gained:,}"),
         Column("Only the reference right", lambda r: f"{r[2].lost:,}"),
-        Column("Exact p", lambda r: _p(r[2].exact)),
-        Column("mid-p", lambda r: _p(r[2].midp)),
+        Column("Exact p", lambda r: words.p_value(r[2].exact)),
+        Column("mid-p", lambda r: words.p_value(r[2].midp)),
     ]
     caption = (
         f"McNemar's test of each seed's pair of networks against {words.code(str(numbers.study.reference))} (Fagerland "
         "et al. 2013), uncorrected. It compares two networks, not two methods: networks of one method differ, too."
     )
     return [TableBlock(tabulate(columns, rows, caption), "mcnemar", "McNemar's test by seed")]
-
-
-def _p(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 # -- ranks over folds ------------------------------------------------------------------------------------------------
@@ -116,11 +109,12 @@ def _ranks(numbers: Numbers) -> list[Block]:
     found = ranking(numbers)
     if found is None:
         return []
+    friedman, f_test = words.p_value(found.chi2_p), words.p_value(found.f_p)
     told = (
-        f"Ranks in mean-class accuracy over {found.blocks} folds: Friedman's chi² {found.chi2:.2f}, p "
-        f"{_p(found.chi2_p)}; Iman and Davenport's F p {_p(found.f_p)}. Methods that a bar joins are nearer than "
-        f"Nemenyi's critical difference of {found.difference:.2f} ranks (Demšar 2006). Folds share training images, so "
-        "these tests are too sure of themselves: the diagram describes, it does not prove."
+        f"Ranks in mean-class accuracy over {found.blocks} folds: Friedman's chi² {found.chi2:.2f}, p {friedman}; Iman "
+        f"and Davenport's F p {f_test}. Methods that a bar joins are nearer than Nemenyi's critical difference of "
+        f"{found.difference:.2f} ranks (Demšar 2006). Folds share training images, so these tests are too sure of "
+        "themselves: the diagram describes, it does not prove."
     )
     alt = "Critical-difference diagram: mean ranks of the methods over the folds"
     return [Paragraph(told), Figure("ranks", alt, draw_ranks(found))]

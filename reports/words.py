@@ -47,6 +47,13 @@ def mean_and_spread(values: np.ndarray) -> str:
     return f"{percent(values.mean())} ± {spread}"
 
 
+def p_value(p: float | None) -> str:
+    """ "0.031", "< 0.001"; a dash where there is none."""
+    if p is None or not np.isfinite(p):
+        return UNKNOWN
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def count(number: int, one: str, many: str | None = None) -> str:
     """ "1 seed", "5 seeds"."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
