@@ -74,9 +74,9 @@ class Column:
     name, title : str
         Identifier, and heading of the column.
     compute : callable
-        (answers, labels [n], context) to an array [S], or [S, C] where ``kind`` is "class". Answers are logits
-        [S, n, C] with NaN, or decisions [S, n] with -1, for images that a seed has not seen.
-    needs : "logits" or "predictions"
+        (answers, labels [n], context) to an array [S], or [S, C] where ``kind`` is "class". Answers are logits or
+        probabilities [S, n, C] with NaN, or decisions [S, n] with -1, for images that a seed has not seen.
+    needs : "logits", "probabilities" or "predictions"
         Which answers it takes.
     kind : "score" or "class"
         One number a seed, or one a seed and class.
@@ -90,7 +90,7 @@ class Column:
     name: str
     title: str
     compute: Compute
-    needs: Literal["logits", "predictions"] = "predictions"
+    needs: Literal["logits", "probabilities", "predictions"] = "predictions"
     kind: Literal["score", "class"] = "score"
     better: Literal["higher", "lower"] = "higher"
     unit: Literal["share", "number"] = "share"
@@ -120,6 +120,11 @@ class Answers:
 
     predictions: np.ndarray
     logits: np.ndarray | None = field(default=None)
+
+    @cached_property
+    def probabilities(self) -> np.ndarray | None:
+        """Softmax of the logits, float64 [S, n, C]."""
+        return None if self.logits is None else probabilities.softmax(self.logits)
 
     @classmethod
     def of_logits(cls, logits: np.ndarray) -> Answers:
@@ -170,7 +175,7 @@ class Columns:
 
 
 ALLOWED = {
-    "needs": ("logits", "predictions"),
+    "needs": ("logits", "probabilities", "predictions"),
     "kind": ("score", "class"),
     "better": ("higher", "lower"),
     "unit": ("share", "number"),
@@ -186,12 +191,11 @@ def evaluate(column: Column, answers: Answers, labels: np.ndarray, context: Metr
         The column fails, or gives another shape than its kind promises.
     """
     reason = column.missing(context)
-    given = answers.logits if column.needs == "logits" else answers.predictions
+    given = getattr(answers, column.needs)
     if given is None:
         reason = "the logits were not kept"
     if reason:
         return Values(column=column, reason=reason)
-    assert given is not None
     try:
         values = np.asarray(column.compute(given, labels, context), dtype=float)
     except Exception as error:
@@ -211,13 +215,13 @@ def _of_matrices(metric, predictions, labels, context):
     return metric(stacks.confusions(labels, predictions, len(context.classes)))
 
 
-def of_logits(metric: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Compute:
-    """A column's computation from a function of logits [S, n, C] and labels [n]."""
-    return partial(_of_logits, metric)
+def without_context(metric: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Compute:
+    """A column's computation from a function of answers and labels [n] alone."""
+    return partial(_without_context, metric)
 
 
-def _of_logits(metric, logits, labels, context):
-    return metric(logits, labels)
+def _without_context(metric, answers, labels, context):
+    return metric(answers, labels)
 
 
 def _of_group(grouping, name, predictions, labels, context):
@@ -284,30 +288,31 @@ def _group_columns() -> Iterable[Column]:
 
 
 def _probabilities() -> Iterable[Column]:
-    yield Column(name="top2", title="Top-2 accuracy", compute=of_logits(probabilities.top_k_accuracy), needs="logits")
+    top2 = without_context(probabilities.top_k_accuracy)
+    yield Column(name="top2", title="Top-2 accuracy", compute=top2, needs="logits")
     errors: dict[str, tuple[str, Callable]] = {
         "ece": ("ECE", probabilities.calibration_error),
         "classwise_ece": ("Classwise ECE", probabilities.classwise_calibration_error),
     }
     for name, (title, metric) in errors.items():
-        yield Column(name=name, title=title, compute=of_logits(metric), needs="logits", better="lower")
+        yield Column(name=name, title=title, compute=without_context(metric), needs="probabilities", better="lower")
     yield Column(
         name="class_ece",
         title="Calibration error of the class",
-        compute=of_logits(probabilities.class_calibration_errors),
-        needs="logits",
+        compute=without_context(probabilities.class_calibration_errors),
+        needs="probabilities",
         kind="class",
         better="lower",
     )
     yield Column(
         name="brier",
         title="Brier score",
-        compute=of_logits(probabilities.brier),
-        needs="logits",
+        compute=without_context(probabilities.brier),
+        needs="probabilities",
         better="lower",
         unit="number",
     )
-    auroc, macro = of_logits(probabilities.auroc), of_logits(probabilities.macro_auroc)
+    auroc, macro = without_context(probabilities.auroc), without_context(probabilities.macro_auroc)
     yield Column(name="auroc", title="AUROC", compute=auroc, needs="logits", kind="class")
     yield Column(name="macro_auroc", title="Macro AUROC", compute=macro, needs="logits")
 

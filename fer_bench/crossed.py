@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy import stats as distributions
+from scipy import special
 
 from fer_bench.stacks import Stacked, Stratum, confusions, strata
 
@@ -68,11 +68,11 @@ class Estimate:
             return 1.0
         if not self.error > 0:
             return float("nan")
-        return float(2 * distributions.t.sf(abs(self.value) / self.error, self.freedom))
+        return float(2 * special.stdtr(self.freedom, -abs(self.value) / self.error))
 
     def limits(self, level: float) -> tuple[float, float]:
         """Both ends of the t-interval."""
-        half = self.error * float(distributions.t.ppf(0.5 + level / 2, self.freedom)) if self.error > 0 else self.error
+        half = self.error * float(special.stdtrit(self.freedom, 0.5 + level / 2)) if self.error > 0 else self.error
         return self.value - half, self.value + half
 
 

@@ -98,9 +98,13 @@ class RunRecord:
         return "failed" if self.has("failed.json") else "unfinished"
 
     @cached_property
+    def _head(self) -> dict[str, Any]:
+        return self.json("spec")
+
+    @property
     def spec(self) -> dict[str, Any]:
         """The run's spec as plain data."""
-        return self.json("spec")["spec"]
+        return self._head["spec"]
 
     @cached_property
     def data(self) -> dict[str, Any]:
@@ -110,7 +114,7 @@ class RunRecord:
     @property
     def label(self) -> str:
         """The method with its non-default parameters, as typed on the command line."""
-        return self.json("spec")["label"]
+        return self._head["label"]
 
     def verify(self) -> None:
         """Compare every file with the hash in ``done.json``; raises LedgerError where one is missing or differs."""

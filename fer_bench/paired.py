@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats as distributions
+from scipy import special
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +76,11 @@ def mcnemar(gained: int, lost: int, images: int) -> McNemar:
     discordant = gained + lost
     if min(gained, lost) < 0 or discordant > images:
         raise ValueError(f"{gained} gained and {lost} lost do not fit {images} images")
-    seen = float(distributions.binom.pmf(gained, discordant, 0.5))
-    exact = min(1.0, 2 * float(distributions.binom.cdf(min(gained, lost), discordant, 0.5)))
-    midp = 1 - seen / 2 if gained == lost else exact - seen
-    return McNemar(gained=gained, lost=lost, images=images, exact=exact, midp=midp if discordant else 1.0)
+    fewer = min(gained, lost)
+    below = float(special.bdtr(fewer - 1, discordant, 0.5)) if fewer else 0.0
+    up_to = float(special.bdtr(fewer, discordant, 0.5))
+    midp = 1 - (up_to - below) / 2 if gained == lost else up_to + below
+    return McNemar(gained=gained, lost=lost, images=images, exact=min(1.0, 2 * up_to), midp=midp if discordant else 1.0)
 
 
 def mcnemar_by_seed(
@@ -108,7 +109,7 @@ def pooled(labels: np.ndarray, ours: np.ndarray, reference: np.ndarray, label: i
     """
     sums = np.nansum(_gains(labels, ours, reference, label), axis=0)
     squares = float((sums**2).sum())
-    return float(distributions.chi2.sf(float(sums.sum()) ** 2 / squares, 1)) if squares else 1.0
+    return float(special.chdtrc(1, float(sums.sum()) ** 2 / squares)) if squares else 1.0
 
 
 def combined(p_values: Sequence[float]) -> float:

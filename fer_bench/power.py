@@ -22,7 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats as distributions
+from scipy import special
 from scipy.optimize import brentq
 
 POWER = 0.8
@@ -110,10 +110,9 @@ def power_of(gain: float, spread: Components, seeds: int, images: int, *, alpha:
     if error == 0:
         return 1.0
     if freedom > 1e6:
-        critical = distributions.chi2.isf(alpha, 1)
-        return float(distributions.ncx2.sf(critical, 1, (gain / error) ** 2))
-    critical = distributions.f.isf(alpha, 1, freedom)
-    return float(distributions.ncf.sf(critical, 1, freedom, (gain / error) ** 2))
+        return 1 - float(special.chndtr(special.ndtri(alpha / 2) ** 2, 1, (gain / error) ** 2))
+    critical = special.stdtrit(freedom, alpha / 2) ** 2
+    return 1 - float(special.ncfdtr(1, freedom, (gain / error) ** 2, critical))
 
 
 def detectable_gain(
@@ -160,8 +159,8 @@ def detectable_by_mcnemar(
     Solves Connor's ``images = (z_alpha sqrt(psi) + z_power sqrt(psi - d²))² / d²`` for d, with psi the `discordance`.
     Infinity where even d = psi, all discordant images gained, would be missed.
     """
-    z_alpha = float(distributions.norm.ppf(1 - alpha / comparisons / 2))
-    z_power = float(distributions.norm.ppf(power))
+    z_alpha = float(special.ndtri(1 - alpha / comparisons / 2))
+    z_power = float(special.ndtri(power))
 
     def missing(d: float) -> float:
         return images * d * d - (z_alpha * discordance**0.5 + z_power * max(discordance - d * d, 0.0) ** 0.5) ** 2

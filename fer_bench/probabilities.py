@@ -1,7 +1,8 @@
-"""Scores of logits rather than of decisions: calibration, ranking, near misses.
+"""Scores of probabilities and logits rather than of decisions: calibration, ranking, near misses.
 
-Every function takes `logits` [S, n, C] of S seeds and `labels` [n] and works on all seeds at once. An image that a seed
-has not seen has NaN logits there and is left out of that seed. Probabilities are float64, whatever the logits were.
+Every function takes `chances` (probabilities) or `logits` [S, n, C] of S seeds and `labels` [n]. An image that a seed
+has not seen has NaN there and is left out of that seed. Probabilities are float64, whatever the logits were. All are
+fastest where the classes are the outermost axis in memory, as :func:`softmax` leaves them.
 
 References
 ----------
@@ -22,6 +23,7 @@ import numpy as np
 from fer_bench.stacks import mean_known, ratio
 
 BINS = 15  # Guo et al. 2017
+SMALLEST = 1e-290  # below it float64 loses digits, at the latest
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,21 +53,29 @@ class Reliability:
         apart = np.nan_to_num(np.abs(self.frequency - self.confidence))
         return ratio((apart * self.counts).sum(-1), self.counts.sum(-1))
 
+    def pooled(self) -> Reliability:
+        """All seeds together: the first axis is summed over."""
+        counts = self.counts.sum(0)
+        confidence, frequency = (
+            ratio(np.nan_to_num(of * self.counts).sum(0), counts) for of in (self.confidence, self.frequency)
+        )
+        return Reliability(self.edges, counts, confidence, frequency)
+
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities, float64, of logits of any type; stable for large ones, NaN where a logit is NaN.
-
-    In memory the classes are the outermost axis, so that sums over them work on long rows.
-    """
-    wide = _by_class(logits)
-    chances = np.exp(wide - wide.max(0))
-    chances /= chances.sum(0)
+    """Probabilities, float64, of logits of any type; stable for large ones, NaN where a logit is NaN."""
+    chances = _by_class(logits).astype(np.float64)
+    for seed in np.ndindex(chances.shape[1:-1]):  # one at a time stays in the processor's cache
+        of = chances[(slice(None), *seed)]
+        of -= of.max(0)
+        np.exp(of, out=of)
+        of /= of.sum(0)
     return np.moveaxis(chances, 0, -1)
 
 
-def _by_class(logits: np.ndarray) -> np.ndarray:
-    """Logits [..., C] as float64 [C, ...], contiguous."""
-    return np.ascontiguousarray(np.moveaxis(logits, -1, 0), dtype=np.float64)
+def _by_class(values: np.ndarray) -> np.ndarray:
+    """Logits or probabilities [..., C] as [C, ...], contiguous."""
+    return np.ascontiguousarray(np.moveaxis(values, -1, 0))
 
 
 def reliability(confidence: np.ndarray, came_true: np.ndarray, bins: int = BINS) -> Reliability:
@@ -76,52 +86,73 @@ def reliability(confidence: np.ndarray, came_true: np.ndarray, bins: int = BINS)
     counts, chance, true = (np.zeros((len(rows), bins)) for _ in range(3))
     for row, (chances, truth) in enumerate(zip(rows, truths, strict=True)):
         known = np.isfinite(chances)
-        place = np.maximum(np.searchsorted(edges, chances[known], side="left") - 1, 0)
+        if not known.all():
+            chances, truth = chances[known], truth[known]
+        place = _bin_of(chances, edges)
         counts[row] = np.bincount(place, minlength=bins)
-        chance[row] = np.bincount(place, chances[known], minlength=bins)
-        true[row] = np.bincount(place, truth[known], minlength=bins)
+        chance[row] = np.bincount(place, chances, minlength=bins)
+        true[row] = np.bincount(place[truth], minlength=bins)
     counts, chance, true = (a.reshape(*shape, bins) for a in (counts, chance, true))
     return Reliability(edges, counts, ratio(chance, counts), ratio(true, counts))
 
 
-def top_label_reliability(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Reliability:
-    """Confidence in the predicted class against whether it was right, [S, bins]."""
-    return reliability(softmax(logits).max(-1), logits.argmax(-1) == labels, bins)
+def _bin_of(chances: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """The bin of each chance: a guess by division, put right where rounding or an edge makes it miss by one."""
+    bins = len(edges) - 1
+    guess = np.clip((chances * bins).astype(np.intp), 0, bins - 1)
+    guess -= chances <= edges[guess]
+    guess += chances > edges[guess + 1]
+    return np.clip(guess, 0, bins - 1)
 
 
-def class_reliability(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Reliability:
+def top_label_reliability(chances: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Reliability:
+    """Probability of the most probable class (the first of equal ones) against whether it was true, [S, bins]."""
+    wide = _by_class(chances)
+    best = wide.max(0)
+    right = np.take_along_axis(wide, np.broadcast_to(labels, best.shape)[None], 0)[0] == best
+    for c, of in enumerate(wide):
+        right &= (of != best) | (labels <= c)  # no earlier class is as probable; argmax would take twice the time
+    return reliability(best, right, bins)
+
+
+def class_reliability(chances: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Reliability:
     """Probability of each class against how often it was the true one, [S, C, bins]."""
-    classes = logits.shape[-1]
-    return reliability(np.swapaxes(softmax(logits), -1, -2), labels == np.arange(classes)[:, None], bins)
+    classes = chances.shape[-1]
+    return reliability(np.swapaxes(chances, -1, -2), labels == np.arange(classes)[:, None], bins)
 
 
-def calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> np.ndarray:
-    """Expected calibration error (ECE) of the predicted class [S] (Naeini 2015, Guo 2017)."""
-    return top_label_reliability(logits, labels, bins).error
+def calibration_error(chances: np.ndarray, labels: np.ndarray, bins: int = BINS) -> np.ndarray:
+    """Expected calibration error (ECE) of the most probable class [S] (Naeini 2015, Guo 2017)."""
+    return top_label_reliability(chances, labels, bins).error
 
 
-def class_calibration_errors(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> np.ndarray:
+def class_calibration_errors(chances: np.ndarray, labels: np.ndarray, bins: int = BINS) -> np.ndarray:
     """Calibration error [S, C] of the probability given to each class, over all images."""
-    return class_reliability(logits, labels, bins).error
+    return class_reliability(chances, labels, bins).error
 
 
-def classwise_calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> np.ndarray:
+def classwise_calibration_error(chances: np.ndarray, labels: np.ndarray, bins: int = BINS) -> np.ndarray:
     """Classwise ECE [S]: the mean of the classes' calibration errors (Kull 2019)."""
-    return class_calibration_errors(logits, labels, bins).mean(-1)
+    return class_calibration_errors(chances, labels, bins).mean(-1)
 
 
-def brier(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def brier(chances: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Brier score [S]: mean over images of the squared distance to the one-hot truth summed over classes, 0 to 2."""
-    truth = labels[:, None] == np.arange(logits.shape[-1])
-    return mean_known(((softmax(logits) - truth) ** 2).sum(-1))
+    distance = np.zeros(chances.shape[:-1])
+    for c, of in enumerate(_by_class(chances)):
+        distance += (of - (labels == c)) ** 2
+    return mean_known(distance)
 
 
 def top_k_accuracy(logits: np.ndarray, labels: np.ndarray, k: int = 2) -> np.ndarray:
     """Share [S] of images whose true class is among the k best; of equal logits the first class is better (argmax)."""
-    own = np.take_along_axis(logits, np.broadcast_to(labels, logits.shape[:-1])[..., None], -1)
-    earlier = np.arange(logits.shape[-1]) < labels[:, None]
-    better = ((logits > own) | ((logits == own) & earlier)).sum(-1)
-    return mean_known(np.where(np.isnan(logits).any(-1), np.nan, better < k))
+    wide = _by_class(logits)
+    own = np.take_along_axis(wide, np.broadcast_to(labels, wide.shape[1:])[None], 0)[0]
+    better, unseen = np.zeros(own.shape, np.int16), np.zeros(own.shape, bool)
+    for c, of in enumerate(wide):
+        better += np.where(labels > c, of >= own, of > own)
+        unseen |= np.isnan(of)
+    return mean_known(np.where(unseen, np.nan, better < k))
 
 
 def auroc(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -130,39 +161,43 @@ def auroc(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     Images are ranked by the log-odds of the class, in the order of its probability but without that one's saturation at
     1. Ties count half, as in the Mann-Whitney statistic (Hanley, McNeil 1982).
     """
-    odds = _log_odds(_by_class(logits))
-    out = np.full((*odds.shape[1:-1], len(odds)), np.nan)
-    for c, chances in enumerate(odds):
-        mine = labels == c
-        for place in np.ndindex(chances.shape[:-1]):
-            out[(*place, c)] = _above(chances[place][mine], chances[place][~mine])
+    wide = _by_class(logits)
+    seeds, classes = wide.shape[1:-1], len(wide)
+    out = np.full((*seeds, classes), np.nan)
+    members = [labels == c for c in range(classes)]
+    for seed in np.ndindex(seeds):  # one at a time stays in the processor's cache
+        odds = _log_odds(wide[(slice(None), *seed)].astype(np.float64))
+        for c, (of, mine) in enumerate(zip(odds, members, strict=True)):
+            out[(*seed, c)] = _above(of[mine], of[~mine])
     return out
 
 
 def _log_odds(logits: np.ndarray) -> np.ndarray:
-    """Log-odds of each class against all others, from logits [C, ...].
+    """Log-odds of each class against all others, from logits [C, n].
 
-    The others are scaled by the largest of them, so nothing saturates: that is the largest of all for every class but
-    the best, and the second best for that one.
+    The others are added up, never 1 - p, so that nothing saturates; where they vanish beside the best class, they are
+    scaled by the largest of them instead of the largest of all.
     """
-    first = np.expand_dims(logits.argmax(0), 0)
-    rest = logits.copy()
-    np.put_along_axis(rest, first, -np.inf, axis=0)
-    second = rest.max(0)
-    others = _sums_of_others(np.exp(logits - logits.max(0)))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        odds = logits - logits.max(0) - np.log(others)
-        best = np.take_along_axis(logits, first, 0)[0] - second - np.log(np.exp(rest - second).sum(0))
-    np.put_along_axis(odds, first, best[None], axis=0)
+    below = logits - logits.max(0)
+    others = _sums_of_others(np.exp(below))
+    with np.errstate(divide="ignore"):
+        odds = below - np.log(others)
+    for image in np.flatnonzero(others.min(0) < SMALLEST):
+        best = logits[:, image].argmax()
+        rest = np.delete(logits[:, image], best)
+        odds[best, image] = logits[best, image] - rest.max() - np.log(np.exp(rest - rest.max()).sum())
     return odds
 
 
 def _sums_of_others(values: np.ndarray) -> np.ndarray:
-    """For each class the sum of the values [C, ...] of all others, by addition alone."""
-    before, after = np.zeros_like(values), np.zeros_like(values)
-    np.cumsum(values[:-1], axis=0, out=before[1:])
-    after[:-1] = np.cumsum(values[:0:-1], axis=0)[::-1]
-    return before + after
+    """For each class the sum of the values [C, n] of all others, by addition alone."""
+    out = np.zeros_like(values)
+    for classes in (range(len(values)), reversed(range(len(values)))):
+        passed = np.zeros_like(values[0])
+        for c in classes:
+            out[c] += passed
+            passed += values[c]
+    return out
 
 
 def _above(ours: np.ndarray, others: np.ndarray) -> float:
@@ -170,8 +205,10 @@ def _above(ours: np.ndarray, others: np.ndarray) -> float:
     ours, others = (np.sort(side[np.isfinite(side)]) for side in (ours, others))
     if not len(ours) or not len(others):
         return float("nan")
-    below = np.searchsorted(others, ours, "left").sum() + np.searchsorted(others, ours, "right").sum()
-    return float(below / 2 / (len(ours) * len(others)))
+    below = np.searchsorted(others, ours, "left")
+    tied = others[np.minimum(below, len(others) - 1)] == ours
+    up_to = np.searchsorted(others, ours, "right") if tied.any() else below
+    return float((below.sum() + up_to.sum()) / 2 / (len(ours) * len(others)))
 
 
 def macro_auroc(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

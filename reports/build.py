@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import gc
 import io
 import os
 import shutil
@@ -17,9 +18,10 @@ from typing import Any
 from fer_bench.atomic import write_text
 from fer_bench.errors import FerBenchError, unknown
 from fer_bench.ledger import Ledger
-from fer_bench.reports import figures, html, latex, markdown, response_page, tables
-from fer_bench.reports.blocks import Document, plain
+from fer_bench.reports import html, latex, markdown, response_page, tables
+from fer_bench.reports.blocks import Document, Figure, plain
 from fer_bench.reports.numbers import compute
+from fer_bench.reports.press import Press, press_for
 from fer_bench.reports.priors import Prior
 from fer_bench.reports.records import load_study
 from fer_bench.reports.response import load_response
@@ -117,10 +119,14 @@ def build_report(
     """
     chosen = parse_formats(",".join(formats))
     ordered, remarks = all_sections(sections)
-    numbers = compute(load_study(ledger, study))
-    page = document(Context(numbers, tuple(priors), tuple(remarks)), ordered)
-    more = {"table.csv": tables.csv_text(numbers)} if "csv" in chosen else {}
-    return write_document(page, out, chosen, more)
+    with _uncollected(), press_for(len(study.get("runs", ()))) as press:
+        numbers = compute(load_study(ledger, study))
+        with _aside(out) as folder:
+            printed = _printing(press, folder, chosen)
+            page = document(Context(numbers, tuple(priors), tuple(remarks)), ordered, printed)
+            more = {"table.csv": tables.csv_text(numbers)} if "csv" in chosen else {}
+            press.finish()
+            return _write(page, folder, out, chosen, more)
 
 
 def build_response(
@@ -137,22 +143,41 @@ def build_response(
     """
     chosen = parse_formats(",".join(formats))
     response = load_response(ledger, studies)
+    page = response_page.page(response, out.name)
     more = {"table.csv": response_page.csv_text(response)} if "csv" in chosen else {}
-    return write_document(response_page.page(response, out.name), out, chosen, more)
-
-
-def write_document(page: Document, out: Path, formats: Sequence[str], more: Mapping[str, str]) -> Path:
-    """Write a document in some formats, and `more` files by name and text; returns the first format's main file."""
     with _aside(out) as folder:
-        if any(FORMATS[name].drawn for name in formats):
-            for figure in page.figures:
-                figures.save(figure.drawn, folder / "figures", figure.name)
-        for name in formats:
-            FORMATS[name].write(page, folder)
-        for file, text in more.items():
-            write_text(folder / file, text)
-        _move(folder, out)
+        for figure in page.figures:
+            _printing(Press(), folder, chosen)(figure)
+        return _write(page, folder, out, chosen, more)
+
+
+def _printing(press: Press, folder: Path, formats: Sequence[str]) -> Callable[[Figure], None]:
+    """What becomes of a figure that is drawn: a file of `folder`, where a format shows figures."""
+    if not any(FORMATS[name].drawn for name in formats):
+        return lambda figure: None
+    return lambda figure: press.take(figure.drawn, folder / "figures", figure.name)
+
+
+def _write(page: Document, folder: Path, out: Path, formats: Sequence[str], more: Mapping[str, str]) -> Path:
+    """Write a document into `folder`, beside its figures, then move all to `out`; returns the first file to open."""
+    for name in formats:
+        FORMATS[name].write(page, folder)
+    for file, text in more.items():
+        write_text(folder / file, text)
+    _move(folder, out)
     return out / FORMATS[formats[0]].main
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Python's garbage collector at rest: with a thousand records in memory it spends seconds on finding nothing."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextlib.contextmanager

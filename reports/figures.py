@@ -262,21 +262,19 @@ def _name_classes(axis: Axes, names: list[str], x: np.ndarray) -> None:
 @styled
 def confusion(numbers: Numbers) -> Figure:
     """Row-normalised confusion matrices, one panel a method, classes from the rarest to the most frequent."""
-    study = numbers.study
-    names = [study.classes[i] for i in study.order]
+    if len(numbers.methods) > WRITTEN:
+        return _overview(numbers)
+    names = [numbers.study.classes[i] for i in numbers.study.order]
     columns = min(len(numbers.methods), 3 if len(numbers.methods) != 4 else 2)
     rows = -(-len(numbers.methods) // columns)
     side = 0.36 * len(names) + 0.35
     figure, axes = new_figure(columns * side + 1.4, rows * (side + 0.35) + 0.8, rows, columns, sharex=True, sharey=True)
     shown: Any = None
     for axis, method in zip(axes.flat, numbers.methods, strict=False):
-        sizes = method.matrix.sum(1, keepdims=True)
-        shares = np.divide(100 * method.matrix, sizes, out=np.zeros_like(method.matrix), where=sizes > 0)
-        shares = shares[np.ix_(study.order, study.order)]
+        shares = _shares(numbers, method)
         shown = axis.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-        if len(numbers.methods) <= WRITTEN:
-            _write_cells(axis, shares)
-        axis.set_title(shorten(method.label, 6 + 4 * len(names)) + method.mark)
+        _write_cells(axis, shares)
+        axis.set_title(_matrix_title(method, len(names)))
         axis.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
         axis.set_yticks(range(len(names)), names)
         axis.tick_params(length=0)
@@ -285,13 +283,52 @@ def confusion(numbers: Numbers) -> Figure:
         axis.set_visible(False)
     for axis in axes.flat[max(0, len(numbers.methods) - columns) : len(numbers.methods)]:
         axis.tick_params(labelbottom=True)
+    _explain_matrices(numbers, figure, shown, axes)
+    return figure
+
+
+def _overview(numbers: Numbers) -> Figure:
+    """Many confusion matrices in one picture, which is drawn and laid out faster than as many axes."""
+    names = [numbers.study.classes[i] for i in numbers.study.order]
+    size, columns = len(names), 3
+    rows, pitch = -(-len(numbers.methods) // columns), len(names) + 1  # a cell apart, and above each its title
+    picture = np.full((rows * pitch, columns * pitch), np.nan)
+    figure, axes = new_figure(0.36 * columns * pitch + 2.0, 0.36 * rows * pitch + 0.9)
+    axis = axes[0, 0]
+    for place, method in enumerate(numbers.methods):
+        top, left = (place // columns) * pitch + 1, (place % columns) * pitch
+        picture[top : top + size, left : left + size] = _shares(numbers, method)
+        middle = left + (size - 1) / 2
+        axis.text(middle, top - 0.6, _matrix_title(method, size), ha="center", va="bottom", fontsize=10)
+    shown = axis.imshow(picture[:, :-1], cmap="Blues", vmin=0, vmax=100)
+    options: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    axis.set_xticks([c * pitch + i for c in range(columns) for i in range(size)], names * columns, **options)
+    axis.set_yticks([r * pitch + 1 + i for r in range(rows) for i in range(size)], names * rows)
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+    _explain_matrices(numbers, figure, shown, axes)
+    return figure
+
+
+def _shares(numbers: Numbers, method: MethodNumbers) -> np.ndarray:
+    """A method's confusion matrix in percent of the rows, classes from the rarest to the most frequent."""
+    sizes, order = method.matrix.sum(1, keepdims=True), numbers.study.order
+    shares = np.divide(100 * method.matrix, sizes, out=np.zeros_like(method.matrix), where=sizes > 0)
+    return shares[np.ix_(order, order)]
+
+
+def _matrix_title(method: MethodNumbers, classes: int) -> str:
+    return shorten(method.label, 6 + 4 * classes) + method.mark
+
+
+def _explain_matrices(numbers: Numbers, figure: Figure, shown: Any, axes: np.ndarray) -> None:
     figure.supxlabel("predicted", fontsize=9)
     figure.supylabel("true", fontsize=9)
-    bar = figure.colorbar(shown, ax=axes, shrink=0.8, aspect=30, pad=0.015)
+    aspect = max(30, 4 * figure.get_figheight())  # as wide as beside a few matrices
+    bar = figure.colorbar(shown, ax=axes, shrink=0.8, aspect=aspect, pad=0.015)
     bar.set_label("% of the true class")
     bar.outline.set_visible(False)
     watermark(numbers, figure)
-    return figure
 
 
 def _write_cells(axis: Axes, shares: np.ndarray) -> None:
@@ -335,12 +372,10 @@ def _curve(axis: Axes, method: MethodRuns, key: str, scale: float, look: tuple, 
     axis.plot(epochs, np.nanmean(values, 0), color=colour, linestyle=line, linewidth=1.5, label=name)
     axis.fill_between(epochs, np.nanmin(values, 0), np.nanmax(values, 0), color=colour, alpha=0.13, linewidth=0)
     if key == "val_mean_recall":
-        for run in method.runs:
-            epoch = int((run.facts.get("selection") or {}).get("epoch", -1))
-            value = _series(run, key).get(epoch)
-            if value is not None:
-                options: dict[str, Any] = {"markersize": 4.5, "markeredgecolor": "white", "markeredgewidth": 0.5}
-                axis.plot([epoch + 1], [scale * value], marker, color=colour, **options)
+        chosen = [(r, int((r.facts.get("selection") or {}).get("epoch", -1))) for r in method.runs]
+        known = [(epoch + 1, scale * value) for r, epoch in chosen if (value := _series(r, key).get(epoch)) is not None]
+        options: dict[str, Any] = {"markersize": 4.5, "markeredgecolor": "white", "markeredgewidth": 0.5}
+        axis.plot([x for x, _ in known], [y for _, y in known], marker, color=colour, **options)
 
 
 def _series(run: Run, key: str) -> dict[int, float]:

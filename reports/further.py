@@ -29,46 +29,56 @@ LAST = 0.25  # share of the epochs, from the end, over which a score is watched
 FEWEST = 3
 
 
-def further_section(numbers: Numbers) -> list[Block]:
+def further_section(numbers: Numbers, results: Results) -> list[Block]:
     """Every registered metric that is no calibration and stands nowhere else; reasons for those that can't be had."""
-    broken = [f"{e.what}" for e in discover()]
-    wanted = [
-        c for c in COLUMNS if c.name not in (*CALIBRATION, *ELSEWHERE) and not c.name.startswith(UNDER_OTHER_PRIORS)
-    ]
-    found, reasons = _by_column(_results(numbers, wanted))
+    found, reasons = _by_column(results, [n for n in results.columns if n not in CALIBRATION])
     blocks = _tables(numbers, found, "further")
     classes, members = numbers.study.classes, numbers.groups.members
     if members:
         told = "; ".join(f"{name}: {words.listed([classes[i] for i in of])}" for name, of in members.items())
         blocks.append(Bullets((f"Groups of classes by training images: {told}.",)))
-    return [*blocks, Bullets((*reasons, *broken))]
+    return [*blocks, Bullets((*reasons, *results.broken))]
 
 
-def calibration_section(numbers: Numbers) -> list[Block]:
+def calibration_section(numbers: Numbers, results: Results) -> list[Block]:
     """Calibration errors, and a reliability diagram."""
-    results = _results(numbers, [c for c in COLUMNS if c.name in CALIBRATION], diagram=True)
-    found, reasons = _by_column(results)
-    drawn = reliability(numbers, [r.diagram for r in results])
+    found, reasons = _by_column(results, [n for n in results.columns if n in CALIBRATION])
+    drawn = reliability(numbers, [r.diagram for r in results.methods])
     alt = "Share of right answers against confidence, for every method"
     figure: list[Block] = [Figure("reliability", alt, drawn)] if drawn else []
     return [*_tables(numbers, found, "calibration"), *figure, Bullets(tuple(reasons))]
 
 
 @dataclass(frozen=True, eq=False)
-class _Results:
-    """Columns of a method, by name, or why they failed; and its reliability, all seeds together, where it is asked."""
+class MethodResults:
+    """Columns of a method, by name, or why they failed; and its reliability, all seeds together."""
 
     columns: dict[str, Values | PluginError]
-    diagram: probabilities.Reliability | None = None
+    diagram: probabilities.Reliability | None
 
 
-def _results(numbers: Numbers, columns: Sequence[Column], diagram: bool = False) -> list[_Results]:
-    """The results of every method; two are scored at once, so that few logits are held in memory."""
+@dataclass(frozen=True, eq=False)
+class Results:
+    """What both sections show, method by method, and a sentence on each package whose columns can't be used."""
+
+    methods: list[MethodResults]
+    broken: list[str]
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns."""
+        return list(self.methods[0].columns)
+
+
+def compute(numbers: Numbers) -> Results:
+    """Score every method; two at once, so that few logits are held in memory."""
+    broken = [e.what for e in discover()]
+    columns = [c for c in COLUMNS if c.name not in ELSEWHERE and not c.name.startswith(UNDER_OTHER_PRIORS)]
     with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(partial(_of_method, numbers.study, columns, diagram), numbers.methods))
+        return Results(list(pool.map(partial(_of_method, numbers.study, columns), numbers.methods)), broken)
 
 
-def _of_method(study: StudyData, columns: Sequence[Column], diagram: bool, method: MethodNumbers) -> _Results:
+def _of_method(study: StudyData, columns: Sequence[Column], method: MethodNumbers) -> MethodResults:
     context = MetricContext(classes=study.classes, train_counts=study.counts.get("train"))
     answers = Answers(study.predictions(method.label)[1], study.logits(method.label))
     out: dict[str, Values | PluginError] = {}
@@ -81,23 +91,18 @@ def _of_method(study: StudyData, columns: Sequence[Column], diagram: bool, metho
                 out[column.name] = evaluate(column, answers, study.labels, context)
         except PluginError as error:
             out[column.name] = error
-    out = {column.name: out[column.name] for column in columns}
-    return _Results(out, _pooled(study, answers.logits) if diagram and answers.logits is not None else None)
+    chances = answers.probabilities
+    diagram = None if chances is None else probabilities.top_label_reliability(chances, study.labels).pooled()
+    return MethodResults({column.name: out[column.name] for column in columns}, diagram)
 
 
-def _pooled(study: StudyData, logits: np.ndarray) -> probabilities.Reliability:
-    seen = np.isfinite(logits).all(-1)
-    labels = np.broadcast_to(study.labels, seen.shape)[seen]
-    return probabilities.top_label_reliability(logits[seen], labels)
-
-
-def _by_column(results: Sequence[_Results]) -> tuple[dict[str, list[Values]], list[str]]:
+def _by_column(results: Results, names: Sequence[str]) -> tuple[dict[str, list[Values]], list[str]]:
     """Values of each method by column; a column that nobody has is left out with its reason."""
     found: dict[str, list[Values]] = {}
     reasons: dict[str, list[str]] = {}
-    for name in results[0].columns:
-        values = [v for r in results if isinstance(v := r.columns[name], Values)]
-        errors = [e for r in results if isinstance(e := r.columns[name], PluginError)]
+    for name in names:
+        values = [v for r in results.methods if isinstance(v := r.columns[name], Values)]
+        errors = [e for r in results.methods if isinstance(e := r.columns[name], PluginError)]
         if not errors and any(v.values is not None for v in values):
             found[name] = values
         else:

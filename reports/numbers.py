@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 from fer_bench import stats
 from fer_bench.groups import Groups, head_middle_tail
 from fer_bench.reports.records import MethodRuns, Run, StudyData
+from fer_bench.stacks import group_recall
 from fer_bench.stats import Interval
 
 MIN_SEEDS = 5  # fewer trainings can't tell a gain from training noise (facts/claims.md, finding 6)
@@ -139,14 +140,6 @@ def group_key(name: str) -> str:
     return f"group:{name}"
 
 
-def group_recall(matrices: np.ndarray, members: tuple[int, ...]) -> np.ndarray:
-    """Mean recall of some classes [...], from confusion matrices [..., C, C]; NaN where none of them has images."""
-    recalls = stats.recalls(matrices)[..., list(members)]
-    known = np.isfinite(recalls)
-    total = known.sum(-1)
-    return np.divide(np.where(known, recalls, 0.0).sum(-1), total, out=np.full(total.shape, np.nan), where=total > 0)
-
-
 def recall_key(name: str) -> str:
     """Name under which the recall of class `name` is kept among the gains."""
     return f"recall:{name}"
@@ -186,7 +179,7 @@ def _metrics(study: StudyData) -> dict[str, stats.Stacked]:
     """The scores, the recall of every class, and the mean recall of every group of classes, by key."""
     wanted = dict(stats.STACKED)
     wanted |= {recall_key(name): stats.recall_of(i) for i, name in enumerate(study.classes)}
-    return wanted | {group_key(n): partial(group_recall, members=m) for n, m in groups_of(study).members.items()}
+    return wanted | {group_key(name): group_recall(members) for name, members in groups_of(study).members.items()}
 
 
 def _options(study: StudyData, draws: int) -> dict[str, Any]:

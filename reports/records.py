@@ -6,6 +6,9 @@ classes, other data, other test images) is left out, and each time the reader is
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_bench.atomic import canonical_json, sha256_file
+from fer_bench.atomic import canonical_json
 from fer_bench.errors import LedgerError
 from fer_bench.ledger import Ledger, RunRecord
 
@@ -163,15 +166,18 @@ class StudyData:
         return shared, ours[[seeds.index(s) for s in shared]], theirs[[others.index(s) for s in shared]]
 
     def logits(self, label: str) -> np.ndarray | None:
-        """Test logits of a method [S, n, C], NaN where a fold is missing; None where a run's can't be read."""
+        """Test logits of a method [S, n, C], NaN where a fold is missing; None where a run's can't be read.
+
+        In memory the classes are the outermost axis, as the scores of logits like it.
+        """
         method = self.method(label)
-        out = np.full((len(method.seeds), len(self.labels), len(self.classes)), np.nan)
+        out = np.full((len(self.classes), len(method.seeds), len(self.labels)), np.nan)
         for run in method.runs:
             found = run.array("test_logits")
             if found is None:
                 return None
-            out[method.seeds.index(run.seed), self._place(run)] = found
-        return out
+            out[:, method.seeds.index(run.seed), self._place(run)] = found.T
+        return np.moveaxis(out, 0, -1)
 
     @cached_property
     def _starts(self) -> dict[int, int]:
@@ -288,18 +294,18 @@ def _read_run(record: RunRecord, arrays: dict[str, np.ndarray], notes: list[str]
             notes.append(f"{name} is {status}{_reason(record, status)} and is left out.")
             return None
         digests = record.json("done").get("files", {})
-        damaged = _damaged(record, digests)
+        texts, damaged = _checked(record, digests)
         bad = {n: damaged[n] for n in NEEDED if n in damaged}
         if bad:
             notes.append(f"{name}: " + ", ".join(f"{n} {how}" for n, how in bad.items()) + "; the run is left out.")
             return None
         rows, labels = (_shared(record, name, digests, arrays) for name in ("test_rows", "test_labels"))
-        run = _usable(record, rows, labels)
+        run = _usable(record, rows, labels, _parsed(record, "data", texts))
     except (LedgerError, KeyError, TypeError, ValueError, IndexError) as error:
         what = error.what if isinstance(error, LedgerError) else f"its record is malformed ({error!r})"
         notes.append(f"Run {record.id}: {what}; it is left out.")
         return None
-    return _with_facts(run, damaged, notes)
+    return _with_facts(run, texts, damaged, notes)
 
 
 def _describe(record: RunRecord) -> str:
@@ -319,16 +325,32 @@ def _reason(record: RunRecord, status: str) -> str:
     return f" ({why.get('type', 'error')}: {text[:200]})"
 
 
-def _damaged(record: RunRecord, digests: Mapping[str, str]) -> dict[str, str]:
-    """Files that are gone or differ from their hash."""
-    out = {}
+def _checked(record: RunRecord, digests: Mapping[str, str]) -> tuple[dict[str, bytes], dict[str, str]]:
+    """JSON files that are as they were hashed, by name; and what is wrong with files that are gone or differ."""
+    texts, damaged, folder = {}, {}, str(record.path)
     for name, digest in digests.items():
         try:
-            if sha256_file(record.path / name) != digest:
-                out[name] = "has changed since the run"
+            with open(os.path.join(folder, name), "rb") as file:
+                data = file.read()
         except (FileNotFoundError, IsADirectoryError):
-            out[name] = "is missing"
-    return out
+            damaged[name] = "is missing"
+            continue
+        if hashlib.sha256(data).hexdigest() != digest:
+            damaged[name] = "has changed since the run"
+        elif name.endswith(".json"):
+            texts[name] = data
+    return texts, damaged
+
+
+def _parsed(record: RunRecord, name: str, texts: Mapping[str, bytes]) -> Any:
+    """Content of ``<name>.json``, from what was read for its hash where it has one."""
+    text = texts.get(f"{name}.json")
+    if text is None:
+        return record.json(name)
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise LedgerError(f"run {record.id}: {name}.json is damaged: {error}", where=str(record.path)) from error
 
 
 def _shared(record: RunRecord, name: str, digests: Mapping[str, str], arrays: dict[str, np.ndarray]) -> np.ndarray:
@@ -339,8 +361,8 @@ def _shared(record: RunRecord, name: str, digests: Mapping[str, str], arrays: di
     return arrays[key]
 
 
-def _usable(record: RunRecord, rows: np.ndarray, labels: np.ndarray) -> Run:
-    spec, data, logits = record.spec, record.data, record.array("test_logits")
+def _usable(record: RunRecord, rows: np.ndarray, labels: np.ndarray, data: dict[str, Any]) -> Run:
+    spec, logits = record.spec, record.array("test_logits")
     classes = len(data["classes"])
     if logits.shape != (len(labels), classes) or rows.shape != labels.shape or not len(labels):
         raise LedgerError(f"test logits {logits.shape} do not fit {len(labels)} labels and {classes} classes")
@@ -363,13 +385,13 @@ def _usable(record: RunRecord, rows: np.ndarray, labels: np.ndarray) -> Run:
     )
 
 
-def _with_facts(run: Run, damaged: Mapping[str, str], notes: list[str]) -> Run:
+def _with_facts(run: Run, texts: Mapping[str, bytes], damaged: Mapping[str, str], notes: list[str]) -> Run:
     facts = {}
     for name in OPTIONAL:
         how = damaged.get(f"{name}.json", "is missing")
-        if f"{name}.json" not in damaged and run.record.has(f"{name}.json"):
+        if f"{name}.json" not in damaged and (f"{name}.json" in texts or run.record.has(f"{name}.json")):
             try:
-                facts[name] = run.record.json(name)
+                facts[name] = _parsed(run.record, name, texts)
                 continue
             except LedgerError:
                 how = "is damaged"

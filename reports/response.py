@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -19,8 +18,8 @@ from fer_bench.atomic import canonical_json
 from fer_bench.errors import LedgerError
 from fer_bench.groups import Groups, head_middle_tail
 from fer_bench.ledger import Ledger
-from fer_bench.reports.numbers import group_recall
 from fer_bench.reports.records import StudyData, load_study
+from fer_bench.stacks import group_recall
 from fer_bench.stats import Interval
 
 MEAN = "mean"
@@ -147,8 +146,8 @@ def _ratio(study: StudyData) -> float:
 
 
 def _point(study: StudyData, methods: tuple[str, ...], reference: str | None, groups: Groups) -> Point:
-    metrics = {name: partial(group_recall, members=members) for name, members in groups.members.items()}
-    metrics[MEAN] = partial(group_recall, members=tuple(range(len(study.classes))))
+    metrics = {name: group_recall(members) for name, members in groups.members.items()}
+    metrics[MEAN] = group_recall(tuple(range(len(study.classes))))
     options: dict[str, Any] = {"classes": len(study.classes), "names": ("response",)}
     recall, gain = {}, {}
     for label in methods:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -39,6 +40,11 @@ class Context:
         """The study that is reported."""
         return self.numbers.study
 
+    @cached_property
+    def results(self) -> further.Results:
+        """Scores of the stored logits, computed for the first section that asks."""
+        return further.compute(self.numbers)
+
     def figure(self, name: str, draw: Callable[[Numbers], Any], alt: str) -> Figure | None:
         """The figure that `draw` makes of the numbers; None where there is nothing to draw."""
         drawn = draw(self.numbers)
@@ -60,6 +66,8 @@ class Section:
         and a section without blocks is, too.
     after : str
         Name of the section below which it stands; the last place where empty.
+    slow : bool
+        It computes for long, so it is built after all others: their figures are printed meanwhile.
     origin : str
         The entry point that brought it; empty for built-in ones.
     """
@@ -68,6 +76,7 @@ class Section:
     title: str
     build: Callable[[Context], Any]
     after: str = ""
+    slow: bool = False
     origin: str = ""
 
 
@@ -216,8 +225,8 @@ SECTIONS: tuple[Section, ...] = (
     Section("scores", "Overall scores", scores_section),
     Section("priors", "Under other test priors", prior_section),
     Section("frequency", "Recall against class frequency", frequency_section),
-    Section("further", "Further scores", lambda context: further.further_section(context.numbers)),
-    Section("calibration", "Calibration", lambda context: further.calibration_section(context.numbers)),
+    Section("further", "Further scores", lambda c: further.further_section(c.numbers, c.results), slow=True),
+    Section("calibration", "Calibration", lambda c: further.calibration_section(c.numbers, c.results), slow=True),
     Section("leak", "Honest against oracle", leak_section),
     Section("claims", "Beside published numbers", lambda context: claims_section.build(context.numbers)),
     Section("tests", "Further tests", lambda context: tests_section.build(context.numbers)),
@@ -282,8 +291,13 @@ def _load(point: EntryPoint) -> list[Section]:
     return [dataclasses.replace(s, origin=f"entry point {point.value}") for s in sections]
 
 
-def document(context: Context, sections: Sequence[Section] = SECTIONS) -> Document:
-    """Build the sections and put them together; names of tables and figures are made unique."""
+def document(
+    context: Context, sections: Sequence[Section] = SECTIONS, drawn: Callable[[Figure], None] = lambda figure: None
+) -> Document:
+    """Build the sections and put them together; names of tables and figures are made unique.
+
+    `drawn` is called with each figure as soon as it is drawn and named.
+    """
     study = context.study
     split = f" under `{study.protocol.get('name', '')}`" if study.protocol.get("name") else ""
     used = words.count(len(study.runs), "usable run")
@@ -291,12 +305,15 @@ def document(context: Context, sections: Sequence[Section] = SECTIONS) -> Docume
     if study.watermarks:
         intro.append(Notice(f"**Watermarked: not a fair estimate.** {'; '.join(study.watermarks)}"))
     taken = {"main"}  # the file that joins the others
-    parts = []
-    for section in sections:
+    parts: dict[str, Part] = {}
+    for section in sorted(sections, key=lambda s: s.slow):
         built = tuple(_renamed(block, taken) for block in _built(section, context))
+        for block in built:
+            if isinstance(block, Figure):
+                drawn(block)
         if built:
-            parts.append(Part(blocks.slug(section.name), section.title, built))
-    return Document(study.name, tuple(intro), tuple(parts), _origin(study))
+            parts[section.name] = Part(blocks.slug(section.name), section.title, built)
+    return Document(study.name, tuple(intro), tuple(parts[s.name] for s in sections if s.name in parts), _origin(study))
 
 
 def _origin(study: StudyData) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from fer_bench import metrics
 from fer_bench.reports import words
@@ -182,7 +182,7 @@ def _gap(gap: np.ndarray) -> str:
     told = f"{words.points(gap.mean())} ({100 * gap.min():.1f} to {100 * gap.max():.1f})"
     if len(gap) < 2:
         return told
-    reach = float(student.ppf(0.975, len(gap) - 1)) * gap.std(ddof=1) / np.sqrt(len(gap))
+    reach = float(stdtrit(len(gap) - 1, 0.975)) * gap.std(ddof=1) / np.sqrt(len(gap))
     return told.replace(" (", f" [{words.points(gap.mean() - reach)}, {words.points(gap.mean() + reach)}] (")
 
 

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure as Drawing
 
 from fer_bench import metrics
 from fer_bench.paired import McNemar, mcnemar_by_seed
-from fer_bench.ranks import Ranking, rank_methods
 from fer_bench.reports import figures, words
 from fer_bench.reports.blocks import Block, Figure, Paragraph, TableBlock
 from fer_bench.reports.numbers import MethodNumbers, Numbers
 from fer_bench.reports.tables import Column, each, tabulate, title
+
+if TYPE_CHECKING:
+    from fer_bench.ranks import Ranking
 
 FEWEST_FOLDS = 3
 SCORE = "mean_recall"
@@ -96,6 +99,8 @@ def ranking(numbers: Numbers) -> Ranking | None:
     folds = sorted(set.intersection(*by_method)) if by_method else []
     if len(folds) < FEWEST_FOLDS or len(by_method) < 2:
         return None
+    from fer_bench.ranks import rank_methods  # late: scipy.stats takes half a second
+
     score, classes = metrics.SCORES[SCORE], len(study.classes)
     values = np.zeros((len(folds), len(study.methods)))
     for place, method in enumerate(study.methods):

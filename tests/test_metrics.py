@@ -69,6 +69,11 @@ def test_stacks_give_every_run_the_numbers_of_scikit_learn(case):
     assert stacks.group_recall((0, 1))(matrices) == pytest.approx([recall[:2].mean(), 1.0])
 
 
+def test_recall_of_a_group_leaves_out_classes_without_images():
+    matrix = np.array([[3, 1, 0], [0, 0, 0], [1, 0, 1]])
+    assert stacks.group_recall((0, 1, 2))(matrix) == pytest.approx((0.75 + 0.5) / 2)
+
+
 def test_classes_without_images_leave_the_geometric_mean_and_the_worst_class_alone():
     matrix = np.array([[3.0, 1.0, 0.0], [2.0, 2.0, 0.0], [0.0, 0.0, 0.0]])
     assert stacks.geometric_mean(matrix) == pytest.approx((0.75 * 0.5) ** 0.5)
@@ -109,16 +114,12 @@ def test_shifted_priors_fall_from_the_most_to_the_least_frequent_class():
     assert groups.shifted_prior(np.array([5, 5, 5]), 1) == pytest.approx([1 / 3] * 3)
 
 
-def logits_of(probability):
-    return np.log(np.asarray(probability, float))
-
-
 def test_calibration_error_by_hand():
     # Confidences .95 .95 .55 .55 (bins 15 and 9 of 15); right, wrong, right, right: gaps |.5 - .95| and |1 - .55|.
-    logits = logits_of([[[0.95, 0.05], [0.05, 0.95], [0.55, 0.45], [0.45, 0.55]]])
+    chances = np.array([[[0.95, 0.05], [0.05, 0.95], [0.55, 0.45], [0.45, 0.55]]])
     labels = np.array([0, 0, 0, 1])
-    assert probabilities.calibration_error(logits, labels) == pytest.approx([0.5 * 0.45 + 0.5 * 0.45])
-    bins = probabilities.top_label_reliability(logits, labels)
+    assert probabilities.calibration_error(chances, labels) == pytest.approx([0.5 * 0.45 + 0.5 * 0.45])
+    bins = probabilities.top_label_reliability(chances, labels)
     assert np.flatnonzero(bins.counts[0]).tolist() == [8, 14]
     assert bins.confidence[0, [8, 14]] == pytest.approx([0.55, 0.95])
     assert bins.frequency[0, [8, 14]] == pytest.approx([1.0, 0.5])
@@ -128,6 +129,31 @@ def test_calibration_error_by_hand():
 def test_bins_hold_their_upper_edge():
     bins = probabilities.reliability(np.array([0.0, 0.2, 0.2000001, 1.0]), np.ones(4, bool), bins=5)
     assert bins.counts.tolist() == [2, 1, 0, 0, 1]
+
+
+@given(st.integers(1, 20), st.lists(st.floats(0, 1), max_size=30))
+def test_bins_are_those_of_a_search_among_the_edges(bins, chances):
+    edges = np.linspace(0, 1, bins + 1)
+    # Every edge and its nearest neighbours, where a division may round to either side.
+    near = np.concatenate([edges, np.nextafter(edges, 0), np.nextafter(edges, 1), chances])
+    near = near[(near >= 0) & (near <= 1)]
+    expected = np.maximum(np.searchsorted(edges, near, side="left") - 1, 0)
+    counts = probabilities.reliability(near, np.ones(len(near), bool), bins).counts
+    assert counts.tolist() == np.bincount(expected, minlength=bins).tolist()
+    for place, chance in zip(expected, near, strict=True):
+        alone = probabilities.reliability(np.array([chance]), np.ones(1, bool), bins).counts
+        assert alone.argmax() == place
+
+
+def test_pooled_reliability_is_that_of_all_seeds_in_a_row():
+    rng = np.random.default_rng(4)
+    chances, labels = probabilities.softmax(rng.normal(size=(3, 40, 4)) * 2), rng.integers(0, 4, 40)
+    pooled = probabilities.top_label_reliability(chances, labels).pooled()
+    in_a_row = probabilities.top_label_reliability(chances.reshape(1, 120, 4), np.tile(labels, 3))
+    assert pooled.counts.tolist() == in_a_row.counts[0].tolist()
+    for name in ("confidence", "frequency"):
+        assert getattr(pooled, name) == pytest.approx(getattr(in_a_row, name)[0], nan_ok=True)
+    assert pooled.error == pytest.approx(in_a_row.error[0])
 
 
 def test_classwise_calibration_follows_the_definition_of_kull():
@@ -144,8 +170,8 @@ def test_classwise_calibration_follows_the_definition_of_kull():
                     gap = (labels[inside] == c).mean() - chance[seed, inside, c].mean()
                     error += inside.mean() * abs(gap)
             by_class.append(error)
-        assert probabilities.class_calibration_errors(logits, labels)[seed] == pytest.approx(by_class)
-        assert probabilities.classwise_calibration_error(logits, labels)[seed] == pytest.approx(np.mean(by_class))
+        assert probabilities.class_calibration_errors(chance, labels)[seed] == pytest.approx(by_class)
+        assert probabilities.classwise_calibration_error(chance, labels)[seed] == pytest.approx(np.mean(by_class))
 
 
 @settings(max_examples=20, deadline=None)
@@ -160,7 +186,7 @@ def test_brier_top_two_and_auroc_agree_with_scikit_learn(seed, classes, coarse):
     onehot = np.eye(classes)[labels]
     for seed_index in range(2):
         own = chance[seed_index]
-        assert probabilities.brier(logits, labels)[seed_index] == pytest.approx(((own - onehot) ** 2).sum(1).mean())
+        assert probabilities.brier(chance, labels)[seed_index] == pytest.approx(((own - onehot) ** 2).sum(1).mean())
         areas = [reference.roc_auc_score(labels == c, own[:, c]) for c in range(classes)]
         assert probabilities.auroc(logits, labels)[seed_index] == pytest.approx(areas)
         macro = reference.roc_auc_score(labels, own, multi_class="ovr", labels=range(classes))
@@ -172,11 +198,10 @@ def test_brier_top_two_and_auroc_agree_with_scikit_learn(seed, classes, coarse):
 
 def test_scikit_learns_multi_class_brier_score_is_ours():
     rng = np.random.default_rng(0)
-    labels, logits = np.concatenate([np.arange(4), rng.integers(0, 4, 60)]), rng.normal(size=(1, 64, 4))
-    expected = reference.brier_score_loss(
-        labels, probabilities.softmax(logits)[0], labels=range(4), scale_by_half=False
-    )
-    assert probabilities.brier(logits, labels)[0] == pytest.approx(expected)
+    labels = np.concatenate([np.arange(4), rng.integers(0, 4, 60)])
+    chances = probabilities.softmax(rng.normal(size=(1, 64, 4)))
+    expected = reference.brier_score_loss(labels, chances[0], labels=range(4), scale_by_half=False)
+    assert probabilities.brier(chances, labels)[0] == pytest.approx(expected)
 
 
 def test_large_logits_of_half_precision_neither_overflow_nor_lose_their_order():
@@ -199,12 +224,12 @@ def test_images_a_seed_has_not_seen_are_left_out_of_every_score():
     rng = np.random.default_rng(2)
     logits, labels = rng.normal(size=(2, 30, 3)), rng.integers(0, 3, 30)
     logits[1, 20:] = np.nan
-    for score in (
-        probabilities.brier, probabilities.calibration_error, probabilities.classwise_calibration_error,
-        probabilities.top_k_accuracy, probabilities.auroc, probabilities.macro_auroc,
-    ):  # fmt: skip
-        alone = score(logits[1:, :20], labels[:20])
-        assert score(logits, labels)[1] == pytest.approx(alone[0])
+    of_chances = (probabilities.brier, probabilities.calibration_error, probabilities.classwise_calibration_error)
+    of_logits = (probabilities.top_k_accuracy, probabilities.auroc, probabilities.macro_auroc)
+    for scores, answers in ((of_chances, probabilities.softmax(logits)), (of_logits, logits)):
+        for score in scores:
+            alone = score(answers[1:, :20], labels[:20])
+            assert score(answers, labels)[1] == pytest.approx(alone[0])
 
 
 def test_a_class_without_images_has_no_area():

@@ -29,6 +29,15 @@ def test_equal_counts_have_the_midp_of_the_definition():
     assert (paired.mcnemar(0, 0, 9).exact, paired.mcnemar(0, 0, 9).midp) == (1.0, 1.0)
 
 
+@given(st.one_of(st.integers(0, 60), st.integers(900, 3000)), st.integers(0, 60), st.booleans())
+def test_the_midp_is_half_the_probability_of_the_table_off_the_exact_p(fewer, apart, swapped):
+    counts = (fewer + apart, fewer) if swapped else (fewer, fewer + apart)
+    law = scipy_stats.binom(sum(counts), 0.5)
+    seen = law.pmf(counts[0])
+    expected = 1 - seen / 2 if apart == 0 else 2 * law.cdf(fewer) - seen
+    assert paired.mcnemar(*counts, 10_000).midp == pytest.approx(expected if sum(counts) else 1.0)
+
+
 @given(st.integers(0, 60), st.integers(0, 60))
 def test_the_exact_p_is_that_of_scipys_binomial_test(gained, lost):
     expected = scipy_stats.binomtest(gained, gained + lost).pvalue if gained + lost else 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import os
 import re
 import signal
@@ -17,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fer_bench.cli.report import report as command
-from fer_bench.errors import FerBenchError, PluginError, UnknownNameError
-from fer_bench.reports import build, build_report
+from fer_bench.errors import FerBenchError, LedgerError, PluginError, UnknownNameError
+from fer_bench.reports import build, build_report, figures
 from fer_bench.reports.blocks import (
     Bullets,
     Code,
@@ -213,6 +214,17 @@ def test_a_broken_entry_point_is_named_and_skipped(install, small, tmp_path):
     assert re.search(r"`none` of `no_such_pkg:X` is broken and left out: ModuleNotFoundError", missing)
 
 
+def test_the_garbage_collector_runs_again_after_a_report(small, tmp_path, monkeypatch):
+    bench, study = small
+    seen = []
+    monkeypatch.setattr(build, "compute", lambda found: seen.append(gc.isenabled()) or compute(found, draws=50))
+    build_report(bench.ledger, study, tmp_path / "out", formats=["csv"])
+    with pytest.raises(LedgerError):
+        build_report(bench.ledger, study | {"runs": []}, tmp_path / "out", formats=["csv"])
+    assert seen == [False]
+    assert gc.isenabled()
+
+
 def test_two_sections_of_one_name_raise(install):
     install("twice_pkg", THEIRS.replace('"seeds", "Seeds"', '"scores", "Seeds"'), "seeds = twice_pkg:SECTION")
     with pytest.raises(PluginError, match=r"called 'scores'[\s\S]*built in and entry point twice_pkg:SECTION"):
@@ -224,6 +236,22 @@ def test_sections_after_the_same_one_keep_their_order():
     names = [s.name for s in all_sections(extra)[0]]
     assert names[2:6] == ["recall", "one", "two", "scores"]
     assert all_sections()[0] == list(SECTIONS)
+
+
+def test_slow_sections_are_built_last_and_stand_where_they_belong(small):
+    bench, study = small
+    numbers = compute(load_study(bench.ledger, study), draws=100)
+    told = []
+
+    def section(name, slow=False):
+        build = lambda c: (told.append(name), c.figure(name, figures.recall, name))[1]  # noqa: E731
+        return Section(name, name, build, slow=slow)
+
+    order = [section("one"), section("two", slow=True), section("three")]
+    drawn = lambda figure: told.append(f"drawn {figure.name}")  # noqa: E731
+    found = document(Context(numbers), order, drawn)
+    assert told == ["one", "drawn one", "three", "drawn three", "two", "drawn two"]
+    assert [part.name for part in found.parts] == ["one", "two", "three"]
 
 
 def test_a_bug_in_a_built_in_section_is_not_hidden(small):

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
-import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -271,16 +267,10 @@ def assert_lint_clean(text: str) -> None:
             assert len(re.split(r"(?<!\\)\|", before)) == len(re.split(r"(?<!\\)\|", line))
 
 
-def test_a_markdown_linter_finds_nothing(five_seeds, tmp_path):
-    linter = shutil.which("pymarkdown", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
-    if linter is None:
-        pytest.skip("pymarkdownlnt is not installed; the house's own rules are checked in the test above")
+def test_a_markdown_linter_finds_nothing(five_seeds, tmp_path, markdown_linter):
     bench, study = five_seeds
-    numbers = numbers_of(bench, study)
-    (tmp_path / "report.md").write_text(page(document(Context(numbers))))
-    program = [linter, "--disable-rules", "md013", "scan", str(tmp_path / "report.md")]  # md013: lines up to 80 letters
-    done = subprocess.run(program, capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    (tmp_path / "report.md").write_text(page(document(Context(numbers_of(bench, study)))))
+    assert markdown_linter(tmp_path / "report.md") == ""
 
 
 def test_a_section_is_an_entry_and_a_failing_one_breaks_nothing(five_seeds):
@@ -294,6 +284,29 @@ def test_a_section_is_an_entry_and_a_failing_one_breaks_nothing(five_seeds):
     text = page(document(Context(numbers), extra))
     assert "## Mine\n\n10 runs" in text
     assert "## Bad\n\nThis section could not be built: no such thing." in text
+
+
+def test_many_confusion_matrices_stand_in_one_picture(bench):
+    hits = [(40, 2 * k, 90) for k in range(figures.WRITTEN + 2)]
+    runs = [bench.run(f"m{k}", 0, of) for k, of in enumerate(hits)]
+    drawn = figures.confusion(numbers_of(bench, bench.study(runs, [f"m{k}" for k in range(len(hits))]), draws=20))
+    axis = drawn.axes[0]
+    picture = axis.images[0].get_array().filled(np.nan)
+    assert picture.shape == (4 * 4, 3 * 4 - 1)  # four rows of three: a title above, a gap between
+    titles = {text.get_text(): text.get_position() for text in axis.texts}
+    for k, of in enumerate(hits):
+        top, left = (k // 3) * 4 + 1, (k % 3) * 4
+        assert titles[f"m{k}"] == (left + 1, top - 0.6)
+        # disgust is the rarest and happy the most frequent; disgust is taken for happy, angry for disgust
+        expected = [[5 * of[1], 0, 100 - 5 * of[1]], [20, 80, 0], [0, 10, 90]]
+        assert picture[top : top + 3, left : left + 3] == pytest.approx(np.array(expected))
+    assert np.isnan(picture[0]).all()
+    assert np.isnan(picture[:, 3]).all()
+    assert np.isnan(picture[13:, 4:]).all()
+    ticks = {
+        int(place): label.get_text() for place, label in zip(axis.get_yticks(), axis.get_yticklabels(), strict=True)
+    }
+    assert {ticks[row] for row in (1, 5, 9, 13)} == {"disgust"}
 
 
 def test_a_figure_without_data_is_left_out(bench):

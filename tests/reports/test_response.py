@@ -10,7 +10,6 @@ from click.testing import CliRunner
 
 from fer_bench.cli.response import response as command
 from fer_bench.errors import LedgerError
-from fer_bench.reports.numbers import group_recall
 from fer_bench.reports.response import load_response
 from fer_bench.reports.response_page import page
 
@@ -94,11 +93,6 @@ def test_a_method_that_one_study_lacks_is_left_out_and_named(studies):
     response = load_response(bench.ledger, found)
     assert response.methods == ("base", "other")
     assert "`third` is not in every study; left out." in response.notes
-
-
-def test_recall_of_a_group_leaves_out_classes_without_images():
-    matrix = np.array([[3, 1, 0], [0, 0, 0], [1, 0, 1]])
-    assert group_recall(matrix, (0, 1, 2)) == pytest.approx((0.75 + 0.5) / 2)
 
 
 def test_the_page_shows_curves_tables_crossings_and_training_sets(studies):

@@ -134,7 +134,8 @@ def test_the_tradeoff_is_drawn_at_the_gains(bench):
 
 
 def test_further_scores_are_those_computed_by_hand(bench):
-    blocks = further.further_section(numbers_of(bench, {"base": BASE}, 2))
+    numbers = numbers_of(bench, {"base": BASE}, 2)
+    blocks = further.further_section(numbers, further.compute(numbers))
     scores = rows_of(next(b for b in blocks if isinstance(b, TableBlock)))
     assert scores["Geometric mean of recalls"]["`base`"] == f"{100 * (0.8 * 0.4 * 0.9) ** (1 / 3):.1f} ± 0.0"
     assert scores["Recall of the worst class"]["`base`"] == "40.0 ± 0.0"
@@ -146,7 +147,7 @@ def test_further_scores_are_those_computed_by_hand(bench):
 
 def test_calibration_of_known_confidences(bench):
     numbers = numbers_of(bench, {"base": BASE}, 1)
-    blocks = further.calibration_section(numbers)
+    blocks = further.calibration_section(numbers, further.compute(numbers))
     scores = rows_of(next(b for b in blocks if isinstance(b, TableBlock)))
     confidence = np.exp(4) / (np.exp(4) + 2)  # every answer has logits 4, 0, 0
     assert scores["ECE ↓"]["`base`"] == f"{100 * (confidence - 138 / 170):.1f} ± –"
@@ -158,7 +159,7 @@ def test_calibration_of_known_confidences(bench):
 def test_lost_logits_cost_the_calibration_only(bench):
     numbers = numbers_of(bench, {"base": BASE}, 1)
     (bench.ledger.run(numbers.study.runs[0].record.id).path / "test_logits.npy").unlink()
-    (reasons,) = further.calibration_section(numbers)
+    (reasons,) = further.calibration_section(numbers, further.compute(numbers))
     assert "not given, the logits were not kept" in reasons.items[0]
 
 
