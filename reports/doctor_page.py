@@ -87,7 +87,7 @@ def _head(diagnosis: Diagnosis, store: Store, card: DatasetCard, images: bool) -
     ]
     return _join(
         f"# Data check: {store.manifest['dataset']}",
-        f"**{diagnosis.verdict}**",
+        f"**{diagnosis.verdict}.**",
         "\n".join(f"- {fact}" for fact in facts),
     )
 
@@ -102,7 +102,7 @@ def _findings(diagnosis: Diagnosis) -> str:
 
 
 def _finding(finding: Finding) -> str:
-    return "\n".join([f"- {finding.title}", *(f"    - {line}" for line in finding.detail)])
+    return "\n".join([f"- {finding.title}", *(f"  - {line}" for line in finding.detail)])
 
 
 def _chart(diagnosis: Diagnosis) -> Figure:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,6 +54,18 @@ class Tiny(Dataset):
             yield Chunk(images=images.astype(np.uint8), labels=labels, split=[split] * len(labels),
                         source=[f"{split}/{k}" for k in range(len(labels))])
 '''
+
+
+@pytest.fixture
+def markdown_linter() -> Callable[..., str]:
+    """What a linter says of some pages; nothing where it finds nothing."""
+
+    def lint(*pages: Path) -> str:
+        program = [sys.executable, "-m", "pymarkdown", "--disable-rules", "md013"]  # md013: lines up to 80 letters
+        done = subprocess.run([*program, "scan", *map(str, pages)], capture_output=True, text=True)
+        return done.stdout + done.stderr
+
+    return lint
 
 
 @pytest.fixture(scope="session")
