@@ -45,6 +45,10 @@ PERCENTILE, CROSSED = "percentile bootstrap", "crossed t"
 THESE, ANY = "these trainings", "any training"
 RULES = ("the report's verdicts", f"{CROSSED} with Holm", f"{PERCENTILE} with Holm", f"{PERCENTILE}, uncorrected")
 EXTREMES = ("mean", "least", "most")
+PEOPLE = (10, 30, 118)  # JAFFE's women, a test fold of a mid-sized data set, CK+'s people
+EACH = 3  # images of each person, as CK+ has peak frames of a sequence
+ALIKE = (0.5, 1.0)  # share of what images differ by that is the person's: 1 for frames of one sequence
+BY_IMAGE, BY_PERSON = "by image", "by person"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,15 +65,33 @@ class Cell:
     draws: int | str
 
 
-def hits(rng: np.random.Generator, n: int, recalls: tuple[float, ...], seeds: int, spread: float):
-    """Right or wrong [G, S, n] for one method a recall, and each training's own true recall [G, S]."""
-    images = HARD * rng.normal(size=n)
+def hits(
+    rng: np.random.Generator,
+    n: int,
+    recalls: tuple[float, ...],
+    seeds: int,
+    spread: float,
+    each: int = 1,
+    alike: float = 0.0,
+):
+    """Right or wrong [G, S, n] for one method a recall, and each training's own true recall [G, S].
+
+    Every `each` images in a row are of one person, who makes up the share `alike` of what images differ by.
+    """
+
+    def drawn() -> np.ndarray:
+        own = rng.normal(size=n)
+        if alike == 0:
+            return own
+        return alike**0.5 * np.repeat(rng.normal(size=n // each), each) + (1 - alike) ** 0.5 * own
+
+    images = HARD * drawn()
     right, truth = [], []
     for recall in recalls:
         total = HARD**2 + OWN**2 + 1
         sway = spread * np.sqrt(2 * np.pi * total) * np.exp(ndtri(recall) ** 2 / 2)  # moves the recall by `spread`
         level = ndtri(recall) * np.sqrt(total + sway**2) + sway * rng.normal(size=(seeds, 1))
-        chance = level + images + OWN * rng.normal(size=n)
+        chance = level + images + OWN * drawn()
         right.append(chance + rng.normal(size=(seeds, n)) > 0)
         truth.append(ndtr(level[:, 0] / np.sqrt(total)))
     return np.stack(right), np.stack(truth)
@@ -123,6 +145,32 @@ def gains(draws: int) -> Iterator[Cell]:
         for kind, count in covered.items():
             yield Cell(part="gain", of=kind, images=n, recall=recall, seeds=seeds, spread=spread, share=count / draws,
                        draws=draws)  # fmt: skip
+
+
+def people(draws: int) -> Iterator[Cell]:
+    """Images of people: intervals that draw images against those that draw people; recall and a gain of five points."""
+    metric, recall, seeds, spread = {"recall": stats.recall_of(0)}, 0.65, 5, 0.01
+    for number, alike in itertools.product(PEOPLE, ALIKE):
+        rng = numpy_generator(0, "coverage", "people", number, str(alike))
+        n = EACH * number
+        labels, who = np.zeros(n, dtype=int), np.repeat(np.arange(number), EACH)
+        covered = dict.fromkeys(itertools.product(("wilson", PERCENTILE, CROSSED), (BY_IMAGE, BY_PERSON)), 0)
+        for k in range(draws):
+            right, truth = hits(rng, n, (recall, recall - GAIN), seeds, spread, EACH, alike)
+            ours, reference = 1 - right.astype(int)
+            share = right[0].mean()
+            for by, drawn, clusters in ((BY_IMAGE, n, None), (BY_PERSON, number, who)):
+                covered["wilson", by] += stats.wilson(share * drawn, drawn).covers(truth[0].mean())
+                options = {"classes": 2, "clusters": clusters}
+                percentile = stats.bootstrap_difference(
+                    labels, ours, reference, metric, draws=400, names=("coverage", k), **options
+                )
+                covered[PERCENTILE, by] += percentile["recall"].covers(GAIN)
+                exact = stats.crossed_difference(labels, ours, reference, metric, **options)
+                covered[CROSSED, by] += exact["recall"].covers(GAIN)
+        for (kind, by), count in covered.items():
+            yield Cell(part=f"people, alike {alike:g}", of=f"{kind} {by}", images=n, recall=recall, seeds=seeds,
+                       spread=spread, share=count / draws, draws=draws)  # fmt: skip
 
 
 def study_of_equals(rng: np.random.Generator, seeds: int, spread: float) -> StudyData:
@@ -221,6 +269,15 @@ def tables(cells: list[Cell]) -> dict[str, str]:
         [f"{n} images, {kind}", *across(part="gain", of=kind, seeds=5, images=n)]
         for n in SIZES for kind in (PERCENTILE, CROSSED)
     ]  # fmt: skip
+    of_people = [
+        [f"{number} people, {'frames of one sequence' if alike == 1 else 'half of it theirs'}", *(
+            percent(select(cells, part=f"people, alike {alike:g}", images=EACH * number, of=f"{kind} {by}"))
+            for kind in ("wilson", PERCENTILE, CROSSED) for by in (BY_IMAGE, BY_PERSON)
+        )]
+        for alike in ALIKE for number in PEOPLE
+    ]  # fmt: skip
+    shown = ("recall: Wilson", "gain: bootstrap", "gain: t")
+    by_kind = [f"{kind} {by}" for kind in shown for by in (BY_IMAGE, BY_PERSON)]
     half = len(means) // 2
     return {
         "one": table(["Images", *(k.capitalize() for k in EXTREMES)], one),
@@ -228,6 +285,7 @@ def tables(cells: list[Cell]) -> dict[str, str]:
         "any": table([f"Of {ANY}", *points], means[half:]),
         "by_seeds": table(["Interval", *points], by_seeds),
         "by_size": table(["Interval, 5 seeds", *points], by_size),
+        "people": table(["Images of", *by_kind], of_people),
         "alarms": table(["Rule", *points], [[rule, *across(part="equals", of=rule)] for rule in RULES]),
     }
 
@@ -239,7 +297,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     options = parser.parse_args()
     cells = [*wilson_of_one(), *wilson_of_means(options.draws)]
-    cells += [*gains(options.draws // 3), *false_alarms(options.draws)]
+    cells += [*gains(options.draws // 3), *people(options.draws), *false_alarms(options.draws)]
     text = (Path(__file__).parent / "coverage.template.md").read_text(encoding="utf-8")
     for name, markdown in tables(cells).items():
         text = text.replace("{{" + name + "}}", markdown)

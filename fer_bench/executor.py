@@ -34,7 +34,7 @@ from fer_bench.ledger import NUMERICS, RunRecord, RunWriter, run_id
 from fer_bench.method import Context, Method, TrainView, ValOutputs
 from fer_bench.plugins import Plugins
 from fer_bench.rng import seed_all, stream_seed
-from fer_bench.roles import Roles, labels_of_test, roles_digest, roles_of
+from fer_bench.roles import Roles, groups_of_test, labels_of_test, roles_digest, roles_of
 from fer_bench.seal import Seal
 from fer_bench.spec import RunSpec, label_of
 from fer_bench.store import Store
@@ -356,7 +356,10 @@ def _score_test(spec: RunSpec, job: Job, store: Store, seal: Seal, chosen: dict[
             selected = logits.astype(np.float32)
     with seal.reading():
         roles.labels["test"] = labels_of_test(spec, store, card, rows)
+        groups = groups_of_test(store, rows)
     _write_outputs("test", selected, roles, writer)
+    if groups is not None:
+        writer.put("test_groups", groups)
     writer.put("test_epochs", np.stack(per_epoch))
 
 

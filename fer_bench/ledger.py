@@ -12,6 +12,7 @@
       probe.json        batch-invariance of the predictions
       {val,test}_{rows,labels}.npy   int64 [n]: rows of the store, labels
       train_rows.npy    int64 [n], where an imbalance profile left a part of the training fold
+      test_groups.npy   int64 [n], where test images are of named people or sequences: equal numbers belong together
       {val,test}_logits.npy          float32 [n, K] at the selected epoch
       {val,test}_epochs.npy          uint8 [E, n]: predicted class after each candidate epoch
       model.pt          weights and method state of the selected epoch

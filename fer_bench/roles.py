@@ -19,6 +19,8 @@ from fer_bench.spec import RunSpec
 from fer_bench.splits import ROLES, Division, check_fold, divide
 from fer_bench.store import Store
 
+PEOPLE = ("subject", "sequence")  # columns that name what several images are of, the widest first
+
 
 @dataclass(frozen=True, kw_only=True)
 class Roles:
@@ -134,6 +136,22 @@ def labels_of_test(spec: RunSpec, store: Store, card: DatasetCard, rows: np.ndar
         return found.astype(np.int64)
     names = [store.classes[k] for k in found.tolist()]
     return np.asarray([protocol.classes.index(n) for n in names], dtype=np.int64)
+
+
+def groups_of_test(store: Store, rows: np.ndarray) -> np.ndarray | None:
+    """Which test rows belong together, int64 [n]: those of one person, or of one sequence where nobody is named.
+
+    Equal numbers mean the same group, in every fold. A row that names none stands alone; None where all rows do.
+    """
+    for name in PEOPLE:
+        if name not in store.column_names:
+            continue
+        found = store.columns(name)[name].astype(str)
+        codes = np.unique(found, return_inverse=True)[1]
+        groups = np.where(found == "", len(found) + np.arange(len(found)), codes)[rows]
+        if len(np.unique(groups)) < len(rows):
+            return groups.astype(np.int64)
+    return None
 
 
 _DIGESTS: dict[tuple, str] = {}

@@ -373,9 +373,9 @@ def _curve(axis: Axes, method: MethodRuns, key: str, scale: float, look: tuple, 
     axis.fill_between(epochs, np.nanmin(values, 0), np.nanmax(values, 0), color=colour, alpha=0.13, linewidth=0)
     if key == "val_mean_recall":
         chosen = [(r, int((r.facts.get("selection") or {}).get("epoch", -1))) for r in method.runs]
-        known = [(epoch + 1, scale * value) for r, epoch in chosen if (value := _series(r, key).get(epoch)) is not None]
+        marks = [(epoch + 1, scale * value) for r, epoch in chosen if (value := _series(r, key).get(epoch)) is not None]
         options: dict[str, Any] = {"markersize": 4.5, "markeredgecolor": "white", "markeredgewidth": 0.5}
-        axis.plot([x for x, _ in known], [y for _, y in known], marker, color=colour, **options)
+        axis.plot([x for x, _ in marks], [y for _, y in marks], marker, color=colour, **options)
 
 
 def _series(run: Run, key: str) -> dict[int, float]:

@@ -143,12 +143,20 @@ def _detectable(numbers: Numbers, row: Row, place: dict[str, int], family: int) 
     ours, theirs = (side[:, study.labels == label] for side in sides)
     seen = ((ours >= 0) & (theirs >= 0)).all(0)
     gains = (ours == label).astype(float)[:, seen] - (theirs == label)[:, seen]
+    if study.clusters is not None:
+        gains = _by_cluster(gains, study.clusters[study.labels == label][seen])
     if gains.shape[1] < 2:
         return words.UNKNOWN
     found = power.detectable_gain(power.components(gains), len(shared), gains.shape[1], comparisons=family)
     if not np.isfinite(found):
         return "> 100"
     return f"{100 * found:.1f}" if found > 0 else words.UNKNOWN
+
+
+def _by_cluster(gains: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Mean gains [S, U] of the images [S, n] that belong together: units that are drawn one by one."""
+    place, sizes = np.unique(clusters, return_inverse=True, return_counts=True)[1:]
+    return np.stack([np.bincount(place, of) for of in gains]) / sizes if len(place) else gains
 
 
 # -- the figure ------------------------------------------------------------------------------------------------------

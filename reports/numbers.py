@@ -184,7 +184,7 @@ def _metrics(study: StudyData) -> dict[str, stats.Stacked]:
 
 def _options(study: StudyData, draws: int) -> dict[str, Any]:
     """How the study is resampled: one stream for all of it, so that methods meet the same draws."""
-    return {"classes": len(study.classes), "draws": draws, "names": ("seeds-images",)}
+    return {"classes": len(study.classes), "draws": draws, "names": ("seeds-images",), "clusters": study.clusters}
 
 
 def _scored(study: StudyData, label: str, draws: int) -> _Scored:
@@ -202,7 +202,6 @@ def _numbers(study: StudyData, reference: _Scored | None, draws: int, method: Me
     recalls = stats.recalls(matrices)
     epochs = tuple(e for r in method.runs if (e := _epoch_scores(r)) is not None)
     with np.errstate(invalid="ignore"):
-        sizes = matrices.sum(2).mean(0)
         mean = np.array([r[np.isfinite(r)].mean() if np.isfinite(r).any() else np.nan for r in recalls.T])
     return MethodNumbers(
         label=method.label,
@@ -212,7 +211,7 @@ def _numbers(study: StudyData, reference: _Scored | None, draws: int, method: Me
         by_seed={name: score(matrices) for name, score in stats.STACKED.items()},
         recall_by_seed=recalls,
         scores=scored.replicates.only(stats.STACKED).intervals(),
-        recall=tuple(stats.wilson(m * n, round(n)) for m, n in zip(mean, np.rint(sizes), strict=True)),
+        recall=tuple(stats.wilson(m * n, n) for m, n in zip(mean, _draws_of_class(study, scored), strict=True)),
         gains=compared.gains,
         improvement=compared.improvement,
         pairs=compared.pairs,
@@ -220,6 +219,19 @@ def _numbers(study: StudyData, reference: _Scored | None, draws: int, method: Me
         leak=_leak(epochs),
         epochs=tuple(e.scores for e in epochs),
     )
+
+
+def _draws_of_class(study: StudyData, scored: _Scored) -> list[int]:
+    """Test images of each class [C] that count as drawn one by one, mean over seeds; those that belong together count
+    as one, which is on the safe side.
+    """
+    classes, by_seed = len(study.classes), []
+    for predicted in scored.predictions:
+        of = study.labels[predicted >= 0]
+        if study.clusters is not None:
+            of = np.unique(study.clusters[predicted >= 0] * classes + of) % classes
+        by_seed.append(np.bincount(of, minlength=classes))
+    return np.rint(np.mean(by_seed, axis=0)).astype(int).tolist()
 
 
 def _gains(study: StudyData, ours: _Scored, reference: _Scored, draws: int) -> _Gains:
@@ -233,7 +245,8 @@ def _gains(study: StudyData, ours: _Scored, reference: _Scored, draws: int) -> _
         a, b = ours.replicates, reference.replicates
     else:
         a, b = (stats.replicates(study.labels, side, metrics, **options) for side in stats.paired(*sides))
-    exact = stats.crossed_difference(study.labels, sides[0], sides[1], metrics, classes=len(study.classes))
+    apart = {"classes": len(study.classes), "clusters": study.clusters}
+    exact = stats.crossed_difference(study.labels, sides[0], sides[1], metrics, **apart)
     gains = {name: replace(found, p=exact[name].p) for name, found in (a - b).intervals().items()}
     scores = (side.only(stats.STACKED) for side in (a, b))
     return _Gains(gains, next(scores).improvements(next(scores)) if len(shared) > 1 else {}, len(shared))

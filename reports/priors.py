@@ -88,7 +88,12 @@ def prior_table(numbers: Numbers, priors: Sequence[Prior]) -> Table:
     }
     found = {
         m.label: stats.bootstrap(
-            study.labels, study.predictions(m.label)[1], metrics, classes=len(study.classes), names=("seeds-images",)
+            study.labels,
+            study.predictions(m.label)[1],
+            metrics,
+            classes=len(study.classes),
+            names=("seeds-images",),
+            clusters=study.clusters,
         )
         for m in numbers.methods
     }

@@ -24,6 +24,7 @@ from fer_bench.ledger import Ledger, RunRecord
 NEEDED = ("spec.json", "data.json", "test_rows.npy", "test_labels.npy", "test_logits.npy")
 OPTIONAL = ("method", "selection", "history", "seal", "probe", "environment", "timing")
 TELL_IF_MISSING = ("method", "selection", "history", "seal", "probe")
+GROUPS = "test_groups.npy"
 PEEKING_RULES = ("test_best", "test")
 
 
@@ -40,6 +41,7 @@ class Run:
     rows: np.ndarray
     labels: np.ndarray
     predictions: np.ndarray
+    groups: np.ndarray | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -124,8 +126,31 @@ class StudyData:
     @cached_property
     def repeated(self) -> int:
         """How many test images, pooled over folds, are in the test of an earlier fold too."""
-        rows = np.concatenate([next(r.rows for r in self.runs if r.fold == fold) for fold in self.folds])
-        return len(rows) - len(np.unique(rows))
+        return len(self._rows) - len(np.unique(self._rows))
+
+    @cached_property
+    def clusters(self) -> np.ndarray | None:
+        """Which of the pooled test images are no independent draws [n]: equal numbers belong together.
+
+        They are those of one person or sequence, where the data name them, and else one image that several folds test.
+        None where every image stands alone.
+        """
+        if self.grouped:
+            return np.concatenate([self._groups[fold] for fold in self.folds])
+        return self._rows if self.repeated else None
+
+    @property
+    def grouped(self) -> bool:
+        """Whether the data name the people or sequences of the test images."""
+        return set(self._groups) == set(self.folds)
+
+    @cached_property
+    def _groups(self) -> dict[int, np.ndarray]:
+        return {r.fold: r.groups for r in reversed(self.runs) if r.groups is not None}
+
+    @cached_property
+    def _rows(self) -> np.ndarray:
+        return np.concatenate([next(r.rows for r in self.runs if r.fold == fold) for fold in self.folds])
 
     @cached_property
     def order(self) -> list[int]:
@@ -301,6 +326,8 @@ def _read_run(record: RunRecord, arrays: dict[str, np.ndarray], notes: list[str]
             return None
         rows, labels = (_shared(record, name, digests, arrays) for name in ("test_rows", "test_labels"))
         run = _usable(record, rows, labels, _parsed(record, "data", texts))
+        if GROUPS in digests and GROUPS not in damaged:
+            run = replace(run, groups=_groups(_shared(record, "test_groups", digests, arrays), labels))
     except (LedgerError, KeyError, TypeError, ValueError, IndexError) as error:
         what = error.what if isinstance(error, LedgerError) else f"its record is malformed ({error!r})"
         notes.append(f"Run {record.id}: {what}; it is left out.")
@@ -353,6 +380,12 @@ def _parsed(record: RunRecord, name: str, texts: Mapping[str, bytes]) -> Any:
         raise LedgerError(f"run {record.id}: {name}.json is damaged: {error}", where=str(record.path)) from error
 
 
+def _groups(groups: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    if groups.shape != labels.shape:
+        raise LedgerError(f"{groups.shape} groups do not fit {len(labels)} labels")
+    return groups
+
+
 def _shared(record: RunRecord, name: str, digests: Mapping[str, str], arrays: dict[str, np.ndarray]) -> np.ndarray:
     """An array of the record; one of the same hash is read once for all runs."""
     key = digests.get(f"{name}.npy", f"{record.id} {name}")
@@ -387,6 +420,8 @@ def _usable(record: RunRecord, rows: np.ndarray, labels: np.ndarray, data: dict[
 
 def _with_facts(run: Run, texts: Mapping[str, bytes], damaged: Mapping[str, str], notes: list[str]) -> Run:
     facts = {}
+    if GROUPS in damaged:
+        notes.append(f"{run.name}: {GROUPS} {damaged[GROUPS]}; which images belong together is read from other runs.")
     for name in OPTIONAL:
         how = damaged.get(f"{name}.json", "is missing")
         if f"{name}.json" not in damaged and (f"{name}.json" in texts or run.record.has(f"{name}.json")):

@@ -148,7 +148,7 @@ def _ratio(study: StudyData) -> float:
 def _point(study: StudyData, methods: tuple[str, ...], reference: str | None, groups: Groups) -> Point:
     metrics = {name: group_recall(members) for name, members in groups.members.items()}
     metrics[MEAN] = group_recall(tuple(range(len(study.classes))))
-    options: dict[str, Any] = {"classes": len(study.classes), "names": ("response",)}
+    options: dict[str, Any] = {"classes": len(study.classes), "names": ("response",), "clusters": study.clusters}
     recall, gain = {}, {}
     for label in methods:
         recall[label] = stats.bootstrap(study.labels, study.predictions(label)[1], metrics, **options)

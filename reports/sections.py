@@ -90,7 +90,7 @@ def answer_section(context: Context) -> list:
     caution = f"{warning}A gain is claimed only from {MIN_SEEDS} shared seeds on." if few else ""
     remarks = words.count(len(study.notes), "remark")
     left_out = f"{remarks} on missing or unusable records: see below." if study.notes else ""
-    return [words.summary(numbers), Bullets(lines), caution, left_out]
+    return [words.summary(numbers), Bullets(lines), caution, words.sampling(study), left_out]
 
 
 def recall_section(context: Context) -> list:

@@ -78,8 +78,9 @@ def recall_table(numbers: Numbers) -> Table:
     study = numbers.study
     shown = [Column(title(m), each(lambda m, i: words.share_with_interval(m.recall[i]), m)) for m in numbers.methods]
     caption = (
-        "Recall in %, mean over seeds, with the 95 % Wilson interval of the average count (sampling of images only). "
-        "Classes from the rarest in training to the most frequent; bold: fewer than half of an even share."
+        "Recall in %, mean over seeds, with the 95 % Wilson interval of the average count (sampling of images only"
+        + ", those that belong together counted as one" * (study.clusters is not None)
+        + "). Classes from the rarest in training to the most frequent; bold: fewer than half of an even share."
     )
     return tabulate([*_class_columns(study), *shown], study.order, caption)
 
@@ -158,8 +159,8 @@ def fold_table(numbers: Numbers) -> Table | None:
     )
     if study.repeated:
         caption += (
-            f" {study.repeated:,} of the pooled test images are repetitions of images in other folds, so the intervals "
-            "of pooled numbers are narrower than they should be."
+            f" {study.repeated:,} of the pooled test images are repetitions of images in other folds; intervals take "
+            "repetitions of an image together."
         )
     return tabulate(columns, study.methods, caption)
 

@@ -68,6 +68,8 @@ def _improvement(numbers: Numbers) -> list[Block]:
 
 
 def _mcnemar(numbers: Numbers) -> list[Block]:
+    if numbers.study.clusters is not None:
+        return [Paragraph("McNemar's test is not given: it takes every test image for a draw of its own.")]
     rows: list[tuple[Pair, int, McNemar]] = []
     for pair in pairs(numbers):
         found = mcnemar_by_seed(numbers.study.labels, pair.ours, pair.theirs)

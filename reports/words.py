@@ -119,6 +119,18 @@ def _count_claims(ranked: list[MethodNumbers], name: str, aim: str, reference: s
     return f"{head} over {code(reference)} in {aim}{tail}."
 
 
+def sampling(study: StudyData) -> str:
+    """What intervals draw anew where it is not single images; empty where it is."""
+    if study.clusters is None:
+        return ""
+    drawn, images = len(np.unique(study.clusters)), len(study.clusters)
+    if study.grouped:
+        what = "people (or sequences, where nobody is named), all images of one together"
+    else:
+        what = "distinct images, all folds that test one together"
+    return f"Intervals and tests draw {drawn:,} {what}, not {images:,} single images."
+
+
 def headline(numbers: Numbers, method: MethodNumbers) -> str:
     """One method's gains on the rarest class and on the mean over classes, each with its interval and verdict."""
     study = numbers.study

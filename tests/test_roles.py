@@ -11,7 +11,7 @@ import pytest
 from fer_bench.clean import save_clean
 from fer_bench.errors import DataError, SpecError
 from fer_bench.executor import execute
-from fer_bench.roles import roles_of
+from fer_bench.roles import groups_of_test, roles_of
 from fer_bench.store import Store
 
 COUNTS = {"train": (48, 24, 16, 8), "val": (10, 10, 10, 10), "test": (12, 12, 12, 12)}
@@ -175,6 +175,59 @@ def test_votes_become_soft_training_targets(with_method, with_plugins, noted_by,
     execute(tiny_run("own", dataset="votes", protocol="soft", recipe={"epochs": 1, "label_smoothing": 0.0}), work)
     rows = {tuple(np.round(r, 4)) for t in noted_by(work)["target"] for r in t.double().numpy().tolist()}
     assert rows == {(0.7, 0.3), (0.2, 0.8), (0.0, 1.0)}  # the last: a row without votes keeps its label
+
+
+PEOPLE = VOTES.replace('source=[""] * n', 'source=[""] * n, subject=[f"{split}-{k // 3}" for k in range(n)]')
+
+
+def test_the_record_says_which_test_images_are_of_one_person(with_plugins, tiny_run, tmp_path):
+    from fer_bench.prepare import prepare
+
+    work = with_plugins(votes=PEOPLE)
+    prepare(work.home, work.plugins.dataset("votes"), None, say=lambda line: None)
+    record = execute(tiny_run(dataset="votes", protocol="soft", recipe={"epochs": 1, "label_smoothing": 0.0}), work)
+    groups = record.array("test_groups")
+    assert groups.dtype == np.int64
+    together = {tuple(np.flatnonzero(groups == g).tolist()) for g in groups}
+    assert together == {(0, 1, 2), (3, 4, 5), (6, 7, 8), (9, 10, 11), (12, 13, 14), (15,)}
+    record.verify()
+
+
+def test_data_without_people_leave_no_groups(tiny_run, workplace):
+    assert not execute(tiny_run(recipe={"epochs": 1}), workplace).has("test_groups.npy")
+
+
+class Table:
+    """A store's columns."""
+
+    def __init__(self, **columns):
+        self._columns = {name: np.array(values) for name, values in columns.items()}
+        self.column_names = list(columns)
+
+    def columns(self, name):
+        return {name: self._columns[name]}
+
+
+@pytest.mark.parametrize(
+    ("columns", "together"),
+    [
+        ({"subject": ["a", "b", "a", "", ""], "sequence": ["1", "1", "2", "2", "2"]}, [{0, 2}, {1}, {3}, {4}]),
+        ({"subject": [""] * 5, "sequence": ["1", "1", "2", "", "2"]}, [{0, 1}, {2, 4}, {3}]),
+        ({"subject": [7, 7, 8, 8, 9]}, [{0, 1}, {2, 3}, {4}]),  # numbers as names
+    ],
+    ids=["people before sequences, unnamed images alone", "sequences where nobody is named", "numbers as names"],
+)
+def test_images_of_one_person_or_sequence_belong_together(columns, together):
+    groups = groups_of_test(Table(**columns), np.arange(5))
+    assert sorted(sorted(np.flatnonzero(groups == g)) for g in set(groups.tolist())) == [sorted(t) for t in together]
+
+
+def test_a_person_has_one_number_in_every_fold_and_single_images_need_none():
+    table = Table(subject=["a", "b", "a", "b", "c"])
+    first, second = (groups_of_test(table, np.array(rows)) for rows in ([0, 2, 4], [2, 0, 1]))
+    assert first[0] == first[1] == second[0] == second[1]
+    assert groups_of_test(table, np.array([0, 1, 4])) is None
+    assert groups_of_test(Table(label=[0, 1]), np.arange(2)) is None
 
 
 def test_the_facts_can_be_written_as_json(roles):

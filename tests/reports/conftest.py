@@ -81,6 +81,7 @@ class Bench:
         labels: np.ndarray | None = None,
         rows: np.ndarray | None = None,
         epochs: np.ndarray | None = None,
+        groups: np.ndarray | None = None,
         spec: dict | None = None,
         data: dict | None = None,
         method: dict | None = None,
@@ -127,6 +128,8 @@ class Bench:
         for name, array in arrays.items():
             writer.put(f"test_{name}", array)
             writer.put(f"val_{name}", array)
+        if groups is not None:
+            writer.put("test_groups", groups)
         if edit:
             edit(writer)
         if finish:

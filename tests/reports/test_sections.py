@@ -245,8 +245,8 @@ def test_folds_are_ranked_and_drawn(bench):
     assert (found.names, found.ranks.tolist(), found.blocks) == (("good", "fair", "base"), [1.0, 2.0, 3.0], 4)
     # three treatments that all four blocks rank alike: chi² = N (k - 1) = 8
     assert found.chi2 == pytest.approx(8.0)
-    told = next(b.text for b in tests_section.build(numbers) if isinstance(b, Paragraph))
-    assert "over 4 folds: Friedman's chi² 8.00, p 0.018" in told
+    told = [b.text for b in tests_section.build(numbers) if isinstance(b, Paragraph)]
+    assert "over 4 folds: Friedman's chi² 8.00, p 0.018" in told[-1]
     figure = next(b for b in tests_section.build(numbers) if isinstance(b, Figure))
     shown = [t.get_text().strip() for t in figure.drawn.axes[0].texts]
     assert {"good  1.00", "fair  2.00", "base  3.00"} <= set(shown)

@@ -1,0 +1,147 @@
+"""Test images that are no draws of their own: of one person or sequence, or tested by several folds."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from statsmodels.stats.proportion import proportion_confint
+
+from fer_bench.reports import build_report, minority
+from fer_bench.reports.numbers import compute, recall_key
+from fer_bench.reports.priors import parse_prior, prior_table
+from fer_bench.reports.records import load_study
+from fer_bench.stats import wilson
+
+# toy data: angry 300 train / 50 test, disgust 40 / 20, happy 900 / 100
+HITS = {"base": [(40, 8, 90), (38, 9, 92)], "better": [(41, 15, 90), (36, 17, 93)]}
+
+
+def numbers_of(bench, study):
+    return compute(load_study(bench.ledger, study), draws=300)
+
+
+def study_of(bench, name="toy", copies=1, folds=1, **options):
+    """Two methods, two seeds; every image `copies` times in the test of each of `folds` folds."""
+    labels = np.repeat(bench.labels, copies)
+    runs = []
+    for label, seeds in HITS.items():
+        for seed, hits in enumerate(seeds):
+            for fold in range(folds):
+                times = tuple(copies * h for h in hits)
+                told = {"spec": {"fold": fold}, "data": {"fold": fold}} if folds > 1 else {}
+                runs.append(bench.run(label, seed, times, labels=labels, **told, **options))
+    return bench.study(runs, ["better", "base"], name=name)
+
+
+def same(ours, theirs):
+    """Whether two methods' numbers are alike in every interval and p-value."""
+    for mine, other in zip(ours.methods, theirs.methods, strict=True):
+        for name in ("scores", "gains", "improvement"):
+            for key, interval in getattr(mine, name).items():
+                expected = dataclasses.astuple(getattr(other, name)[key])
+                assert dataclasses.astuple(interval) == pytest.approx(expected, nan_ok=True), (name, key)
+        for interval, expected in zip(mine.recall, other.recall, strict=True):
+            assert dataclasses.astuple(interval) == pytest.approx(dataclasses.astuple(expected), nan_ok=True)
+
+
+@pytest.fixture
+def once(bench):
+    return numbers_of(bench, study_of(bench))
+
+
+def test_an_image_that_three_folds_test_alike_counts_once(bench, once):
+    thrice = numbers_of(bench, study_of(bench, "folds", folds=3))
+    assert len(thrice.study.labels) == 3 * 170
+    assert thrice.study.repeated == 340
+    same(thrice, once)
+
+
+def test_three_frames_of_a_sequence_that_are_answered_alike_count_once(bench, once):
+    groups = np.repeat(np.arange(170), 3)
+    thrice = numbers_of(bench, study_of(bench, "frames", copies=3, groups=groups))
+    same(thrice, once)
+
+
+def test_without_groups_they_would_count_three_times(bench, once):
+    thrice = numbers_of(bench, study_of(bench, "frames", copies=3))
+    narrow, wide = (n.method("better").recall[1] for n in (thrice, once))
+    for interval, images in ((narrow, 60), (wide, 20)):  # 16 of 20 on average
+        assert (interval.low, interval.high) == pytest.approx(proportion_confint(0.8 * images, images, method="wilson"))
+
+
+def test_people_who_show_every_expression_count_once_for_each(bench):
+    people = np.concatenate([np.arange(50) % 10, np.arange(20) % 10, np.arange(100) % 10])
+    numbers = numbers_of(bench, study_of(bench, groups=people))
+    share = (8 + 9) / 40  # base, disgust
+    expected = wilson(10 * share, 10)  # ten people show it
+    found = numbers.method("base").recall[1]
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_the_detectable_gain_is_that_of_the_independent_images(bench, once):
+    thrice = numbers_of(bench, study_of(bench, "frames", copies=3, groups=np.repeat(np.arange(170), 3)))
+
+    def detectable(numbers):
+        (table, *_) = [b for b in minority.build(numbers) if getattr(b, "id", "") == "minority"]
+        return [row[-1] for row in table.table.rows]
+
+    assert detectable(thrice) == detectable(once)
+    assert any(cell not in ("–", "> 100") for cell in detectable(once))
+
+
+def test_other_test_priors_resample_the_same_groups(bench, once):
+    thrice = numbers_of(bench, study_of(bench, "frames", copies=3, groups=np.repeat(np.arange(170), 3)))
+    prior = [parse_prior("uniform")]
+    assert prior_table(thrice, prior).rows == prior_table(once, prior).rows
+
+
+def test_the_report_says_what_is_drawn(bench, tmp_path):
+    people = np.arange(170) % 17
+    text = build_report(bench.ledger, study_of(bench, groups=people), tmp_path / "p", formats=["markdown"]).read_text()
+    drawn = (
+        "Intervals and tests draw 17 people (or sequences, where nobody is named), all images of one together, not 170"
+    )
+    assert drawn in " ".join(text.split())
+    assert "McNemar's test is not given" in text
+    assert "those that belong together counted as one" in " ".join(text.split())
+    text = build_report(bench.ledger, study_of(bench, "f", folds=2), tmp_path / "f", formats=["markdown"]).read_text()
+    assert "draw 170 distinct images, all folds that test one together, not 340 single images" in " ".join(text.split())
+    text = build_report(bench.ledger, study_of(bench, "s"), tmp_path / "s", formats=["markdown"]).read_text()
+    assert "Intervals and tests draw" not in text
+    assert "McNemar's test of each seed" in text
+
+
+def test_a_run_without_groups_takes_those_of_another_with_the_same_images(bench):
+    groups = np.arange(170) // 2
+    runs = [bench.run("base", 0, HITS["base"][0], groups=groups), bench.run("base", 1, HITS["base"][1])]
+    found = load_study(bench.ledger, bench.study(runs, ["base"]))
+    assert found.clusters.tolist() == groups.tolist()
+    alone = load_study(bench.ledger, bench.study(runs[1:], ["base"]))
+    assert alone.clusters is None
+
+
+def test_damaged_groups_are_told_and_cost_nothing_else(bench):
+    run = bench.run("base", 0, HITS["base"][0], groups=np.arange(170) // 2)
+    file = bench.ledger.run(run).path / "test_groups.npy"
+    file.write_bytes(file.read_bytes()[:-1])
+    found = load_study(bench.ledger, bench.study([run], ["base"]))
+    assert found.clusters is None
+    assert any("test_groups.npy has changed since the run" in note for note in found.notes)
+
+
+def test_groups_that_do_not_fit_the_images_cost_the_run(bench):
+    runs = [bench.run("base", 0, HITS["base"][0], groups=np.arange(3)), bench.run("base", 1, HITS["base"][1])]
+    found = load_study(bench.ledger, bench.study(runs, ["base"]))
+    assert [r.seed for r in found.runs] == [1]
+    assert any("(3,) groups do not fit 170 labels" in note for note in found.notes)
+
+
+def test_gains_of_rare_classes_are_judged_by_group(bench):
+    numbers = numbers_of(bench, study_of(bench, groups=np.arange(170) % 17))
+    single = numbers_of(bench, study_of(bench, "single"))
+    key = recall_key("disgust")
+    by_person, by_image = (n.method("better").gains[key] for n in (numbers, single))
+    assert by_person.value == pytest.approx(by_image.value)
+    assert by_person.p != pytest.approx(by_image.p, rel=1e-3)
