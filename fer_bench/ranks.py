@@ -19,6 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats as distributions
 
+from fer_bench.rng import numpy_generator
+
+PERMUTATIONS = 20_000  # all orders are tried where there are fewer: 4 methods on 3 data sets have 13,824
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ranking:
@@ -36,6 +40,8 @@ class Ranking:
         Friedman's statistic and its p-value with k - 1 degrees of freedom.
     f, f_p : float
         Iman and Davenport's F with k - 1 and (k - 1)(N - 1), less conservative; infinite where all blocks agree.
+    exact_p : float
+        P-value of Friedman's statistic by permutation (:func:`permutation_p`).
     difference : float
         Nemenyi's critical difference of mean ranks at `alpha`.
     p : ndarray [k, k]
@@ -53,6 +59,7 @@ class Ranking:
     chi2_p: float
     f: float
     f_p: float
+    exact_p: float
     difference: float
     p: np.ndarray
     cliques: tuple[tuple[str, ...], ...]
@@ -105,10 +112,38 @@ def rank_methods(
         chi2_p=float(distributions.chi2.sf(chi2, k - 1)),
         f=f,
         f_p=float(distributions.f.sf(f, k - 1, (k - 1) * (blocks - 1))),
+        exact_p=permutation_p(places),
         difference=difference,
         p=_nemenyi(ranks, blocks),
         cliques=_cliques(ranks, names, difference),
     )
+
+
+def permutation_p(places: np.ndarray) -> float:
+    """P-value of Friedman's statistic over all orders of the methods within the blocks, or a sample of the orders.
+
+    It needs no approximation, so it holds for few blocks, where those by chi² and F do not.
+
+    Parameters
+    ----------
+    places : ndarray [N, k]
+        Ranks of the k methods in each block.
+    """
+
+    def spread(*sides: np.ndarray, axis: int) -> np.ndarray:
+        # For given ties within the blocks, Friedman's statistic rises with the squares of the sums of ranks.
+        return np.sum([side.sum(axis) ** 2 for side in sides], axis=0)
+
+    found = distributions.permutation_test(
+        tuple(places.T),
+        spread,
+        permutation_type="samples",
+        alternative="greater",
+        vectorized=True,
+        n_resamples=PERMUTATIONS,
+        random_state=numpy_generator(0, "friedman"),
+    )
+    return float(found.pvalue)
 
 
 def friedman_statistic(ranks: np.ndarray, blocks: int) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 from fer_bench.ledger import Ledger
 
-__all__ = ["build_report", "build_response", "study_table"]
+__all__ = ["build_comparison", "build_report", "build_response", "study_table"]
 
 
 def build_report(ledger: Ledger, study: dict[str, Any], out: str | Path, **options: Any) -> Path:
@@ -24,6 +24,13 @@ def build_report(ledger: Ledger, study: dict[str, Any], out: str | Path, **optio
 def build_response(ledger: Ledger, studies: list[dict[str, Any]], out: str | Path, **options: Any) -> Path:
     """Write the page of imbalance-response curves; see :func:`fer_bench.reports.build.build_response`."""
     from fer_bench.reports.build import build_response as build
+
+    return build(ledger, studies, Path(out), **options)
+
+
+def build_comparison(ledger: Ledger, studies: list[dict[str, Any]], out: str | Path, **options: Any) -> Path:
+    """Write the page on several data sets; see :func:`fer_bench.reports.build.build_comparison`."""
+    from fer_bench.reports.build import build_comparison as build
 
     return build(ledger, studies, Path(out), **options)
 

@@ -18,7 +18,8 @@ from typing import Any
 from fer_bench.atomic import write_text
 from fer_bench.errors import FerBenchError, unknown
 from fer_bench.ledger import Ledger
-from fer_bench.reports import html, latex, markdown, response_page, tables
+from fer_bench.reports import across_page, html, latex, markdown, response_page, tables
+from fer_bench.reports.across import load_comparison
 from fer_bench.reports.blocks import Document, Figure, plain
 from fer_bench.reports.numbers import compute
 from fer_bench.reports.press import Press, press_for
@@ -145,6 +146,28 @@ def build_response(
     response = load_response(ledger, studies)
     page = response_page.page(response, out.name)
     more = {"table.csv": response_page.csv_text(response)} if "csv" in chosen else {}
+    with _aside(out) as folder:
+        for figure in page.figures:
+            _printing(Press(), folder, chosen)(figure)
+        return _write(page, folder, out, chosen, more)
+
+
+def build_comparison(
+    ledger: Ledger, studies: Sequence[Mapping[str, Any]], out: Path, *, formats: Sequence[str] = tuple(FORMATS)
+) -> Path:
+    """Write the page on studies of several data sets into `out`; returns the first file to open.
+
+    Raises
+    ------
+    LedgerError
+        The studies can't be compared.
+    UnknownNameError
+        There is no such format.
+    """
+    chosen = parse_formats(",".join(formats))
+    comparison = load_comparison(ledger, studies)
+    page = across_page.page(comparison, out.name)
+    more = {"table.csv": across_page.csv_text(comparison)} if "csv" in chosen else {}
     with _aside(out) as folder:
         for figure in page.figures:
             _printing(Press(), folder, chosen)(figure)

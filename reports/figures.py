@@ -139,31 +139,27 @@ def _class_ticks(numbers: Numbers) -> list[str]:
     return [f"{study.classes[i]}\n{counts[i]:,} train · {study.counts['test'][i]:,} test" for i in study.order]
 
 
-def _dots(axis: Axes, numbers: Numbers, shown: Sequence[tuple[MethodNumbers, list[Interval]]]) -> None:
-    """Horizontal intervals, one band a class and one dot a method."""
-    by_method = looks(numbers)
-    classes = len(shown[0][1])
+def dots(axis: Axes, shown: Sequence[tuple[str, tuple, Sequence[Interval | None]]]) -> None:
+    """Horizontal intervals, one band a position and one dot each of `shown`: name, look, intervals where known."""
+    bands = len(shown[0][2])
     step = 0.74 / max(1, len(shown))
-    for k, (method, intervals) in enumerate(shown):
-        colour, marker, _ = by_method[method.label]
-        y = np.arange(classes) + (k - (len(shown) - 1) / 2) * step
-        value, low, high = (100 * np.array([getattr(i, a) for i in intervals]) for a in ("value", "low", "high"))
+    for k, (name, (colour, marker, _), intervals) in enumerate(shown):
+        known = [(place, found) for place, found in enumerate(intervals) if found is not None]
+        y = np.array([place for place, _ in known]) + (k - (len(shown) - 1) / 2) * step
+        value, low, high = (100 * np.array([getattr(i, a) for _, i in known]) for a in ("value", "low", "high"))
         axis.hlines(y, low, high, color=colour, linewidth=1.6, alpha=0.75)
-        axis.plot(
-            value,
-            y,
-            marker,
-            color=colour,
-            markersize=5,
-            markeredgecolor="white",
-            markeredgewidth=0.6,
-            label=_name(method),
-        )
-    for edge in np.arange(0.5, classes - 1):
-        axis.axhline(edge, color="#EEEEEE", linewidth=0.8, zorder=0)
-    axis.set_ylim(classes - 0.5, -0.5)
+        edge: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.6}
+        axis.plot(value, y, marker, color=colour, markersize=5, label=name, **edge)
+    for between in np.arange(0.5, bands - 1):
+        axis.axhline(between, color="#EEEEEE", linewidth=0.8, zorder=0)
+    axis.set_ylim(bands - 0.5, -0.5)
     axis.grid(axis="x")
     axis.tick_params(axis="y", length=0)
+
+
+def _dots_of(axis: Axes, numbers: Numbers, shown: Sequence[tuple[MethodNumbers, list[Interval]]]) -> None:
+    by_method = looks(numbers)
+    dots(axis, [(_name(method), by_method[method.label], intervals) for method, intervals in shown])
 
 
 def _dot_height(classes: int, methods: int) -> float:
@@ -177,7 +173,7 @@ def recall(numbers: Numbers) -> Figure:
     shown = [(m, [m.recall[i] for i in order]) for m in numbers.methods]
     figure, axes = new_figure(WIDTH, _dot_height(len(order), len(shown)))
     axis = axes[0, 0]
-    _dots(axis, numbers, shown)
+    _dots_of(axis, numbers, shown)
     axis.set_yticks(range(len(order)), _class_ticks(numbers))
     axis.set_xlim(0, 100)
     axis.set_xlabel("recall, % (mean over seeds; 95 % Wilson interval)")
@@ -196,7 +192,7 @@ def gains(numbers: Numbers) -> Figure | None:
     shown = [(m, [m.gains[k] for k in keys]) for m in numbers.compared]
     figure, axes = new_figure(WIDTH, _dot_height(len(keys), len(shown)))
     axis = axes[0, 0]
-    _dots(axis, numbers, shown)
+    _dots_of(axis, numbers, shown)
     axis.axvline(0, color="#333333", linewidth=1)
     axis.axhline(len(keys) - 1.5, color="#555555", linewidth=0.8)
     axis.set_yticks(range(len(keys)), [*_class_ticks(numbers), "mean-class accuracy"])

@@ -245,7 +245,7 @@ def _gains(study: StudyData, ours: _Scored, reference: _Scored, draws: int) -> _
         a, b = ours.replicates, reference.replicates
     else:
         a, b = (stats.replicates(study.labels, side, metrics, **options) for side in stats.paired(*sides))
-    apart = {"classes": len(study.classes), "clusters": study.clusters}
+    apart: dict[str, Any] = {"classes": len(study.classes), "clusters": study.clusters}
     exact = stats.crossed_difference(study.labels, sides[0], sides[1], metrics, **apart)
     gains = {name: replace(found, p=exact[name].p) for name, found in (a - b).intervals().items()}
     scores = (side.only(stats.STACKED) for side in (a, b))

@@ -116,15 +116,24 @@ def _ranks(numbers: Numbers) -> list[Block]:
     found = ranking(numbers)
     if found is None:
         return []
-    friedman, f_test = words.p_value(found.chi2_p), words.p_value(found.f_p)
     told = (
-        f"Ranks in mean-class accuracy over {found.blocks} folds: Friedman's chi² {found.chi2:.2f}, p {friedman}; Iman "
-        f"and Davenport's F p {f_test}. Methods that a bar joins are nearer than Nemenyi's critical difference of "
-        f"{found.difference:.2f} ranks (Demšar 2006). Folds share training images, so these tests are too sure of "
-        "themselves: the diagram describes, it does not prove."
+        f"Ranks in mean-class accuracy over {found.blocks} folds: {rank_tests(found, 'folds')} Folds share training "
+        "images, so these tests are too sure of themselves: the diagram describes, it does not prove."
     )
     alt = "Critical-difference diagram: mean ranks of the methods over the folds"
     return [Paragraph(told), Figure("ranks", alt, draw_ranks(found))]
+
+
+def rank_tests(found: Ranking, blocks: str) -> str:
+    """The tests over `blocks`, as they are called, and what the bars of the diagram mean."""
+    f_test = f"Iman and Davenport's F {found.f:.2f}, p {words.p_value(found.f_p)}"
+    if not np.isfinite(found.f):
+        f_test = f"Iman and Davenport's F has no bound, for all {blocks} rank alike, so its p is left out"
+    return (
+        f"Friedman's chi² {found.chi2:.2f}, p {words.p_value(found.chi2_p)}; {f_test}; by permutation of the methods "
+        f"within the {blocks} p {words.p_value(found.exact_p)}. Methods that a bar joins are nearer than Nemenyi's "
+        f"critical difference of {found.difference:.2f} ranks (Demšar 2006)."
+    )
 
 
 @figures.styled

@@ -83,7 +83,7 @@ def test_every_public_name_can_be_imported():
 TORCHLESS = (
     *("metrics", "stats", "ledger", "home", "spec", "profiles", "splits", "roles", "recipe", "cards", "plugins"),
     *("stacks", "crossed", "paired", "ranks", "power", "probabilities", "groups", "columns"),
-    *("reports", "reports.published", "reports.comparison", "cli.listing", "cli.claims"),
+    *("reports", "reports.published", "reports.comparison", "reports.across_page", "cli.listing", "cli.claims"),
 )
 
 
@@ -151,6 +151,7 @@ COMMANDS = {
     "tune": sorted([*TRAINING, "--seed", "--trials"]),
     "report": ["--format", "--home", "--out", "--test-prior", "study"],
     "response": ["--format", "--home", "--out", "studies"],
+    "compare": ["--format", "--home", "--out", "studies"],
     "claims": ["--all", "--csv", "--dataset", "--method"],
     "list": ["--home", "--plugins", "pattern", "what"],
     "show": ["--plugins", "name"],

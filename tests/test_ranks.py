@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -88,3 +90,26 @@ def test_methods_that_always_tie_do_not_differ():
 def test_what_can_not_be_ranked_is_refused(values):
     with pytest.raises(ValueError):
         ranks.rank_methods(values, ("a", "b"))
+
+
+def test_the_permutation_p_is_the_share_of_orders_with_as_large_a_statistic():
+    values = np.array([[0.5, 0.4, 0.4], [0.7, 0.6, 0.1], [0.2, 0.3, 0.1]])
+
+    places = scipy_stats.rankdata(values, axis=1)
+
+    def chi2(rows):
+        return scipy_stats.friedmanchisquare(*np.transpose(rows)).statistic
+
+    orders = itertools.product(*(itertools.permutations(row) for row in values))
+    expected = np.mean([chi2(rows) >= chi2(values) - 1e-9 for rows in orders])
+    assert ranks.permutation_p(places) == pytest.approx(expected)
+    assert 0.05 < expected < 0.5
+
+
+def test_the_permutation_p_of_many_orders_is_sampled_and_repeatable():
+    values = np.random.default_rng(3).normal(size=(12, 5))
+    values[:, 0] += 0.9
+    places = scipy_stats.rankdata(values, axis=1)
+    found = ranks.permutation_p(places)
+    assert found == ranks.permutation_p(places)
+    assert found == pytest.approx(scipy_stats.friedmanchisquare(*values.T).pvalue, abs=0.02)

@@ -19,6 +19,7 @@ COMMANDS = {
     "tune": ("fer_bench.cli.tune", "tune", "Search each method's best configuration, with equal budgets."),
     "report": ("fer_bench.cli.report", "report", "Write a study's report from the ledger."),
     "response": ("fer_bench.cli.response", "response", "Draw recall against the imbalance of training."),
+    "compare": ("fer_bench.cli.compare", "compare", "Rank the same methods over several data sets."),
     "claims": ("fer_bench.cli.claims", "claims", "Show published numbers, and how they were measured."),
     "list": (
         "fer_bench.cli.listing",

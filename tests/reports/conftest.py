@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -164,3 +165,37 @@ def no_fsync(monkeypatch):
 @pytest.fixture
 def bench(tmp_path) -> Bench:
     return Bench(tmp_path / "ledger")
+
+
+def _check_latex(text: str) -> None:
+    """ASCII; braces, environments and formulas closed; no bare special sign; as many cells in every row as columns."""
+    assert text.isascii()
+    code = "\n".join(re.sub(r"(?<!\\)%.*", "", line) for line in text.split("\n"))
+    bare = re.sub(r"\\(?:begin|end|input|label|IfFileExists|includegraphics\[[^\]]*\])\{[^}]*\}", "", code)
+    bare = re.sub(r"\\([^a-zA-Z]|[a-zA-Z]+)", "", bare)
+    depth = 0
+    for sign in bare:
+        depth += {"{": 1, "}": -1}.get(sign, 0)
+        assert depth >= 0
+    assert depth == 0
+    assert all(line.count("$") % 2 == 0 for line in bare.split("\n"))
+    assert not re.search(r"[#~_^]", re.sub(r"\$[^$]*\$", "", bare))
+    open_ones: list[str] = []
+    for kind, name in re.findall(r"\\(begin|end)\{(\w+)\*?\}", code):
+        if kind == "begin":
+            open_ones.append(name)
+        else:
+            assert open_ones.pop() == name
+    assert open_ones == []
+    for spec, body in re.findall(r"\\begin\{tabular\}\{(.+)\}\n(.*?)\\end\{tabular\}", code, re.DOTALL):
+        columns = len(re.sub(r">\{[^}]*\}|\{[^}]*\}", "", spec))
+        rows = re.findall(r"^ +(.*) \\\\$", body, re.MULTILINE)
+        assert len(rows) >= 2
+        assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {columns}
+        assert not [row for row in rows if row.startswith(("[", "*"))]
+
+
+@pytest.fixture
+def check_latex() -> Callable[[str], None]:
+    """Looks for faults of LaTeX without LaTeX."""
+    return _check_latex

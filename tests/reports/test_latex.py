@@ -27,34 +27,6 @@ def one_part(*content) -> Document:
     return Document("a_study", (), (Part("first", "First", tuple(content)),), ("from é\nhere",))
 
 
-def check_latex(text: str) -> None:
-    """ASCII; braces, environments and formulas closed; no bare special sign; as many cells in every row as columns."""
-    assert text.isascii()
-    code = "\n".join(re.sub(r"(?<!\\)%.*", "", line) for line in text.split("\n"))
-    bare = re.sub(r"\\(?:begin|end|input|label|IfFileExists|includegraphics\[[^\]]*\])\{[^}]*\}", "", code)
-    bare = re.sub(r"\\([^a-zA-Z]|[a-zA-Z]+)", "", bare)
-    depth = 0
-    for sign in bare:
-        depth += {"{": 1, "}": -1}.get(sign, 0)
-        assert depth >= 0
-    assert depth == 0
-    assert all(line.count("$") % 2 == 0 for line in bare.split("\n"))
-    assert not re.search(r"[#~_^]", re.sub(r"\$[^$]*\$", "", bare))
-    open_ones: list[str] = []
-    for kind, name in re.findall(r"\\(begin|end)\{(\w+)\*?\}", code):
-        if kind == "begin":
-            open_ones.append(name)
-        else:
-            assert open_ones.pop() == name
-    assert open_ones == []
-    for spec, body in re.findall(r"\\begin\{tabular\}\{(.+)\}\n(.*?)\\end\{tabular\}", code, re.DOTALL):
-        columns = len(re.sub(r">\{[^}]*\}|\{[^}]*\}", "", spec))
-        rows = re.findall(r"^ +(.*) \\\\$", body, re.MULTILINE)
-        assert len(rows) >= 2
-        assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {columns}
-        assert not [row for row in rows if row.startswith(("[", "*"))]
-
-
 def compile_latex(folder: Path) -> str:
     """Run pdflatex on ``main.tex`` without writing a PDF; returns the log."""
     if shutil.which("pdflatex") is None:
@@ -89,7 +61,7 @@ def test_marks_become_commands():
     assert latex.marked("**`a_b`** *c* [d](https://x.org/%)") == r"\textbf{\texttt{a\_b}} \emph{c} d"
 
 
-def test_a_table_is_a_float_with_caption_label_and_rules():
+def test_a_table_is_a_float_with_caption_label_and_rules(check_latex):
     text = latex.table_latex(
         table(("[a]", "1"), ("*b", "2"), ("all", "3"), caption="Some 5 %.", footer=1), ("from here",)
     )
@@ -116,7 +88,7 @@ def test_a_table_is_a_float_with_caption_label_and_rules():
     check_latex(text)
 
 
-def test_long_cells_break_into_lines():
+def test_long_cells_break_into_lines(check_latex):
     text = latex.table_latex(TableBlock(Table(("A", "B"), (False, False), (("x", "word " * 12),)), "t", "T"))
     assert r"\begin{tabular}{l>{\raggedright\arraybackslash}p{9cm}}" in text
     check_latex(text)
@@ -134,12 +106,12 @@ def test_long_cells_break_into_lines():
         r"\begin{tabular}{ll}" + "\n  a \\\\\n  b \\\\\n" + r"\end{tabular}",
     ],
 )
-def test_the_checker_would_find_a_fault(wrong):
+def test_the_checker_would_find_a_fault(wrong, check_latex):
     with pytest.raises((AssertionError, IndexError)):
         check_latex(wrong)
 
 
-def test_the_nastiest_text_compiles(tmp_path):
+def test_the_nastiest_text_compiles(tmp_path, check_latex):
     marked = [NASTY, f"**{NASTY}**", f"`{NASTY.replace('`', '')}`"]
     rows = [(m, m) for m in marked] + [("[x", "*y")]
     page = one_part(
@@ -159,7 +131,7 @@ def test_the_nastiest_text_compiles(tmp_path):
     assert "multiply defined" not in log
 
 
-def test_every_table_of_a_report_compiles_in_main(bench, tmp_path):
+def test_every_table_of_a_report_compiles_in_main(bench, tmp_path, check_latex):
     runs = [bench.run("base", 0, (40, 8, 90)), bench.run("better[a=<b>]", 0, (40, 18, 90))]
     study = bench.study(runs, ["better[a=<b>]", "base"])
     path = build_report(bench.ledger, study, tmp_path / "out", formats=["latex"])
