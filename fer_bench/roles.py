@@ -147,10 +147,9 @@ def groups_of_test(store: Store, rows: np.ndarray) -> np.ndarray | None:
         if name not in store.column_names:
             continue
         found = store.columns(name)[name].astype(str)
-        codes = np.unique(found, return_inverse=True)[1]
-        groups = np.where(found == "", len(found) + np.arange(len(found)), codes)[rows]
-        if len(np.unique(groups)) < len(rows):
-            return groups.astype(np.int64)
+        if (found[rows] != "").any():
+            codes = np.unique(found, return_inverse=True)[1]
+            return np.where(found == "", len(found) + np.arange(len(found)), codes)[rows].astype(np.int64)
     return None
 
 

@@ -135,9 +135,8 @@ class StudyData:
         They are those of one person or sequence, where the data name them, and else one image that several folds test.
         None where every image stands alone.
         """
-        if self.grouped:
-            return np.concatenate([self._groups[fold] for fold in self.folds])
-        return self._rows if self.repeated else None
+        together = np.concatenate([self._groups[fold] for fold in self.folds]) if self.grouped else self._rows
+        return together if len(np.unique(together)) < len(together) else None
 
     @property
     def grouped(self) -> bool:

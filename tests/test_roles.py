@@ -222,12 +222,13 @@ def test_images_of_one_person_or_sequence_belong_together(columns, together):
     assert sorted(sorted(np.flatnonzero(groups == g)) for g in set(groups.tolist())) == [sorted(t) for t in together]
 
 
-def test_a_person_has_one_number_in_every_fold_and_single_images_need_none():
+def test_a_person_has_one_number_in_every_fold_also_where_each_image_is_of_another_person():
     table = Table(subject=["a", "b", "a", "b", "c"])
     first, second = (groups_of_test(table, np.array(rows)) for rows in ([0, 2, 4], [2, 0, 1]))
     assert first[0] == first[1] == second[0] == second[1]
-    assert groups_of_test(table, np.array([0, 1, 4])) is None
+    assert groups_of_test(table, np.array([3, 2, 4])).tolist() == [second[2], first[0], first[2]]
     assert groups_of_test(Table(label=[0, 1]), np.arange(2)) is None
+    assert groups_of_test(Table(subject=["", "", "a"]), np.arange(2)) is None
 
 
 def test_the_facts_can_be_written_as_json(roles):

@@ -122,6 +122,20 @@ def test_a_run_without_groups_takes_those_of_another_with_the_same_images(bench)
     assert alone.clusters is None
 
 
+def test_one_image_a_person_changes_nothing(bench, once):
+    each = numbers_of(bench, study_of(bench, "each", groups=np.arange(170)[::-1].copy()))
+    assert each.study.clusters is None
+    same(each, once)
+
+
+def test_a_fold_with_one_image_a_person_does_not_hide_the_people_of_another(bench):
+    groups = {0: np.arange(170) % 85, 1: np.arange(170) + 100}
+    told = [{"spec": {"fold": f}, "data": {"fold": f}, "rows": np.arange(170) + 170 * f} for f in groups]
+    runs = [bench.run("base", 0, HITS["base"][0], groups=groups[f], **told[f]) for f in groups]
+    found = load_study(bench.ledger, bench.study(runs, ["base"]))
+    assert found.clusters.tolist() == [*groups[0].tolist(), *groups[1].tolist()]
+
+
 def test_damaged_groups_are_told_and_cost_nothing_else(bench):
     run = bench.run("base", 0, HITS["base"][0], groups=np.arange(170) // 2)
     file = bench.ledger.run(run).path / "test_groups.npy"
