@@ -144,12 +144,7 @@ def build_response(
     """
     chosen = parse_formats(",".join(formats))
     response = load_response(ledger, studies)
-    page = response_page.page(response, out.name)
-    more = {"table.csv": response_page.csv_text(response)} if "csv" in chosen else {}
-    with _aside(out) as folder:
-        for figure in page.figures:
-            _printing(Press(), folder, chosen)(figure)
-        return _write(page, folder, out, chosen, more)
+    return _write_at_once(response_page.page(response, out.name), out, chosen, response_page.csv_text(response))
 
 
 def build_comparison(
@@ -166,12 +161,15 @@ def build_comparison(
     """
     chosen = parse_formats(",".join(formats))
     comparison = load_comparison(ledger, studies)
-    page = across_page.page(comparison, out.name)
-    more = {"table.csv": across_page.csv_text(comparison)} if "csv" in chosen else {}
+    return _write_at_once(across_page.page(comparison, out.name), out, chosen, across_page.csv_text(comparison))
+
+
+def _write_at_once(page: Document, out: Path, formats: Sequence[str], table: str) -> Path:
+    """Print the figures of a finished document and write it; `table` is what ``table.csv`` holds."""
     with _aside(out) as folder:
         for figure in page.figures:
-            _printing(Press(), folder, chosen)(figure)
-        return _write(page, folder, out, chosen, more)
+            _printing(Press(), folder, formats)(figure)
+        return _write(page, folder, out, formats, {"table.csv": table} if "csv" in formats else {})
 
 
 def _printing(press: Press, folder: Path, formats: Sequence[str]) -> Callable[[Figure], None]:
