@@ -1,6 +1,5 @@
 import csv
 import io
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -359,23 +358,13 @@ def test_the_command_answers_an_unknown_data_set_with_the_nearest(call):
     assert "'affectnet'" in error.hint
 
 
-def test_the_command_is_quick_and_imports_no_torch():
+def test_the_command_imports_nothing_heavy():
     program = """
 import sys
 from fer_bench.cli.claims import claims
 claims([], standalone_mode=False)
-print([m for m in ("torch", "timm", "mlflow", "pandas", "scipy") if m in sys.modules], file=sys.stderr)
+print([m for m in ("torch", "timm", "mlflow", "pandas", "scipy", "matplotlib") if m in sys.modules], file=sys.stderr)
 """
-
-    def seconds() -> float:
-        process = subprocess.Popen(
-            [sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-        assert process.stderr is not None
-        told = process.stderr.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = status
-        assert (status, told.strip()) == (0, "[]")
-        return usage.ru_utime + usage.ru_stime
-
-    assert min(seconds() for _ in range(3)) < 0.5
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert told.stderr.strip() == "[]"
+    assert "FER2013" in told.stdout
