@@ -8,7 +8,7 @@ images, Obuchowski and Rockette's estimate is
     variance = max(MS, v - c) / S + max(c, 0)
 
 MS holds the spread of trainings and what images do to each seed alone; nothing is counted twice. c and v, the variance
-that one seed owes to its images, come from the jackknife over images (:func:`_jackknife`), so there is no random draw
+that one seed owes to its images, come from the jackknife over images (:func:`jackknife`), so there is no random draw
 anywhere here. That MS can't be less than v - c is ours: a few seeds often agree by chance, and images are many enough
 to tell. A single seed therefore has the standard error of its images, and nothing is said of other trainings.
 
@@ -27,9 +27,9 @@ B. Efron, C. Stein (1981), The jackknife estimate of variance, Annals of Statist
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from scipy import special
@@ -76,153 +76,187 @@ class Estimate:
         return self.value - half, self.value + half
 
 
-def estimates(
-    labels: np.ndarray,
-    stack: np.ndarray,
-    contrast: np.ndarray,
-    metrics: Mapping[str, Stacked],
-    classes: int,
-    clusters: np.ndarray | None = None,
-) -> dict[str, Estimate]:
-    """Estimates of each metric's contrast over methods, averaged over seeds.
+@dataclass(frozen=True, eq=False)
+class Jackknife:
+    """Metrics of S seeds by name, as seen and without each unit of sampling in turn.
+
+    Attributes
+    ----------
+    seen : dict
+        Name to values [S]; NaN where a metric is not defined.
+    left : dict
+        Name to values [U, S] for each stratum, without each of its U units; one row where no unit makes a difference.
+    units : tuple of int
+        U of each stratum.
+    least : dict
+        Name to the number of units that show the smallest class on whose answers the metric depends.
+    single : bool
+        Whether every unit is one image.
+    """
+
+    seen: dict[str, np.ndarray]
+    left: dict[str, tuple[np.ndarray, ...]]
+    units: tuple[int, ...]
+    least: dict[str, int]
+    single: bool
+
+    def __sub__(self, other: Jackknife) -> Jackknife:
+        """The paired difference: seed s of both has met the same images."""
+        left = {
+            name: tuple(a - b for a, b in zip(parts, other.left[name], strict=True))
+            for name, parts in self.left.items()
+        }
+        seen = {name: values - other.seen[name] for name, values in self.seen.items()}
+        return replace(self, seen=seen, left=left)
+
+    @cached_property
+    def estimates(self) -> dict[str, Estimate]:
+        """Means over seeds with their standard errors; seeds whose value is NaN are left out."""
+        return {name: self._estimate(name) for name in self.seen}
+
+    def _estimate(self, name: str) -> Estimate:
+        values = self.seen[name]
+        known = np.isfinite(values)
+        if not known.any():
+            return Estimate(value=np.nan, error=np.nan, freedom=np.nan, seeds=np.nan, images=np.nan)
+        parts = [_variances(left[:, known]) for left in self.left[name]]
+        alone, together = (np.array(part) for part in zip(*parts, strict=True))
+        return combine(values[known], alone, together, np.array(self.units))
+
+
+def combine(values: np.ndarray, alone: np.ndarray, together: np.ndarray, units: np.ndarray) -> Estimate:
+    """The estimate from the values of S seeds and what sampling of images does to them.
 
     Parameters
     ----------
-    labels : ndarray [n]
-        True classes.
-    stack : ndarray [G, S, n]
-        Predicted classes of G methods with S seeds; -1 where an image was not seen.
-    contrast : ndarray [G]
-        Weights of the methods: ``[1]`` for one, ``[1, -1]`` for a difference.
-    metrics : mapping
-        Name to function of a stack of matrices [..., C, C] giving [...].
-    clusters : ndarray [n], optional
-        Images that are one unit of sampling, as in :func:`fer_bench.stacks.strata`.
+    values : ndarray [S]
+        Values of the seeds.
+    alone, together : ndarray [T]
+        For each stratum the variance that one seed owes to its images, and that of the mean over seeds.
+    units : ndarray [T]
+        Units of each stratum.
     """
-    groups, seeds, n = stack.shape
-    runs = stack.reshape(groups * seeds, n)
-    seen = confusions(labels, runs, classes)
-    parts = [_left_out(stratum, seen) for stratum in strata(labels, runs, classes, clusters)]
-
-    def contrasted(values: np.ndarray) -> np.ndarray:
-        return np.tensordot(values.reshape(len(values), groups, seeds), contrast, (1, 0))
-
-    out = {}
-    for name, metric in metrics.items():
-        left = [part.values(metric) for part in parts]
-        covariances = [_jackknife(contrasted(values), counts) for values, counts in left]
-        out[name] = combine(contrasted(metric(seen)[None])[0], covariances, [part.units for part in parts])
-    return out
-
-
-def combine(values: np.ndarray, covariances: list[np.ndarray], units: list[int]) -> Estimate:
-    """The estimate from one value a seed [S] and, for each stratum, the covariance [S, S] owed to its `units`.
-
-    Seeds whose value is NaN are left out.
-    """
-    known = np.isfinite(values)
-    values, seeds = values[known], int(known.sum())
-    if not seeds:
-        return Estimate(value=np.nan, error=np.nan, freedom=np.nan, seeds=np.nan, images=np.nan)
-    parts = np.stack([c[np.ix_(known, known)] for c in covariances])
-    alone = np.trace(parts, axis1=1, axis2=2) / seeds  # by stratum: what its images do to one seed
-    common = (parts.sum((1, 2)) - seeds * alone) / max(1, seeds * (seeds - 1))  # and to two seeds alike
+    seeds = len(values)
+    common = (seeds * together - alone) / max(1, seeds - 1)  # what two seeds owe to the same images
     spread, least = float(values.var(ddof=1)) if seeds > 1 else 0.0, float((alone - common).sum())
     between, images = max(spread, least) / seeds, max(float(common.sum()), 0.0)
     doubt = between**2 / (seeds - 1) if seeds > 1 else 0.0
     by_stratum = common if seeds > 1 else alone
-    doubt += float((by_stratum**2 / np.maximum(np.array(units) - 1, 1)).sum())
+    doubt += float((by_stratum**2 / np.maximum(units - 1, 1)).sum())
     # Rounded, so that seeds of one value have no spread whatever the order of the sums.
     error = round((between + images) ** 0.5, 12)
     freedom = (between + images) ** 2 / doubt if doubt > 0 else np.inf
     return Estimate(value=float(values.mean()), error=error, freedom=float(freedom), seeds=between, images=images)
 
 
-class _LeftOut(Protocol):
-    """What the runs score without each unit of a stratum in turn."""
+def jackknife(
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    metrics: Mapping[str, Stacked],
+    *,
+    classes: int,
+    clusters: np.ndarray | None = None,
+) -> Jackknife:
+    """Metrics of the seeds with and without each unit of sampling.
 
-    @property
-    def units(self) -> int:
-        """Number of units."""
-
-    def values(self, metric: Stacked) -> tuple[np.ndarray, np.ndarray]:
-        """The metric of the R runs without a unit [u, R], and how many units have the values of each row [u]."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Images:
-    """Units that are images of one class: without an image, a run's matrix depends on its answer to it alone.
-
-    Attributes
+    Parameters
     ----------
-    matrices : ndarray [C + 1, R, C, C]
-        The matrices without an image that was answered so; the last for an image that was not seen.
-    answers : ndarray [U, R]
-        Answers to each image, C where it was not seen.
+    labels : ndarray [n]
+        True classes.
+    predictions : ndarray [S, n]
+        Predicted classes of S seeds; -1 where an image was not seen.
+    metrics : mapping
+        Name to function of a stack of matrices [..., C, C] giving [...].
+    clusters : ndarray [n], optional
+        Images that are one unit of sampling, as in :func:`fer_bench.stacks.strata`.
     """
-
-    matrices: np.ndarray
-    answers: np.ndarray
-
-    @property
-    def units(self) -> int:
-        return len(self.answers)
-
-    def values(self, metric: Stacked) -> tuple[np.ndarray, np.ndarray]:
-        by_answer = metric(self.matrices)
-        if (by_answer == by_answer[0]).all():  # a recall of another class
-            return by_answer[:1], np.array([self.units])
-        return np.take_along_axis(by_answer, self.answers, axis=0), np.ones(self.units)
-
-
-@dataclass(frozen=True, eq=False)
-class _Clusters:
-    """Units of any kind, equal ones merged."""
-
-    seen: np.ndarray
-    rows: np.ndarray
-    cells: np.ndarray
-    counts: np.ndarray
-
-    @property
-    def units(self) -> int:
-        return int(self.counts.sum())
-
-    def values(self, metric: Stacked) -> tuple[np.ndarray, np.ndarray]:
-        return np.concatenate([metric(left) for left in self._without_each()]), self.counts
-
-    def _without_each(self) -> Iterator[np.ndarray]:
-        """The matrices [u, R, C, C] without each unit in turn, some units at a time."""
-        step = max(1, CHUNK // self.seen.size)
-        for start in range(0, len(self.cells), step):
-            cells = self.cells[start : start + step]
-            left = np.repeat(self.seen[None], len(cells), axis=0)
-            left[:, :, self.rows] -= cells
-            yield left
+    seen = confusions(labels, predictions, classes)
+    parts = list(strata(labels, predictions, classes, clusters))
+    left: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
+    for part in parts:
+        without = _without_images if part.single else _without_clusters
+        for name, values in without(part, seen, metrics).items():
+            left[name].append(values)
+    shown = _units_by_class(labels, predictions, classes, clusters)
+    return Jackknife(
+        seen={name: metric(seen) for name, metric in metrics.items()},
+        left={name: tuple(of) for name, of in left.items()},
+        units=tuple(part.size for part in parts),
+        least={name: _smallest(metric, seen.sum(0), shown) for name, metric in metrics.items()},
+        single=all(part.single for part in parts),
+    )
 
 
-def _left_out(stratum: Stratum, seen: np.ndarray) -> _LeftOut:
+def _variances(left: np.ndarray) -> tuple[float, float]:
+    """Jackknife variance of one seed, mean over seeds, and of the mean over seeds; `left` is [U, S].
+
+    Exact for recalls and their means. One unit alone says nothing of its kind: its variance is 0, and so is what it
+    does to a seed whose value is not defined without some unit.
+    """
+    units = len(left)
+    if units < 2:
+        return 0.0, 0.0
+    off = np.where(np.isfinite(left).all(0), left - left.mean(0), 0.0)
+    scale = (units - 1) / units
+    together = off.mean(1)
+    return scale * float(np.einsum("us,us->", off, off)) / off.shape[1], scale * float(together @ together)
+
+
+def _without_images(stratum: Stratum, seen: np.ndarray, metrics: Mapping[str, Stacked]) -> dict[str, np.ndarray]:
+    """Where units are images of one class: without an image, a run's matrix depends on its answer to it alone."""
     classes = stratum.classes
-    if stratum.single:
-        matrices = np.repeat(seen[None], classes + 1, axis=0)
-        answer = np.arange(classes)
-        matrices[answer, :, stratum.rows[0], answer] -= 1
-        answers = stratum.answers.T
-        # An answer that a run never gave leaves -1 in a matrix that nobody asks for.
-        return _Images(np.maximum(matrices, 0), np.where(answers < 0, classes, answers))
+    matrices = np.repeat(seen[None], classes + 1, axis=0)  # the last for an image that was not seen
+    answer = np.arange(classes)
+    matrices[answer, :, stratum.rows[0], answer] -= 1
+    # An answer that a run never gave leaves -1 in a matrix that nobody asks for.
+    matrices = np.maximum(matrices, 0)
+    given = stratum.answers.T
+    given = np.where(given < 0, classes, given)
+    out = {}
+    for name, metric in metrics.items():
+        by_answer = metric(matrices)
+        same = (by_answer == by_answer[0]).all()  # a recall of another class
+        out[name] = by_answer[:1] if same else np.take_along_axis(by_answer, given, axis=0)
+    return out
+
+
+def _without_clusters(stratum: Stratum, seen: np.ndarray, metrics: Mapping[str, Stacked]) -> dict[str, np.ndarray]:
+    """Where units are clusters of any kind: what equal ones leave is scored once, some at a time."""
     cells = np.moveaxis(stratum.cells, (3, 2), (0, 1))
-    units, counts = np.unique(cells.reshape(len(cells), -1), axis=0, return_counts=True)
-    return _Clusters(seen, stratum.rows, units.reshape(-1, *cells.shape[1:]), counts)
+    unique, place = np.unique(cells.reshape(len(cells), -1), axis=0, return_inverse=True)
+    unique = unique.reshape(-1, *cells.shape[1:])
+    step = max(1, CHUNK // seen.size)
+    found: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
+    for start in range(0, len(unique), step):
+        some = unique[start : start + step]
+        left = np.repeat(seen[None], len(some), axis=0)
+        left[:, :, stratum.rows] -= some
+        for name, metric in metrics.items():
+            found[name].append(metric(left))
+    return {name: np.concatenate(values)[place.ravel()] for name, values in found.items()}
 
 
-def _jackknife(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Covariance [S, S] of the seeds' values under sampling of a stratum's units; exact for recalls and their means.
+def _units_by_class(
+    labels: np.ndarray, predictions: np.ndarray, classes: int, clusters: np.ndarray | None
+) -> np.ndarray:
+    """Units [C] that show each class and were seen by a seed."""
+    seen = (predictions >= 0).any(0)
+    of = labels[seen]
+    if clusters is not None:
+        shown = np.stack([np.unique(clusters, return_inverse=True)[1][seen], of])
+        of = np.unique(shown, axis=1)[1]
+    return np.bincount(of, minlength=classes)
 
-    `values` [u, S] are those without a unit, `counts` [u] how many units leave the same. One unit alone says nothing of
-    its kind: its covariance is 0, and so is that of a seed whose value is not defined without some unit.
+
+def _smallest(metric: Stacked, matrix: np.ndarray, shown: np.ndarray) -> int:
+    """Units of the smallest class on whose answers the metric depends; 0 where it depends on none.
+
+    It depends on those of a class if it changes with one answer: a right one to a wrong one, or the other way round.
     """
-    n = counts.sum()
-    off = np.where(np.isfinite(values).all(0), values - counts @ values / n, 0.0)
-    if not off.any():
-        return np.zeros((values.shape[1],) * 2)
-    return (off * counts[:, None]).T @ off * (n - 1) / n
+    own, right = np.arange(len(matrix)), np.diag(matrix) > 0
+    moved = np.repeat(matrix[None], len(matrix), axis=0)
+    moved[own, own, np.where(right, own, matrix.argmax(1))] -= 1
+    moved[own, own, np.where(right, (own + 1) % len(matrix), own)] += 1
+    present = np.flatnonzero(shown)
+    depends = present[metric(moved[present]) != metric(matrix[None])]
+    return int(shown[depends].min()) if len(depends) else 0

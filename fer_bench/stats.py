@@ -1,18 +1,28 @@
-"""Intervals for small classes and few seeds: Wilson's score interval, the crossed bootstrap, Holm's correction.
+"""Intervals for small classes and few seeds, and the crossed bootstrap; Holm's correction.
 
-Everything works on confusion matrices, so one resampling serves every metric. No module here imports torch.
+Everything works on confusion matrices, so one pass serves every metric. No module here imports torch.
+
+Reports show :func:`score_intervals` and :func:`score_differences`: Wilson's interval with the number of images that
+would explain the spread seen over seeds and images (:mod:`fer_bench.crossed`), and Newcombe's interval of a difference,
+which is made of two of them. Neither leaves 0 to 1, and both keep their level from two seeds and a few dozen images on
+(docs/results/coverage.md). Beside them stands the bootstrap, for any metric and any difference.
 
 The bootstrap is crossed: a draw takes seeds with replacement and, independently, test images with replacement within
-each class; the same images serve every seed and both methods. Class sizes never change: 55 images stay 55. Crossed
-resampling counts the seed-by-image part of the variance more than once (Owen 2007), which errs on the safe side.
-Resampling S seeds understates the spread between seeds by (S - 1) / S and, being a percentile of few values, knows no
-t-distribution, which does not: where seeds differ a lot its intervals are too short, so the p-value of a difference is
-that of :mod:`fer_bench.crossed`. How far both are from their promise: docs/results/coverage.md.
+each class; the same images serve every seed and both methods. Class sizes never change: 55 images stay 55. No scheme of
+resampling gets the variance of a mean over crossed seeds and images right (McCullagh 2000). This one counts the
+seed-by-image part more than once (Owen 2007), understates the spread between S seeds by (S - 1) / S and, being a
+percentile of few values, knows no t-distribution: where seeds differ a lot its intervals are too short, elsewhere too
+wide. So the p-value of a difference is that of the crossed t-test.
 
 References
 ----------
 E. B. Wilson (1927), Probable inference, the law of succession, and statistical inference, JASA 22.
+E. Korn, B. Graubard (1998), Confidence intervals for proportions with small expected number of positive counts
+estimated from survey data, Survey Methodology 24 (effective number of images, t instead of z).
+R. Newcombe (1998), Improved confidence intervals for the difference between binomial proportions based on paired data,
+Statistics in Medicine 17 (method 8); G. Zou, A. Donner (2008), Statistics in Medicine 27, for what it needs.
 B. Efron, R. Tibshirani (1993), An introduction to the bootstrap, chapter 13 (percentile interval).
+P. McCullagh (2000), Resampling and exchangeable arrays, Bernoulli 6.
 A. B. Owen (2007), The pigeonhole bootstrap, Annals of Applied Statistics 1.
 R. Agarwal et al. (2021), Deep reinforcement learning at the edge of the statistical precipice, NeurIPS (P(A > B)).
 S. Holm (1979), A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6.
@@ -25,9 +35,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-from scipy.special import ndtri
+from scipy.special import ndtri, stdtrit
 
-from fer_bench.crossed import estimates
+from fer_bench.crossed import Estimate, Jackknife, jackknife
 from fer_bench.rng import numpy_generator
 from fer_bench.stacks import STACKED, Stacked, Stratum, confusions, paired, ratio, recall_of, recalls, strata
 
@@ -36,6 +46,7 @@ __all__ = [
     "LEVEL",
     "STACKED",
     "Interval",
+    "Jackknife",
     "Replicates",
     "Stacked",
     "bootstrap",
@@ -45,12 +56,15 @@ __all__ = [
     "crossed",
     "crossed_difference",
     "holm",
+    "jackknife",
     "paired",
     "probability_of_improvement",
     "recall_of",
     "recalls",
     "replicates",
     "resampled_confusions",
+    "score_differences",
+    "score_intervals",
     "wilson",
 ]
 
@@ -83,31 +97,87 @@ class Interval:
         return bool(np.isfinite([self.value, self.low, self.high]).all())
 
 
-def wilson(hits: float, n: int, level: float = LEVEL) -> Interval:
+def wilson(hits: float, n: float, level: float = LEVEL, freedom: float = np.inf) -> Interval:
     """Wilson's score interval of a share of `n` images.
-
-    For a recall averaged over seeds pass ``hits`` = mean number of hits and ``n`` = size of the class. The images are
-    the same for every seed, so pooling S·n trials would pretend to S times the images. The result covers the sampling
-    of images and not the spread between seeds.
 
     Parameters
     ----------
     hits : float
-        Number of hits, 0 to `n`; a mean over seeds may be fractional.
-    n : int
-        Number of images; 0 gives an interval of NaN.
+        Number of hits, 0 to `n`.
+    n : float
+        Number of images, or the number that would explain a variance (:func:`score_intervals`); 0 gives NaN.
+    freedom : float
+        Degrees of freedom of the t-distribution that stands for the normal one where the variance behind `n` is an
+        estimate.
 
     References
     ----------
     Wilson (1927); Brown, Cai, DasGupta (2001), Interval estimation for a binomial proportion, Statistical Science 16.
     """
-    if n <= 0 or not np.isfinite(hits):
+    if not n > 0 or not np.isfinite(hits):
         return Interval(float("nan"), float("nan"), float("nan"))
-    z = float(ndtri(0.5 + level / 2))
+    z = float(ndtri(0.5 + level / 2) if np.isinf(freedom) else stdtrit(freedom, 0.5 + level / 2))
     share = hits / n
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * float(np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)))
     return Interval(share, min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half)))
+
+
+def score_intervals(sample: Jackknife, level: float = LEVEL) -> dict[str, Interval]:
+    """Intervals of metrics between 0 and 1, averaged over seeds: Wilson's with an effective number of images.
+
+    One training tested on n images has the variance p (1 - p) / (n - 1); so with p the mean over seeds and V its
+    crossed variance, n = 1 + p (1 - p) / V images would leave p as uncertain as it is. They are more than those of a
+    class where seeds err on different images, fewer where seeds differ as wholes. The t-distribution has the degrees of
+    freedom of V. Where nothing varies, as when all answers are right, n is the size of the smallest class that matters.
+
+    The recall of one seed, whose images are drawn one by one, has Wilson's own interval: nothing is said of other
+    trainings.
+    """
+    return {name: _score_interval(sample, name, level) for name in sample.seen}
+
+
+def _score_interval(sample: Jackknife, name: str, level: float) -> Interval:
+    estimate = sample.estimates[name]
+    share, variance = estimate.value, estimate.error**2
+    varies = variance > 0 and 0 < share < 1
+    images = 1 + share * (1 - share) / variance if varies else sample.least[name]
+    known = not varies or (sample.single and len(sample.seen[name]) == 1)  # the share alone tells its variance
+    return wilson(share * images, images, level, np.inf if known else estimate.freedom)
+
+
+def score_differences(ours: Jackknife, reference: Jackknife, level: float = LEVEL) -> dict[str, Interval]:
+    """Intervals of `ours` minus `reference`, paired by seed and image, with the p-values of the crossed t-test.
+
+    The limits are Newcombe's: those of both sides from :func:`score_intervals`, joined with the correlation r of the
+    two means. With a and b what lies between a mean and its limit on the side that counts,
+
+        value -+ sqrt(a² - 2 r a b + b²),   r = (V_ours + V_reference - V_difference) / (2 sqrt(V_ours V_reference))
+
+    For one seed r is the phi coefficient and this is his method 8. Two sides without a difference in their answers
+    still have a width, since other images might show one; where one side does not vary, r is 0.
+
+    Both must have been measured on the same images with the same seeds in the same order; p is NaN where nothing
+    varies.
+    """
+    apart = (ours - reference).estimates
+    return {name: _joined(ours, reference, name, apart[name], level) for name in ours.seen}
+
+
+def _joined(ours: Jackknife, reference: Jackknife, name: str, difference: Estimate, level: float) -> Interval:
+    """Newcombe's interval of a difference from the intervals of its sides."""
+    a, b = (_score_interval(side, name, level) for side in (ours, reference))
+    errors = [side.estimates[name].error for side in (ours, reference)]
+    both = errors[0] * errors[1]
+    r = (errors[0] ** 2 + errors[1] ** 2 - difference.error**2) / (2 * both) if both > 0 else 0.0
+    r = min(max(r, -1.0), 1.0)
+
+    def reach(near: float, far: float) -> float:
+        return max(near**2 - 2 * r * near * far + far**2, 0.0) ** 0.5
+
+    low = difference.value - reach(a.value - a.low, b.high - b.value)
+    high = difference.value + reach(a.high - a.value, b.value - b.low)
+    return Interval(difference.value, low, high, difference.p)
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
@@ -369,9 +439,8 @@ def crossed(
     Parameters as in :func:`bootstrap`; no random draw. An interval of a share may pass 0 or 1: for the recall of a
     small class :func:`wilson` is better.
     """
-    metrics = STACKED if metrics is None else metrics
-    found = estimates(labels, predictions[None], np.array([1.0]), metrics, classes, clusters)
-    return {name: Interval(e.value, *e.limits(level)) for name, e in found.items()}
+    sample = jackknife(labels, predictions, metrics or STACKED, classes=classes, clusters=clusters)
+    return {name: Interval(e.value, *e.limits(level)) for name, e in sample.estimates.items()}
 
 
 def crossed_difference(
@@ -388,9 +457,11 @@ def crossed_difference(
 
     From three seeds on they hold their level where the percentile interval does not (docs/results/coverage.md).
     """
-    metrics = STACKED if metrics is None else metrics
-    found = estimates(labels, paired(ours, reference), np.array([1.0, -1.0]), metrics, classes, clusters)
-    return {name: Interval(e.value, *e.limits(level), e.p) for name, e in found.items()}
+    a, b = (
+        jackknife(labels, side, metrics or STACKED, classes=classes, clusters=clusters)
+        for side in paired(ours, reference)
+    )
+    return {name: Interval(e.value, *e.limits(level), e.p) for name, e in (a - b).estimates.items()}
 
 
 def _over_seeds(values: np.ndarray, shares: np.ndarray) -> np.ndarray:

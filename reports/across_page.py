@@ -199,8 +199,8 @@ def _gain_table(comparison: Comparison, measure: Measure) -> TableBlock:
     for heading, kind in (("Gains in", Verdict.GAIN), ("Losses in", Verdict.LOSS)):
         columns.append(Column(heading, each(_count, (comparison, measure, kind))))
     caption = (
-        f"Gain in {measure.title} in percentage points over {words.code(str(comparison.reference))}, with the 95 % "
-        "interval of the paired bootstrap. Bold and counted: a gain or a loss in the study's own report."
+        f"Gain in {measure.title} in percentage points over {words.code(str(comparison.reference))}, with its 95 % "
+        "interval. Bold and counted: a gain or a loss in the study's own report."
     )
     return TableBlock(
         tabulate(columns, comparison.compared, caption),
@@ -239,7 +239,7 @@ def draw_gains(comparison: Comparison) -> Drawing | None:
     axis.axvline(0, color="#333333", linewidth=1)
     axis.set_yticks(range(len(entries)), [_band(e) for e in entries])
     reference = figures.shorten(str(comparison.reference))
-    axis.set_xlabel(f"gain of the tail over {reference}, percentage points (95 % paired bootstrap interval)")
+    axis.set_xlabel(f"gain of the tail over {reference}, percentage points (95 % interval, paired)")
     figures.legend(figure, axis)
     return figure
 

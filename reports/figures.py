@@ -168,7 +168,7 @@ def _dot_height(classes: int, methods: int) -> float:
 
 @styled
 def recall(numbers: Numbers) -> Figure:
-    """Recall of every class and method, with Wilson intervals."""
+    """Recall of every class and method, with intervals."""
     order = numbers.study.order
     shown = [(m, [m.recall[i] for i in order]) for m in numbers.methods]
     figure, axes = new_figure(WIDTH, _dot_height(len(order), len(shown)))
@@ -176,7 +176,7 @@ def recall(numbers: Numbers) -> Figure:
     _dots_of(axis, numbers, shown)
     axis.set_yticks(range(len(order)), _class_ticks(numbers))
     axis.set_xlim(0, 100)
-    axis.set_xlabel("recall, % (mean over seeds; 95 % Wilson interval)")
+    axis.set_xlabel("recall, % (mean over seeds; 95 % interval)")
     legend(figure, axis)
     watermark(numbers, figure)
     return figure
@@ -196,7 +196,7 @@ def gains(numbers: Numbers) -> Figure | None:
     axis.axvline(0, color="#333333", linewidth=1)
     axis.axhline(len(keys) - 1.5, color="#555555", linewidth=0.8)
     axis.set_yticks(range(len(keys)), [*_class_ticks(numbers), "mean-class accuracy"])
-    axis.set_xlabel(f"gain over {shorten(study.reference or '')}, percentage points (95 % paired bootstrap interval)")
+    axis.set_xlabel(f"gain over {shorten(study.reference or '')}, percentage points (95 % interval, paired)")
     legend(figure, axis)
     watermark(numbers, figure)
     return figure

@@ -68,11 +68,13 @@ class MethodNumbers:
     by_seed : dict
         Score name to one value a seed.
     scores : dict
-        Score name to its mean over seeds, with the bootstrap interval over seeds and images.
-    recall : tuple of Interval
-        Mean recall over seeds with Wilson's interval (sampling of images).
+        Score name, ``recall:<class>`` or ``group:<name>`` to its mean over seeds
+        (:func:`fer_bench.stats.score_intervals`).
     gains : dict
-        Score name, ``recall:<class>`` or ``group:<name>`` to the paired gain over the reference; empty without one.
+        The same names to the paired gain over the reference (:func:`fer_bench.stats.score_differences`); empty without
+        one.
+    resampled : dict
+        The gains that the headline speaks of, with the percentile intervals of the paired bootstrap.
     pairs : int
         Seeds shared with the reference.
     improvement : dict
@@ -92,13 +94,18 @@ class MethodNumbers:
     by_seed: dict[str, np.ndarray]
     recall_by_seed: np.ndarray
     scores: dict[str, Interval]
-    recall: tuple[Interval, ...]
     gains: dict[str, Interval]
+    resampled: dict[str, Interval]
     improvement: dict[str, Interval]
     pairs: int
     verdicts: dict[str, Verdict]
     leak: dict[str, Leak]
     epochs: tuple[dict[str, np.ndarray], ...]
+
+    @property
+    def recall(self) -> tuple[Interval, ...]:
+        """Recall of every class."""
+        return tuple(interval for key, interval in self.scores.items() if key.startswith(recall_key("")))
 
     @property
     def mark(self) -> str:
@@ -147,10 +154,11 @@ def recall_key(name: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class _Scored:
-    """A method's predictions [S, n] by seed, and their metrics on the draws of the bootstrap."""
+    """A method's predictions [S, n] by seed, and what its intervals are made of."""
 
     seeds: tuple[int, ...]
     predictions: np.ndarray
+    sample: stats.Jackknife
     replicates: stats.Replicates
 
 
@@ -159,20 +167,25 @@ class _Gains:
     """What a method gains over the reference, and how often one training of it is better."""
 
     gains: dict[str, Interval] = field(default_factory=dict)
+    resampled: dict[str, Interval] = field(default_factory=dict)
     improvement: dict[str, Interval] = field(default_factory=dict)
     pairs: int = 0
 
 
 def compute(study: StudyData, draws: int = stats.DRAWS) -> Numbers:
     """Compute everything a report shows."""
-    rarest = recall_key(study.classes[study.order[0]])
-    headline = (rarest, "mean_recall")
     # Each method has a thread, so matrix products take no others: they would wait for one another.
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(THREADS) as pool:
-        reference = None if study.reference is None else _scored(study, study.reference, draws)
+        reference = None if study.reference is None else _scored(study, *study.predictions(study.reference), draws)
         methods = list(pool.map(partial(_numbers, study, reference, draws), study.methods))
+    headline = headline_of(study)
     verdicts = _verdicts(study, {m.label: (m.gains, m.pairs) for m in methods}, headline)
     return Numbers(study, tuple(replace(m, verdicts=verdicts[m.label]) for m in methods), headline)
+
+
+def headline_of(study: StudyData) -> tuple[str, str]:
+    """What the first sentences of a report speak of: recall of the rarest class, and mean-class accuracy."""
+    return recall_key(study.classes[study.order[0]]), "mean_recall"
 
 
 def _metrics(study: StudyData) -> dict[str, stats.Stacked]:
@@ -182,37 +195,33 @@ def _metrics(study: StudyData) -> dict[str, stats.Stacked]:
     return wanted | {group_key(name): group_recall(members) for name, members in groups_of(study).members.items()}
 
 
-def _options(study: StudyData, draws: int) -> dict[str, Any]:
-    """How the study is resampled: one stream for all of it, so that methods meet the same draws."""
-    return {"classes": len(study.classes), "draws": draws, "names": ("seeds-images",), "clusters": study.clusters}
-
-
-def _scored(study: StudyData, label: str, draws: int) -> _Scored:
-    seeds, predictions = study.predictions(label)
-    found = stats.replicates(study.labels, predictions, _metrics(study), **_options(study, draws))
-    return _Scored(seeds, predictions, found)
+def _scored(study: StudyData, seeds: tuple[int, ...], predictions: np.ndarray, draws: int) -> _Scored:
+    """Everything intervals are made of; one stream of draws for all of a study, so that methods meet the same ones."""
+    metrics = _metrics(study)
+    drawn = {name: metrics[name] for name in (*stats.STACKED, headline_of(study)[0])}
+    how: dict[str, Any] = {"classes": len(study.classes), "clusters": study.clusters}
+    sample = stats.jackknife(study.labels, predictions, metrics, **how)
+    replicates = stats.replicates(study.labels, predictions, drawn, draws=draws, names=("seeds-images",), **how)
+    return _Scored(seeds, predictions, sample, replicates)
 
 
 def _numbers(study: StudyData, reference: _Scored | None, draws: int, method: MethodRuns) -> MethodNumbers:
     """All numbers of a method but the verdicts, which need those of the others."""
     known = reference is not None and method.label == study.reference
-    scored = reference if known and reference is not None else _scored(study, method.label, draws)
-    compared = _Gains() if known or reference is None else _gains(study, scored, reference, draws)
-    matrices = stats.confusions(study.labels, scored.predictions, len(study.classes))
-    recalls = stats.recalls(matrices)
+    own = reference if known and reference is not None else _scored(study, *study.predictions(method.label), draws)
+    compared = _Gains() if known or reference is None else _gains(study, own, reference, draws)
+    matrices = stats.confusions(study.labels, own.predictions, len(study.classes))
     epochs = tuple(e for r in method.runs if (e := _epoch_scores(r)) is not None)
-    with np.errstate(invalid="ignore"):
-        mean = np.array([r[np.isfinite(r)].mean() if np.isfinite(r).any() else np.nan for r in recalls.T])
     return MethodNumbers(
         label=method.label,
         transductive=method.transductive,
-        seeds=scored.seeds,
+        seeds=own.seeds,
         matrix=matrices.mean(0),
-        by_seed={name: score(matrices) for name, score in stats.STACKED.items()},
-        recall_by_seed=recalls,
-        scores=scored.replicates.only(stats.STACKED).intervals(),
-        recall=tuple(stats.wilson(m * n, n) for m, n in zip(mean, _draws_of_class(study, scored), strict=True)),
+        by_seed={name: own.sample.seen[name] for name in stats.STACKED},
+        recall_by_seed=stats.recalls(matrices),
+        scores=stats.score_intervals(own.sample),
         gains=compared.gains,
+        resampled=compared.resampled,
         improvement=compared.improvement,
         pairs=compared.pairs,
         verdicts={},
@@ -221,35 +230,22 @@ def _numbers(study: StudyData, reference: _Scored | None, draws: int, method: Me
     )
 
 
-def _draws_of_class(study: StudyData, scored: _Scored) -> list[int]:
-    """Test images of each class [C] that count as drawn one by one, mean over seeds; those that belong together count
-    as one, which is on the safe side.
-    """
-    classes, by_seed = len(study.classes), []
-    for predicted in scored.predictions:
-        of = study.labels[predicted >= 0]
-        if study.clusters is not None:
-            of = np.unique(study.clusters[predicted >= 0] * classes + of) % classes
-        by_seed.append(np.bincount(of, minlength=classes))
-    return np.rint(np.mean(by_seed, axis=0)).astype(int).tolist()
-
-
 def _gains(study: StudyData, ours: _Scored, reference: _Scored, draws: int) -> _Gains:
     """Paired gains over the reference, of the seeds that both have."""
-    shared = sorted(set(ours.seeds) & set(reference.seeds))
+    shared = tuple(sorted(set(ours.seeds) & set(reference.seeds)))
     if not shared:
         return _Gains()
     sides = [s.predictions[[s.seeds.index(seed) for seed in shared]] for s in (ours, reference)]
-    metrics, options = _metrics(study), _options(study, draws)
-    if ours.seeds == reference.seeds and np.array_equal(sides[0] < 0, sides[1] < 0):
-        a, b = ours.replicates, reference.replicates
-    else:
-        a, b = (stats.replicates(study.labels, side, metrics, **options) for side in stats.paired(*sides))
-    apart: dict[str, Any] = {"classes": len(study.classes), "clusters": study.clusters}
-    exact = stats.crossed_difference(study.labels, sides[0], sides[1], metrics, **apart)
-    gains = {name: replace(found, p=exact[name].p) for name, found in (a - b).intervals().items()}
-    scores = (side.only(stats.STACKED) for side in (a, b))
-    return _Gains(gains, next(scores).improvements(next(scores)) if len(shared) > 1 else {}, len(shared))
+    if ours.seeds != reference.seeds or not np.array_equal(sides[0] < 0, sides[1] < 0):
+        ours, reference = (_scored(study, shared, side, draws) for side in stats.paired(*sides))
+    drawn = [side.replicates for side in (ours, reference)]
+    scores = [side.only(stats.STACKED) for side in drawn]
+    return _Gains(
+        gains=stats.score_differences(ours.sample, reference.sample),
+        resampled=(drawn[0] - drawn[1]).only(headline_of(study)).intervals(),
+        improvement=scores[0].improvements(scores[1]) if len(shared) > 1 else {},
+        pairs=len(shared),
+    )
 
 
 def _verdicts(study: StudyData, parts: dict, headline: tuple[str, ...]) -> dict[str, dict[str, Verdict]]:

@@ -80,20 +80,21 @@ def weighted_recall(matrices: np.ndarray, shares: np.ndarray) -> np.ndarray:
 
 
 def prior_table(numbers: Numbers, priors: Sequence[Prior]) -> Table:
-    """Accuracy of every method under each prior, with the bootstrap interval over seeds and images."""
+    """Accuracy of every method under each prior, with its interval over seeds and images."""
     study = numbers.study
     asked = {str(p): p.shares(study) for p in priors}
     metrics: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         name: partial(weighted_recall, shares=shares) for name, shares in asked.items()
     }
     found = {
-        m.label: stats.bootstrap(
-            study.labels,
-            study.predictions(m.label)[1],
-            metrics,
-            classes=len(study.classes),
-            names=("seeds-images",),
-            clusters=study.clusters,
+        m.label: stats.score_intervals(
+            stats.jackknife(
+                study.labels,
+                study.predictions(m.label)[1],
+                metrics,
+                classes=len(study.classes),
+                clusters=study.clusters,
+            )
         )
         for m in numbers.methods
     }

@@ -148,14 +148,18 @@ def _ratio(study: StudyData) -> float:
 def _point(study: StudyData, methods: tuple[str, ...], reference: str | None, groups: Groups) -> Point:
     metrics = {name: group_recall(members) for name, members in groups.members.items()}
     metrics[MEAN] = group_recall(tuple(range(len(study.classes))))
-    options: dict[str, Any] = {"classes": len(study.classes), "names": ("response",), "clusters": study.clusters}
+
+    def measured(predictions: np.ndarray) -> stats.Jackknife:
+        how: dict[str, Any] = {"classes": len(study.classes), "clusters": study.clusters}
+        return stats.jackknife(study.labels, predictions, metrics, **how)
+
     recall, gain = {}, {}
     for label in methods:
-        recall[label] = stats.bootstrap(study.labels, study.predictions(label)[1], metrics, **options)
+        recall[label] = stats.score_intervals(measured(study.predictions(label)[1]))
         if reference in (None, label):
             continue
         shared, ours, theirs = study.paired(label, str(reference))
         if shared:
-            gain[label] = stats.bootstrap_difference(study.labels, ours, theirs, metrics, **options)
+            gain[label] = stats.score_differences(*map(measured, stats.paired(ours, theirs)))
     counts = study.counts["train"]
     return Point(study, _profile(study), _ratio(study), int(counts.sum()), recall, gain)

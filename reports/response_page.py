@@ -94,7 +94,7 @@ def _curves(response: Response) -> tuple[Block, ...]:
             "response", "Recall of groups of classes against the ratio of largest to smallest class", draw(response)
         ),
         Paragraph(
-            "Mean recall of a group's classes, mean over seeds, with the 95 % bootstrap interval over seeds and "
+            "Mean recall of a group's classes, mean over seeds, with the 95 % interval over seeds and "
             f"images. The groups are those of the most imbalanced training set.{why}"
         ),
         Bullets(tuple(told)),

@@ -100,7 +100,7 @@ def recall_section(context: Context) -> list:
     over = f"Gains over {words.code(context.study.reference or '')}"
     return [
         TableBlock(tables.recall_table(numbers), "recall", "Recall of every class"),
-        context.figure("recall", figures.recall, "Recall of every class and method with Wilson intervals"),
+        context.figure("recall", figures.recall, "Recall of every class and method with intervals"),
         TableBlock(gains, "gains", over, footer=len(SCORES)) if gains else None,
         context.figure("gains", figures.gains, "Gain over the reference for every class, with intervals"),
     ]

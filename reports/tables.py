@@ -74,13 +74,13 @@ def _class_columns(study: StudyData) -> list[Column]:
 
 
 def recall_table(numbers: Numbers) -> Table:
-    """Recall of every class, the rarest first, with Wilson's interval."""
+    """Recall of every class, the rarest first, with its interval."""
     study = numbers.study
     shown = [Column(title(m), each(lambda m, i: words.share_with_interval(m.recall[i]), m)) for m in numbers.methods]
     caption = (
-        "Recall in %, mean over seeds, with the 95 % Wilson interval of the average count (sampling of images only"
-        + ", those that belong together counted as one" * (study.clusters is not None)
-        + "). Classes from the rarest in training to the most frequent; bold: fewer than half of an even share."
+        f"Recall in %, mean over seeds, with {words.interval_of(numbers)}: Wilson's, for the number of images that "
+        "would explain the spread seen. Classes from the rarest in training to the most frequent; bold: fewer than "
+        "half of an even share."
     )
     return tabulate([*_class_columns(study), *shown], study.order, caption)
 
@@ -95,12 +95,10 @@ def gain_table(numbers: Numbers) -> Table | None:
     rows += [(heading, name) for name, heading in reversed(SCORES.items())]
     shown = [Column(title(m), each(lambda m, r: words.gain_with_interval(m.gains[r[1]]), m)) for m in numbers.compared]
     caption = (
-        f"Percentage points over {words.code(study.reference or '')}, with the 95 % interval of the paired bootstrap "
-        f"over seeds and images. Each interval stands alone: of these {len(rows) * len(shown)}, about one in twenty "
-        "would miss the truth by chance, so a single class is a hint and not a finding."
+        f"Percentage points over {words.code(study.reference or '')}, paired, with {words.interval_of(numbers)} "
+        f"(Newcombe's). Each interval stands alone: of these {len(rows) * len(shown)}, about one in twenty would miss "
+        "the truth by chance, so a single class is a hint and not a finding."
     )
-    if any(m.gains[key].low == m.gains[key].high for m in numbers.compared for _, key in rows):
-        caption += " An interval without width means that no resampled image or seed moved the number, not certainty."
     return tabulate([Column("Recall of", lambda r: r[0], right=False), *shown], rows, caption)
 
 
@@ -119,7 +117,7 @@ SCORE_COLUMNS = (
 def score_table(numbers: Numbers) -> Table:
     """Accuracy, mean-class accuracy and macro-F1 of every method."""
     caption = (
-        "In %: mean ± standard deviation over seeds, and the 95 % bootstrap interval over seeds and images."
+        f"In %: mean ± standard deviation over seeds, and {words.interval_of(numbers)}."
         + " ⚠ reads other test images: listed last, not ranked." * any(m.transductive for m in numbers.methods)
     )
     return tabulate(SCORE_COLUMNS, numbers.methods, caption)

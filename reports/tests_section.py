@@ -1,4 +1,4 @@
-"""Section "Further tests": probability of improvement, McNemar for each seed, and ranks over folds.
+"""Section "Further tests": probability of improvement, paired bootstrap, McNemar for each seed, ranks over folds.
 
 None of them is the verdict on a method (see :mod:`fer_bench.paired` and :mod:`fer_bench.ranks` for why); they stand
 here because other work reports them.
@@ -17,8 +17,9 @@ from fer_bench import metrics
 from fer_bench.paired import McNemar, mcnemar_by_seed
 from fer_bench.reports import figures, words
 from fer_bench.reports.blocks import Block, Figure, Paragraph, TableBlock
-from fer_bench.reports.numbers import MethodNumbers, Numbers
+from fer_bench.reports.numbers import SCORES, MethodNumbers, Numbers
 from fer_bench.reports.tables import Column, each, tabulate, title
+from fer_bench.stats import DRAWS, Interval
 
 if TYPE_CHECKING:
     from fer_bench.ranks import Ranking
@@ -29,7 +30,7 @@ SCORE = "mean_recall"
 
 def build(numbers: Numbers) -> list[Block]:
     """The tests that the study has data for."""
-    return [*_improvement(numbers), *_mcnemar(numbers), *_ranks(numbers)]
+    return [*_improvement(numbers), *_resampled(numbers), *_mcnemar(numbers), *_ranks(numbers)]
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,27 @@ def _improvement(numbers: Numbers) -> list[Block]:
         "half (Agarwal et al. 2021), with the 95 % bootstrap interval. It asks how often, not by how much."
     )
     return [TableBlock(tabulate(columns, rows, caption), "improvement", "Probability of improvement")]
+
+
+def _resampled(numbers: Numbers) -> list[Block]:
+    """The headline's gains with the intervals of the paired bootstrap beside the report's own."""
+    if not numbers.compared:
+        return []
+    rarest, mean = numbers.headline
+    columns = [Column("Method", title, right=False), Column("Seeds", lambda m: str(m.pairs))]
+    for name, heading in ((rarest, f"recall of {rarest.partition(':')[2]}"), (mean, SCORES[mean])):
+        columns.append(Column(f"Gain in {heading}", each(lambda n, m: words.gain_with_interval(m.gains[n]), name)))
+        columns.append(Column("by bootstrap", each(lambda n, m: _limits(m.resampled[n]), name)))
+    caption = (
+        f"Gains over {words.code(str(numbers.study.reference))} in points. By bootstrap: the 95 % percentile interval "
+        f"of {DRAWS:,} paired draws of seeds and of images within classes. It is too short where few trainings differ "
+        "a lot and too wide where they do not, so no verdict rests on it."
+    )
+    return [TableBlock(tabulate(columns, numbers.compared, caption), "resampled", "Gains by the paired bootstrap")]
+
+
+def _limits(interval: Interval) -> str:
+    return words.gain_with_interval(interval).partition(" ")[2] or words.UNKNOWN
 
 
 def _mcnemar(numbers: Numbers) -> list[Block]:

@@ -131,6 +131,13 @@ def sampling(study: StudyData) -> str:
     return f"Intervals and tests draw {drawn:,} {what}, not {images:,} single images."
 
 
+def interval_of(numbers: Numbers) -> str:
+    """What the intervals of a report cover; a single seed says nothing of other trainings."""
+    if all(len(m.seeds) == 1 for m in numbers.methods):
+        return "its 95 % interval over images (one training says nothing of others)"
+    return "its 95 % interval over seeds and images"
+
+
 def headline(numbers: Numbers, method: MethodNumbers) -> str:
     """One method's gains on the rarest class and on the mean over classes, each with its interval and verdict."""
     study = numbers.study

@@ -42,9 +42,8 @@ def test_error_and_freedom_are_those_of_a_plain_loop_over_images(seed, name):
     labels = np.repeat([0, 1, 2], sizes)
     chance = np.clip(rng.beta(2, 1, len(labels)) + rng.normal(0, 0.1, (2, seeds, 1)), 0, 1)
     ours, reference = np.where(rng.random((2, seeds, len(labels))) < chance, labels, (labels + 1) % 3)
-    found = crossed.estimates(
-        labels, np.stack([ours, reference]), np.array([1.0, -1.0]), {name: stacks.STACKED[name]}, classes=3
-    )[name]
+    a, b = (crossed.jackknife(labels, p, {name: stacks.STACKED[name]}, classes=3) for p in (ours, reference))
+    found = (a - b).estimates[name]
     gains, alone, common = left_out_by_hand(labels, ours, reference, metrics.SCORES[name], 3)
     spread, least = gains.var(ddof=1), alone.sum() - common.sum()
     between, images = max(spread, least) / seeds, max(common.sum(), 0)
@@ -57,7 +56,7 @@ def test_error_and_freedom_are_those_of_a_plain_loop_over_images(seed, name):
 
 def test_without_a_common_part_it_is_students_test_of_the_seeds():
     gains = np.array([0.05, 0.08, -0.03, 0.09, 0.06])
-    found = crossed.combine(gains, [np.zeros((5, 5))], [40])
+    found = crossed.combine(gains, np.zeros(1), np.zeros(1), np.array([40]))
     expected = scipy_stats.ttest_1samp(gains, 0.0)
     assert (found.value, found.p, found.freedom) == pytest.approx((gains.mean(), expected.pvalue, 4))
     assert found.limits(0.95) == pytest.approx(tuple(expected.confidence_interval(0.95)))
@@ -67,7 +66,7 @@ def test_seeds_that_answer_alike_give_the_binomial_standard_error():
     # 55 images, 33 right in all five seeds: jackknife variance .6 · .4 / 54, with 54 degrees of freedom.
     labels = np.zeros(55, int)
     predictions = np.tile((np.arange(55) >= 33).astype(int), (5, 1))
-    found = crossed.estimates(labels, predictions[None], np.array([1.0]), {"r": stats.recall_of(0)}, classes=2)["r"]
+    found = crossed.jackknife(labels, predictions, {"r": stats.recall_of(0)}, classes=2).estimates["r"]
     assert (found.value, found.error, found.freedom) == pytest.approx((0.6, (0.24 / 54) ** 0.5, 54))
     assert (found.seeds, found.images) == pytest.approx((0.0, 0.24 / 54))
 
@@ -119,17 +118,23 @@ def test_an_image_tested_several_times_counts_once():
 
 def test_images_are_left_out_as_if_they_had_never_been_there():
     rng = np.random.default_rng(2)
-    labels, stack = np.repeat([0, 1, 2], [5, 9, 14]), rng.integers(-1, 3, (2, 4, 28))
-    runs, contrast = stack.reshape(8, 28), np.array([1.0, -1.0])
-    seen = stacks.confusions(labels, runs, 3)
-    for metric in (stacks.macro_f1, stacks.mean_recall, stacks.recall_of(1)):
-        for stratum in stacks.strata(labels, runs, 3):
-            found, counts = crossed._left_out(stratum, seen).values(metric)
-            images = np.repeat(found, counts.astype(int), axis=0)
-            mine = np.flatnonzero(labels == stratum.rows[0])
-            by_hand = [metric(stacks.confusions(np.delete(labels, i), np.delete(runs, i, axis=1), 3)) for i in mine]
-            assert images == pytest.approx(np.array(by_hand), nan_ok=True)
-    assert crossed.estimates(labels, stack, contrast, {"r": stacks.recall_of(1)}, 3)["r"].error > 0
+    labels, runs = np.repeat([0, 1, 2], [5, 9, 14]), rng.integers(-1, 3, (4, 28))
+    metrics_ = {"macro_f1": stacks.macro_f1, "mean_recall": stacks.mean_recall, "recall": stacks.recall_of(1)}
+    for clusters in (None, np.arange(28)[::-1], np.repeat(np.arange(14), 2)):
+        found = crossed.jackknife(labels, runs, metrics_, classes=3, clusters=clusters)
+        if clusters is None or len(np.unique(clusters)) == 28:
+            units = [[[i] for i in np.flatnonzero(labels == c)] for c in range(3)]
+        else:
+            units = [[np.flatnonzero(clusters == u) for u in np.unique(clusters)]]
+        assert found.units == tuple(len(of) for of in units)
+        for name, metric in metrics_.items():
+            for left, of in zip(found.left[name], units, strict=True):
+                by_hand = np.array(
+                    [metric(stacks.confusions(np.delete(labels, i), np.delete(runs, i, axis=1), 3)) for i in of]
+                )
+                order = np.lexsort(by_hand.T)
+                ours = np.broadcast_to(left, by_hand.shape)
+                assert ours[np.lexsort(ours.T)] == pytest.approx(by_hand[order], nan_ok=True)
 
 
 def test_people_are_left_out_with_all_their_images():
@@ -137,9 +142,7 @@ def test_people_are_left_out_with_all_their_images():
     labels = np.array([0, 1, 0, 1, 0, 1])
     person = np.array([0, 0, 1, 1, 2, 3])
     predictions = np.where(np.isin(person, [0, 2]), labels, 1 - labels)[None]
-    found = crossed.estimates(labels, predictions[None], np.array([1.0]), {"a": stacks.accuracy}, 2, clusters=person)[
-        "a"
-    ]
+    found = crossed.jackknife(labels, predictions, {"a": stacks.accuracy}, classes=2, clusters=person).estimates["a"]
     left = np.array([1 / 4, 3 / 4, 2 / 5, 3 / 5])
     assert found.error == pytest.approx((3 / 4 * ((left - left.mean()) ** 2).sum()) ** 0.5)
 
@@ -158,3 +161,14 @@ def test_intervals_of_a_gain_cover_it_in_19_of_20_studies_where_the_percentile_b
         ]
     assert covered[0] / 300 == pytest.approx(0.95, abs=0.03)
     assert covered[1] / 300 < 0.85
+
+
+def test_the_smallest_class_that_matters_is_found_by_changing_one_answer():
+    # 3 angry, 5 sad and 9 happy images, all right: nothing varies, so only what a changed answer would do tells.
+    labels = np.repeat([0, 1, 2], [3, 5, 9])
+    asked = {"sad": stacks.recall_of(1), "two": stacks.group_recall((1, 2)), "all": stacks.mean_recall}
+    for predictions in (labels, np.roll(labels, 9)):
+        found = crossed.jackknife(labels, predictions[None], asked, classes=3)
+        assert found.least == {"sad": 5, "two": 5, "all": 3}
+    people = np.repeat([0, 1, 2, 3, 4], [3, 2, 3, 5, 4])  # the sad images are of two
+    assert crossed.jackknife(labels, labels[None], asked, classes=3, clusters=people).least["sad"] == 2

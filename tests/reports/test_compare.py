@@ -462,7 +462,7 @@ def test_the_long_form_has_spreads_and_what_is_ranked_marked_and_judged(bench, r
         "75.0000",
         f"{spread:.4f}",
         "2",
-        "few_seeds",
+        "noise",
     )
     assert [found["a[x=<b>]", name]["ranked"] for name in ("toy", "faces", "masks")] == ["true", "true", "false"]
     assert (found["cheat", "toy"]["ranked"], found["cheat", "toy"]["transductive"]) == ("false", "true")

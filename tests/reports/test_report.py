@@ -57,8 +57,9 @@ def test_the_numbers_are_those_computed_by_hand(five_seeds):
     assert better.gains["recall:disgust"].value == pytest.approx(10 / 20)
     assert better.gains["mean_recall"].value == pytest.approx(0.5 / 3)
     assert better.gains["recall:angry"].value == 0
-    # Wilson, 8 of 20, z = 1.96: (.4 + .0960 -+ sqrt(.012 + .0023)) ... / 1.1921 -> 21.9 to 61.3
-    assert words.share_with_interval(base.recall[1]) == "40.0 [21.9, 61.3]"
+    # Five seeds that answer alike: Wilson of 8 of 20 with t = 2.093 (19 degrees of freedom) for z, t² / 20 = .219:
+    # (.4 + .1095 -+ 2.093 sqrt(.012 + .002738)) / 1.219 -> .2095 to .6264
+    assert words.share_with_interval(base.recall[1]) == "40.0 [21.0, 62.6]"
 
 
 def test_a_large_gain_in_five_seeds_is_called_one(five_seeds):
