@@ -41,9 +41,14 @@ FER2013 = {
     "sad": (4830, 594, 0.55), "surprise": (3171, 416, 0.80), "neutral": (4965, 626, 0.65),
 }  # fmt: skip
 """Training images, test images and a plausible recall of each class."""
+SEEDS = (1, 2, 3, 5, 10)
+OURS, MEAN_COUNT = "the reports' interval", "Wilson of the mean count"
 PERCENTILE, CROSSED = "percentile bootstrap", "crossed t"
 THESE, ANY = "these trainings", "any training"
-RULES = ("the report's verdicts", f"{CROSSED} with Holm", f"{PERCENTILE} with Holm", f"{PERCENTILE}, uncorrected")
+RULES = (
+    "the report's verdicts", f"{CROSSED} with Holm", f"{PERCENTILE} with Holm", f"{OURS}, uncorrected",
+    f"{PERCENTILE}, uncorrected",
+)  # fmt: skip
 EXTREMES = ("mean", "least", "most")
 PEOPLE = (10, 30, 118)  # JAFFE's women, a test fold of a mid-sized data set, CK+'s people
 EACH = 3  # images of each person, as CK+ has peak frames of a sequence
@@ -110,41 +115,54 @@ def wilson_of_one() -> Iterator[Cell]:
                        share=float(value), draws="exact")  # fmt: skip
 
 
-def wilson_of_means(draws: int) -> Iterator[Cell]:
-    """Wilson's interval of the mean count over seeds, as the reports use it, against two truths."""
-    for n, recall, seeds, spread in itertools.product(SIZES, RECALLS, (1, 3, 5, 10), SPREADS):
+def recalls(draws: int) -> Iterator[Cell]:
+    """Intervals of a recall averaged over seeds, against two truths: the reports', and Wilson's of the mean count."""
+    metric = {"recall": stats.recall_of(0)}
+    for n, recall, seeds, spread in itertools.product(SIZES, RECALLS, SEEDS, SPREADS):
         rng = numpy_generator(0, "coverage", "wilson", n, str(recall), seeds, str(spread))
-        these = method = 0
+        labels, covered = np.zeros(n, dtype=int), dict.fromkeys(itertools.product((OURS, MEAN_COUNT), (THESE, ANY)), 0)
         for _ in range(draws):
             right, truth = hits(rng, n, (recall,), seeds, spread)
-            interval = stats.wilson(right.sum(2).mean(), n)
-            these += interval.covers(truth.mean())
-            method += interval.covers(recall)
-        for of, count in ((THESE, these), (ANY, method)):
-            yield Cell(part="wilson mean", of=of, images=n, recall=recall, seeds=seeds, spread=spread,
+            sample = stats.jackknife(labels, 1 - right[0].astype(int), metric, classes=2)
+            both = {
+                OURS: stats.score_intervals(sample)["recall"],
+                MEAN_COUNT: stats.wilson(right.sum(2).mean(), n),
+            }
+            for kind, found in both.items():
+                covered[kind, THESE] += found.covers(truth.mean())
+                covered[kind, ANY] += found.covers(recall)
+        for (kind, of), count in covered.items():
+            yield Cell(part=f"recall of {of}", of=kind, images=n, recall=recall, seeds=seeds, spread=spread,
                        share=count / draws, draws=draws)  # fmt: skip
 
 
 def gains(draws: int) -> Iterator[Cell]:
-    """Intervals of a true gain of five points in recall, both kinds on the same answers."""
-    metric = {"recall": stats.recall_of(0)}
-    for n, recall, seeds, spread in itertools.product(SIZES, GAIN_RECALLS, (2, 3, 5, 10), SPREADS):
+    """Intervals of a true gain of five points in recall, all kinds on the same answers."""
+    for n, recall, seeds, spread in itertools.product(SIZES, GAIN_RECALLS, SEEDS[1:], SPREADS):
         rng = numpy_generator(0, "coverage", "gain", n, str(recall), seeds, str(spread))
         labels = np.zeros(n, dtype=int)
-        covered = {PERCENTILE: 0, CROSSED: 0}
+        covered = dict.fromkeys((OURS, PERCENTILE, CROSSED), 0)
         for k in range(draws):
-            ours, reference = 1 - hits(rng, n, (recall, recall - GAIN), seeds, spread)[0].astype(int)
-            both = {
-                PERCENTILE: stats.bootstrap_difference(
-                    labels, ours, reference, metric, classes=2, draws=400, names=("coverage", k)
-                ),
-                CROSSED: stats.crossed_difference(labels, ours, reference, metric, classes=2),
-            }
-            for kind, found in both.items():
-                covered[kind] += found["recall"].covers(GAIN)
+            answers = 1 - hits(rng, n, (recall, recall - GAIN), seeds, spread)[0].astype(int)
+            for kind, found in intervals_of_gain(labels, answers, k).items():
+                covered[kind] += found.covers(GAIN)
         for kind, count in covered.items():
             yield Cell(part="gain", of=kind, images=n, recall=recall, seeds=seeds, spread=spread, share=count / draws,
                        draws=draws)  # fmt: skip
+
+
+def intervals_of_gain(labels: np.ndarray, answers: np.ndarray, draw: int, clusters: np.ndarray | None = None):
+    """Every kind of interval of the gain in recall of two methods, `answers` [2, S, n]."""
+    metric = {"recall": stats.recall_of(0)}
+    how = {"classes": 2, "clusters": clusters}
+    sides = [stats.jackknife(labels, side, metric, **how) for side in answers]
+    drawn = [stats.replicates(labels, s, metric, draws=400, names=("coverage", draw), **how) for s in answers]
+    apart = (sides[0] - sides[1]).estimates["recall"]
+    return {
+        OURS: stats.score_differences(*sides)["recall"],
+        PERCENTILE: (drawn[0] - drawn[1]).intervals()["recall"],
+        CROSSED: stats.Interval(apart.value, *apart.limits(stats.LEVEL)),
+    }
 
 
 def people(draws: int) -> Iterator[Cell]:
@@ -154,20 +172,14 @@ def people(draws: int) -> Iterator[Cell]:
         rng = numpy_generator(0, "coverage", "people", number, str(alike))
         n = EACH * number
         labels, who = np.zeros(n, dtype=int), np.repeat(np.arange(number), EACH)
-        covered = dict.fromkeys(itertools.product(("wilson", PERCENTILE, CROSSED), (BY_IMAGE, BY_PERSON)), 0)
+        covered = dict.fromkeys(itertools.product(("recall", OURS, PERCENTILE, CROSSED), (BY_IMAGE, BY_PERSON)), 0)
         for k in range(draws):
-            right, truth = hits(rng, n, (recall, recall - GAIN), seeds, spread, EACH, alike)
-            ours, reference = 1 - right.astype(int)
-            share = right[0].mean()
-            for by, drawn, clusters in ((BY_IMAGE, n, None), (BY_PERSON, number, who)):
-                covered["wilson", by] += stats.wilson(share * drawn, drawn).covers(truth[0].mean())
-                options = {"classes": 2, "clusters": clusters}
-                percentile = stats.bootstrap_difference(
-                    labels, ours, reference, metric, draws=400, names=("coverage", k), **options
-                )
-                covered[PERCENTILE, by] += percentile["recall"].covers(GAIN)
-                exact = stats.crossed_difference(labels, ours, reference, metric, **options)
-                covered[CROSSED, by] += exact["recall"].covers(GAIN)
+            answers = 1 - hits(rng, n, (recall, recall - GAIN), seeds, spread, EACH, alike)[0].astype(int)
+            for by, clusters in ((BY_IMAGE, None), (BY_PERSON, who)):
+                sample = stats.jackknife(labels, answers[0], metric, classes=2, clusters=clusters)
+                covered["recall", by] += stats.score_intervals(sample)["recall"].covers(recall)
+                for kind, found in intervals_of_gain(labels, answers, k, clusters).items():
+                    covered[kind, by] += found.covers(GAIN)
         for (kind, by), count in covered.items():
             yield Cell(part=f"people, alike {alike:g}", of=f"{kind} {by}", images=n, recall=recall, seeds=seeds,
                        spread=spread, share=count / draws, draws=draws)  # fmt: skip
@@ -205,6 +217,7 @@ def false_alarms(draws: int, seeds: int = 5) -> Iterator[Cell]:
                 bool((stats.holm([gain.p for gain in gains]) < 0.05).any()),
                 _percentile_alarm(study),
                 any(not gain.covers() for gain in gains),
+                any(not ours.resampled[name].covers() for name in found.headline),
             )
             for rule, claim in zip(RULES, claimed, strict=True):
                 claims[rule] += claim
@@ -257,34 +270,41 @@ def tables(cells: list[Cell]) -> dict[str, str]:
         [str(n), *(percent(select(cells, part="wilson 1", images=n, of=f"{k} over recalls")) for k in EXTREMES)]
         for n in SIZES
     ]
-    means = [
-        [f"{n} images, {s} seed{'s' * (s > 1)}", *across(part="wilson mean", images=n, seeds=s, of=of)]
-        for of in (THESE, ANY) for n in SIZES for s in (1, 5)
+    by_images = [
+        [f"{n} images", *(
+            percent(select(cells, part=f"recall of {ANY}", of=OURS, images=n, seeds=s, spread=SPREADS[1]))
+            for s in SEEDS
+        )]
+        for n in SIZES
     ]  # fmt: skip
-    by_seeds = [
-        [f"{s} seeds, {kind}", *across(part="gain", of=kind, seeds=s)]
-        for s in (2, 3, 5, 10) for kind in (PERCENTILE, CROSSED)
-    ]  # fmt: skip
+    recalls_by_seeds = {
+        of: [
+            [f"{s} seed{'s' * (s > 1)}, {kind}", *across(part=f"recall of {of}", of=kind, seeds=s)]
+            for s in SEEDS for kind in (OURS, MEAN_COUNT)
+        ]
+        for of in (ANY, THESE)
+    }  # fmt: skip
+    kinds = (OURS, CROSSED, PERCENTILE)
+    by_seeds = [[f"{s} seeds, {kind}", *across(part="gain", of=kind, seeds=s)] for s in SEEDS[1:] for kind in kinds]
     by_size = [
-        [f"{n} images, {kind}", *across(part="gain", of=kind, seeds=5, images=n)]
-        for n in SIZES for kind in (PERCENTILE, CROSSED)
-    ]  # fmt: skip
+        [f"{n} images, {kind}", *across(part="gain", of=kind, seeds=5, images=n)] for n in SIZES for kind in kinds
+    ]
+    shown = {"recall": "recall", OURS: "gain", CROSSED: "gain, t", PERCENTILE: "gain, bootstrap"}
     of_people = [
         [f"{number} people, {'frames of one sequence' if alike == 1 else 'half of it theirs'}", *(
             percent(select(cells, part=f"people, alike {alike:g}", images=EACH * number, of=f"{kind} {by}"))
-            for kind in ("wilson", PERCENTILE, CROSSED) for by in (BY_IMAGE, BY_PERSON)
+            for kind in shown for by in (BY_IMAGE, BY_PERSON)
         )]
         for alike in ALIKE for number in PEOPLE
     ]  # fmt: skip
-    shown = ("recall: Wilson", "gain: bootstrap", "gain: t")
-    by_kind = [f"{kind} {by}" for kind in shown for by in (BY_IMAGE, BY_PERSON)]
-    half = len(means) // 2
+    by_kind = [f"{name} {by}" for name in shown.values() for by in (BY_IMAGE, BY_PERSON)]
     return {
         "one": table(["Images", *(k.capitalize() for k in EXTREMES)], one),
-        "these": table([f"Of {THESE}", *points], means[:half]),
-        "any": table([f"Of {ANY}", *points], means[half:]),
-        "by_seeds": table(["Interval", *points], by_seeds),
-        "by_size": table(["Interval, 5 seeds", *points], by_size),
+        "by_images": table(["Recall", *(f"{s} seed{'s' * (s > 1)}" for s in SEEDS)], by_images),
+        "any": table([f"Recall of {ANY}", *points], recalls_by_seeds[ANY]),
+        "these": table([f"Recall of {THESE}", *points], recalls_by_seeds[THESE]),
+        "by_seeds": table(["Gain", *points], by_seeds),
+        "by_size": table(["Gain, 5 seeds", *points], by_size),
         "people": table(["Images of", *by_kind], of_people),
         "alarms": table(["Rule", *points], [[rule, *across(part="equals", of=rule)] for rule in RULES]),
     }
@@ -296,7 +316,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=1000, help="simulated studies a cell")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     options = parser.parse_args()
-    cells = [*wilson_of_one(), *wilson_of_means(options.draws)]
+    cells = [*wilson_of_one(), *recalls(options.draws)]
     cells += [*gains(options.draws // 3), *people(options.draws), *false_alarms(options.draws)]
     text = (Path(__file__).parent / "coverage.template.md").read_text(encoding="utf-8")
     for name, markdown in tables(cells).items():
