@@ -126,13 +126,14 @@ def _stratum(labels: np.ndarray, predictions: np.ndarray, classes: int, units: n
 def ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     """`top` / `bottom`, NaN where `bottom` is not positive."""
     # The result lies in memory as `bottom` does: a bootstrap's draws are the inner axis there, not the last.
-    return np.divide(top, bottom, out=np.full_like(bottom, np.nan, dtype=float), where=bottom > 0)
+    kind = np.result_type(top, bottom, np.float32)
+    return np.divide(top, bottom, out=np.full_like(bottom, np.nan, dtype=kind), where=bottom > 0)
 
 
 def mean_known(values: np.ndarray) -> np.ndarray:
     """Mean over the last axis of what is not NaN; NaN where nothing is."""
     known = ~np.isnan(values)
-    return ratio(np.where(known, values, 0.0).sum(-1), known.sum(-1))
+    return ratio(np.where(known, values, 0.0).sum(-1), known.sum(-1, dtype=values.dtype))
 
 
 def _diagonal(matrices: np.ndarray) -> np.ndarray:

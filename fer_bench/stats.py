@@ -224,14 +224,15 @@ def _counts(rng: np.random.Generator, n: int, draws: int) -> np.ndarray:
 def _weighted(parts: Sequence[Stratum], counts: Sequence[np.ndarray], draws: int) -> Iterator[np.ndarray]:
     """Confusion matrices [d, R, C, C] of some draws at a time, from how often each unit of each stratum was drawn.
 
-    In memory the draws are the innermost axis, so that metrics work on long rows.
+    In memory the draws are the innermost axis, so that metrics work on long rows; and counts are 32-bit floats, which
+    hold whole numbers up to 16 million, since a bootstrap is bound by how fast memory is read.
     """
     classes, runs = parts[0].classes, len(parts[0].predictions)
     cells = [part.cells for part in parts]
     step = max(1, BLOCK // (runs * classes**2))
     for start in range(0, draws, step):
         size = min(step, draws - start)
-        out = np.zeros((classes, classes, runs, size))
+        out = np.zeros((classes, classes, runs, size), np.float32)
         for part, units, drawn in zip(parts, cells, counts, strict=True):
             weights = drawn[start : start + size].T.astype(np.float32)
             rows = units.reshape(-1, part.size) @ weights  # exact: sums of small integers
@@ -321,7 +322,7 @@ def replicates(
     parts = list(strata(labels, predictions, classes, clusters))
     shares, counts = _resampling(tuple(part.size for part in parts), len(predictions), draws, tuple(names))
     seen = confusions(labels, predictions, classes)
-    drawn = {name: np.empty_like(shares) for name in metrics}
+    drawn = {name: np.empty_like(shares, dtype=np.float32) for name in metrics}
     start = 0
     for matrices in _weighted(parts, counts, draws):
         for name, metric in metrics.items():

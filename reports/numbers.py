@@ -20,6 +20,7 @@ from fer_bench.stats import Interval
 
 MIN_SEEDS = 5  # fewer trainings can't tell a gain from training noise (facts/claims.md, finding 6)
 ALPHA = 0.05
+DRAWS = 1000  # of the bootstrap: no verdict rests on it, and it takes most of the time
 THREADS = 2  # that score methods; NumPy lets go of Python's lock, the rest would wait for it
 SCORES = {"accuracy": "accuracy", "mean_recall": "mean-class accuracy", "macro_f1": "macro-F1"}
 
@@ -172,7 +173,7 @@ class _Gains:
     pairs: int = 0
 
 
-def compute(study: StudyData, draws: int = stats.DRAWS) -> Numbers:
+def compute(study: StudyData, draws: int = DRAWS) -> Numbers:
     """Compute everything a report shows."""
     # Each method has a thread, so matrix products take no others: they would wait for one another.
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(THREADS) as pool:

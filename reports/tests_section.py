@@ -17,9 +17,9 @@ from fer_bench import metrics
 from fer_bench.paired import McNemar, mcnemar_by_seed
 from fer_bench.reports import figures, words
 from fer_bench.reports.blocks import Block, Figure, Paragraph, TableBlock
-from fer_bench.reports.numbers import SCORES, MethodNumbers, Numbers
+from fer_bench.reports.numbers import DRAWS, SCORES, MethodNumbers, Numbers
 from fer_bench.reports.tables import Column, each, tabulate, title
-from fer_bench.stats import DRAWS, Interval
+from fer_bench.stats import Interval
 
 if TYPE_CHECKING:
     from fer_bench.ranks import Ranking
