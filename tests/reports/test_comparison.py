@@ -43,11 +43,14 @@ def test_like_is_compared_with_like():
         ({"flags": ("extra-data",)}, {}, "theirs is trained on more than this data set"),
         ({"flags": ("trained-on-val",)}, {}, "theirs is trained on the selection's images, too"),
         ({"flags": ("human",)}, {}, "theirs is of people, not of a network"),
+        ({"flags": ("human",), "selection": "none stated"}, {}, "theirs is of people, not of a network"),
         ({"pretraining": "faces", "flags": ("face-pretrained",)}, {}, "theirs is pretrained on faces"),
         ({}, {"pretraining": "MS-Celeb-1M"}, "ours is pretrained on faces"),
         ({}, {"transductive": True}, "ours reads other test images"),
         ({}, {"selection_rule": "test_best"}, "ours was picked on the test set"),
         ({}, {"val_is_test": True}, "ours was picked on the test set"),
+        ({}, {"profile": "exp:50"}, "ours is trained on a part of the training images: exp:50"),
+        ({}, {"folds": 10, "folds_run": 1}, "ours holds 1 of the 10 folds"),
     ],
 )
 def test_one_difference_forbids_the_comparison_and_is_the_only_reason(theirs, ours, reason):
@@ -67,6 +70,7 @@ def test_one_difference_forbids_the_comparison_and_is_the_only_reason(theirs, ou
         ({"pretraining": "faces", "flags": ("face-pretrained",)}, {"pretraining": "faces"}),
         ({"classes": 7}, {"classes": 7}),
         ({"classes": 7}, {}),
+        ({}, {"folds": 10, "folds_run": 10}),
     ],
 )
 def test_what_both_sides_share_forbids_nothing(theirs, ours):
@@ -129,6 +133,7 @@ def test_ours_are_read_from_the_protocol_of_a_record():
         transductive=True,
     )  # fmt: skip
     assert Ours.recorded("toy", {"name": "toy/kfold", "test": [], "val_is_test": True, "watermark": "w"}).peeks
+    assert Ours.recorded("toy", {"name": "toy/kfold", "folds": 10}, folds_run=3).folds == 10
 
 
 def test_comparisons_show_the_difference_and_keep_the_quarantine_apart():
