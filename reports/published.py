@@ -78,6 +78,7 @@ FLAGS = {
     "human": Flag("theirs is of people, not of a network"),
     "face-pretrained": Flag("theirs is pretrained on faces"),
     "protocol-unknown": Flag("protocol not stated"),
+    "validation": Flag("its source calls it a validation accuracy"),
     "subject-leak": Flag("subjects leak from training into test", "elsewhere"),
     "frame-leak": Flag("frames of one sequence leak from training into test", "elsewhere"),
     "swapped": Flag("the public parts are swapped: picked on PrivateTest, measured on PublicTest", "elsewhere"),
