@@ -1,15 +1,11 @@
 import csv
 import io
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from fer_bench.cards import DatasetCard, read_card
-from fer_bench.cli.claims import claims as command
 from fer_bench.errors import DataError, FerBenchError, UnknownNameError
 from fer_bench.reports.published import (
     FACES,
@@ -345,7 +341,7 @@ def test_select_answers_an_unknown_name_with_the_nearest(wanted, near):
         select(**wanted)
 
 
-# -- the table and the command ---------------------------------------------------------------------------------------
+# -- the table -------------------------------------------------------------------------------------------------------
 
 
 def test_the_table_keeps_values_as_printed_and_one_line_a_number():
@@ -353,78 +349,3 @@ def test_the_table_keeps_values_as_printed_and_one_line_a_number():
     assert len(rows) == 2
     assert (rows[0]["id"], rows[0]["value"], rows[0]["flags"]) == ("toy/net:accuracy", "71.30", "ensemble human")
     assert (rows[1]["spread"], rows[1]["year"], rows[1]["seeds"]) == ("", "", "5")
-
-
-@pytest.fixture
-def call():
-    """``call(*words)`` runs the command; returns its result."""
-    return lambda *words: CliRunner().invoke(command, words)
-
-
-def test_the_command_shows_numbers_with_what_to_know_of_them(call):
-    told = call("--dataset", "fer2013", "--method", "lethesec").stdout.splitlines()
-    assert told[0] == "fer2013: published numbers, %"
-    assert told[1].split() == ["method", "%", "metric", "measured", "on", "picked", "by", "flags", "tag", "source"]
-    for word in ("LetheSec ResNet-18", "73.70", "accuracy", "PrivateTest", "the test", "read", "dataset.py"):
-        assert word in told[2]
-    assert told[-1] == "1 published number"
-
-
-def test_the_command_shows_recalls_of_a_model_in_one_line(call):
-    told = call("--dataset", "rafdb", "--method", "DLP-CNN").stdout.splitlines()
-    at = told.index("rafdb: published recall of each class, %")
-    assert told[at + 1].split()[:8] == ["method", "surprise", "fear", "disgust", "happy", "sad", "angry", "neutral"]
-    numbers = ["81.2", "62.2", "52.2", "92.8", "80.1", "71.6", "80.3"]
-    assert told[at + 2].split()[:10] == ["DLP-CNN", "+", "mSVM", *numbers]
-
-
-def test_the_command_hides_the_quarantine_and_says_so(call):
-    hidden = call("--dataset", "fer2013").stdout
-    assert "ResEmoteNet" not in hidden
-    assert hidden.splitlines()[-1] == "4 quarantined numbers hidden: --all shows them"
-    shown = call("--dataset", "fer2013", "--all").stdout
-    assert "hidden" not in shown
-    before, after = shown.split("fer2013: quarantined, %")
-    for name, number in (
-        ("ResEmoteNet", "79.79"),
-        ("SDAFE", "81.33"),
-        ("EfficientFER", "82.47"),
-        ("PAtt-Lite", "92.5"),
-    ):
-        assert name in after
-        assert number in after
-        assert name not in before
-
-
-def test_a_method_whose_numbers_are_all_hidden_is_not_unknown(call):
-    assert call("--method", "SDAFE").stdout.splitlines() == [
-        "0 published numbers",
-        "1 quarantined number hidden: --all shows them",
-    ]
-
-
-def test_the_command_writes_csv_to_the_output_and_the_note_to_the_error_stream(call):
-    told = call("--dataset", "rafdb", "--csv")
-    rows = list(csv.DictReader(io.StringIO(told.stdout)))
-    assert {r["dataset"] for r in rows} == {"rafdb"}
-    assert "rafdb/mek-table5-resnet18-mek:recall:fear" in {r["id"] for r in rows}
-    assert "quarantined" not in told.stdout
-    assert told.stderr == "2 quarantined numbers hidden: --all shows them\n"
-
-
-def test_the_command_answers_an_unknown_data_set_with_the_nearest(call):
-    error = call("--dataset", "afectnet").exception
-    assert isinstance(error, UnknownNameError)
-    assert "'affectnet'" in error.hint
-
-
-def test_the_command_imports_nothing_heavy():
-    program = """
-import sys
-from fer_bench.cli.claims import claims
-claims([], standalone_mode=False)
-print([m for m in ("torch", "timm", "mlflow", "pandas", "scipy", "matplotlib") if m in sys.modules], file=sys.stderr)
-"""
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert told.stderr.strip() == "[]"
-    assert "FER2013" in told.stdout
