@@ -48,7 +48,8 @@ def _values(method: MethodNumbers) -> dict[str, tuple[float, float, float]]:
 
 
 def _ours(study: StudyData, method: MethodNumbers) -> Ours:
-    spec = study.method(method.label).runs[0].spec
+    runs = study.method(method.label).runs
+    spec = runs[0].spec
     return Ours.recorded(
         study.dataset.partition(":")[0],
         {"name": "", **study.protocol},
@@ -56,6 +57,8 @@ def _ours(study: StudyData, method: MethodNumbers) -> Ours:
         classes=len(study.classes),
         pretraining="ImageNet" if spec.get("pretrained") else "none",
         transductive=method.transductive,
+        profile=spec.get("profile") or "natural",
+        folds_run=len({run.fold for run in runs}),
     )
 
 

@@ -37,6 +37,10 @@ class Ours:
         One of :data:`~.published.PRETRAINING`.
     transductive : bool
         Whether our predictions depend on the other test images.
+    profile : str
+        Imbalance profile of the training images; "natural" for all of them.
+    folds, folds_run : int
+        Folds that the protocol has, and how many of them are ours.
     """
 
     dataset: str
@@ -48,6 +52,9 @@ class Ours:
     watermark: str = ""
     pretraining: str = ""
     transductive: bool = False
+    profile: str = "natural"
+    folds: int = 1
+    folds_run: int = 1
 
     def __post_init__(self):
         if self.pretraining not in PRETRAINING:
@@ -62,6 +69,7 @@ class Ours:
             val_is_test=bool(protocol.get("val_is_test")),
             split=" + ".join(protocol.get("test") or ()),
             watermark=protocol.get("watermark") or "",
+            folds=protocol.get("folds") or 1,
             **others,
         )
 
@@ -117,6 +125,8 @@ def _setting_reasons(claim: Claim, ours: Ours, metric: str, same: bool) -> Itera
 
 
 def _selection_reasons(claim: Claim, ours: Ours) -> Iterator[str]:
+    if "human" in claim.flags:  # people have no epochs
+        return
     if claim.selection in ("none stated", "unknown"):
         yield "how its epoch was picked is not stated"
     elif claim.selection == "test-best" and not ours.peeks:
@@ -132,6 +142,10 @@ def _our_reasons(claim: Claim, ours: Ours, same: bool) -> Iterator[str]:
         yield f"ours is watermarked: {ours.watermark}"
     if ours.pretraining in FACES and claim.pretraining not in FACES:
         yield "ours is pretrained on faces"
+    if ours.profile != "natural":
+        yield f"ours is trained on a part of the training images: {ours.profile}"
+    if ours.folds_run < ours.folds:
+        yield f"ours holds {ours.folds_run} of the {ours.folds} folds"
 
 
 def _cautions(claim: Claim, ours: Ours, same: bool) -> Iterator[str]:

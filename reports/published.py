@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -29,7 +30,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from fer_bench.errors import DataError, FerBenchError, unknown
+from fer_bench.errors import DataError, FerBenchError, UnknownNameError, nearest, unknown
 
 FOLDER = Path(__file__).with_name("claims")
 
@@ -78,6 +79,7 @@ FLAGS = {
     "human": Flag("theirs is of people, not of a network"),
     "face-pretrained": Flag("theirs is pretrained on faces"),
     "protocol-unknown": Flag("protocol not stated"),
+    "validation": Flag("its source calls it a validation accuracy"),
     "subject-leak": Flag("subjects leak from training into test", "elsewhere"),
     "frame-leak": Flag("frames of one sequence leak from training into test", "elsewhere"),
     "swapped": Flag("the public parts are swapped: picked on PrivateTest, measured on PublicTest", "elsewhere"),
@@ -346,17 +348,45 @@ def select(
     if dataset:
         found = tuple(c for c in found if c.dataset == dataset)
         if not found:
-            raise unknown("dataset", dataset, {c.dataset for c in claims}, where="published claims")
+            raise _no_dataset(dataset, sorted({c.dataset for c in claims}))
     if method:
         named = tuple(c for c in found if method.casefold() in c.method.casefold())
         if not named:
-            raise unknown("method", method, {c.method for c in found}, where="published claims")
+            raise _no_method(method, dataset, found, claims)
         found = named
     if metric:
         if canonical(metric) not in METRICS:
             raise unknown("metric", metric, METRICS, where="published claims")
         found = tuple(c for c in found if c.metric == canonical(metric))
     return tuple(c for c in found if include_quarantined or not c.quarantined)
+
+
+def _no_dataset(name: str, known: Sequence[str]) -> UnknownNameError:
+    close = nearest(name, known, limit=1)
+    hint = (f"did you mean '{close[0]}'? " if close else "") + f"there are numbers on {', '.join(known)}"
+    return UnknownNameError(
+        f"no published numbers on dataset '{name}'",
+        where="published claims",
+        hint=hint,
+        next=f"fer-bench claims --dataset {(close or known)[0]}",
+    )
+
+
+def _no_method(name: str, dataset: str, here: Sequence[Claim], everywhere: Sequence[Claim]) -> UnknownNameError:
+    others = sorted({c.dataset for c in everywhere if name.casefold() in c.method.casefold()})
+    close = nearest(name, {c.method for c in here})
+    hint, following = "any part of a method's name, in any case", f"--dataset {dataset}" if dataset else ""
+    if others:
+        hint, following = f"there are some on {', '.join(others)}", f"--method {shlex.quote(name)}"
+    elif close:
+        hint = "did you mean " + " or ".join(f"'{c}'" for c in close) + "?"
+        following = f"{following} --method {shlex.quote(close[0])}".strip()
+    return UnknownNameError(
+        f"no published numbers of method '{name}'" + f" on {dataset}" * bool(dataset),
+        where="published claims",
+        hint=hint,
+        next=f"fer-bench claims {following}".strip(),
+    )
 
 
 def as_csv(claims: Iterable[Claim]) -> str:

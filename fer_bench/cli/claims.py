@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -13,9 +14,10 @@ if TYPE_CHECKING:
 
     from fer_bench.reports.published import Claim
 
-    Maker = Callable[[Sequence[Claim], dict[str, str]], Table]
+    Maker = Callable[[Sequence[Claim], dict[str, str]], "Sheet"]
 
 PICKED = {"val": "validation", "last": "last epoch", "test-best": "the test", "none stated": "no rule", "unknown": "?"}
+ORIGIN = ("measured on", "picked by", "flags", "tag", "source")
 
 
 @click.command()
@@ -27,7 +29,8 @@ def claims(dataset: str, method: str, everything: bool, separated: bool) -> None
     """Published numbers, each with its split, how its epoch was picked, its flags and its source.
 
     In percent; "?" where it is not known. They are not ranked, for most can't be compared with each other.
-    Quarantined ones, which are not confirmed or known not to hold, are hidden unless --all is given.
+    Quarantined ones, which are not confirmed or known not to hold, are hidden unless --all is given. What flags and
+    tags mean is told below the numbers.
     """
     from fer_bench.reports.published import as_csv, select
 
@@ -38,6 +41,7 @@ def claims(dataset: str, method: str, everything: bool, separated: bool) -> None
         click.echo(as_csv(shown), nl=False)
     else:
         _print_tables(shown)
+        _print_legend(shown)
         click.echo(f"{len(shown)} published number{'s' * (len(shown) != 1)}")
     if hidden:
         click.echo(f"{hidden} quarantined number{'s' * (hidden != 1)} hidden: --all shows them", err=separated)
@@ -52,9 +56,31 @@ def _print_tables(shown: Sequence[Claim]) -> None:
         mine = [c for c in shown if c.dataset == name]
         scores = [c for c in mine if not c.quarantined and not c.by_class]
         recalls = [c for c in mine if not c.quarantined and c.by_class]
-        _print(console, f"{name}: published numbers, %", scores, _score_table)
-        _print(console, f"{name}: published recall of each class, %", recalls, _recall_table)
-        _print(console, f"{name}: quarantined, %", [c for c in mine if c.quarantined], _score_table)
+        _print(console, f"{name}: published numbers, %", scores, _scores)
+        _print(console, f"{name}: published recall of each class, %", recalls, _recalls)
+        _print(console, f"{name}: quarantined, %", [c for c in mine if c.quarantined], _scores)
+
+
+def _print_legend(shown: Sequence[Claim]) -> None:
+    """The words behind the tags and flags that occur."""
+    from fer_bench.reports.published import FLAGS, TAGS
+
+    tags, flags = {c.tag for c in shown}, {f for c in shown for f in c.flags}
+    known = {"tags": {k: v for k, v in TAGS.items() if k in tags}}
+    known['flags ("theirs" is the published number)'] = {k: v.words for k, v in FLAGS.items() if k in flags}
+    for title, words in known.items():
+        if words:
+            width = max(map(len, words))
+            click.echo("\n".join([title, *(f"  {name:<{width}}  {told}" for name, told in words.items()), ""]))
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Rows of a method, its numbers, and how they came about; a name for every number and every detail."""
+
+    numbers: Sequence[str]
+    details: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[str], Sequence[str]]]
 
 
 def _print(console: Console, title: str, listed: Sequence[Claim], make: Maker) -> None:
@@ -65,18 +91,60 @@ def _print(console: Console, title: str, listed: Sequence[Claim], make: Maker) -
     if not listed:
         return
     sources = list(dict.fromkeys(c.source for c in listed))
+    spelled = make(listed, {source: source for source in sources})
     if console.is_terminal:
-        table = make(listed, {source: str(number) for number, source in enumerate(sources, start=1)})
-        table.title, table.title_justify, table.box = Text(title, "bold"), "left", box.SIMPLE_HEAD
+        numbered = make(listed, {source: str(number) for number, source in enumerate(sources, start=1)})
+        table, below = _wide(numbered), sources
+        table.box = box.SIMPLE_HEAD
+        if console.measure(table, options=console.options.update(width=1000)).maximum > console.width:
+            table, below = (_stacked(numbered), sources) if len(numbered.numbers) == 1 else _noted(spelled)
+            table.box = box.SIMPLE_HEAD
+        table.title, table.title_justify = Text(title, "bold"), "left"
         console.print(table)
-        for number, source in enumerate(sources, start=1):
-            console.print(Text(f" {number:>3}  {source}", "dim"))
+        for number, line in enumerate(below, start=1):
+            console.print(Text(f" {number:>3}  {line}", "dim"))
         console.print()
         return
     console.width = 1000
     with console.capture() as captured:
-        console.print(make(listed, {source: source for source in sources}))
+        console.print(_wide(spelled))
     click.echo("\n".join([title, *(line.rstrip() for line in captured.get().splitlines()), ""]))
+
+
+def _wide(sheet: Sheet) -> Table:
+    """A column for everything."""
+    from rich.text import Text
+
+    table = _table("method", *sheet.numbers, *sheet.details, numbers=sheet.numbers)
+    for method, numbers, details in sheet.rows:
+        table.add_row(*map(Text, (method, *numbers, *details)))
+    return table
+
+
+def _stacked(sheet: Sheet) -> Table:
+    """The details below the method, for a terminal on which their columns would break words."""
+    from rich.text import Text
+
+    table = _table(*sheet.numbers, "method", numbers=sheet.numbers)
+    for method, numbers, details in sheet.rows:
+        table.add_row(*map(Text, numbers), Text.assemble(method, "\n", (_told(sheet, details), "dim")))
+    return table
+
+
+def _noted(sheet: Sheet) -> tuple[Table, list[str]]:
+    """The same where the numbers need the room: the details are numbered notes."""
+    from rich.text import Text
+
+    notes = list(dict.fromkeys(_told(sheet, details) for _, _, details in sheet.rows))
+    table = _table("method", *sheet.numbers, "note", numbers=(*sheet.numbers, "note"))
+    table.padding = (0, 1, 0, 0)
+    for method, numbers, details in sheet.rows:
+        table.add_row(*map(Text, (method, *numbers, str(notes.index(_told(sheet, details)) + 1))))
+    return table, notes
+
+
+def _told(sheet: Sheet, details: Sequence[str]) -> str:
+    return "; ".join(f"{name} {value}" for name, value in zip(sheet.details, details, strict=True) if value)
 
 
 def _table(*columns: str, numbers: Sequence[str]) -> Table:
@@ -89,30 +157,24 @@ def _table(*columns: str, numbers: Sequence[str]) -> Table:
     return table
 
 
-def _score_table(listed: Sequence[Claim], sources: dict[str, str]) -> Table:
-    from rich.text import Text
-
-    table = _table("method", "%", "metric", "measured on", "picked by", "flags", "tag", "source", numbers=["%"])
-    for c in listed:
-        row = (c.method, c.text, c.metric.replace("_", " "), c.split or "?", *_origin(c, sources))
-        table.add_row(*map(Text, row))
-    return table
+def _scores(listed: Sequence[Claim], sources: dict[str, str]) -> Sheet:
+    rows = [(c.method, [c.text], [c.metric.replace("_", " "), *_origin(c, sources)]) for c in listed]
+    return Sheet(["%"], ["metric", *ORIGIN], rows)
 
 
-def _recall_table(listed: Sequence[Claim], sources: dict[str, str]) -> Table:
+def _recalls(listed: Sequence[Claim], sources: dict[str, str]) -> Sheet:
     """One row an entry; the classes in the order in which they occur first."""
-    from rich.text import Text
-
     metrics = list(dict.fromkeys(c.metric for c in listed))
-    names = [metric.partition(":")[2] for metric in metrics]
-    table = _table("method", *names, "picked by", "flags", "tag", "source", numbers=names)
+    rows = []
     for entry in dict.fromkeys(c.entry for c in listed):
         found = {c.metric: c for c in listed if c.entry == entry}
         first = next(iter(found.values()))
-        row = (first.method, *(found[m].text if m in found else "" for m in metrics), *_origin(first, sources))
-        table.add_row(*map(Text, row))
-    return table
+        rows.append((first.method, [found[m].text if m in found else "" for m in metrics], _origin(first, sources)))
+    return Sheet([metric.partition(":")[2] for metric in metrics], ORIGIN, rows)
 
 
-def _origin(claim: Claim, sources: dict[str, str]) -> tuple[str, str, str, str]:
-    return PICKED[claim.selection], ", ".join(claim.flags), claim.tag, sources[claim.source]
+def _origin(claim: Claim, sources: dict[str, str]) -> tuple[str, ...]:
+    """What :data:`ORIGIN` names."""
+    where = claim.split or "?"
+    where += f", {claim.classes} classes" if claim.classes else ""
+    return where, PICKED[claim.selection], ", ".join(claim.flags), claim.tag, sources[claim.source]

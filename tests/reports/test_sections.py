@@ -183,9 +183,10 @@ def test_two_epochs_tell_nothing_of_luck(bench):
 # -- published numbers -----------------------------------------------------------------------------------------------
 
 
-def on(bench, dataset: str, protocol: str):
-    named = bench.data()["protocol"] | {"name": protocol, "test": ["PrivateTest"]}
-    run = bench.run("base", 0, BASE, spec={"dataset": dataset}, data={"dataset": dataset, "protocol": named})
+def on(bench, dataset: str, protocol: str, *, spec: dict | None = None, **more):
+    named = bench.data()["protocol"] | {"name": protocol, "test": ["PrivateTest"]} | more
+    spec = {"dataset": dataset} | (spec or {})
+    run = bench.run("base", 0, BASE, spec=spec, data={"dataset": dataset, "protocol": named})
     return compute(load_study(bench.ledger, bench.study([run], ["base"], dataset=dataset)), draws=50)
 
 
@@ -211,6 +212,20 @@ def test_quarantined_claims_are_counted_and_never_shown(bench):
 def test_without_comparable_claims_the_section_says_so(bench):
     blocks = claims_section.build(on(bench, "fer2013", "fer2013/folder7178x"))
     assert "No published number on record may be compared" in blocks[0].text
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"spec": {"profile": "exp:50"}}, "ours is trained on a part of the training images: exp:50"),
+        ({"folds": 10}, "ours holds 1 of the 10 folds"),
+    ],
+)
+def test_a_thinned_training_and_a_part_of_the_folds_are_compared_with_nothing(bench, changes, reason):
+    told, others, _ = claims_section.build(on(bench, "fer2013", "fer2013/official", **changes))
+    assert told.text.startswith("No published number on record may be compared")
+    row = rows_of(others)["ResMaskingNet"]
+    assert reason == row["May not be compared, because"]
 
 
 def test_a_data_set_without_claims_has_no_such_section(bench):
