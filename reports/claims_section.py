@@ -59,6 +59,7 @@ def _ours(study: StudyData, method: MethodNumbers) -> Ours:
         transductive=method.transductive,
         profile=spec.get("profile") or "natural",
         folds_run=len({run.fold for run in runs}),
+        backbone=str(spec.get("backbone") or ""),
     )
 
 

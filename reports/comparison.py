@@ -41,6 +41,8 @@ class Ours:
         Imbalance profile of the training images; "natural" for all of them.
     folds, folds_run : int
         Folds that the protocol has, and how many of them are ours.
+    backbone : str
+        Our network; empty leaves it unchecked.
     """
 
     dataset: str
@@ -55,6 +57,7 @@ class Ours:
     profile: str = "natural"
     folds: int = 1
     folds_run: int = 1
+    backbone: str = ""
 
     def __post_init__(self):
         if self.pretraining not in PRETRAINING:
@@ -156,11 +159,18 @@ def _cautions(claim: Claim, ours: Ours, same: bool) -> Iterator[str]:
         yield "theirs is inferred"
     if claim.seeds < 2:
         yield "theirs is one training" if claim.seeds else "theirs tells no number of trainings"
+    if claim.backbone and ours.backbone and _plain(claim.backbone) != _plain(ours.backbone):
+        yield f"other network: theirs {claim.backbone}, ours {ours.backbone}"
     if claim.pretraining not in FACES and claim.pretraining != ours.pretraining:
         theirs, own = (p or "unknown" for p in (claim.pretraining, ours.pretraining))
         yield f"other pretraining: theirs {theirs}, ours {own}"
     if claim.tta:
         yield f"theirs averages test views: {claim.tta}"
+
+
+def _plain(network: str) -> str:
+    """A network's name without its spelling: "ResNet-18" and "resnet18" are one."""
+    return "".join(filter(str.isalnum, network)).casefold()
 
 
 @dataclass(frozen=True)

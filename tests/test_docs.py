@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from fer_bench.columns import Answers, MetricContext, evaluate
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -26,3 +29,19 @@ def test_the_linter_would_find_something(markdown_linter, tmp_path):
 def test_links_to_files_lead_somewhere(page):
     targets = [t for t in LINK.findall(page.read_text()) if not re.match(r"https?:|mailto:", t)]
     assert [t for t in targets if not (page.parent / t).exists()] == []
+
+
+CODE = re.compile(r"```python\n(.*?)```", re.DOTALL)
+
+
+def test_the_examples_on_reports_run_and_print_what_the_page_says(capsys):
+    text = (ROOT / "docs" / "reports.md").read_text()
+    names: dict = {}
+    for code in CODE.findall(text):
+        exec(code, names)
+    printed = [float(line.split()[1]) for line in capsys.readouterr().out.splitlines()]
+    assert f"It prints {printed[0]:.2f}, {printed[1]:.2f} and {printed[2]:.2f}" in text
+    logits = np.array([[[0.1, 0.2, 0.3, 0.4], [0.9, 0.1, 0.2, 0.3]]])
+    found = evaluate(names["column"], Answers.of_logits(logits), np.array([0, 0]), MetricContext(classes=tuple("abcd")))
+    assert found.values.tolist() == [0.5]  # the first image's class comes fourth
+    assert names["section"].after == "recall"

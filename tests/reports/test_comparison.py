@@ -84,6 +84,7 @@ def test_what_both_sides_share_forbids_nothing(theirs, ours):
         ({"seeds": 1}, {}, "theirs is one training"),
         ({"seeds": 0}, {}, "theirs tells no number of trainings"),
         ({"pretraining": "ImageNet"}, {}, "other pretraining: theirs ImageNet, ours none"),
+        ({"backbone": "VGG19"}, {"backbone": "resnet18"}, "other network: theirs VGG19, ours resnet18"),
         ({"tta": "TenCrop"}, {}, "theirs averages test views: TenCrop"),
         ({"tag": "inferred"}, {}, "theirs is inferred"),
         ({"flags": ("approximate",)}, {}, "theirs is rounded or reported in passing"),
@@ -93,6 +94,11 @@ def test_what_both_sides_share_forbids_nothing(theirs, ours):
 def test_smaller_differences_are_told_but_forbid_nothing(theirs, ours, caution):
     verdict = comparable(replace(NET, **theirs), replace(OURS, **ours), "accuracy")
     assert (verdict.ok, verdict.cautions) == (True, (caution,))
+
+
+def test_a_network_is_the_same_under_another_spelling():
+    theirs = replace(NET, backbone="ResNet-18")
+    assert comparable(theirs, replace(OURS, backbone="resnet18"), "accuracy").cautions == ()
 
 
 def test_leaks_and_swaps_forbid_the_comparison_with_another_protocol():
