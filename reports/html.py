@@ -51,7 +51,7 @@ def page(document: Document, drawings: Mapping[str, bytes]) -> str:
 <button type="button" id="theme" hidden></button>
 </header>
 <nav aria-label="Contents">
-<ol>
+<ol class="scroll">
 {contents}
 </ol>
 </nav>

@@ -117,10 +117,10 @@ def _table(numbers: Numbers, judged: dict[str, dict[str, Judgement]]) -> TableBl
     columns = [
         Column("Method", lambda r: title(r.method), right=False),
         Column("Recall of", named, right=False),
-        *(Column(r.capitalize(), partial(images, r)) for r in ("train", "test") if r in study.counts),
         Column("Gain", lambda r: words.gain_with_interval(r.method.gains[r.key])),
         Column("p", lambda r: words.p_value(judged[r.method.label][r.key].p)),
         Column("Detectable", lambda r: _detectable(numbers, r, place, family)),
+        *(Column(r.capitalize(), partial(images, r)) for r in ("train", "test") if r in study.counts),
     ]
     edges = "; ".join(f"{n}: {numbers.groups.edges[n]}" for n in numbers.groups.members)
     caption = (
