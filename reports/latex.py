@@ -1,7 +1,7 @@
 r"""A report for LaTeX: one file a table, to be ``\input`` in a paper, and ``main.tex``, which joins them into a report.
 
 The files are ASCII, for pdflatex. A table needs the packages booktabs, array and graphicx (it is made smaller where it
-is wider than the line), and ``\usepackage[T1]{fontenc}``.
+is wider than the line or nearly as tall as the page), and ``\usepackage[T1]{fontenc}``.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ def table_latex(block: TableBlock, origin: Sequence[str] = ()) -> str:
         r"  \centering",
         f"  \\caption{{{_sentences(block.title, table.caption)}}}",
         f"  \\label{{tab:{block.id}}}",
+        r"  \resizebox*{!}{\ifdim\totalheight>0.8\textheight 0.8\textheight\else\totalheight\fi}{%",
         r"  \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         f"  \\begin{{tabular}}{{{_columns(block)}}}",
         r"    \toprule",
@@ -76,7 +77,7 @@ def table_latex(block: TableBlock, origin: Sequence[str] = ()) -> str:
         *body,
         *([r"    \midrule", *foot] if foot else []),
         r"    \bottomrule",
-        r"  \end{tabular}}",
+        r"  \end{tabular}}}",
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
@@ -89,9 +90,14 @@ def _sentences(*texts: str) -> str:
 def _columns(block: TableBlock) -> str:
     table = block.table
     longest = [max(len(plain(cell)) for cell in column) for column in zip(table.titles, *table.rows, strict=True)]
-    width = "5cm" if sum(n > LONG for n in longest) > 1 else "9cm"
-    broken = rf">{{\raggedright\arraybackslash}}p{{{width}}}"
-    return "".join("r" if right else broken if n > LONG else "l" for right, n in zip(table.right, longest, strict=True))
+    return "".join("r" if right else _text_column(n) for right, n in zip(table.right, longest, strict=True))
+
+
+def _text_column(longest: int) -> str:
+    """A column of text; long ones break into lines, the longer the wider, so that tables stay low."""
+    if longest <= LONG:
+        return "l"
+    return rf">{{\raggedright\arraybackslash}}p{{{min(max(longest // 14, 4), 10)}cm}}"
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -72,6 +72,7 @@ def test_a_table_is_a_float_with_caption_label_and_rules(check_latex):
         r"  \centering",
         r"  \caption{Mine. Some 5 \%.}",
         r"  \label{tab:mine}",
+        r"  \resizebox*{!}{\ifdim\totalheight>0.8\textheight 0.8\textheight\else\totalheight\fi}{%",
         r"  \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         r"  \begin{tabular}{lr}",
         r"    \toprule",
@@ -82,16 +83,25 @@ def test_a_table_is_a_float_with_caption_label_and_rules(check_latex):
         r"    \midrule",
         r"    all & 3 \\",
         r"    \bottomrule",
-        r"  \end{tabular}}",
+        r"  \end{tabular}}}",
         r"\end{table}",
     ]
     check_latex(text)
 
 
-def test_long_cells_break_into_lines(check_latex):
-    text = latex.table_latex(TableBlock(Table(("A", "B"), (False, False), (("x", "word " * 12),)), "t", "T"))
-    assert r"\begin{tabular}{l>{\raggedright\arraybackslash}p{9cm}}" in text
+@pytest.mark.parametrize(("words", "width"), [(12, 4), (20, 7), (100, 10)])
+def test_long_cells_break_into_lines_of_a_width_that_suits_them(check_latex, words, width):
+    text = latex.table_latex(TableBlock(Table(("A", "B"), (False, False), (("x", "word " * words),)), "t", "T"))
+    assert rf"\begin{{tabular}}{{l>{{\raggedright\arraybackslash}}p{{{width}cm}}}}" in text
     check_latex(text)
+
+
+def test_a_long_table_of_sentences_fits_on_a_page(tmp_path):
+    rows = tuple(("a name that is long enough to break", "accuracy", "74.14", "–15.2", "why: " * 35) for _ in range(20))
+    block = TableBlock(Table(("Who", "What", "%", "ours", "Why"), (False, False, True, True, False), rows), "t", "T")
+    for name, text in latex.files(one_part(block)).items():
+        (tmp_path / name).write_text(text)
+    assert "Overfull \\vbox" not in compile_latex(tmp_path)
 
 
 @pytest.mark.parametrize(
