@@ -340,6 +340,9 @@ def _shifted() -> Iterable[Column]:
 COLUMNS = Columns([*_decisions(), *_group_columns(), *_probabilities(), *_shifted()])
 """All columns that are known in this process."""
 
+BUILT_IN = frozenset(column.name for column in COLUMNS)
+"""Names of the columns that every process knows."""
+
 
 def register(column: Column) -> Column:
     """Enter a column into :data:`COLUMNS`; raises as :meth:`Columns.add`."""

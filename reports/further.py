@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from matplotlib.figure import Figure as Drawing
 
 from fer_bench import probabilities
-from fer_bench.columns import COLUMNS, Answers, Column, MetricContext, Values, discover, evaluate
+from fer_bench.columns import COLUMNS, Column, Values
 from fer_bench.errors import PluginError
 from fer_bench.reports import figures, words
 from fer_bench.reports.blocks import Block, Bullets, Figure, TableBlock
-from fer_bench.reports.numbers import THREADS, MethodNumbers, Numbers
-from fer_bench.reports.records import StudyData
+from fer_bench.reports.numbers import MethodNumbers, Numbers
+from fer_bench.reports.scoring import Results
 from fer_bench.reports.tables import Column as Shown
 from fer_bench.reports.tables import Table, tabulate, title
-from fer_bench.stacks import mean_known
 
 CALIBRATION = ("ece", "classwise_ece", "brier", "class_ece")
-ELSEWHERE = ("accuracy", "mean_recall", "macro_f1", "recall")  # stand in sections of their own
-UNDER_OTHER_PRIORS = ("accuracy_", "macro_f1_")  # asked for by `fer-bench report --test-prior`
-MEANS = {"macro_auroc": "auroc", "classwise_ece": "class_ece"}  # over classes, of a slow column that is there anyway
 LAST = 0.25  # share of the epochs, from the end, over which a score is watched
 FEWEST = 3
 
@@ -47,53 +41,6 @@ def calibration_section(numbers: Numbers, results: Results) -> list[Block]:
     alt = "Share of right answers against confidence, for every method"
     figure: list[Block] = [Figure("reliability", alt, drawn)] if drawn else []
     return [*_tables(numbers, found, "calibration"), *figure, Bullets(tuple(reasons))]
-
-
-@dataclass(frozen=True, eq=False)
-class MethodResults:
-    """Columns of a method, by name, or why they failed; and its reliability, all seeds together."""
-
-    columns: dict[str, Values | PluginError]
-    diagram: probabilities.Reliability | None
-
-
-@dataclass(frozen=True, eq=False)
-class Results:
-    """What both sections show, method by method, and a sentence on each package whose columns can't be used."""
-
-    methods: list[MethodResults]
-    broken: list[str]
-
-    @property
-    def columns(self) -> list[str]:
-        """Names of the columns."""
-        return list(self.methods[0].columns)
-
-
-def compute(numbers: Numbers) -> Results:
-    """Score every method; two at once, so that few logits are held in memory."""
-    broken = [e.what for e in discover()]
-    columns = [c for c in COLUMNS if c.name not in ELSEWHERE and not c.name.startswith(UNDER_OTHER_PRIORS)]
-    with ThreadPoolExecutor(THREADS) as pool:
-        return Results(list(pool.map(partial(_of_method, numbers.study, columns), numbers.methods)), broken)
-
-
-def _of_method(study: StudyData, columns: Sequence[Column], method: MethodNumbers) -> MethodResults:
-    context = MetricContext(classes=study.classes, train_counts=study.counts.get("train"))
-    answers = Answers(study.predictions(method.label)[1], study.logits(method.label))
-    out: dict[str, Values | PluginError] = {}
-    for column in sorted(columns, key=lambda c: c.name in MEANS):
-        by_class = out.get(MEANS.get(column.name, ""))
-        try:
-            if isinstance(by_class, Values) and by_class.values is not None:
-                out[column.name] = Values(column=column, values=mean_known(by_class.values))
-            else:
-                out[column.name] = evaluate(column, answers, study.labels, context)
-        except PluginError as error:
-            out[column.name] = error
-    chances = answers.probabilities
-    diagram = None if chances is None else probabilities.top_label_reliability(chances, study.labels).pooled()
-    return MethodResults({column.name: out[column.name] for column in columns}, diagram)
 
 
 def _by_column(results: Results, names: Sequence[str]) -> tuple[dict[str, list[Values]], list[str]]:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -174,13 +174,20 @@ class StudyData:
             reasons.append("the checkpoint was chosen on the test set")
         return tuple(r for r in reasons if r)
 
+    def places(self, label: str) -> Iterator[tuple[Run, tuple[int, slice]]]:
+        """Runs of a method, each with the place [seed, images] of its answers among those to all of `labels`."""
+        method = self.method(label)
+        for run in method.runs:
+            start = self._starts[run.fold]
+            yield run, (method.seeds.index(run.seed), slice(start, start + len(run.rows)))
+
     def predictions(self, label: str) -> tuple[tuple[int, ...], np.ndarray]:
         """Seeds of a method and its predictions [S, n] in the order of `labels`; -1 where a fold is missing."""
-        method = self.method(label)
-        out = np.full((len(method.seeds), len(self.labels)), -1, dtype=np.int64)
-        for run in method.runs:
-            out[method.seeds.index(run.seed), self._place(run)] = run.predictions
-        return method.seeds, out
+        seeds = self.method(label).seeds
+        out = np.full((len(seeds), len(self.labels)), -1, dtype=np.int64)
+        for run, place in self.places(label):
+            out[place] = run.predictions
+        return seeds, out
 
     def paired(self, label: str, other: str) -> tuple[tuple[int, ...], np.ndarray, np.ndarray]:
         """Seeds that two methods share, and the predictions of both for them, [S, n] each."""
@@ -189,29 +196,11 @@ class StudyData:
         shared = tuple(s for s in seeds if s in others)
         return shared, ours[[seeds.index(s) for s in shared]], theirs[[others.index(s) for s in shared]]
 
-    def logits(self, label: str) -> np.ndarray | None:
-        """Test logits of a method [S, n, C], NaN where a fold is missing; None where a run's can't be read.
-
-        In memory the classes are the outermost axis, as the scores of logits like it.
-        """
-        method = self.method(label)
-        out = np.full((len(self.classes), len(method.seeds), len(self.labels)), np.nan)
-        for run in method.runs:
-            found = run.array("test_logits")
-            if found is None:
-                return None
-            out[:, method.seeds.index(run.seed), self._place(run)] = found.T
-        return np.moveaxis(out, 0, -1)
-
     @cached_property
     def _starts(self) -> dict[int, int]:
         """Where each fold's images begin in `labels`."""
         sizes = {r.fold: len(r.rows) for r in self.runs}
         return dict(zip(self.folds, np.cumsum([0, *(sizes[f] for f in self.folds)]).tolist(), strict=False))
-
-    def _place(self, run: Run) -> slice:
-        start = self._starts[run.fold]
-        return slice(start, start + len(run.rows))
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,11 @@ from typing import Any
 from fer_bench.errors import FerBenchError, PluginError
 from fer_bench.reports import blocks, claims_section, describe, figures, further, minority, tables, tests_section, words
 from fer_bench.reports.blocks import Block, Bullets, Code, Document, Figure, Notice, Paragraph, Part, TableBlock
+from fer_bench.reports.helper import Work
 from fer_bench.reports.numbers import MIN_SEEDS, SCORES, Numbers
 from fer_bench.reports.priors import Prior, prior_table
 from fer_bench.reports.records import StudyData
+from fer_bench.reports.scoring import Results, Scoring, begin
 from fer_bench.reports.tables import Table
 
 GROUP = "fer_bench.report_sections"
@@ -29,11 +31,15 @@ GROUP = "fer_bench.report_sections"
 
 @dataclass(frozen=True)
 class Context:
-    """What a section may read: the numbers, the test priors asked for, and remarks on the report itself."""
+    """What a section may read: the numbers, the test priors asked for, and remarks on the report itself.
+
+    `scoring` is the scoring of the study's logits, where that has begun already.
+    """
 
     numbers: Numbers
     priors: tuple[Prior, ...] = ()
     remarks: tuple[str, ...] = ()
+    scoring: Scoring | None = None
 
     @property
     def study(self) -> StudyData:
@@ -41,9 +47,9 @@ class Context:
         return self.numbers.study
 
     @cached_property
-    def results(self) -> further.Results:
-        """Scores of the stored logits, computed for the first section that asks."""
-        return further.compute(self.numbers)
+    def results(self) -> Results:
+        """Scores of the stored logits, waited for or computed for the first section that asks."""
+        return (self.scoring or begin(self.study, Work())).results()
 
     def figure(self, name: str, draw: Callable[[Numbers], Any], alt: str) -> Figure | None:
         """The figure that `draw` makes of the numbers; None where there is nothing to draw."""
@@ -67,7 +73,7 @@ class Section:
     after : str
         Name of the section below which it stands; the last place where empty.
     slow : bool
-        It computes for long, so it is built after all others: their figures are printed meanwhile.
+        It waits for what a second process computes, so it is built after all others.
     origin : str
         The entry point that brought it; empty for built-in ones.
     """

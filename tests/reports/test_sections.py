@@ -9,6 +9,7 @@ from fer_bench.reports import claims_section, further, minority, tests_section
 from fer_bench.reports.blocks import Bullets, Figure, Paragraph, TableBlock
 from fer_bench.reports.numbers import Verdict, compute
 from fer_bench.reports.records import load_study
+from fer_bench.reports.sections import Context
 from fer_bench.stats import Interval
 
 # toy data: angry 300 train / 50 test (middle), disgust 40 / 20 (tail), happy 900 / 100 (head)
@@ -135,7 +136,7 @@ def test_the_tradeoff_is_drawn_at_the_gains(bench):
 
 def test_further_scores_are_those_computed_by_hand(bench):
     numbers = numbers_of(bench, {"base": BASE}, 2)
-    blocks = further.further_section(numbers, further.compute(numbers))
+    blocks = further.further_section(numbers, Context(numbers).results)
     scores = rows_of(next(b for b in blocks if isinstance(b, TableBlock)))
     assert scores["Geometric mean of recalls"]["`base`"] == f"{100 * (0.8 * 0.4 * 0.9) ** (1 / 3):.1f} ± 0.0"
     assert scores["Recall of the worst class"]["`base`"] == "40.0 ± 0.0"
@@ -147,7 +148,7 @@ def test_further_scores_are_those_computed_by_hand(bench):
 
 def test_calibration_of_known_confidences(bench):
     numbers = numbers_of(bench, {"base": BASE}, 1)
-    blocks = further.calibration_section(numbers, further.compute(numbers))
+    blocks = further.calibration_section(numbers, Context(numbers).results)
     scores = rows_of(next(b for b in blocks if isinstance(b, TableBlock)))
     confidence = np.exp(4) / (np.exp(4) + 2)  # every answer has logits 4, 0, 0
     assert scores["ECE ↓"]["`base`"] == f"{100 * (confidence - 138 / 170):.1f} ± –"
@@ -159,7 +160,7 @@ def test_calibration_of_known_confidences(bench):
 def test_lost_logits_cost_the_calibration_only(bench):
     numbers = numbers_of(bench, {"base": BASE}, 1)
     (bench.ledger.run(numbers.study.runs[0].record.id).path / "test_logits.npy").unlink()
-    (reasons,) = further.calibration_section(numbers, further.compute(numbers))
+    (reasons,) = further.calibration_section(numbers, Context(numbers).results)
     assert "not given, the logits were not kept" in reasons.items[0]
 
 
