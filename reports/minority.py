@@ -31,6 +31,12 @@ from fer_bench.reports.tables import Column, tabulate, title
 from fer_bench.stats import Interval
 
 HEAD, TAIL = group_key("head"), group_key("tail")
+CORNERS = (
+    (0.02, 0.98, "rare gain, frequent pay"),
+    (0.98, 0.98, "both gain"),
+    (0.02, 0.02, "both lose"),
+    (0.98, 0.02, "frequent gain, rare pay"),
+)
 GROUPS = {TAIL: "tail, mean", HEAD: "head, mean"}
 
 
@@ -188,7 +194,7 @@ def tradeoff(numbers: Numbers) -> Drawing | None:
     axis.set_xlim(-reach, reach)
     axis.set_ylim(-reach, reach)
     axis.set_aspect("equal")
-    for x, y, text in ((0.02, 0.98, "rare gain, frequent pay"), (0.98, 0.98, "both gain"), (0.98, 0.02, "rare pay")):
+    for x, y, text in CORNERS:
         across, up = ("left" if x < 0.5 else "right"), ("top" if y > 0.5 else "bottom")
         axis.text(x, y, text, transform=axis.transAxes, ha=across, va=up, fontsize=8, color="#555555")
     axis.set_xlabel(f"gain of the frequent classes over {numbers.study.reference}, points")
