@@ -12,16 +12,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from fer_bench.atomic import write_text
 from fer_bench.errors import FerBenchError, unknown
 from fer_bench.ledger import Ledger
-from fer_bench.reports import across_page, html, latex, markdown, response_page, tables
+from fer_bench.reports import across_page, html, latex, markdown, printing, response_page, tables
 from fer_bench.reports.across import load_comparison
 from fer_bench.reports.blocks import Document, Figure, plain
-from fer_bench.reports.figures import save
 from fer_bench.reports.helper import Job, Work, work_for
 from fer_bench.reports.numbers import compute
 from fer_bench.reports.priors import Prior
@@ -123,14 +123,16 @@ def build_report(
     chosen = parse_formats(",".join(formats))
     ordered, remarks = all_sections(sections)
     with _uncollected(), work_for(len(study.get("runs", ()))) as work:
+        if _drawn(chosen):
+            work.add(import_module, printing.__name__)  # what a helper can do while records are read
         data = load_study(ledger, study)
         scoring = begin(data, work)
         numbers = compute(data)
         context = Context(numbers, tuple(priors), tuple(remarks), scoring)
         with _aside(out) as folder:
-            printing = _Printing(work, folder, chosen)
-            page = document(context, ordered, printing.add)
-            printing.finish()
+            pictures = _Pictures(work, folder, chosen)
+            page = document(context, ordered, pictures.add)
+            pictures.finish()
             more = {"table.csv": tables.csv_text(numbers)} if "csv" in chosen else {}
             return _write(page, folder, out, chosen, more)
 
@@ -172,15 +174,15 @@ def build_comparison(
 def _write_at_once(page: Document, out: Path, formats: Sequence[str], table: str) -> Path:
     """Print the figures of a finished document and write it; `table` is what ``table.csv`` holds."""
     with _aside(out) as folder:
-        printing = _Printing(Work(), folder, formats)
+        pictures = _Pictures(Work(), folder, formats)
         for figure in page.figures:
-            printing.add(figure)
-        printing.finish()
+            pictures.add(figure)
+        pictures.finish()
         return _write(page, folder, out, formats, {"table.csv": table} if "csv" in formats else {})
 
 
 @dataclass(frozen=True)
-class _Printing:
+class _Pictures:
     """The figures of a report on their way to files of `folder`, where a format shows figures."""
 
     work: Work
@@ -189,11 +191,16 @@ class _Printing:
     jobs: list[Job[None]] = field(default_factory=list)
 
     def add(self, figure: Figure) -> None:
-        if any(FORMATS[name].drawn for name in self.formats):
-            self.jobs.append(self.work.add(save, figure.drawn, self.folder / "figures", figure.name))
+        if _drawn(self.formats):
+            self.jobs.append(self.work.add(printing.save, figure.drawn, self.folder / "figures", figure.name))
 
     def finish(self) -> None:
         self.work.results(self.jobs)
+
+
+def _drawn(formats: Sequence[str]) -> bool:
+    """Whether one of the formats shows figures."""
+    return any(FORMATS[name].drawn for name in formats)
 
 
 def _write(page: Document, folder: Path, out: Path, formats: Sequence[str], more: Mapping[str, str]) -> Path:

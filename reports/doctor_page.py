@@ -21,8 +21,9 @@ from fer_bench.atomic import write_bytes, write_text
 from fer_bench.cards import DatasetCard
 from fer_bench.contact_sheet import tile, tile_size
 from fer_bench.doctor import LEVELS, Diagnosis, Finding
-from fer_bench.reports.figures import COLOURS, STYLE, save
+from fer_bench.reports.figures import COLOURS
 from fer_bench.reports.markdown import table_markdown
+from fer_bench.reports.printing import STYLE, save
 from fer_bench.reports.tables import Table
 from fer_bench.reports.words import code, count, percent
 from fer_bench.store import Store

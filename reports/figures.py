@@ -1,4 +1,4 @@
-"""Figures as SVG and PNG, with the same bytes for the same numbers. No pyplot, so no global state and no display.
+"""The figures of a report. No pyplot, so no global state and no display.
 
 Methods are told apart by colour, marker and line style, in the colour-blind-safe order of Okabe and Ito (2008), so that
 a figure survives grey printing. Classes always run from the rarest to the most frequent.
@@ -6,70 +6,28 @@ a figure survives grey printing. Classes always run from the rarest to the most 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from functools import wraps
 from itertools import cycle
-from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from fer_bench.atomic import write_bytes
 from fer_bench.reports.numbers import MethodNumbers, Numbers, recall_key
+from fer_bench.reports.printing import STYLE
 from fer_bench.reports.records import MethodRuns, Run
 from fer_bench.stats import Interval
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", (0, (1, 1.2)), (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), "-")
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.labelsize": 9,
-    "legend.fontsize": 8.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#555555",
-    "axes.axisbelow": True,
-    "grid.color": "#DDDDDD",
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-    "svg.hashsalt": "fer-bench",
-    "svg.fonttype": "path",
-    "path.simplify": True,
-}
 WIDTH = 8.0
-DPI = 160
 WRITTEN = 8  # panels of confusion matrices up to which cells hold their number: more are an overview beside tables
-
-
-def save(figure: Figure, folder: Path, name: str) -> None:
-    """Write ``<name>.svg`` and ``<name>.png``, without dates or version strings.
-
-    The canvases print directly, since ``savefig`` would draw each twice.
-    """
-    with matplotlib.rc_context(STYLE):
-        engine = figure.get_layout_engine()
-        if engine is not None:
-            engine.execute(figure)  # once, not for every format
-        figure.set_layout_engine("none")
-        svg, png = io.BytesIO(), io.BytesIO()
-        figure.dpi = DPI  # also of the pictures inside an SVG
-        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
-        figure.dpi = DPI  # print_svg leaves it at 72
-        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
-    write_bytes(folder / f"{name}.svg", svg.getvalue())
-    write_bytes(folder / f"{name}.png", png.getvalue())
 
 
 def styled(draw: Callable[..., Figure | None]) -> Callable[..., Figure | None]:

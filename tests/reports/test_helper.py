@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from matplotlib.ticker import FuncFormatter
 
-from fer_bench.reports import build, figures, helper
+from fer_bench.reports import build, figures, helper, printing
 from fer_bench.reports.build import build_report
 from fer_bench.reports.helper import SharedWork, Work, work_for
 
@@ -192,7 +192,7 @@ def test_small_reports_are_made_by_one_process(monkeypatch):
 
 
 def printed(work, folder, formatter=None):
-    return [work.add(figures.save, drawing(name, formatter), folder, name) for name in ("one", "two")]
+    return [work.add(printing.save, drawing(name, formatter), folder, name) for name in ("one", "two")]
 
 
 def test_the_helper_prints_the_same_files(tmp_path, leave_to_helper):
