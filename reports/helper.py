@@ -113,8 +113,11 @@ class SharedWork(Work):
 
 
 def work_for(runs: int) -> Work:
-    """The work of a report on that many runs, shared where that pays."""
-    return SharedWork() if runs >= MANY and len(os.sched_getaffinity(0)) > 1 else Work()
+    """The work of a report on that many runs, shared where that pays and can be."""
+    if runs >= MANY and len(os.sched_getaffinity(0)) > 1:
+        with contextlib.suppress(OSError):  # no room for a folder or a process
+            return SharedWork()
+    return Work()
 
 
 def _claimed(sheet: Path) -> bool:

@@ -145,6 +145,19 @@ def test_bins_are_those_of_a_search_among_the_edges(bins, chances):
         assert alone.argmax() == place
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 3 * probabilities.TOGETHER), st.integers(0, 3))
+def test_rows_that_are_put_into_bins_together_give_what_each_gives_alone(seed, rows, unknown):
+    rng = np.random.default_rng(seed)
+    chances, truth = rng.random((rows, 20)), rng.random((rows, 20)) < 0.5
+    chances[rng.random(chances.shape) < 0.1 * unknown] = np.nan
+    together = probabilities.reliability(chances, truth)
+    for row in range(rows):
+        alone = probabilities.reliability(chances[row], truth[row])
+        for name in ("counts", "confidence", "frequency"):
+            np.testing.assert_array_equal(getattr(together, name)[row], getattr(alone, name))
+
+
 def test_pooled_reliability_is_that_of_all_seeds_in_a_row():
     rng = np.random.default_rng(4)
     chances, labels = probabilities.softmax(rng.normal(size=(3, 40, 4)) * 2), rng.integers(0, 4, 40)

@@ -188,6 +188,12 @@ def test_small_reports_are_made_by_one_process(monkeypatch):
     assert type(work_for(helper.MANY)) is Work
 
 
+def test_where_no_helper_can_be_started_this_process_does_all(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "missing"))
+    assert type(work_for(helper.MANY)) is Work
+
+
 # -- figures and reports ---------------------------------------------------------------------------------------------
 
 
