@@ -72,9 +72,15 @@ class Stratum:
 
 def confusions(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
     """Confusion matrices [R, C, C] of `predictions` [R, n]; an image predicted -1 (not seen by a run) is left out."""
-    flat = np.where(predictions >= 0, labels * classes + predictions, classes**2).astype(np.int64)
-    matrices = [np.bincount(row, minlength=classes**2 + 1)[:-1] for row in flat]
-    return np.asarray(matrices, dtype=float).reshape(-1, classes, classes)
+    cells, first = classes**2, np.asarray(labels) * classes
+    matrices = np.empty((len(predictions), cells))
+    for matrix, row in zip(matrices, predictions, strict=True):  # one at a time stays in the processor's cache
+        place = first + row
+        unseen = row < 0
+        if unseen.any():
+            place[unseen] = cells
+        matrix[:] = np.bincount(place, minlength=cells)[:cells]
+    return matrices.reshape(-1, classes, classes)
 
 
 def paired(ours: np.ndarray, reference: np.ndarray) -> np.ndarray:

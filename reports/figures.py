@@ -247,7 +247,7 @@ def _overview(numbers: Numbers) -> Figure:
     size, columns = len(names), 3
     rows, pitch = -(-len(numbers.methods) // columns), len(names) + 1  # a cell apart, and above each its title
     picture = np.full((rows * pitch, columns * pitch), np.nan)
-    figure, axes = new_figure(0.36 * columns * pitch + 2.0, 0.36 * rows * pitch + 0.9)
+    figure, axes = new_figure(0.2 * columns * pitch + 2.0, 0.2 * rows * pitch + 0.9)  # cells hold no numbers
     axis = axes[0, 0]
     for place, method in enumerate(numbers.methods):
         top, left = (place // columns) * pitch + 1, (place % columns) * pitch

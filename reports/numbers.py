@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,6 @@ from fer_bench.stats import Interval
 MIN_SEEDS = 5  # fewer trainings can't tell a gain from training noise (facts/claims.md, finding 6)
 ALPHA = 0.05
 DRAWS = 1000  # of the bootstrap: no verdict rests on it, and it takes most of the time
-THREADS = 2  # that score methods; NumPy lets go of Python's lock, the rest would wait for it
 SCORES = {"accuracy": "accuracy", "mean_recall": "mean-class accuracy", "macro_f1": "macro-F1"}
 
 
@@ -175,10 +172,9 @@ class _Gains:
 
 def compute(study: StudyData, draws: int = DRAWS) -> Numbers:
     """Compute everything a report shows."""
-    # Each method has a thread, so matrix products take no others: they would wait for one another.
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(THREADS) as pool:
+    with threadpool_limits(1, "blas"):  # of a large report a second process has the other core
         reference = None if study.reference is None else _scored(study, *study.predictions(study.reference), draws)
-        methods = list(pool.map(partial(_numbers, study, reference, draws), study.methods))
+        methods = [_numbers(study, reference, draws, method) for method in study.methods]
     headline = headline_of(study)
     verdicts = _verdicts(study, {m.label: (m.gains, m.pairs) for m in methods}, headline)
     return Numbers(study, tuple(replace(m, verdicts=verdicts[m.label]) for m in methods), headline)
@@ -212,7 +208,7 @@ def _numbers(study: StudyData, reference: _Scored | None, draws: int, method: Me
     own = reference if known and reference is not None else _scored(study, *study.predictions(method.label), draws)
     compared = _Gains() if known or reference is None else _gains(study, own, reference, draws)
     matrices = stats.confusions(study.labels, own.predictions, len(study.classes))
-    epochs = tuple(e for r in method.runs if (e := _epoch_scores(r)) is not None)
+    epochs = _epoch_scores(study, method.runs)
     return MethodNumbers(
         label=method.label,
         transductive=method.transductive,
@@ -306,13 +302,27 @@ def _leak(runs: Sequence[_Epochs]) -> dict[str, Leak]:
     return {n: Leak(h, np.array([max(r.honest[n], *r.scores[n]) for r in runs])) for n, h in honest.items()}
 
 
-def _epoch_scores(run: Run) -> _Epochs | None:
+def _epoch_scores(study: StudyData, runs: Sequence[Run]) -> tuple[_Epochs, ...]:
+    """Scores of the runs that kept sound predictions of every epoch, runs of one fold at a time."""
+    found: dict[Run, _Epochs] = {}
+    for fold in study.folds:
+        kept = [(r, e) for r in runs if r.fold == fold and (e := _epochs(r)) is not None]
+        if not kept:
+            continue
+        answers = np.concatenate([np.concatenate([run.predictions[None], epochs]) for run, epochs in kept])
+        matrices = stats.confusions(kept[0][0].labels, answers, len(study.classes))
+        scores = {name: score(matrices) for name, score in stats.STACKED.items()}
+        start = 0
+        for run, epochs in kept:
+            mine = {name: values[start : start + 1 + len(epochs)] for name, values in scores.items()}
+            start += 1 + len(epochs)
+            found[run] = _Epochs({n: float(s[0]) for n, s in mine.items()}, {n: s[1:] for n, s in mine.items()})
+    return tuple(found[run] for run in runs if run in found)
+
+
+def _epochs(run: Run) -> np.ndarray | None:
+    """Predictions of a run on the test after each candidate epoch [E, n]; None where there are no sound ones."""
     epochs = run.array("test_epochs")
     if epochs is None or epochs.ndim != 2 or epochs.shape[1] != len(run.labels) or not len(epochs):
         return None
-    classes = len(run.data["classes"])
-    if epochs.max() >= classes:
-        return None
-    matrices = stats.confusions(run.labels, np.concatenate([run.predictions[None], epochs]), classes)
-    scores = {name: score(matrices) for name, score in stats.STACKED.items()}
-    return _Epochs({n: float(s[0]) for n, s in scores.items()}, {n: s[1:] for n, s in scores.items()})
+    return epochs if epochs.max() < len(run.data["classes"]) else None
