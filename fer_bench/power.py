@@ -23,10 +23,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import special
-from scipy.optimize import brentq
 
 POWER = 0.8
 ALPHA = 0.05
+MANY = 1e6  # degrees of freedom from which t is normal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,14 +102,12 @@ def power_of(gain: float, spread: Components, seeds: int, images: int, *, alpha:
     ValueError
         Fewer than two seeds.
     """
-    if seeds < 2:
-        raise ValueError("a gain needs two seeds at least: one says nothing of other trainings")
-    error, freedom = spread.variance(seeds, images) ** 0.5, spread.freedom(seeds, images)
+    error, freedom = _error_and_freedom(spread, seeds, images)
     if gain == 0:
         return alpha
     if error == 0:
         return 1.0
-    if freedom > 1e6:
+    if freedom > MANY:
         return 1 - float(special.chndtr(special.ndtri(alpha / 2) ** 2, 1, (gain / error) ** 2))
     critical = special.stdtrit(freedom, alpha / 2) ** 2
     return 1 - float(special.ncfdtr(1, freedom, (gain / error) ** 2, critical))
@@ -136,19 +134,23 @@ def detectable_gain(
     ValueError
         Fewer than two seeds.
     """
-
-    error = spread.variance(seeds, images) ** 0.5
+    error, freedom = _error_and_freedom(spread, seeds, images)
     if error == 0:
         return 0.0
-
-    def missing(errors: float) -> float:
-        return power_of(errors * error, spread, seeds, images, alpha=alpha / comparisons) - power
-
-    enough = 1.0
-    while missing(enough) < 0 and enough * error <= 1:
-        enough *= 2
-    gain = error * float(brentq(missing, 0.0, enough, xtol=1e-9)) if missing(enough) >= 0 else float("inf")
+    # The power functions above, solved for the non-centrality: the squared gain in standard errors.
+    if freedom > MANY:
+        errors = special.chndtrinc(special.ndtri(alpha / comparisons / 2) ** 2, 1, 1 - power) ** 0.5
+    else:
+        critical = special.stdtrit(freedom, alpha / comparisons / 2) ** 2
+        errors = special.ncfdtrinc(1, freedom, 1 - power, critical) ** 0.5
+    gain = float(errors) * error
     return gain if gain <= 1 else float("inf")
+
+
+def _error_and_freedom(spread: Components, seeds: int, images: int) -> tuple[float, float]:
+    if seeds < 2:
+        raise ValueError("a gain needs two seeds at least: one says nothing of other trainings")
+    return spread.variance(seeds, images) ** 0.5, spread.freedom(seeds, images)
 
 
 def detectable_by_mcnemar(
@@ -159,12 +161,8 @@ def detectable_by_mcnemar(
     Solves Connor's ``images = (z_alpha sqrt(psi) + z_power sqrt(psi - d²))² / d²`` for d, with psi the `discordance`.
     Infinity where even d = psi, all discordant images gained, would be missed.
     """
-    z_alpha = float(special.ndtri(1 - alpha / comparisons / 2))
-    z_power = float(special.ndtri(power))
-
-    def missing(d: float) -> float:
-        return images * d * d - (z_alpha * discordance**0.5 + z_power * max(discordance - d * d, 0.0) ** 0.5) ** 2
-
-    if not discordance > 0 or missing(discordance) < 0:
-        return float("inf")
-    return float(brentq(missing, 0.0, discordance, xtol=1e-9))
+    z_alpha, z_power = special.ndtri(1 - alpha / comparisons / 2), special.ndtri(power)
+    # Squared, that is a quadratic equation in d; its root on the right side is
+    reach = images + z_power**2
+    gain = (z_alpha * images**0.5 + z_power * max(reach - z_alpha**2, 0.0) ** 0.5) * discordance**0.5 / reach
+    return float(gain) if reach >= z_alpha**2 and 0 < gain <= discordance else float("inf")

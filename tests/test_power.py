@@ -14,6 +14,14 @@ def test_connors_formula_is_solved():
     assert power.detectable_by_mcnemar(0.2, 55) == pytest.approx(0.16535, abs=1e-5)
 
 
+@pytest.mark.parametrize("wanted", [0.3, 0.5, 0.8, 0.95])
+@pytest.mark.parametrize(("psi", "images"), [(0.4, 55), (0.05, 879)])
+def test_the_solution_gives_the_images_back(psi, images, wanted):
+    d = power.detectable_by_mcnemar(psi, images, power=wanted)
+    z_alpha, z_power = scipy_stats.norm.ppf([0.975, wanted])
+    assert (z_alpha * psi**0.5 + z_power * (psi - d * d) ** 0.5) ** 2 / d**2 == pytest.approx(images)
+
+
 @pytest.mark.parametrize(("discordance", "images"), [(0.2, 55), (0.15, 528)])
 def test_mcnemar_finds_the_detectable_difference_in_four_of_five_simulated_studies(discordance, images):
     d = power.detectable_by_mcnemar(discordance, images)
