@@ -230,7 +230,7 @@ def _without_clusters(stratum: Stratum, seen: np.ndarray, metrics: Mapping[str, 
     for start in range(0, len(unique), step):
         some = unique[start : start + step]
         left = np.repeat(seen[None], len(some), axis=0)
-        left[:, :, stratum.rows] -= some
+        left[:, :, stratum.rows[:, None], stratum.columns] -= some
         for name, metric in metrics.items():
             found[name].append(metric(left))
     return {name: np.concatenate(values)[place.ravel()] for name, values in found.items()}

@@ -43,6 +43,11 @@ class Stratum:
         return np.unique(self.labels)
 
     @cached_property
+    def columns(self) -> np.ndarray:
+        """Answers [K] that occur in it."""
+        return np.flatnonzero(np.bincount(self.predictions.ravel() + 1, minlength=self.classes + 1)[1:])
+
+    @cached_property
     def size(self) -> int:
         """Number of units U."""
         return int(self.units.max()) + 1
@@ -59,14 +64,16 @@ class Stratum:
 
     @property
     def cells(self) -> np.ndarray:
-        """What each unit adds to the rows of the runs' confusion matrices, float32 [L, C, R, U]."""
+        """What each unit adds to `rows` and `columns` of the runs' confusion matrices, float32 [L, K, R, U]."""
+        shape = len(self.rows), len(self.columns), self.size
         row = np.searchsorted(self.rows, self.labels)
-        cells = np.empty((len(self.rows), self.classes, len(self.predictions), self.size), np.float32)
+        place = np.zeros(self.classes + 1, int)
+        place[self.columns] = np.arange(len(self.columns))  # the last, for what was not seen, is not asked for
+        cells = np.empty((*shape[:2], len(self.predictions), self.size), np.float32)
         for run, predicted in enumerate(self.predictions):
-            seen = predicted >= 0
-            flat = ((row * self.classes + predicted) * self.size + self.units)[seen]
-            counts = np.bincount(flat, minlength=cells[:, :, run].size)
-            cells[:, :, run] = counts.reshape(len(self.rows), self.classes, self.size)
+            flat = (row * shape[1] + place[predicted]) * self.size + self.units
+            counts = np.bincount(flat[predicted >= 0], minlength=int(np.prod(shape)))
+            cells[:, :, run] = counts.reshape(shape)
         return cells
 
 

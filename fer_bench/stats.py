@@ -236,7 +236,7 @@ def _weighted(parts: Sequence[Stratum], counts: Sequence[np.ndarray], draws: int
         for part, units, drawn in zip(parts, cells, counts, strict=True):
             weights = drawn[start : start + size].T.astype(np.float32)
             rows = units.reshape(-1, part.size) @ weights  # exact: sums of small integers
-            out[part.rows] = rows.reshape(*units.shape[:3], size)
+            out[np.ix_(part.rows, part.columns)] = rows.reshape(*units.shape[:3], size)
         yield out.transpose(3, 2, 0, 1)
 
 

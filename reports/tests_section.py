@@ -17,7 +17,7 @@ from fer_bench import metrics
 from fer_bench.paired import McNemar, mcnemar_by_seed
 from fer_bench.reports import figures, words
 from fer_bench.reports.blocks import Block, Figure, Paragraph, TableBlock
-from fer_bench.reports.numbers import DRAWS, SCORES, MethodNumbers, Numbers
+from fer_bench.reports.numbers import DRAWS, IMPROVED, SCORES, MethodNumbers, Numbers
 from fer_bench.reports.tables import Column, each, tabulate, title
 from fer_bench.stats import Interval
 
@@ -57,10 +57,9 @@ def _improvement(numbers: Numbers) -> list[Block]:
         return []
     columns = [Column("Method", title, right=False)]
     columns.append(Column("Seeds", lambda m: str(m.pairs)))
-    for name, heading in (("mean_recall", "mean-class accuracy"), ("accuracy", "accuracy"), ("macro_f1", "macro-F1")):
-        columns.append(
-            Column(f"P(better {heading})", each(lambda n, m: words.share_with_interval(m.improvement[n]), name))
-        )
+    for name in IMPROVED:
+        cell = each(lambda n, m: words.share_with_interval(m.improvement[n]), name)
+        columns.append(Column(f"P(better {SCORES[name]})", cell))
     caption = (
         f"In %: how often one training of the method beats one of {words.code(str(study.reference))}, a tie counting "
         "half (Agarwal et al. 2021), with the 95 % bootstrap interval. It asks how often, not by how much."
