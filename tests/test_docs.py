@@ -45,3 +45,5 @@ def test_the_examples_on_reports_run_and_print_what_the_page_says(capsys):
     found = evaluate(names["column"], Answers.of_logits(logits), np.array([0, 0]), MetricContext(classes=tuple("abcd")))
     assert found.values.tolist() == [0.5]  # the first image's class comes fourth
     assert names["section"].after == "recall"
+    assert names["printed"].value == pytest.approx(names["second"].value)
+    assert names["printed"].covers(0.1)  # the truth: 0.8 - 0.7
