@@ -160,6 +160,7 @@ def _point(study: StudyData, methods: tuple[str, ...], reference: str | None, gr
             continue
         shared, ours, theirs = study.paired(label, str(reference))
         if shared:
-            gain[label] = stats.score_differences(*(measured(side) for side in stats.paired(ours, theirs)))
+            both = [measured(side) for side in stats.paired(ours, theirs)]
+            gain[label] = stats.score_differences(both[0], both[1])
     counts = study.counts["train"]
     return Point(study, _profile(study), _ratio(study), int(counts.sum()), recall, gain)
