@@ -279,3 +279,14 @@ def test_the_installed_script_is_the_same_entry():
         pytest.skip("fer-bench is not installed as a script here")
     told = subprocess.run([script, "list", "methods"], capture_output=True, text=True, check=True).stdout
     assert "baseline_resnet" in told
+
+
+@pytest.mark.parametrize(
+    ("fast", "asked", "told"), [("fp32", "bf16", True), ("fp32", "auto", False), ("bf16", "auto", False)]
+)
+def test_a_machine_without_bf16_of_its_own_is_told_of(on_tiny, monkeypatch, fast, asked, told):
+    for module in ("run", "options"):
+        monkeypatch.setattr(f"fer_bench.cli.{module}.fast_precision", lambda device: fast)
+    code, _, err = on_tiny("run", "baseline_resnet", "--precision", asked)
+    assert code == 0
+    assert ("--precision auto" in err) == told

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fer_bench.cli.options import home_option, plugins_option, profiles_of, template_of, training_options
+from fer_bench.cli.options import (
+    fast_precision,
+    home_option,
+    plugins_option,
+    profiles_of,
+    template_of,
+    training_options,
+)
 
 if TYPE_CHECKING:
     from fer_bench.cards import Protocol
@@ -108,6 +115,8 @@ def _announce(study: StudySpec, options: dict[str, Any], preset: str, work: Work
     if protocol.watermark:
         warn(f"{card.full_name(protocol)} is watermarked: {protocol.watermark}")
     say(f"recipe {preset}: {first.backbone}, {recipe.epochs} epochs, {recipe.optimizer}, lr {recipe.lr}")
+    if recipe.precision == "bf16" and fast_precision(options["device"]) != "bf16":
+        warn("this machine does not multiply bf16 itself, which makes training several times slower: --precision auto")
 
 
 def _carry_out(study: StudySpec, work: Workplace, mirror: Mirror, opened: bool) -> Outcome:
