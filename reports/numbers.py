@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -155,10 +155,32 @@ def recall_key(name: str) -> str:
 class _Scored:
     """A method's predictions [S, n] by seed, and what its intervals are made of."""
 
+    study: StudyData
     seeds: tuple[int, ...]
     predictions: np.ndarray
-    sample: stats.Jackknife
-    replicates: stats.Replicates
+    draws: int
+
+    @cached_property
+    def sample(self) -> stats.Jackknife:
+        """All metrics, for the intervals of scores and gains."""
+        return measured(self.study, self.predictions, _metrics(self.study))
+
+    @cached_property
+    def replicates(self) -> stats.Replicates:
+        """What a comparison draws; one stream for all of a study, so that methods meet the same draws."""
+        study, classes = self.study, len(self.study.classes)
+        metrics = _metrics(study)
+        # What is drawn asks only whether answers are right, and two answers are counted sooner than all.
+        wrong = np.where(self.predictions < 0, -1, (study.labels + 1) % classes)
+        return stats.replicates(
+            study.labels,
+            np.where(self.predictions == study.labels, self.predictions, wrong),
+            {name: metrics[name] for name in ("accuracy", *headline_of(study))},
+            classes=classes,
+            draws=self.draws,
+            names=("seeds-images",),
+            clusters=study.clusters,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +196,7 @@ class _Gains:
 def compute(study: StudyData, draws: int = DRAWS) -> Numbers:
     """Compute everything a report shows."""
     with threadpool_limits(1, "blas"):  # of a large report a second process has the other core
-        reference = None if study.reference is None else _scored(study, *study.predictions(study.reference), draws)
+        reference = None if study.reference is None else _Scored(study, *study.predictions(study.reference), draws)
         methods = [_numbers(study, reference, draws, method) for method in study.methods]
     headline = headline_of(study)
     verdicts = _verdicts(study, {m.label: (m.gains, m.pairs) for m in methods}, headline)
@@ -193,23 +215,15 @@ def _metrics(study: StudyData) -> dict[str, stats.Stacked]:
     return wanted | {group_key(name): group_recall(members) for name, members in groups_of(study).members.items()}
 
 
-def _scored(study: StudyData, seeds: tuple[int, ...], predictions: np.ndarray, draws: int) -> _Scored:
-    """Everything intervals are made of; one stream of draws for all of a study, so that methods meet the same ones."""
-    metrics, classes = _metrics(study), len(study.classes)
-    drawn = {name: metrics[name] for name in ("accuracy", *headline_of(study))}
-    how: dict[str, Any] = {"classes": classes, "clusters": study.clusters}
-    sample = stats.jackknife(study.labels, predictions, metrics, **how)
-    # What is drawn asks only whether answers are right, and two answers are counted sooner than all.
-    wrong = np.where(predictions < 0, -1, (study.labels + 1) % classes)
-    answers = np.where(predictions == study.labels, predictions, wrong)
-    replicates = stats.replicates(study.labels, answers, drawn, draws=draws, names=("seeds-images",), **how)
-    return _Scored(seeds, predictions, sample, replicates)
+def measured(study: StudyData, predictions: np.ndarray, metrics: Mapping[str, stats.Stacked]) -> stats.Jackknife:
+    """Metrics of predictions [S, n] on a study's test, as its images are drawn."""
+    return stats.jackknife(study.labels, predictions, metrics, classes=len(study.classes), clusters=study.clusters)
 
 
 def _numbers(study: StudyData, reference: _Scored | None, draws: int, method: MethodRuns) -> MethodNumbers:
     """All numbers of a method but the verdicts, which need those of the others."""
     known = reference is not None and method.label == study.reference
-    own = reference if known and reference is not None else _scored(study, *study.predictions(method.label), draws)
+    own = reference if known and reference is not None else _Scored(study, *study.predictions(method.label), draws)
     compared = _Gains() if known or reference is None else _gains(study, own, reference, draws)
     matrices = stats.confusions(study.labels, own.predictions, len(study.classes))
     epochs = _epoch_scores(study, method.runs)
@@ -238,7 +252,7 @@ def _gains(study: StudyData, ours: _Scored, reference: _Scored, draws: int) -> _
         return _Gains()
     sides = [s.predictions[[s.seeds.index(seed) for seed in shared]] for s in (ours, reference)]
     if ours.seeds != reference.seeds or not np.array_equal(sides[0] < 0, sides[1] < 0):
-        ours, reference = (_scored(study, shared, side, draws) for side in stats.paired(*sides))
+        ours, reference = (_Scored(study, shared, side, draws) for side in stats.paired(*sides))
     drawn = [side.replicates for side in (ours, reference)]
     scores = [side.only(IMPROVED) for side in drawn]
     return _Gains(

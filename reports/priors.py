@@ -16,7 +16,7 @@ import numpy as np
 from fer_bench import stacks, stats
 from fer_bench.errors import SpecError, unknown
 from fer_bench.reports import words
-from fer_bench.reports.numbers import Numbers
+from fer_bench.reports.numbers import Numbers, measured
 from fer_bench.reports.records import StudyData
 from fer_bench.reports.tables import Column, Table, each, tabulate
 
@@ -87,16 +87,7 @@ def prior_table(numbers: Numbers, priors: Sequence[Prior]) -> Table:
         name: partial(weighted_recall, shares=shares) for name, shares in asked.items()
     }
     found = {
-        m.label: stats.score_intervals(
-            stats.jackknife(
-                study.labels,
-                study.predictions(m.label)[1],
-                metrics,
-                classes=len(study.classes),
-                clusters=study.clusters,
-            )
-        )
-        for m in numbers.methods
+        m.label: stats.score_intervals(measured(study, study.predictions(m.label)[1], metrics)) for m in numbers.methods
     }
     columns = [Column("Test prior", str, right=False)]
     columns.append(Column("Rarest : most frequent", lambda p: _extremes(study, asked[p])))

@@ -18,6 +18,7 @@ from fer_bench.atomic import canonical_json
 from fer_bench.errors import LedgerError
 from fer_bench.groups import Groups, head_middle_tail
 from fer_bench.ledger import Ledger
+from fer_bench.reports.numbers import measured
 from fer_bench.reports.records import StudyData, load_study
 from fer_bench.stacks import group_recall
 from fer_bench.stats import Interval
@@ -148,19 +149,14 @@ def _ratio(study: StudyData) -> float:
 def _point(study: StudyData, methods: tuple[str, ...], reference: str | None, groups: Groups) -> Point:
     metrics = {name: group_recall(members) for name, members in groups.members.items()}
     metrics[MEAN] = group_recall(tuple(range(len(study.classes))))
-
-    def measured(predictions: np.ndarray) -> stats.Jackknife:
-        how: dict[str, Any] = {"classes": len(study.classes), "clusters": study.clusters}
-        return stats.jackknife(study.labels, predictions, metrics, **how)
-
     recall, gain = {}, {}
     for label in methods:
-        recall[label] = stats.score_intervals(measured(study.predictions(label)[1]))
+        recall[label] = stats.score_intervals(measured(study, study.predictions(label)[1], metrics))
         if reference in (None, label):
             continue
         shared, ours, theirs = study.paired(label, str(reference))
         if shared:
-            both = [measured(side) for side in stats.paired(ours, theirs)]
+            both = [measured(study, side, metrics) for side in stats.paired(ours, theirs)]
             gain[label] = stats.score_differences(both[0], both[1])
     counts = study.counts["train"]
     return Point(study, _profile(study), _ratio(study), int(counts.sum()), recall, gain)
