@@ -446,7 +446,7 @@ def run_command(tmp_path: Path, **env: str) -> subprocess.Popen:
     )
 
 
-def wait_for(happened, seconds: float = 20.0):
+def wait_for(happened, seconds: float = 120.0):
     end = time.monotonic() + seconds
     while not (value := happened()):
         assert time.monotonic() < end, "it never happened"

@@ -276,7 +276,7 @@ def started(home: Home, stage: str) -> subprocess.Popen:
 def test_killed_process_costs_nothing_but_its_own_work(home, raw, stage):
     prepare(home, Toy(), None)
     process = started(home, stage)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == -signal.SIGKILL
     assert any(name.endswith(".part") for name in names(home))
     said = []
@@ -290,7 +290,7 @@ def test_killed_process_costs_nothing_but_its_own_work(home, raw, stage):
 def test_kill_after_the_swap_leaves_the_new_store(home, raw):
     prepare(home, Toy(), None)
     process = started(home, "cleaning")
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == -signal.SIGKILL
     assert ".toy.old" in names(home)
     assert len(Store.open(home.data / "toy")) == 2000
@@ -306,14 +306,14 @@ def test_kill_at_any_moment_leaves_a_whole_store(home, raw):
             time.sleep(0.005)
         time.sleep(delay)
         process.kill()
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
         Store.open(home.data / "toy").verify()
 
 
 def test_file_size_limit_is_a_clear_error_and_loses_nothing(home, raw):
     prepare(home, Toy(), None)
     process = started(home, "limit")
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=300)
     assert process.returncode == 1
     assert error.startswith("the disk is full")
     assert names(home) == [".toy.lock", "toy"]
@@ -322,7 +322,7 @@ def test_file_size_limit_is_a_clear_error_and_loses_nothing(home, raw):
 
 def test_two_processes_at_once_take_turns(home, raw):
     both = [started(home, "slow"), started(home, "slow")]
-    said = [process.communicate(timeout=60) for process in both]
+    said = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert sum("another process prepares it" in out for out, _ in said) <= 1
     assert sum("up to date" in out for out, _ in said) == 1

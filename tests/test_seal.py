@@ -7,6 +7,7 @@ world carry a pattern in their first pixel row, so that finding them needs no lu
 from __future__ import annotations
 
 import ast
+import gc
 import shutil
 import textwrap
 from dataclasses import dataclass
@@ -433,6 +434,7 @@ SEARCHES = {
 @pytest.mark.parametrize("body", [pytest.param(b, id=n) for n, b in SEARCHES.items()])
 def test_search_in_training_finds_nothing_of_the_test(world: World, body: str):
     world.write(ATTEMPT.replace("{body}", textwrap.indent(textwrap.dedent(body), "    ")))
+    gc.collect()  # what other tests of this process left behind in cycles is not this run's
 
     run = world.run()
 
