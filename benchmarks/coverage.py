@@ -14,8 +14,12 @@ at a recall of one half, as on FER2013 (docs/results/fer2013-cpu), where trainin
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import itertools
-from collections.abc import Iterator
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,40 +119,35 @@ def wilson_of_one() -> Iterator[Cell]:
                        share=float(value), draws="exact")  # fmt: skip
 
 
-def recalls(draws: int) -> Iterator[Cell]:
+def recalls(draws: int, n: int, recall: float, seeds: int, spread: float) -> Iterator[Cell]:
     """Intervals of a recall averaged over seeds, against two truths: the reports', and Wilson's of the mean count."""
     metric = {"recall": stats.recall_of(0)}
-    for n, recall, seeds, spread in itertools.product(SIZES, RECALLS, SEEDS, SPREADS):
-        rng = numpy_generator(0, "coverage", "wilson", n, str(recall), seeds, str(spread))
-        labels, covered = np.zeros(n, dtype=int), dict.fromkeys(itertools.product((OURS, MEAN_COUNT), (THESE, ANY)), 0)
-        for _ in range(draws):
-            right, truth = hits(rng, n, (recall,), seeds, spread)
-            sample = stats.jackknife(labels, 1 - right[0].astype(int), metric, classes=2)
-            both = {
-                OURS: stats.score_intervals(sample)["recall"],
-                MEAN_COUNT: stats.wilson(right.sum(2).mean(), n),
-            }
-            for kind, found in both.items():
-                covered[kind, THESE] += found.covers(truth.mean())
-                covered[kind, ANY] += found.covers(recall)
-        for (kind, of), count in covered.items():
-            yield Cell(part=f"recall of {of}", of=kind, images=n, recall=recall, seeds=seeds, spread=spread,
-                       share=count / draws, draws=draws)  # fmt: skip
+    rng = numpy_generator(0, "coverage", "wilson", n, str(recall), seeds, str(spread))
+    labels, covered = np.zeros(n, dtype=int), dict.fromkeys(itertools.product((OURS, MEAN_COUNT), (THESE, ANY)), 0)
+    for _ in range(draws):
+        right, truth = hits(rng, n, (recall,), seeds, spread)
+        sample = stats.jackknife(labels, 1 - right[0].astype(int), metric, classes=2)
+        both = {OURS: stats.score_intervals(sample)["recall"], MEAN_COUNT: stats.wilson(right.sum(2).mean(), n)}
+        for kind, found in both.items():
+            covered[kind, THESE] += found.covers(truth.mean())
+            covered[kind, ANY] += found.covers(recall)
+    for (kind, of), count in covered.items():
+        yield Cell(part=f"recall of {of}", of=kind, images=n, recall=recall, seeds=seeds, spread=spread,
+                   share=count / draws, draws=draws)  # fmt: skip
 
 
-def gains(draws: int) -> Iterator[Cell]:
+def gains(draws: int, n: int, recall: float, seeds: int, spread: float) -> Iterator[Cell]:
     """Intervals of a true gain of five points in recall, all kinds on the same answers."""
-    for n, recall, seeds, spread in itertools.product(SIZES, GAIN_RECALLS, SEEDS[1:], SPREADS):
-        rng = numpy_generator(0, "coverage", "gain", n, str(recall), seeds, str(spread))
-        labels = np.zeros(n, dtype=int)
-        covered = dict.fromkeys((OURS, PERCENTILE, CROSSED), 0)
-        for k in range(draws):
-            answers = 1 - hits(rng, n, (recall, recall - GAIN), seeds, spread)[0].astype(int)
-            for kind, found in intervals_of_gain(labels, answers, k).items():
-                covered[kind] += found.covers(GAIN)
-        for kind, count in covered.items():
-            yield Cell(part="gain", of=kind, images=n, recall=recall, seeds=seeds, spread=spread, share=count / draws,
-                       draws=draws)  # fmt: skip
+    rng = numpy_generator(0, "coverage", "gain", n, str(recall), seeds, str(spread))
+    labels = np.zeros(n, dtype=int)
+    covered = dict.fromkeys((OURS, PERCENTILE, CROSSED), 0)
+    for k in range(draws):
+        answers = 1 - hits(rng, n, (recall, recall - GAIN), seeds, spread)[0].astype(int)
+        for kind, found in intervals_of_gain(labels, answers, k).items():
+            covered[kind] += found.covers(GAIN)
+    for kind, count in covered.items():
+        yield Cell(part="gain", of=kind, images=n, recall=recall, seeds=seeds, spread=spread, share=count / draws,
+                   draws=draws)  # fmt: skip
 
 
 def intervals_of_gain(labels: np.ndarray, answers: np.ndarray, draw: int, clusters: np.ndarray | None = None):
@@ -165,24 +164,23 @@ def intervals_of_gain(labels: np.ndarray, answers: np.ndarray, draw: int, cluste
     }
 
 
-def people(draws: int) -> Iterator[Cell]:
+def people(draws: int, number: int, alike: float) -> Iterator[Cell]:
     """Images of people: intervals that draw images against those that draw people; recall and a gain of five points."""
     metric, recall, seeds, spread = {"recall": stats.recall_of(0)}, 0.65, 5, 0.01
-    for number, alike in itertools.product(PEOPLE, ALIKE):
-        rng = numpy_generator(0, "coverage", "people", number, str(alike))
-        n = EACH * number
-        labels, who = np.zeros(n, dtype=int), np.repeat(np.arange(number), EACH)
-        covered = dict.fromkeys(itertools.product(("recall", OURS, PERCENTILE, CROSSED), (BY_IMAGE, BY_PERSON)), 0)
-        for k in range(draws):
-            answers = 1 - hits(rng, n, (recall, recall - GAIN), seeds, spread, EACH, alike)[0].astype(int)
-            for by, clusters in ((BY_IMAGE, None), (BY_PERSON, who)):
-                sample = stats.jackknife(labels, answers[0], metric, classes=2, clusters=clusters)
-                covered["recall", by] += stats.score_intervals(sample)["recall"].covers(recall)
-                for kind, found in intervals_of_gain(labels, answers, k, clusters).items():
-                    covered[kind, by] += found.covers(GAIN)
-        for (kind, by), count in covered.items():
-            yield Cell(part=f"people, alike {alike:g}", of=f"{kind} {by}", images=n, recall=recall, seeds=seeds,
-                       spread=spread, share=count / draws, draws=draws)  # fmt: skip
+    rng = numpy_generator(0, "coverage", "people", number, str(alike))
+    n = EACH * number
+    labels, who = np.zeros(n, dtype=int), np.repeat(np.arange(number), EACH)
+    covered = dict.fromkeys(itertools.product(("recall", OURS, PERCENTILE, CROSSED), (BY_IMAGE, BY_PERSON)), 0)
+    for k in range(draws):
+        answers = 1 - hits(rng, n, (recall, recall - GAIN), seeds, spread, EACH, alike)[0].astype(int)
+        for by, clusters in ((BY_IMAGE, None), (BY_PERSON, who)):
+            sample = stats.jackknife(labels, answers[0], metric, classes=2, clusters=clusters)
+            covered["recall", by] += stats.score_intervals(sample)["recall"].covers(recall)
+            for kind, found in intervals_of_gain(labels, answers, k, clusters).items():
+                covered[kind, by] += found.covers(GAIN)
+    for (kind, by), count in covered.items():
+        yield Cell(part=f"people, alike {alike:g}", of=f"{kind} {by}", images=n, recall=recall, seeds=seeds,
+                   spread=spread, share=count / draws, draws=draws)  # fmt: skip
 
 
 def study_of_equals(rng: np.random.Generator, seeds: int, spread: float) -> StudyData:
@@ -202,28 +200,26 @@ def study_of_equals(rng: np.random.Generator, seeds: int, spread: float) -> Stud
     )  # fmt: skip
 
 
-def false_alarms(draws: int, seeds: int = 5) -> Iterator[Cell]:
+def false_alarms(draws: int, spread: float) -> Iterator[Cell]:
     """How often the report's own rule claims a gain or a loss between equal methods, and what others would."""
-    for spread in SPREADS:
-        rng = numpy_generator(0, "coverage", "equals", str(spread))
-        claims = dict.fromkeys(RULES, 0)
-        for _ in range(draws):
-            study = study_of_equals(rng, seeds, spread)
-            found = compute(study, draws=200)
-            ours = found.method("ours")
-            gains = [ours.gains[name] for name in found.headline]
-            claimed = (
-                bool({Verdict.GAIN, Verdict.LOSS} & set(ours.verdicts.values())),
-                bool((stats.holm([gain.p for gain in gains]) < 0.05).any()),
-                _percentile_alarm(study),
-                any(not gain.covers() for gain in gains),
-                any(not ours.resampled[name].covers() for name in found.headline),
-            )
-            for rule, claim in zip(RULES, claimed, strict=True):
-                claims[rule] += claim
-        for rule, count in claims.items():
-            yield Cell(part="equals", of=rule, images="all", recall="", seeds=seeds, spread=spread,
-                       share=count / draws, draws=draws)  # fmt: skip
+    seeds, rng, claims = 5, numpy_generator(0, "coverage", "equals", str(spread)), dict.fromkeys(RULES, 0)
+    for _ in range(draws):
+        study = study_of_equals(rng, seeds, spread)
+        found = compute(study, draws=200)
+        ours = found.method("ours")
+        gains = [ours.gains[name] for name in found.headline]
+        claimed = (
+            bool({Verdict.GAIN, Verdict.LOSS} & set(ours.verdicts.values())),
+            bool((stats.holm([gain.p for gain in gains]) < 0.05).any()),
+            _percentile_alarm(study),
+            any(not gain.covers() for gain in gains),
+            any(not ours.resampled[name].covers() for name in found.headline),
+        )
+        for rule, claim in zip(RULES, claimed, strict=True):
+            claims[rule] += claim
+    for rule, count in claims.items():
+        yield Cell(part="equals", of=rule, images="all", recall="", seeds=seeds, spread=spread, share=count / draws,
+                   draws=draws)  # fmt: skip
 
 
 def _percentile_alarm(study: StudyData) -> bool:
@@ -253,10 +249,12 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 def csv_text(cells: list[Cell]) -> str:
     """All cells, one a line."""
-    rows = (
-        f"{c.part},{c.of},{c.images},{c.recall},{c.seeds},{c.spread:g},{100 * c.share:.2f},{c.draws}" for c in cells
-    )
-    return "\n".join(["part,of,images,recall,seeds,spread,percent,draws", *rows]) + "\n"
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["part", "of", "images", "recall", "seeds", "spread", "percent", "draws"])
+    for c in cells:
+        writer.writerow([c.part, c.of, c.images, c.recall, c.seeds, f"{c.spread:g}", f"{100 * c.share:.2f}", c.draws])
+    return out.getvalue()
 
 
 def tables(cells: list[Cell]) -> dict[str, str]:
@@ -310,14 +308,27 @@ def tables(cells: list[Cell]) -> dict[str, str]:
     }
 
 
+def measured(work: tuple[Callable[..., Iterator[Cell]], tuple]) -> list[Cell]:
+    """Cells of one piece of work, for a process of its own; each piece has its own named random stream."""
+    part, args = work
+    return list(part(*args))
+
+
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=1000, help="simulated studies a cell")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
     options = parser.parse_args()
-    cells = [*wilson_of_one(), *recalls(options.draws)]
-    cells += [*gains(options.draws // 3), *people(options.draws), *false_alarms(options.draws)]
+    few = max(1, options.draws // 3)
+    work: list[tuple[Callable[..., Iterator[Cell]], tuple]] = [(wilson_of_one, ())]
+    work += [(recalls, (options.draws, *c)) for c in itertools.product(SIZES, RECALLS, SEEDS, SPREADS)]
+    work += [(gains, (few, *c)) for c in itertools.product(SIZES, GAIN_RECALLS, SEEDS[1:], SPREADS)]
+    work += [(people, (options.draws, *c)) for c in itertools.product(PEOPLE, ALIKE)]
+    work += [(false_alarms, (options.draws, c)) for c in SPREADS]
+    with multiprocessing.Pool(options.jobs) as pool:
+        cells = [cell for part in pool.imap(measured, work) for cell in part]
     text = (Path(__file__).parent / "coverage.template.md").read_text(encoding="utf-8")
     for name, markdown in tables(cells).items():
         text = text.replace("{{" + name + "}}", markdown)

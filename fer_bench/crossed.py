@@ -13,8 +13,9 @@ anywhere here. That MS can't be less than v - c is ours: a few seeds often agree
 to tell. A single seed therefore has the standard error of its images, and nothing is said of other trainings.
 
 Degrees of freedom are Hillis's, variance² / ((MS / S)² / (S - 1)), with a like term for every class of n images,
-c_class² / (n - 1), because our classes are small and his cases are many. They stay so where v - c stands for MS: to
-count it as known whenever it happens to be larger would make intervals too short.
+c_class² / (n - 1), because our classes are small and his cases are many. Tests take max(MS, v - c) for his MS.
+Intervals take max(MS - v + c, 0): what images explain is known from many of them, and only the rest is in doubt, being
+known from few trainings. Tests are the more cautious: equal methods must not be told apart more often than promised.
 
 References
 ----------
@@ -49,17 +50,41 @@ class Estimate:
         Mean over seeds.
     error : float
         Standard error over trainings and images; over images alone for one seed.
-    freedom : float
-        Degrees of freedom of the t-distribution; infinite where nothing was estimated from few values.
     seeds, images : float
         The two parts of ``error ** 2``: max(MS, v - c) / S, and the covariance c that seeds owe to common images.
+    excess : float
+        The part of `seeds` that images do not explain: max(MS - v + c, 0) / S.
+    trainings : int
+        S.
+    doubt : float
+        The sum of c_class² / (n - 1): the doubt of `images`.
     """
 
     value: float
     error: float
-    freedom: float
     seeds: float
     images: float
+    excess: float
+    trainings: int
+    doubt: float
+
+    def freedom_for(self, part: float) -> float:
+        """Degrees of freedom if this part of the variance is known from S trainings alone.
+
+        Infinite where nothing was estimated from few values.
+        """
+        doubt = self.doubt + part**2 / max(1, self.trainings - 1)
+        return (self.seeds + self.images) ** 2 / doubt if doubt > 0 else np.inf
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom of intervals."""
+        return self.freedom_for(self.excess)
+
+    @property
+    def cautious(self) -> float:
+        """Degrees of freedom of tests."""
+        return self.freedom_for(self.seeds if self.trainings > 1 else 0.0)
 
     @property
     def p(self) -> float:
@@ -68,11 +93,11 @@ class Estimate:
             return 1.0
         if not self.error > 0:
             return float("nan")
-        return float(2 * special.stdtr(self.freedom, -abs(self.value) / self.error))
+        return float(2 * special.stdtr(self.cautious, -abs(self.value) / self.error))
 
     def limits(self, level: float) -> tuple[float, float]:
-        """Both ends of the t-interval."""
-        half = self.error * float(special.stdtrit(self.freedom, 0.5 + level / 2)) if self.error > 0 else self.error
+        """Both ends of the t-interval: the values that the test does not reject."""
+        half = self.error * float(special.stdtrit(self.cautious, 0.5 + level / 2)) if self.error > 0 else self.error
         return self.value - half, self.value + half
 
 
@@ -118,7 +143,8 @@ class Jackknife:
         values = self.seen[name]
         known = np.isfinite(values)
         if not known.any():
-            return Estimate(value=np.nan, error=np.nan, freedom=np.nan, seeds=np.nan, images=np.nan)
+            nothing = dict.fromkeys(("value", "error", "seeds", "images", "excess", "doubt"), np.nan)
+            return Estimate(**nothing, trainings=0)
         parts = [_variances(left[:, known]) for left in self.left[name]]
         alone, together = (np.array(part) for part in zip(*parts, strict=True))
         return combine(values[known], alone, together, np.array(self.units))
@@ -140,13 +166,18 @@ def combine(values: np.ndarray, alone: np.ndarray, together: np.ndarray, units: 
     common = (seeds * together - alone) / max(1, seeds - 1)  # what two seeds owe to the same images
     spread, least = float(values.var(ddof=1)) if seeds > 1 else 0.0, float((alone - common).sum())
     between, images = max(spread, least) / seeds, max(float(common.sum()), 0.0)
-    doubt = between**2 / (seeds - 1) if seeds > 1 else 0.0
     by_stratum = common if seeds > 1 else alone
-    doubt += float((by_stratum**2 / np.maximum(units - 1, 1)).sum())
-    # Rounded, so that seeds of one value have no spread whatever the order of the sums.
-    error = round((between + images) ** 0.5, 12)
-    freedom = (between + images) ** 2 / doubt if doubt > 0 else np.inf
-    return Estimate(value=float(values.mean()), error=error, freedom=float(freedom), seeds=between, images=images)
+    return Estimate(
+        value=float(values.mean()),
+        error=round(
+            (between + images) ** 0.5, 12
+        ),  # so that seeds of one value have no spread, whatever the order of sums
+        seeds=between,
+        images=images,
+        excess=between - min(between, max(least, 0.0) / seeds),
+        trainings=seeds,
+        doubt=float((by_stratum**2 / np.maximum(units - 1, 1)).sum()),
+    )
 
 
 def jackknife(

@@ -4,7 +4,7 @@ Everything works on confusion matrices, so one pass serves every metric. No modu
 
 Reports show :func:`score_intervals` and :func:`score_differences`: Wilson's interval with the number of images that
 would explain the spread seen over seeds and images (:mod:`fer_bench.crossed`), and Newcombe's interval of a difference,
-which is made of two of them. Neither leaves 0 to 1, and both keep their level from two seeds and a few dozen images on
+which is made of two such. Neither leaves 0 to 1, and both keep their level from two seeds and a few dozen images on
 (docs/results/coverage.md). Beside them stands the bootstrap, for any metric and any difference.
 
 The bootstrap is crossed: a draw takes seeds with replacement and, independently, test images with replacement within
@@ -30,6 +30,7 @@ S. Holm (1979), A simple sequentially rejective multiple test procedure, Scandin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -137,13 +138,15 @@ def score_intervals(sample: Jackknife, level: float = LEVEL) -> dict[str, Interv
     return {name: _score_interval(sample, name, level) for name in sample.seen}
 
 
-def _score_interval(sample: Jackknife, name: str, level: float) -> Interval:
+def _score_interval(sample: Jackknife, name: str, level: float, freedom: float | None = None) -> Interval:
+    """Wilson's interval of one metric; `freedom` stands for the degrees of freedom of its own variance if given."""
     estimate = sample.estimates[name]
     share, variance = estimate.value, estimate.error**2
     varies = variance > 0 and 0 < share < 1
     images = 1 + share * (1 - share) / variance if varies else sample.least[name]
     known = not varies or (sample.single and len(sample.seen[name]) == 1)  # the share alone tells its variance
-    return wilson(share * images, images, level, np.inf if known else estimate.freedom)
+    own = estimate.freedom if freedom is None else freedom
+    return wilson(share * images, images, level, np.inf if known else own)
 
 
 def score_differences(ours: Jackknife, reference: Jackknife, level: float = LEVEL) -> dict[str, Interval]:
@@ -154,8 +157,11 @@ def score_differences(ours: Jackknife, reference: Jackknife, level: float = LEVE
 
         value -+ sqrt(a² - 2 r a b + b²),   r = (V_ours + V_reference - V_difference) / (2 sqrt(V_ours V_reference))
 
-    For one seed r is the phi coefficient and this is his method 8. Two sides without a difference in their answers
-    still have a width, since other images might show one; where one side does not vary, r is 0.
+    For one seed r is the phi coefficient and this is his method 8. With several, both sides have the degrees of freedom
+    of V_difference: what they owe to the same images cancels, and few trainings must tell what is left. In doubt is the
+    spread of trainings beyond what images explain, of the differences or of both sides, whichever is more, but never
+    more than all of V_difference. Two sides without a difference in their answers still have a width, since other
+    images might show one; where one side does not vary, r is 0.
 
     Both must have been measured on the same images with the same seeds in the same order; p is NaN where nothing
     varies.
@@ -166,10 +172,12 @@ def score_differences(ours: Jackknife, reference: Jackknife, level: float = LEVE
 
 def _joined(ours: Jackknife, reference: Jackknife, name: str, difference: Estimate, level: float) -> Interval:
     """Newcombe's interval of a difference from the intervals of its sides."""
-    a, b = (_score_interval(side, name, level) for side in (ours, reference))
-    errors = [side.estimates[name].error for side in (ours, reference)]
-    both = errors[0] * errors[1]
-    r = (errors[0] ** 2 + errors[1] ** 2 - difference.error**2) / (2 * both) if both > 0 else 0.0
+    sides = [side.estimates[name] for side in (ours, reference)]
+    excess = max(difference.excess, math.hypot(*(side.excess for side in sides)))
+    freedom = difference.freedom_for(min(excess, difference.seeds + difference.images))
+    a, b = (_score_interval(side, name, level, freedom) for side in (ours, reference))
+    both = sides[0].error * sides[1].error
+    r = (sides[0].error ** 2 + sides[1].error ** 2 - difference.error**2) / (2 * both) if both > 0 else 0.0
     r = min(max(r, -1.0), 1.0)
 
     def reach(near: float, far: float) -> float:

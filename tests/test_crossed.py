@@ -47,18 +47,68 @@ def test_error_and_freedom_are_those_of_a_plain_loop_over_images(seed, name):
     gains, alone, common = left_out_by_hand(labels, ours, reference, metrics.SCORES[name], 3)
     spread, least = gains.var(ddof=1), alone.sum() - common.sum()
     between, images = max(spread, least) / seeds, max(common.sum(), 0)
-    doubt = between**2 / (seeds - 1) + sum(c**2 / (n - 1) for c, n in zip(common, sizes, strict=True))
-    freedom = (between + images) ** 2 / doubt
+    of_images = sum(c**2 / (n - 1) for c, n in zip(common, sizes, strict=True))
     assert found.value == pytest.approx(gains.mean())
     assert found.error == pytest.approx((between + images) ** 0.5)
-    assert found.freedom == pytest.approx(freedom)
+    for freedom, of_seeds in ((found.freedom, between - max(least, 0) / seeds), (found.cautious, between)):
+        assert freedom == pytest.approx((between + images) ** 2 / (of_seeds**2 / (seeds - 1) + of_images))
+
+
+def test_what_images_explain_of_the_spread_of_seeds_is_no_doubt_to_intervals_but_is_to_tests():
+    # Seeds of 20 images whose answers are independent: v = .0125, c = 0. Two of equal value have the variance v / 2.
+    found = crossed.combine(np.array([0.5, 0.5]), np.array([0.0125]), np.array([0.00625]), np.array([20]))
+    assert found.error == pytest.approx(0.00625**0.5)
+    assert (found.freedom, found.cautious) == (np.inf, 1)
+    # Three that are 10 points apart: MS = .01 is below v. At 20 points MS = .04, and .0275 of it is not explained.
+    found = crossed.combine(np.array([0.4, 0.5, 0.6]), np.array([0.0125]), np.array([0.0125 / 3]), np.array([20]))
+    assert (found.error**2, found.freedom, found.cautious) == pytest.approx((0.0125 / 3, np.inf, 2))
+    found = crossed.combine(np.array([0.3, 0.5, 0.7]), np.array([0.0125]), np.array([0.0125 / 3]), np.array([20]))
+    assert (found.error**2, found.freedom, found.cautious) == pytest.approx((0.04 / 3, 2 * (0.04 / 0.0275) ** 2, 2))
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**6))
+def test_an_interval_of_a_difference_is_what_a_plain_loop_over_images_gives(seed):
+    rng = np.random.default_rng(seed)
+    sizes, seeds = (4, 9, 20), 4
+    labels = np.repeat([0, 1, 2], sizes)
+    chance = np.clip(rng.beta(2, 1, len(labels)) + rng.normal(0, 0.15, (2, seeds, 1)), 0, 1)
+    ours, reference = np.where(rng.random((2, seeds, len(labels))) < chance, labels, (labels + 1) % 3)
+    nobody = np.tile((labels + 1) % 3, (seeds, 1))  # all wrong, so that the difference to it is a method's own recall
+
+    def parts(one, other):
+        values, alone, common = left_out_by_hand(labels, one, other, metrics.SCORES["mean_recall"], 3)
+        explained = max(alone.sum() - common.sum(), 0) / seeds
+        between = max(values.var(ddof=1) / seeds, explained)
+        doubt = sum(c**2 / (n - 1) for c, n in zip(common, sizes, strict=True))
+        return values.mean(), between + max(common.sum(), 0), between - explained, doubt
+
+    (a, v_a, e_a, _), (b, v_b, e_b, _), (gain, v, e, doubt) = (
+        parts(*pair) for pair in ((ours, nobody), (reference, nobody), (ours, reference))
+    )
+    excess = min(v, max(e, (e_a**2 + e_b**2) ** 0.5))
+    t = scipy_stats.t.ppf(0.975, v**2 / (excess**2 / (seeds - 1) + doubt))
+
+    def limits(share, variance):
+        n = 1 + share * (1 - share) / variance
+        middle, half = share + t**2 / 2 / n, t * (share * (1 - share) / n + t**2 / 4 / n**2) ** 0.5
+        return (middle - half) / (1 + t**2 / n), (middle + half) / (1 + t**2 / n)
+
+    (a_low, a_high), (b_low, b_high) = limits(a, v_a), limits(b, v_b)
+    shared = v_a + v_b - v  # 2 r times both standard errors
+    down, up = (a - a_low, b_high - b), (a_high - a, b - b_low)
+    low, high = (x**2 - x * y * shared / (v_a * v_b) ** 0.5 + y**2 for x, y in (down, up))
+    sides = (crossed.jackknife(labels, p, {"r": stacks.mean_recall}, classes=3) for p in (ours, reference))
+    found = stats.score_differences(*sides)["r"]
+    assert (found.value, found.low, found.high) == pytest.approx((gain, gain - low**0.5, gain + high**0.5))
 
 
 def test_without_a_common_part_it_is_students_test_of_the_seeds():
     gains = np.array([0.05, 0.08, -0.03, 0.09, 0.06])
     found = crossed.combine(gains, np.zeros(1), np.zeros(1), np.array([40]))
     expected = scipy_stats.ttest_1samp(gains, 0.0)
-    assert (found.value, found.p, found.freedom) == pytest.approx((gains.mean(), expected.pvalue, 4))
+    assert (found.value, found.p) == pytest.approx((gains.mean(), expected.pvalue))
+    assert (found.freedom, found.cautious) == pytest.approx((4, 4))
     assert found.limits(0.95) == pytest.approx(tuple(expected.confidence_interval(0.95)))
 
 

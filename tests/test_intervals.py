@@ -130,6 +130,30 @@ def test_swapping_the_methods_mirrors_the_interval():
     assert there.p == pytest.approx(back.p)
 
 
+@pytest.mark.parametrize(("tens", "variance"), [((5, 7, 6), 0.01 / 3), ((4, 6, 8), 0.04 / 3)])
+def test_all_of_a_difference_may_be_in_doubt_but_no_more(tens, variance):
+    # Differences of 10, 0, 20 points or 20, 10, 0: V = .01 / 3, two degrees of freedom; the sides differ as much.
+    # Recalls .6, .7, .8 against others, of 100,000 images, errors on different ones: images explain next to nothing.
+    n, rng = 100_000, np.random.default_rng(0)
+    ours, theirs = (
+        measured(1 - np.stack([rng.permutation(np.arange(n) % 10 < k) for k in shares]).astype(int))
+        for shares in ((6, 7, 8), tens)
+    )
+    found, t = stats.score_differences(ours, theirs)["r"], distributions.t.ppf(0.975, 2)
+    r = (0.01 / 3 + variance - 0.01 / 3) / (2 * np.sqrt(0.01 / 3 * variance))
+
+    def reach(p, variance):
+        images = 1 + p * (1 - p) / variance
+        middle, half = (p + t * t / 2 / images) / (1 + t * t / images), t / (1 + t * t / images)
+        half *= np.sqrt(p * (1 - p) / images + t * t / 4 / images**2)
+        return p - (middle - half), middle + half - p
+
+    (a_low, a_high), (b_low, b_high) = reach(0.7, 0.01 / 3), reach(0.6, variance)
+    low = 0.1 - np.sqrt(a_low**2 - 2 * r * a_low * b_high + b_high**2)
+    high = 0.1 + np.sqrt(a_high**2 - 2 * r * a_high * b_low + b_low**2)
+    assert limits(found) == pytest.approx((low, high), abs=4e-3)
+
+
 def test_a_class_without_images_is_unknown():
     labels = np.repeat([0, 1], 10)
     sides = [measured(np.tile(labels, (2, 1)), labels, {"none": stats.recall_of(2)}) for _ in range(2)]

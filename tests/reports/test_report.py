@@ -83,7 +83,7 @@ def test_spread_over_seeds_uses_one_less_than_their_number(bench):
 
 def test_a_gain_within_its_interval_is_never_claimed(bench):
     # A/A: the same hit rates on other images, so the true gain is 0.
-    make = np.random.default_rng(0)
+    make = np.random.default_rng(1)
     runs = []
     for label in ("base", "same"):
         for seed in range(5):
