@@ -52,7 +52,7 @@ class Components:
         return self.seed / seeds + self.image / images + self.rest / (seeds * images)
 
     def freedom(self, seeds: int, images: int) -> float:
-        """Degrees of freedom of its estimate, as in :mod:`fer_bench.crossed`; infinite where nothing varies."""
+        """Degrees of freedom of its test, as in :mod:`fer_bench.crossed`; infinite where nothing varies."""
         between, common = (self.seed + self.rest / images) / seeds, self.image / images
         doubt = between**2 / (seeds - 1) + common**2 / max(images - 1, 1)
         return (between + common) ** 2 / doubt if doubt > 0 else float("inf")

@@ -204,6 +204,16 @@ def test_lost_file_is_noticed(record: RunWriter):
     (record.path / "val_logits.npy").unlink()
     with pytest.raises(LedgerError, match=r"has lost val_logits\.npy"):
         record.verify()
+    record.verify(spared=["val_logits.npy"])
+    (record.path / "spec.json").unlink()
+    with pytest.raises(LedgerError, match=r"has lost spec\.json"):
+        record.verify(spared=["val_logits.npy"])
+
+
+def test_a_file_that_may_be_missing_must_still_be_what_it_was(record: RunWriter):
+    (record.path / "val_logits.npy").write_bytes(b"other")
+    with pytest.raises(LedgerError, match=r"val_logits\.npy has changed"):
+        record.verify(spared=["val_logits.npy"])
 
 
 def test_volatile_files_may_differ(record: RunWriter):
