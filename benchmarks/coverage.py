@@ -6,7 +6,7 @@ Answers are simulated. An image of a class is right in training s where
 
 so images are hard for everybody, harder for one method, and answered by chance on top; trainings differ as wholes by
 `spread` (standard deviation of the recall, in points). Two trainings of one method then disagree on 16 % of the images
-at a recall of one half, as on FER2013 (docs/results/fer2013-cpu), where trainings differ by about one point.
+at a recall of one half, as on FER2013 (docs/results/fer2013-cpu), where trainings differ by one to two points.
 
     python benchmarks/coverage.py [--draws 1000] [--out docs/results]        # writes coverage.md and coverage.csv
 """
