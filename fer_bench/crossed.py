@@ -169,9 +169,7 @@ def combine(values: np.ndarray, alone: np.ndarray, together: np.ndarray, units: 
     by_stratum = common if seeds > 1 else alone
     return Estimate(
         value=float(values.mean()),
-        error=round(
-            (between + images) ** 0.5, 12
-        ),  # so that seeds of one value have no spread, whatever the order of sums
+        error=round((between + images) ** 0.5, 12),  # seeds of one value have no spread, whatever the order of the sums
         seeds=between,
         images=images,
         excess=between - min(between, max(least, 0.0) / seeds),
