@@ -7,7 +7,6 @@ import pytest
 from fer_bench.cli import main
 from fer_bench.home import Home
 
-ENTRY = "import sys; from fer_bench.cli import main; main()"
 SHORT = ["--recipe", "demo", "--epochs", "2", "--set", "batch_size=16", "--seeds", "1", "--device", "cpu", "--no-track"]
 
 
