@@ -84,7 +84,7 @@ class Estimate:
     @property
     def cautious(self) -> float:
         """Degrees of freedom of tests."""
-        return self.freedom_for(self.seeds if self.trainings > 1 else 0.0)
+        return self.freedom_for(self.seeds)
 
     @property
     def p(self) -> float:
@@ -163,10 +163,10 @@ def combine(values: np.ndarray, alone: np.ndarray, together: np.ndarray, units: 
         Units of each stratum.
     """
     seeds = len(values)
-    common = (seeds * together - alone) / max(1, seeds - 1)  # what two seeds owe to the same images
+    # What two seeds owe to the same images; one seed owes all that it shows to them.
+    common = (seeds * together - alone) / (seeds - 1) if seeds > 1 else alone
     spread, least = float(values.var(ddof=1)) if seeds > 1 else 0.0, float((alone - common).sum())
     between, images = max(spread, least) / seeds, max(float(common.sum()), 0.0)
-    by_stratum = common if seeds > 1 else alone
     return Estimate(
         value=float(values.mean()),
         error=round((between + images) ** 0.5, 12),  # seeds of one value have no spread, whatever the order of the sums
@@ -174,7 +174,7 @@ def combine(values: np.ndarray, alone: np.ndarray, together: np.ndarray, units: 
         images=images,
         excess=between - min(between, max(least, 0.0) / seeds),
         trainings=seeds,
-        doubt=float((by_stratum**2 / np.maximum(units - 1, 1)).sum()),
+        doubt=float((common**2 / np.maximum(units - 1, 1)).sum()),
     )
 
 

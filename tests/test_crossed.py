@@ -103,6 +103,12 @@ def test_an_interval_of_a_difference_is_what_a_plain_loop_over_images_gives(seed
     assert (found.value, found.low, found.high) == pytest.approx((gain, gain - low**0.5, gain + high**0.5))
 
 
+def test_one_seed_owes_all_it_shows_to_its_images():
+    found = crossed.combine(np.array([0.6]), np.array([0.24 / 54]), np.array([0.24 / 54]), np.array([55]))
+    assert (found.seeds, found.excess, found.images) == pytest.approx((0, 0, 0.24 / 54))
+    assert (found.freedom, found.cautious) == pytest.approx((54, 54))
+
+
 def test_without_a_common_part_it_is_students_test_of_the_seeds():
     gains = np.array([0.05, 0.08, -0.03, 0.09, 0.06])
     found = crossed.combine(gains, np.zeros(1), np.zeros(1), np.array([40]))

@@ -87,10 +87,15 @@ def test_seeds_that_differ_as_wholes_have_the_error_and_the_freedom_of_their_spr
     right = np.stack([np.arange(n) % 10 < k for k in (6, 7, 8)])
     rng = np.random.default_rng(0)
     found = stats.score_intervals(measured(1 - np.stack([rng.permutation(row) for row in right]).astype(int)))["r"]
-    t, images = distributions.t.ppf(0.975, 2), 1 + 0.7 * 0.3 / (0.01 / 3)
-    middle, half = (0.7 + t * t / 2 / images) / (1 + t * t / images), np.sqrt(0.21 / images + t * t / 4 / images**2)
-    half *= t / (1 + t * t / images)
-    assert limits(found) == pytest.approx((middle - half, middle + half), abs=2e-3)
+    assert limits(found) == pytest.approx(by_hand(0.7, 0.01 / 3, distributions.t.ppf(0.975, 2)), abs=2e-3)
+
+
+def by_hand(p, variance, t):
+    """Wilson's limits for the images that would explain `variance`."""
+    images = 1 + p * (1 - p) / variance
+    middle, half = (p + t * t / 2 / images) / (1 + t * t / images), t / (1 + t * t / images)
+    half *= np.sqrt(p * (1 - p) / images + t * t / 4 / images**2)
+    return middle - half, middle + half
 
 
 def test_what_never_varies_has_the_interval_of_its_smallest_class():
@@ -141,16 +146,10 @@ def test_all_of_a_difference_may_be_in_doubt_but_no_more(tens, variance):
     )
     found, t = stats.score_differences(ours, theirs)["r"], distributions.t.ppf(0.975, 2)
     r = (0.01 / 3 + variance - 0.01 / 3) / (2 * np.sqrt(0.01 / 3 * variance))
-
-    def reach(p, variance):
-        images = 1 + p * (1 - p) / variance
-        middle, half = (p + t * t / 2 / images) / (1 + t * t / images), t / (1 + t * t / images)
-        half *= np.sqrt(p * (1 - p) / images + t * t / 4 / images**2)
-        return p - (middle - half), middle + half - p
-
-    (a_low, a_high), (b_low, b_high) = reach(0.7, 0.01 / 3), reach(0.6, variance)
-    low = 0.1 - np.sqrt(a_low**2 - 2 * r * a_low * b_high + b_high**2)
-    high = 0.1 + np.sqrt(a_high**2 - 2 * r * a_high * b_low + b_low**2)
+    (a_low, a_high), (b_low, b_high) = by_hand(0.7, 0.01 / 3, t), by_hand(0.6, variance, t)
+    down, up = (0.7 - a_low, b_high - 0.6), (a_high - 0.7, 0.6 - b_low)
+    low = 0.1 - np.sqrt(down[0] ** 2 - 2 * r * down[0] * down[1] + down[1] ** 2)
+    high = 0.1 + np.sqrt(up[0] ** 2 - 2 * r * up[0] * up[1] + up[1] ** 2)
     assert limits(found) == pytest.approx((low, high), abs=4e-3)
 
 
