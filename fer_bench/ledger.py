@@ -31,7 +31,7 @@ import hashlib
 import os
 import shutil
 import traceback
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,7 +40,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_bench.atomic import canonical_json, locked, read_json, sha256_file, write_array, write_json
+from fer_bench.atomic import canonical_json, locked, read_array, read_json, sha256_file, write_array, write_json
 from fer_bench.errors import FerBenchError, LedgerError, nearest
 
 NUMERICS = 1  # raised by hand when a change of the harness changes results, so that old runs are not taken for new ones
@@ -77,14 +77,14 @@ class RunRecord:
             return read_json(self.path / f"{name}.json")
         except FileNotFoundError as error:
             raise LedgerError(f"run {self.id} has no {name}.json", where=str(self.path)) from error
-        except ValueError as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise LedgerError(f"run {self.id}: {name}.json is damaged: {error}", where=str(self.path)) from error
 
     def array(self, name: str) -> np.ndarray:
         """Content of ``<name>.npy``; raises LedgerError where it is missing or damaged."""
         try:
-            return np.load(self.path / f"{name}.npy", allow_pickle=False)
-        except (FileNotFoundError, ValueError, EOFError) as error:
+            return read_array(self.path / f"{name}.npy")
+        except (OSError, ValueError, MemoryError) as error:
             raise LedgerError(f"run {self.id}: {name}.npy is missing or damaged", where=str(self.path)) from error
 
     def has(self, name: str) -> bool:
@@ -179,6 +179,19 @@ class RunWriter(RunRecord):
         return locked(self.path / "lock", f"run {self.id} is being trained by another process")
 
 
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+STUDY: dict[str, Callable[[Any], bool]] = {
+    "runs": _texts,
+    "methods": _texts,
+    "reference": lambda value: value is None or isinstance(value, str),
+    **dict.fromkeys(("name", "command", "kind", "dataset", "protocol"), lambda value: isinstance(value, str)),
+}
+"""What the fields of a study's record must be, where they are there."""
+
+
 class Ledger:
     """The folder of all run records and studies."""
 
@@ -211,21 +224,52 @@ class Ledger:
         return path
 
     def study(self, name: str | None = None) -> dict[str, Any]:
-        """A study's record; the one written last for None.
+        """A study's record; for None the one written last of those that can be read.
 
         Raises
         ------
         LedgerError
-            There is no such study; the nearest names are given.
+            There is no such study (the nearest names are given), or its file can't be read.
         """
-        names = self.studies()
-        if not names:
+        if name is not None:
+            return read_study(self.root / "studies" / f"{self.known_studies([name])[0]}.json")
+        paths = [self.root / "studies" / f"{n}.json" for n in self.known_studies(self.studies())]
+        paths.sort(key=lambda p: (-os.stat(p).st_mtime_ns, p.name))
+        for path in paths[:-1]:
+            with contextlib.suppress(LedgerError):
+                return read_study(path)
+        return read_study(paths[-1])
+
+    def known_studies(self, names: Sequence[str]) -> list[str]:
+        """The names as they are; raises LedgerError where the ledger holds no study, or none of such a name."""
+        known = self.studies()
+        if not known:
             raise LedgerError(
                 "the ledger holds no study", where=str(self.root), next="fer-bench run METHOD --dataset D"
             )
-        if name is None:
-            name = max(names, key=lambda n: (os.stat(self.root / "studies" / f"{n}.json").st_mtime_ns, n))
-        if name not in names:
-            close = nearest(name, names) or names
-            raise LedgerError(f"no study called '{name}'", where=str(self.root), hint="known: " + ", ".join(close[:8]))
-        return read_json(self.root / "studies" / f"{name}.json")
+        for name in names:
+            if name not in known:
+                close = ", ".join((nearest(name, known) or known)[:8])
+                raise LedgerError(f"no study called '{name}'", where=str(self.root), hint=f"known: {close}")
+        return list(names)
+
+
+def read_study(path: Path) -> dict[str, Any]:
+    """The record of a study, with values of the types that it was written with.
+
+    Raises
+    ------
+    LedgerError
+        The file can't be read, or a value is of another type.
+    """
+    try:
+        study = read_json(path)
+        wrong = [] if isinstance(study, dict) else ["the whole"]
+        wrong = wrong or [key for key, fits in STUDY.items() if key in study and not fits(study[key])]
+        why = f"{', '.join(wrong)} of another type than fer-bench writes" if wrong else ""
+    except (OSError, ValueError, RecursionError) as error:
+        why = "it is empty" if path.is_file() and not path.stat().st_size else str(error)
+    if why:
+        again = "type the command of the study again: its runs are kept, and the file is written anew"
+        raise LedgerError(f"study '{path.stem}' can't be read: {why}", where=str(path), hint=again)
+    return {"name": path.stem, "runs": [], **study}

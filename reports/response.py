@@ -19,7 +19,7 @@ from fer_bench.errors import LedgerError
 from fer_bench.groups import Groups, head_middle_tail
 from fer_bench.ledger import Ledger
 from fer_bench.reports.numbers import measured
-from fer_bench.reports.records import StudyData, load_study
+from fer_bench.reports.records import StudyData, readable
 from fer_bench.stacks import group_recall
 from fer_bench.stats import Interval
 
@@ -81,16 +81,21 @@ class Response:
         return found
 
 
-def load_response(ledger: Ledger, studies: Sequence[Mapping[str, Any]]) -> Response:
-    """Read studies that differ in their imbalance profile.
+def load_response(ledger: Ledger, studies: Sequence[Mapping[str, Any] | str]) -> Response:
+    """Read studies, given or named, that differ in their imbalance profile.
 
     Raises
     ------
     LedgerError
-        Fewer than two ratios are left, or a study can't be reported.
+        Fewer than two ratios are left.
     """
-    loaded = [load_study(ledger, study) for study in studies]
-    notes = [f"{s.name}: {note}" for s in loaded for note in s.notes]
+    loaded, left_out = readable(ledger, studies)
+    uncounted = [s.name for s in loaded if "train" not in s.counts]
+    left_out += [f"Left out: study `{name}` tells no numbers of training images." for name in uncounted]
+    loaded = [s for s in loaded if s.name not in uncounted]
+    notes = [*left_out, *(f"{s.name}: {note}" for s in loaded for note in s.notes)]
+    if not loaded:
+        raise _too_few(ledger, loaded, left_out)
     first = loaded[0]
     alike: list[StudyData] = []
     for study in loaded:
@@ -102,11 +107,7 @@ def load_response(ledger: Ledger, studies: Sequence[Mapping[str, Any]]) -> Respo
     alike.sort(key=lambda s: (_ratio(s), s.name))
     kept = {_profile(s): s for s in reversed(alike)}
     if len(kept) < 2:
-        raise LedgerError(
-            "imbalance response needs studies of at least two ratios",
-            where=", ".join(f"{s.name}: {_profile(s)}" for s in loaded),
-            next="fer-bench run METHOD... --dataset D --imbalance exp:20 --imbalance exp:50 --imbalance exp:100",
-        )
+        raise _too_few(ledger, loaded, left_out)
     ordered = sorted(kept.values(), key=lambda s: (_ratio(s), s.name))
     groups = head_middle_tail(ordered[-1].counts["train"])
     methods = tuple(m.label for m in ordered[0].methods if all(m.label in _labels(s) for s in ordered))
@@ -115,6 +116,15 @@ def load_response(ledger: Ledger, studies: Sequence[Mapping[str, Any]]) -> Respo
     reference = first.reference if first.reference in methods else None
     points = tuple(_point(s, methods, reference, groups) for s in ordered)
     return Response(points, methods, reference, groups, tuple(dict.fromkeys(notes)))
+
+
+def _too_few(ledger: Ledger, loaded: Sequence[StudyData], left_out: Sequence[str]) -> LedgerError:
+    return LedgerError(
+        "imbalance response needs studies of at least two ratios",
+        where=", ".join(f"{s.name}: {_profile(s)}" for s in loaded) or str(ledger.root),
+        hint=" ".join(left_out) or None,
+        next="fer-bench run METHOD... --dataset D --imbalance exp:20 --imbalance exp:50 --imbalance exp:100",
+    )
 
 
 SAME = {

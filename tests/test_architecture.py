@@ -149,9 +149,9 @@ TRAINING = [
 COMMANDS = {
     "run": sorted([*TRAINING, "--folds", "--reference", "--seeds", "--tuned"]),
     "tune": sorted([*TRAINING, "--seed", "--trials"]),
-    "report": ["--format", "--home", "--out", "--test-prior", "study"],
-    "response": ["--format", "--home", "--out", "studies"],
-    "compare": ["--format", "--home", "--out", "studies"],
+    "report": ["--force", "--format", "--home", "--out", "--test-prior", "study"],
+    "response": ["--force", "--format", "--home", "--out", "studies"],
+    "compare": ["--force", "--format", "--home", "--out", "studies"],
     "claims": ["--all", "--csv", "--dataset", "--method"],
     "list": ["--home", "--plugins", "pattern", "what"],
     "show": ["--plugins", "name"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from fer_bench.cli.options import format_option, home_option
+from fer_bench.cli.options import force_option, format_option, home_option
 
 
 @click.command("compare")
@@ -12,7 +12,8 @@ from fer_bench.cli.options import format_option, home_option
 @home_option
 @format_option
 @click.option("--out", metavar="DIR", help="Where to write  [default: results/FIRST_STUDY-compare in the home folder]")
-def compare(studies: tuple[str, ...], home: str | None, formats: str, out: str | None) -> None:
+@force_option
+def compare(studies: tuple[str, ...], home: str | None, formats: str, out: str | None, force: bool) -> None:
     """Show the same methods on several data sets, one study each of STUDIES, and rank them over all."""
     from fer_bench.home import Home
     from fer_bench.reports import build_comparison
@@ -20,6 +21,7 @@ def compare(studies: tuple[str, ...], home: str | None, formats: str, out: str |
 
     chosen = parse_formats(formats)
     found = Home.find(home)
-    records = [found.ledger.study(name) for name in studies]
-    path = build_comparison(found.ledger, records, out or found.results(f"{studies[0]}-compare"), formats=chosen)
+    names = found.ledger.known_studies(studies)
+    place = out or found.results(f"{names[0]}-compare")
+    path = build_comparison(found.ledger, names, place, formats=chosen, force=force)
     click.echo(f"report: {path}")

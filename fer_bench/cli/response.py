@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from fer_bench.cli.options import format_option, home_option
+from fer_bench.cli.options import force_option, format_option, home_option
 
 
 @click.command("response")
@@ -12,7 +12,8 @@ from fer_bench.cli.options import format_option, home_option
 @home_option
 @format_option
 @click.option("--out", metavar="DIR", help="Where to write  [default: results/FIRST_STUDY-response in the home folder]")
-def response(studies: tuple[str, ...], home: str | None, formats: str, out: str | None) -> None:
+@force_option
+def response(studies: tuple[str, ...], home: str | None, formats: str, out: str | None, force: bool) -> None:
     """Draw recall of rare and frequent classes against the imbalance of training, from STUDIES of several profiles."""
     from fer_bench.home import Home
     from fer_bench.reports import build_response
@@ -20,6 +21,7 @@ def response(studies: tuple[str, ...], home: str | None, formats: str, out: str 
 
     chosen = parse_formats(formats)
     found = Home.find(home)
-    records = [found.ledger.study(name) for name in studies]
-    path = build_response(found.ledger, records, out or found.results(f"{studies[0]}-response"), formats=chosen)
+    names = found.ledger.known_studies(studies)
+    place = out or found.results(f"{names[0]}-response")
+    path = build_response(found.ledger, names, place, formats=chosen, force=force)
     click.echo(f"report: {path}")
