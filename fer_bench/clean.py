@@ -37,12 +37,17 @@ class CleanManifest:
 
 def save_clean(folder: Path, rows: Iterable[Dropped]) -> Path:
     """Write (row, reason, kept row or None) lines, ascending, into `folder`; returns the file's path."""
+    write_text(folder / NAME, clean_text(rows))
+    return folder / NAME
+
+
+def clean_text(rows: Iterable[Dropped]) -> str:
+    """The manifest as :func:`save_clean` writes it."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(HEADER)
     writer.writerows((row, reason, "" if kept is None else kept) for row, reason, kept in sorted(rows))
-    write_text(folder / NAME, out.getvalue())
-    return folder / NAME
+    return out.getvalue()
 
 
 def load_clean(folder: Path) -> CleanManifest:

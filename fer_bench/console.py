@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from fer_bench.fit import Listener
+from fer_bench.harmless import shown
 from fer_bench.spec import RunSpec
 
 
@@ -99,9 +100,9 @@ class Live:
 
 def say(text: str) -> None:
     """Print one line at once, also into pipes."""
-    print(text, flush=True)
+    print(shown(text), flush=True)
 
 
 def warn(text: str) -> None:
     """Print one line to the error stream."""
-    print(text, file=sys.stderr, flush=True)
+    print(shown(text), file=sys.stderr, flush=True)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from fer_bench.harmless import shown
+
 
 class FerBenchError(Exception):
     """Root of all expected errors.
@@ -38,7 +40,7 @@ class FerBenchError(Exception):
             lines.append(f"  hint:  {self.hint}")
         if self.next:
             lines.append(f"  next:  {self.next}")
-        return "\n".join(lines)
+        return shown("\n".join(lines))
 
 
 class UnknownNameError(FerBenchError, LookupError):

@@ -89,7 +89,7 @@ class RunRecord:
 
     def has(self, name: str) -> bool:
         """Whether the record holds the file `name` (with its ending)."""
-        return (self.path / name).is_file()
+        return os.path.isfile(self.path / name)
 
     @property
     def status(self) -> str:
@@ -210,7 +210,7 @@ class Ledger:
         """All records, by id."""
         if not self.root.is_dir():
             return []
-        return [RunRecord(p) for p in sorted(self.root.iterdir()) if (p / "spec.json").is_file()]
+        return [RunRecord(p) for p in sorted(self.root.iterdir()) if os.path.isfile(p / "spec.json")]
 
     def studies(self) -> list[str]:
         """Names of all studies."""

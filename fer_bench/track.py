@@ -32,12 +32,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from fer_bench import harmless
 from fer_bench.atomic import canonical_json, sha256_file
 from fer_bench.errors import FerBenchError, LedgerError, TrackingError
 from fer_bench.home import Home
@@ -99,17 +100,31 @@ def sync(
         There is no such study.
     """
     check_uri(uri)
-    names = ledger.studies() if study is None and ledger.studies() else [study]
-    studies = {s["name"]: s for s in map(ledger.study, names)}
+    done = SyncResult()
+    studies = {s["name"]: s for s in _readable(ledger, study, done)}
     if urlsplit(uri).scheme in ("http", "https"):
         _probe(uri, timeout)
-    done = SyncResult()
     with _http_limits(timeout), _lock(ledger):
         mirror = _Mirror(ledger, uri, timeout, say)
         for name, content in studies.items():
             folder = results if results is not None and study is not None else Home(ledger.root.parent).results(name)
             mirror.study(content, folder, done)
     return done
+
+
+def _readable(ledger: Ledger, study: str | None, done: SyncResult) -> Iterator[dict[str, Any]]:
+    """The record of a study, or all records; of several, one that can't be read is noted as failed."""
+    for name in ledger.studies() if study is None and ledger.studies() else [study]:
+        try:
+            record = ledger.study(name)
+            missing = [key for key in ("dataset", "protocol") if not record.get(key)]
+            if missing:
+                raise LedgerError(f"study '{record['name']}' names no {' and no '.join(missing)}")
+            yield record
+        except LedgerError as error:
+            if study is not None or name is None:
+                raise
+            done.failed[f"study {name}"] = harmless.shown(error.what)
 
 
 class _Mirror:
@@ -131,12 +146,12 @@ class _Mirror:
             if not record.has("done.json"):
                 done.unfinished.append(run)
                 continue
-            digest = sha256_file(record.path / "done.json")
-            copies = there.get(run, [])
-            if any(tags.get("fer_bench.digest") == digest for _, tags in copies):
-                done.skipped.append(run)
-                continue
             try:
+                digest = sha256_file(record.path / "done.json")
+                copies = there.get(run, [])
+                if any(tags.get("fer_bench.digest") == digest for _, tags in copies):
+                    done.skipped.append(run)
+                    continue
                 self._replace(experiment, parent, study["name"], record, digest, [i for i, _ in copies])
             except Exception as error:  # MLflow, its stores and its HTTP client raise whatever they like
                 self._still_there(error)
@@ -172,9 +187,16 @@ class _Mirror:
             if run.data.tags.get("fer_bench.study") == study["name"]:
                 return run.info.run_id
         tags = tags_of({"role": "study", "study": study["name"]}, **_author())
-        starts = [clock(r)[0][0] for r in map(self.ledger.run, study["runs"]) if r.has("done.json")]
-        start = min(starts, default=int(1000 * time.time()))
+        start = min((begin for begin, _ in self._spans(study)), default=int(1000 * time.time()))
         return self.client.create_run(experiment, start_time=start, tags=tags, run_name=study["name"]).info.run_id
+
+    def _spans(self, study: Mapping[str, Any]) -> list[tuple[int, int]]:
+        """Start and end of the finished runs whose records tell."""
+        found = []
+        for record in map(self.ledger.run, study["runs"]):
+            with suppress(Exception):  # whatever a damaged record holds, its own mirroring tells it
+                found.append(clock(record)[0])
+        return found
 
     def _children(self, experiment: str, parent: str) -> dict[str, list[tuple[str, dict[str, str]]]]:
         """Ledger run id -> its mirrored runs, as (MLflow's id, tags)."""
@@ -204,12 +226,12 @@ class _Mirror:
             self.client.log_artifact(run, str(file))
         self.client.set_terminated(run, content.status, content.span[1])
         self.client.set_tag(run, "fer_bench.digest", digest)
-        self.say(f"mirrored {content.name}")
+        self.say(harmless.shown(f"mirrored {content.name}"))
 
     def _finish_parent(self, parent: str, study: Mapping[str, Any], results: Path) -> None:
         """Tags, report and status of the study's own run, where they changed."""
         records = [r for r in map(self.ledger.run, study["runs"]) if r.has("done.json")]
-        report = sorted(p for p in results.rglob("*") if p.is_file()) if results.is_dir() else []
+        report = _report_files(results)
         files = {str(p.relative_to(results)): sha256_file(p) for p in report}
         state = canonical_json([study, [r.id for r in records], files])
         digest = hashlib.sha256(state.encode()).hexdigest()
@@ -219,9 +241,9 @@ class _Mirror:
         note = f"```\n{study.get('command', '')}\n```"
         for name, value in tags_of(tags, **{"mlflow.note.content": note[:TAG_LENGTH]}).items():
             self.client.set_tag(parent, name, value)
-        if report:
-            self.client.log_artifacts(parent, str(results), "report")
-        end = max((clock(r)[0][1] for r in records), default=None)
+        for file in report:
+            self.client.log_artifact(parent, str(file), str(Path("report") / file.relative_to(results).parent))
+        end = max((end for _, end in self._spans(study)), default=None)
         complete = len(records) == len(study["runs"])
         if complete:
             self.client.set_terminated(parent, "FINISHED", end)
@@ -247,6 +269,12 @@ class _Mirror:
         """Raise TrackingError if the server has gone: then the other runs needn't be tried."""
         if urlsplit(self.uri).scheme in ("http", "https") and not isinstance(error, LedgerError):
             _probe(self.uri, self.timeout)
+
+
+def _report_files(results: Path) -> list[Path]:
+    """Files of a report; what is half-written, or hidden for another reason, is nobody's business."""
+    found = sorted(p for p in results.rglob("*") if p.is_file()) if results.is_dir() else []
+    return [p for p in found if not any(part.startswith(".") for part in p.relative_to(results).parts)]
 
 
 def _client(uri: str) -> Any:
@@ -286,7 +314,7 @@ def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 def _first_line(error: BaseException) -> str:
     text = error.what if isinstance(error, FerBenchError) else str(error)
-    return (text.strip() or type(error).__name__).splitlines()[0][:300]
+    return harmless.shown((text.strip() or type(error).__name__).splitlines()[0][:300])
 
 
 # Addresses, time limits, locks ----------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import Any
 
 from fer_bench.atomic import write_text
 from fer_bench.errors import unknown
+from fer_bench.harmless import cells, shown
 from fer_bench.home import Home
 from fer_bench.ledger import Ledger
 from fer_bench.reports import across_page, html, latex, markdown, printing, response_page, tables
@@ -42,28 +43,33 @@ class Format:
 
 
 def _write_markdown(page: Document, folder: Path) -> None:
-    write_text(folder / "report.md", markdown.page(page))
+    _put(folder / "report.md", markdown.page(page))
 
 
 def _write_html(page: Document, folder: Path) -> None:
     drawings = {f.name: (folder / "figures" / f"{f.name}.svg").read_bytes() for f in page.figures}
-    write_text(folder / "report.html", html.page(page, drawings))
+    _put(folder / "report.html", html.page(page, drawings))
 
 
 def _write_latex(page: Document, folder: Path) -> None:
     for name, text in latex.files(page).items():
-        write_text(folder / "tables" / name, text)
+        _put(folder / "tables" / name, text)
 
 
 def _write_csv(page: Document, folder: Path) -> None:
     for block in page.tables:
-        write_text(folder / "tables" / f"{block.id}.csv", table_csv(block.table))
+        _put(folder / "tables" / f"{block.id}.csv", table_csv(block.table))
+
+
+def _put(path: Path, text: str) -> None:
+    """Write a page, or a part of one, in which nothing is obeyed by a terminal."""
+    write_text(path, shown(text))
 
 
 def table_csv(table: Table) -> str:
     """A table as a page shows it, without marks, and with the minus sign that programs read."""
     text = io.StringIO()
-    rows = ([plain(cell).replace("−", "-") for cell in row] for row in (table.titles, *table.rows))
+    rows = (cells(plain(cell).replace("−", "-") for cell in row) for row in (table.titles, *table.rows))
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
@@ -259,7 +265,7 @@ def _write(page: Document, folder: Path, target: Target, formats: Sequence[str],
     for name in formats:
         FORMATS[name].write(page, folder)
     for file, text in more.items():
-        write_text(folder / file, text)
+        _put(folder / file, text)
     move(folder, target)
     return target.out / FORMATS[formats[0]].main
 

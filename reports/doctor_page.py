@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import matplotlib
 import numpy as np
@@ -21,13 +22,16 @@ from fer_bench.atomic import write_bytes, write_text
 from fer_bench.cards import DatasetCard
 from fer_bench.contact_sheet import tile, tile_size
 from fer_bench.doctor import LEVELS, Diagnosis, Finding
+from fer_bench.harmless import shown
 from fer_bench.reports.figures import COLOURS
+from fer_bench.reports.folder import CHECK, Target, aside, check, move
 from fer_bench.reports.markdown import table_markdown
 from fer_bench.reports.printing import STYLE, save
 from fer_bench.reports.tables import Table
 from fer_bench.reports.words import code, count, percent
 from fer_bench.store import Store
 
+PAGE = "README.md"
 PICTURED = {
     "exact-conflict": "Pixel-equal images with conflicting labels",
     "exact-across": "Pixel-equal images in more than one split",
@@ -42,11 +46,21 @@ ACROSS = 12  # images side by side
 TALL, GAP, CAPTION, CAPTION_WIDTH = 96, 8, 40, 84  # pixels
 
 
-def write_page(diagnosis: Diagnosis, store: Store, card: DatasetCard, out: str | Path, *, images: bool = True) -> Path:
-    """Write ``README.md`` and ``figures/`` into `out`.
+def write_page(
+    diagnosis: Diagnosis,
+    store: Store,
+    card: DatasetCard,
+    out: str | Path | Target,
+    *,
+    images: bool = True,
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> Path:
+    """Write ``README.md`` and ``figures/`` into the folder `out`; files there that are not ours are not replaced.
 
     Parameters
     ----------
+    more : mapping
+        Text of further files by name.
     images : bool
         Show images of the data set; without them the page can be published where its licence forbids showing faces.
         Pictures of an earlier page are then removed.
@@ -55,17 +69,28 @@ def write_page(diagnosis: Diagnosis, store: Store, card: DatasetCard, out: str |
     -------
     Path
         The Markdown file.
+
+    Raises
+    ------
+    FerBenchError
+        The folder can't be written, or holds files of others in the place of ours.
     """
-    out = Path(out)
-    for kind in PICTURED:
-        (out / "figures" / f"{kind}.png").unlink(missing_ok=True)
+    target = out if isinstance(out, Target) else Target(out=Path(out), kept=CHECK)
+    check(target, [PAGE, *more])
+    with aside(target) as folder:
+        _write(diagnosis, store, card, folder, images)
+        for name, text in more.items():
+            write_text(folder / name, text)
+        move(folder, target, retired=[f"figures/{kind}.png" for kind in PICTURED])
+    return target.out / PAGE
+
+
+def _write(diagnosis: Diagnosis, store: Store, card: DatasetCard, out: Path, images: bool) -> None:
     with matplotlib.rc_context(STYLE):
         save(_chart(diagnosis), out / "figures", "counts")
     pictures = _pictures(diagnosis, store, out / "figures") if images else ""
-    path = out / "README.md"
     parts = (_head(diagnosis, store, card, images), _findings(diagnosis), _counts(diagnosis), _conflicts(diagnosis))
-    write_text(path, _join(*parts, pictures, _clean(diagnosis, store)) + "\n")
-    return path
+    write_text(out / PAGE, shown(_join(*parts, pictures, _clean(diagnosis, store))) + "\n")
 
 
 def _join(*parts: str) -> str:

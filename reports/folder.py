@@ -18,6 +18,7 @@ from typing import Any
 
 from fer_bench.atomic import sha256_file, write_json
 from fer_bench.errors import FerBenchError
+from fer_bench.harmless import shown
 from fer_bench.scratch import scratch
 
 ASIDE = ".report-"
@@ -37,7 +38,7 @@ OLDER = {  # how a page of a version that kept no list is known, in the folder i
 
 def tell(line: str) -> None:
     """Print a line to the error stream."""
-    print(line, file=sys.stderr, flush=True)
+    print(shown(line), file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +146,7 @@ def _move(folder: Path, target: Target, new: Mapping[str, str], retired: Iterabl
     if adopts:
         old = {name: (_hash(target.out / name),) for name in retired if name not in new and name not in known}
         known, dropped = known | old, [*dropped, *old]
-    _write(target, older, {n: (*listed.get(n, ()), *([new[n]] if n in new else [])) for n in {*listed, *new}})
+    _write(folder, target, older, {n: (*listed.get(n, ()), *([new[n]] if n in new else [])) for n in {*listed, *new}})
     for name in sorted(new, key=lambda n: (-n.count("/"), n)):
         if name in known and os.path.lexists(target.out / name) and _hash(target.out / name) not in known[name]:
             _set_aside(name, target)
@@ -153,7 +154,12 @@ def _move(folder: Path, target: Target, new: Mapping[str, str], retired: Iterabl
         os.replace(folder / name, target.out / name)
     for name in dropped:
         _remove(name, target, known[name])
-    _write(target, older, {n: of for n, of in listed.items() if n not in dropped} | {n: (of,) for n, of in new.items()})
+    _write(
+        folder,
+        target,
+        older,
+        {n: of for n, of in listed.items() if n not in dropped} | {n: (of,) for n, of in new.items()},
+    )
 
 
 def _kind(name: str) -> tuple[PurePosixPath, str]:
@@ -241,7 +247,8 @@ def _inside(name: str) -> bool:
     return 1 <= len(parts) <= 2 and ".." not in parts and not name.startswith(("/", "."))
 
 
-def _write(target: Target, older: bool, files: Mapping[str, Collection[str]]) -> None:
-    """Keep the list; a file has several hashes only while it is being replaced."""
-    shown = {name: next(iter(of)) if len(of) == 1 else [*of] for name, of in files.items()}
-    write_json(target.out / target.kept, {"note": NOTE, "files": shown} | ({ADOPTED: True} if older else {}))
+def _write(folder: Path, target: Target, older: bool, files: Mapping[str, Collection[str]]) -> None:
+    """Keep the list, by way of `folder`; a file has several hashes only while it is being replaced."""
+    files_shown = {name: next(iter(of)) if len(of) == 1 else [*of] for name, of in files.items()}
+    write_json(folder / target.kept, {"note": NOTE, "files": files_shown} | ({ADOPTED: True} if older else {}))
+    os.replace(folder / target.kept, target.out / target.kept)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from fer_bench import metrics
+from fer_bench import harmless, metrics
 from fer_bench.reports import words
 from fer_bench.reports.numbers import SCORES, MethodNumbers, Numbers, recall_key
 from fer_bench.reports.records import MethodRuns, StudyData
@@ -334,4 +334,5 @@ def _decimal(share: float) -> str:
 
 
 def _quoted(cell: str) -> str:
+    cell = harmless.cell(cell)
     return '"' + cell.replace('"', '""') + '"' if any(c in cell for c in ',"\n') else cell

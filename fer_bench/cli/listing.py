@@ -9,18 +9,19 @@ import click
 
 from fer_bench.cards import DatasetCard, MethodCard
 from fer_bench.cli.options import home_option, plugins_option
-from fer_bench.errors import unknown
+from fer_bench.errors import LedgerError, unknown
+from fer_bench.harmless import shown
 from fer_bench.plugins import Plugins, plugins
 
 if TYPE_CHECKING:
-    from fer_bench.ledger import RunRecord
+    from fer_bench.ledger import Ledger, RunRecord
 
 
 def _table(rows: Iterable[tuple[str, ...]]) -> None:
     rows = [tuple(map(str, r)) for r in rows]
     widths = [max(len(r[k]) for r in rows) for k in range(len(rows[0]))] if rows else []
     for row in rows:
-        click.echo("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
+        click.echo(shown("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()))
 
 
 def _methods(found: Plugins, options: dict[str, Any]) -> None:
@@ -55,8 +56,16 @@ def _backbones(found: Plugins, options: dict[str, Any]) -> None:
 def _runs(found: Plugins, options: dict[str, Any]) -> None:
     from fer_bench.home import Home
 
-    records = Home.find(options["home"]).ledger.runs()
-    _table((r.id, r.status, *_place(r), f"seed {r.spec['seed']}", r.label) for r in records)
+    _table(map(_run, Home.find(options["home"]).ledger.runs()))
+
+
+def _run(record: RunRecord) -> tuple[str, ...]:
+    """A run's line; of a damaged record its id and the reason."""
+    try:
+        return record.id, record.status, *_place(record), f"seed {record.spec['seed']}", record.label
+    except (LedgerError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        why = error.what if isinstance(error, LedgerError) else f"a value is missing or of another type ({error!r})"
+        return record.id, "damaged", "", "", "", "", why
 
 
 def _place(record: RunRecord) -> tuple[str, str, str]:
@@ -72,7 +81,16 @@ def _studies(found: Plugins, options: dict[str, Any]) -> None:
     from fer_bench.home import Home
 
     ledger = Home.find(options["home"]).ledger
-    _table((n, f"{len(ledger.study(n)['runs'])} runs", ledger.study(n)["command"]) for n in ledger.studies())
+    _table(_study(ledger, name) for name in ledger.studies())
+
+
+def _study(ledger: Ledger, name: str) -> tuple[str, str, str]:
+    """A study's line; of one that can't be read the reason."""
+    try:
+        study = ledger.study(name)
+        return name, f"{len(study['runs'])} runs", str(study.get("command", ""))
+    except LedgerError as error:
+        return name, "damaged", error.what
 
 
 LISTS: dict[str, Callable[[Plugins, dict[str, Any]], None]] = {

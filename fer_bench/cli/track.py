@@ -36,4 +36,5 @@ def sync(study: str | None, home: str | None, tracking_uri: str | None, every: b
     click.echo(f"{mirror.shown(uri)}: {done}")
     if done.failed:
         reasons = "; ".join(f"{run}: {reason}" for run, reason in list(done.failed.items())[:5])
-        raise TrackingError(f"{len(done.failed)} runs were not mirrored", where=mirror.shown(uri), hint=reasons)
+        what = "studies" if all(name.startswith("study ") for name in done.failed) else "runs"
+        raise TrackingError(f"{len(done.failed)} {what} were not mirrored", where=mirror.shown(uri), hint=reasons)
