@@ -28,16 +28,16 @@ B. Efron, C. Stein (1981), The jackknife estimate of variance, Annals of Statist
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from scipy import special
 
-from fer_bench.stacks import Stacked, Stratum, confusions, strata
+from fer_bench.stacks import Margins, Stacked, Stratum, depends_on, strata
 
-CHUNK = 500_000  # matrix cells held at once: 4 MB of floats
+CHUNK = 500_000  # numbers held at once: 4 MB of floats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,8 @@ class Jackknife:
     seen : dict
         Name to values [S]; NaN where a metric is not defined.
     left : dict
-        Name to values [U, S] for each stratum, without each of its U units; one row where no unit makes a difference.
+        Name to values [U, S] by the number of the stratum, without each of its U units, for the strata on which the
+        metric depends; one row where no unit makes a difference.
     units : tuple of int
         U of each stratum.
     least : dict
@@ -120,7 +121,7 @@ class Jackknife:
     """
 
     seen: dict[str, np.ndarray]
-    left: dict[str, tuple[np.ndarray, ...]]
+    left: dict[str, dict[int, np.ndarray]]
     units: tuple[int, ...]
     least: dict[str, int]
     single: bool
@@ -128,7 +129,7 @@ class Jackknife:
     def __sub__(self, other: Jackknife) -> Jackknife:
         """The paired difference: seed s of both has met the same images."""
         left = {
-            name: tuple(a - b for a, b in zip(parts, other.left[name], strict=True))
+            name: {stratum: values - other.left[name][stratum] for stratum, values in parts.items()}
             for name, parts in self.left.items()
         }
         seen = {name: values - other.seen[name] for name, values in self.seen.items()}
@@ -145,9 +146,9 @@ class Jackknife:
         if not known.any():
             nothing = dict.fromkeys(("value", "error", "seeds", "images", "excess", "doubt"), np.nan)
             return Estimate(**nothing, trainings=0)
-        parts = [_variances(left[:, known]) for left in self.left[name]]
-        alone, together = (np.array(part) for part in zip(*parts, strict=True))
-        return combine(values[known], alone, together, np.array(self.units))
+        left = self.left[name]
+        alone, together = np.reshape([_variances(of[:, known]) for of in left.values()], (-1, 2)).T
+        return combine(values[known], alone, together, np.array([self.units[stratum] for stratum in left]))
 
 
 def combine(values: np.ndarray, alone: np.ndarray, together: np.ndarray, units: np.ndarray) -> Estimate:
@@ -195,25 +196,41 @@ def jackknife(
     predictions : ndarray [S, n]
         Predicted classes of S seeds; -1 where an image was not seen.
     metrics : mapping
-        Name to function of a stack of matrices [..., C, C] giving [...].
+        Name to function of a stack of matrices, or of their margins, giving [...].
     clusters : ndarray [n], optional
         Images that are one unit of sampling, as in :func:`fer_bench.stacks.strata`.
     """
-    seen = confusions(labels, predictions, classes)
+    seen = Margins.counted(labels, predictions, classes)
     parts = list(strata(labels, predictions, classes, clusters))
-    left: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
-    for part in parts:
+    left: dict[str, dict[int, np.ndarray]] = {name: {} for name in metrics}
+    for stratum, (part, asked) in enumerate(zip(parts, _asked(parts, metrics), strict=True)):
         without = _without_images if part.single else _without_clusters
-        for name, values in without(part, seen, metrics).items():
-            left[name].append(values)
-    shown = _units_by_class(labels, predictions, classes, clusters)
+        for name, values in without(part, seen, asked).items():
+            left[name][stratum] = values
+    shown, wrong = _units_by_class(labels, predictions, classes, clusters), _an_answer(labels, predictions, classes)
+    pooled = seen.map(lambda array: array.sum(0))
     return Jackknife(
         seen={name: metric(seen) for name, metric in metrics.items()},
-        left={name: tuple(of) for name, of in left.items()},
+        left=left,
         units=tuple(part.size for part in parts),
-        least={name: _smallest(metric, seen.sum(0), shown) for name, metric in metrics.items()},
+        least={name: _smallest(metric, pooled, shown, wrong) for name, metric in metrics.items()},
         single=all(part.single for part in parts),
     )
+
+
+def _asked(parts: Sequence[Stratum], metrics: Mapping[str, Stacked]) -> list[dict[str, Stacked]]:
+    """The metrics that depend on each stratum."""
+    of: dict[int, list[int]] = {}
+    for stratum, part in enumerate(parts):
+        for label in part.rows.tolist():
+            of.setdefault(label, []).append(stratum)
+    asked: list[dict[str, Stacked]] = [{} for _ in parts]
+    for name, metric in metrics.items():
+        classes = depends_on(metric)
+        everywhere = range(len(parts)) if classes is None else {s for label in classes for s in of.get(label, ())}
+        for stratum in everywhere:
+            asked[stratum][name] = metric
+    return asked
 
 
 def _variances(left: np.ndarray) -> tuple[float, float]:
@@ -231,38 +248,44 @@ def _variances(left: np.ndarray) -> tuple[float, float]:
     return scale * float(np.einsum("us,us->", off, off)) / off.shape[1], scale * float(together @ together)
 
 
-def _without_images(stratum: Stratum, seen: np.ndarray, metrics: Mapping[str, Stacked]) -> dict[str, np.ndarray]:
-    """Where units are images of one class: without an image, a run's matrix depends on its answer to it alone."""
-    classes = stratum.classes
-    matrices = np.repeat(seen[None], classes + 1, axis=0)  # the last for an image that was not seen
-    answer = np.arange(classes)
-    matrices[answer, :, stratum.rows[0], answer] -= 1
-    # An answer that a run never gave leaves -1 in a matrix that nobody asks for.
-    matrices = np.maximum(matrices, 0)
-    given = stratum.answers.T
-    given = np.where(given < 0, classes, given)
+def _without_images(stratum: Stratum, seen: Margins, metrics: Mapping[str, Stacked]) -> dict[str, np.ndarray]:
+    """Where units are images of one class: without an image, a run's margins depend on its answer to it alone."""
+    label, given = stratum.rows[0], stratum.answers.T
+    answers = np.unique(given[given >= 0])
+    place = np.where(given < 0, len(answers), np.searchsorted(answers, given))
+    by_answer: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
+    step = max(1, CHUNK // seen.right.size)
+    for start in range(0, len(answers), step):
+        some = answers[start : start + step]
+        left = seen.map(lambda array, some=some: np.repeat(array[None], len(some), axis=0))
+        left.right[some == label, :, label] -= 1
+        left.true[:, :, label] -= 1
+        left.answered[np.arange(len(some)), :, some] -= 1
+        # An answer that a run never gave leaves -1 in margins that nobody asks for.
+        left = left.map(lambda array: np.maximum(array, 0))
+        for name, metric in metrics.items():
+            by_answer[name].append(metric(left))
     out = {}
     for name, metric in metrics.items():
-        by_answer = metric(matrices)
-        same = (by_answer == by_answer[0]).all()  # a recall of another class
-        out[name] = by_answer[:1] if same else np.take_along_axis(by_answer, given, axis=0)
+        values = np.concatenate([*by_answer[name], metric(seen)[None]])  # the last for an image that was not seen
+        same = (values == values[-1]).all()
+        out[name] = values[:1] if same else np.take_along_axis(values, place, axis=0)
     return out
 
 
-def _without_clusters(stratum: Stratum, seen: np.ndarray, metrics: Mapping[str, Stacked]) -> dict[str, np.ndarray]:
-    """Where units are clusters of any kind: what equal ones leave is scored once, some at a time."""
-    cells = np.moveaxis(stratum.cells, (3, 2), (0, 1))
-    unique, place = np.unique(cells.reshape(len(cells), -1), axis=0, return_inverse=True)
-    unique = unique.reshape(-1, *cells.shape[1:])
-    step = max(1, CHUNK // seen.size)
+def _without_clusters(stratum: Stratum, seen: Margins, metrics: Mapping[str, Stacked]) -> dict[str, np.ndarray]:
+    """Where units are clusters of any kind: some at a time, and of those what equal ones leave is scored once."""
+    step = max(1, CHUNK // (3 * seen.right.size))
     found: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
-    for start in range(0, len(unique), step):
-        some = unique[start : start + step]
-        left = np.repeat(seen[None], len(some), axis=0)
-        left[:, :, stratum.rows[:, None], stratum.columns] -= some
+    for start in range(0, stratum.size, step):
+        added = stratum.added(start, min(start + step, stratum.size))
+        together = np.stack([added.right, added.true, added.answered], axis=1)
+        unique, place = np.unique(together.reshape(len(together), -1), axis=0, return_inverse=True)
+        right, true, answered = np.moveaxis(unique.reshape(-1, *together.shape[1:]), 1, 0)
+        left = Margins(seen.right - right, seen.true - true, seen.answered - answered)
         for name, metric in metrics.items():
-            found[name].append(metric(left))
-    return {name: np.concatenate(values)[place.ravel()] for name, values in found.items()}
+            found[name].append(metric(left)[place.ravel()])
+    return {name: np.concatenate(values) for name, values in found.items()}
 
 
 def _units_by_class(
@@ -277,15 +300,30 @@ def _units_by_class(
     return np.bincount(of, minlength=classes)
 
 
-def _smallest(metric: Stacked, matrix: np.ndarray, shown: np.ndarray) -> int:
+def _an_answer(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
+    """One of the answers that were given to images of each class [C]; 0 where there are none."""
+    seen = predictions >= 0
+    out = np.zeros(classes, dtype=np.int64)
+    out[np.broadcast_to(labels, predictions.shape)[seen]] = predictions[seen]
+    return out
+
+
+def _smallest(metric: Stacked, pooled: Margins, shown: np.ndarray, answer: np.ndarray) -> int:
     """Units of the smallest class on whose answers the metric depends; 0 where it depends on none.
 
-    It depends on those of a class if it changes with one answer: a right one to a wrong one, or the other way round.
+    It depends on those of a class if it changes with one answer: a right one to a wrong one, or, where none is right,
+    an `answer` that was given to a right one.
     """
-    own, right = np.arange(len(matrix)), np.diag(matrix) > 0
-    moved = np.repeat(matrix[None], len(matrix), axis=0)
-    moved[own, own, np.where(right, own, matrix.argmax(1))] -= 1
-    moved[own, own, np.where(right, (own + 1) % len(matrix), own)] += 1
-    present = np.flatnonzero(shown)
-    depends = present[metric(moved[present]) != metric(matrix[None])]
-    return int(shown[depends].min()) if len(depends) else 0
+    classes, own = len(shown), depends_on(metric)
+    present = np.flatnonzero(shown) if own is None else np.array([c for c in own if shown[c]], dtype=np.int64)
+    now, depends = metric(pooled.map(lambda array: array[None])), []
+    step = max(1, CHUNK // classes)
+    for start in range(0, len(present), step):
+        some = present[start : start + step]
+        row, right = np.arange(len(some)), pooled.right[some] > 0
+        moved = pooled.map(lambda array, some=some: np.repeat(array[None], len(some), axis=0))
+        moved.right[row, some] += np.where(right, -1, 1)
+        moved.answered[row, np.where(right, some, answer[some])] -= 1
+        moved.answered[row, np.where(right, (some + 1) % classes, some)] += 1
+        depends += some[metric(moved) != now].tolist()
+    return int(shown[depends].min()) if depends else 0
