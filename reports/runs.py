@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_bench.atomic import sha256_file
+from fer_bench.atomic import canonical_json, sha256_file
 from fer_bench.errors import LedgerError
 from fer_bench.harmless import cleaned
 from fer_bench.ledger import RunRecord
@@ -83,6 +83,7 @@ def read_run(record: RunRecord, arrays: dict[str, np.ndarray], notes: list[str])
             notes.append(f"{name}: " + ", ".join(f"{n} {how}" for n, how in bad.items()) + "; the run is left out.")
             return None
         head, data = (_fitting(_parsed(record, n, texts), n, fits) for n, fits in _HEADS.items())
+        canonical_json([head, data])  # runs are compared by it
         rows, labels = (_shared(record, n, digests, arrays) for n in ("test_rows", "test_labels"))
         run = _usable(record, rows, labels, head, data)
         if GROUPS in digests and GROUPS not in damaged:

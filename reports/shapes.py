@@ -21,14 +21,19 @@ def text(value: Any) -> str:
 
 def number(value: Any) -> str:
     """A number, or nothing."""
-    return "" if value is None or isinstance(value, (int, float)) else "is no number"
+    return "" if value is None or _sized(value, math.inf) else "is no number"
 
 
 def whole(value: Any) -> str:
     """A whole number of a size that occurs, or nothing."""
-    if value is None or (isinstance(value, (int, float)) and math.isfinite(value) and value == int(value)):
-        return "" if value is None or abs(value) <= MANY else "is too large"
-    return "is no whole number"
+    return "" if value is None or (_sized(value, MANY) and value == int(value)) else "is no whole number that can be"
+
+
+def _sized(value: Any, most: float) -> bool:
+    """Whether a value is a number of no more than that; of NaN nothing is known but that it is none of those."""
+    if not isinstance(value, (int, float)):
+        return False
+    return abs(value) <= most if most < math.inf else not isinstance(value, int) or abs(value) < 2**1000
 
 
 def count(value: Any) -> str:

@@ -101,11 +101,10 @@ def test_margins_give_what_whole_matrices_give(clustered):
             assert found == pytest.approx(np.array(expected), nan_ok=True)
 
 
-def test_figures_of_many_classes_show_the_rarest_in_a_bearable_size(tmp_path):
+def test_figures_of_many_classes_show_the_rarest_in_a_bearable_size(bench, tmp_path):
     classes = 300
-    bench = Bench(
-        tmp_path, tuple(f"c{k}" for k in range(classes)), tuple(range(400, 400 - classes, -1)), (1,) * classes
-    )
+    names, train = tuple(f"c{k}" for k in range(classes)), tuple(range(400, 400 - classes, -1))
+    bench = type(bench)(tmp_path, names, train, (1,) * classes)
     logits = np.eye(classes, dtype=np.float32)
     study = bench.study([bench.run("base", 0, logits=logits), bench.run("b", 0, logits=logits)], ["b", "base"])
     numbers = compute(load_study(bench.ledger, study), draws=20)
