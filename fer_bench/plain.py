@@ -8,6 +8,7 @@ types, and which are loaded only where every type belongs to these two libraries
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import sys
@@ -150,7 +151,17 @@ def _load_estimator(data: bytes) -> Any:
 
 
 def _strange(data: bytes) -> list[str]:
-    """Types that neither skops trusts nor imbalanced-learn defines."""
+    """What neither skops trusts nor is a class of scikit-learn or imbalanced-learn (functions are not called)."""
     import skops.io
 
-    return [t for t in skops.io.get_untrusted_types(data=data) if not t.startswith("imblearn.")]
+    return [t for t in skops.io.get_untrusted_types(data=data) if not _is_class_of_theirs(t)]
+
+
+def _is_class_of_theirs(name: str) -> bool:
+    module, _, attribute = name.rpartition(".")
+    if module.split(".")[0] not in _LIBRARIES:
+        return False
+    try:
+        return isinstance(getattr(importlib.import_module(module), attribute), type)
+    except (ImportError, AttributeError):
+        return False

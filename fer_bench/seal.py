@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -37,6 +38,7 @@ import numpy as np
 from fer_bench.errors import SealError
 
 Inode = tuple[int, int]
+_MEMORY = re.compile(r"/proc/\d+(/task/\d+)?/mem")  # of the driver, say
 _FDS = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
 
 
@@ -54,6 +56,8 @@ def inodes(files: Iterable[str | Path]) -> np.ndarray:
 
 class Guard:
     """The audit hook of a training or scoring process. It can't be removed: the process ends with it.
+
+    It refuses to open the files below, and the memory of a process.
 
     Parameters
     ----------
@@ -100,6 +104,8 @@ class Guard:
         if (entry.st_dev, entry.st_ino) in self._files:
             return True
         real = os.path.realpath(place)
+        if _MEMORY.fullmatch(real):
+            return True
         if stat.S_ISDIR(entry.st_mode) or real.startswith(self._spare):
             return False
         name = os.path.basename(real)
