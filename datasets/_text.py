@@ -32,6 +32,7 @@ SIGNATURES = {
     "rar archive": rb"Rar!\x1a\x07",
     "tar archive": rb"(?s:.{257})ustar",
 }
+SINGLE = ("gzip archive", "bzip2 archive", "xz archive")  # one file, which may be a tar archive
 PACKED = (".zip", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".tar", ".7z", ".rar", "")
 WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods")
 
@@ -166,14 +167,16 @@ def _what(path: Path) -> str:
 
 def unpacked(path: Path) -> tuple[str, Path] | None:
     """The command that unpacks an archive, and the file or folder it makes; None for a workbook."""
-    kind, name = _what(path), path.name
+    kind = _what(path)
     if kind == "workbook":
         return None
-    lower = name.lower()
-    ending = next((e for e in (".tar.gz", ".tar.bz2", ".tar.xz", *PACKED) if e and lower.endswith(e)), "")
-    target = path.with_name(name[: -len(ending)] if ending and len(name) > len(ending) else f"{name}.unpacked")
+    endings = (".tar.gz", ".tar.bz2", ".tar.xz", *filter(None, PACKED))
+    ending = next((e for e in endings if path.name.lower().endswith(e) and path.name.lower() != e), "")
+    single = kind in SINGLE and not tarfile.is_tarfile(path)
+    stem = path.name[: len(path.name) - len(ending)]
+    target = path.with_name(stem if ending else stem + (".csv" if single else ".unpacked"))
     here, there = shlex.quote(str(path)), shlex.quote(str(target))
-    if kind == "tar archive" or (kind.startswith(("gzip", "bzip2", "xz")) and tarfile.is_tarfile(path)):
+    if kind in (*SINGLE, "tar archive") and not single:
         return f"mkdir -p {there} && tar -xf {here} -C {there}", target
     commands = {
         "zip archive": f"python3 -m zipfile -e {here} {there}",

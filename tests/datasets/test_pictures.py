@@ -85,6 +85,7 @@ def test_exif_behind_the_pixels_of_a_png_counts_too():
     assert treated(file) == ("turned",)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @pytest.mark.parametrize(
     "exif", [b"", b"Exif\0\0", b"Exif\0\0MM\0*\0\0\0\xff\xff", b"Exif\0\0" + bytes(range(256)), b"x"]
 )
@@ -212,7 +213,7 @@ def test_a_phone_s_preview_is_no_frame():
 
 def test_damage_behind_the_first_frame_does_no_harm():
     file = frames("GIF")
-    assert np.array_equal(pixels_of(file[: len(file) // 2]), RAMP)
+    assert np.array_equal(pixels_of(file[: len(file) // 2])[..., 0], RAMP)
     assert treated(file[: len(file) // 2]) in ((), ("frames",))
 
 
