@@ -134,7 +134,8 @@ def load_grey(path: Path, side: int, problems: Problems) -> np.ndarray | None:
                 return None
             check_mode(image)
             bits = 8 if is_deep(image) and depth_of(peak(image)) == 8 else 16
-            pixels = np.asarray(plain(image, bits=bits), dtype=np.uint8)
+            image = plain(image, bits=bits)
+            pixels = np.asarray(image if image.mode == "L" else image.convert("RGB"), dtype=np.uint8)
     except Unreadable as reason:
         problems.add(path, None, str(reason))
         return None

@@ -125,7 +125,7 @@ def depth_of(largest: int) -> int:
 
 
 def plain(image: Image.Image, *, bits: int = 16, turn: bool = True) -> Image.Image:
-    """The first frame as a viewer shows it, of mode L or RGB; transparent parts are black, as padding is.
+    """The first frame as a viewer shows it, in a mode without alpha or palette; clear parts are black, as padding is.
 
     Parameters
     ----------
@@ -142,8 +142,8 @@ def plain(image: Image.Image, *, bits: int = 16, turn: bool = True) -> Image.Ima
         image = _shallow(image, bits)
     elif has_alpha(image):
         image = _on_black(image)
-    if image.mode not in ("L", "RGB"):
-        image = image.convert("L" if image.mode in GREY else "RGB")
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGB")
     return image.transpose(getattr(images.Transpose, TURNS[way])) if way in TURNS else image
 
 

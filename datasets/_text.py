@@ -153,9 +153,14 @@ def tables_in(where: Path, fits: Callable[[Path], bool], endings: Sequence[Seque
 
 
 def packed_in(where: Path) -> list[Path]:
-    """Archives, and workbooks of spreadsheets, directly in the folder `where`, or itself."""
+    """Archives, and workbooks of spreadsheets, directly in the folder `where`, or itself.
+
+    Those that seem to be unpacked already, so that the command would write over something, are left out.
+    """
     files = [where] if where.is_file() else [p for p in entries(where) if p.is_file()]
-    return [p for p in files if p.suffix.lower() in (*PACKED, *WORKBOOKS) and _what(p)]
+    files = [p for p in files if p.suffix.lower() in (*PACKED, *WORKBOOKS) and _what(p)]
+    made = {path: unpacked(path) for path in files}
+    return [path for path, found in made.items() if found is None or not found[1].exists()]
 
 
 def _what(path: Path) -> str:

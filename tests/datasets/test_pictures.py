@@ -48,7 +48,8 @@ def tagged(number: int) -> Image.Exif:
 def pixels_of(file: bytes, **options) -> np.ndarray:
     """Grey [H, W] or colour [H, W, 3]."""
     with opened(file) as image:
-        return np.asarray(plain(image, **options))
+        image = plain(image, **options)
+        return np.asarray(image if image.mode == "L" else image.convert("RGB" if image.mode != "1" else "L"))
 
 
 def treated(file: bytes) -> tuple[str, ...]:

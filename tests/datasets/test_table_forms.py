@@ -345,6 +345,14 @@ def test_archives_for_other_programs_are_named_too(tmp_path, name, data, command
     assert error.value.next == f"{command.format(tmp_path)} && fer-bench data prepare csv --from {tmp_path}"
 
 
+def test_an_archive_that_is_unpacked_already_is_not_told_again(tmp_path):
+    raw = packed(tmp_path / "raw", "fer2013.csv.gz")
+    (raw / "fer2013.csv").write_text("something else\n")
+    with pytest.raises(DataError, match="no known layout of fer2013\n") as error:
+        prepared(raw, tmp_path, Fer2013())
+    assert error.value.next is None
+
+
 def test_a_workbook_is_to_be_saved_as_csv(tmp_path):
     with zipfile.ZipFile(tmp_path / "labels.xlsx", "w") as file:
         file.writestr("xl/workbook.xml", "<x/>")
