@@ -75,7 +75,8 @@ def read_votes_table(path: Path, usages: Sequence[str]) -> Votes:
     rows = [(line, [cells[k] for k in order] if len(cells) == len(order) else cells) for line, cells in table.rows[1:]]
     votes = _votes(table, rows)
     for k, usage in enumerate(votes.usages):
-        votes.usages[k] = meant(usage, usages)
+        if usage not in usages:
+            votes.usages[k] = meant(usage, usages)
         if votes.usages[k] not in usages:
             votes.faults.setdefault(k, f"unknown Usage: '{usage[:20]}', expected {', '.join(usages)}")
     for k in np.flatnonzero(votes.counts[:, -1] < VOTERS).tolist():
@@ -99,26 +100,28 @@ def _votes(table: Table, rows: Sequence[tuple[int, list[str]]]) -> Votes:
             faults[k] = f"wrong number of columns: {len(cells)}, expected {len(HEADER)}"
             continue
         usages[k], names[k] = cells[0], "" if is_missing(cells[1]) else cells[1]
-        fault = _fault(names[k], cells[2:])
-        if fault:
-            faults[k] = fault
+        found = _counts(names[k], cells[2:])
+        if isinstance(found, str):
+            faults[k] = found
         else:
-            counts[k] = [whole(cell) for cell in cells[2:]]
+            counts[k] = found
     lines = [line for line, _ in rows]
     return Votes(
         path=table.path, lines=lines, names=names, usages=usages, counts=counts, faults=faults, unread=table.faults
     )
 
 
-def _fault(name: str, cells: Sequence[str]) -> str | None:
-    votes = [whole(cell) for cell in cells]
-    for cell, vote in zip(cells, votes, strict=True):
+def _counts(name: str, cells: Sequence[str]) -> list[int] | str:
+    """The votes of a row, or what is wrong with them."""
+    votes = []
+    for cell in cells:
+        vote = whole(cell)
         if vote is None or not 0 <= vote <= VOTERS:
             return f"votes are no whole number from 0 to {VOTERS}: '{cell[:20]}'"
-    total = sum(vote for vote in votes if vote)
-    if total != VOTERS - (name == NINE_VOTES):
-        return f"the votes do not sum to {VOTERS}: {total}"
-    return None
+        votes.append(vote)
+    if sum(votes) != VOTERS - (name == NINE_VOTES):
+        return f"the votes do not sum to {VOTERS}: {sum(votes)}"
+    return votes
 
 
 def majority(counts: np.ndarray) -> np.ndarray:

@@ -222,6 +222,25 @@ def test_colour_files_with_equal_channels_are_grey(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("suffix", "change"),
+    [
+        ("png", lambda image: image.astype(np.uint16)),  # widened, values as they were
+        ("png", lambda image: image.astype(np.uint16) * 257),  # widened with its values
+        ("PGM", lambda image: image),
+        ("webp", lambda image: np.dstack([image] * 3)),
+        ("png", lambda image: np.dstack([image, np.full_like(image, 255)])),  # grey with an opaque alpha
+    ],
+)
+def test_lossless_copies_of_other_kinds_are_the_same_images(tmp_path, suffix, change):
+    raw = write_folders(tmp_path / "raw")
+    for path in raw.rglob("*.png"):
+        image = Image.fromarray(change(np.asarray(Image.open(path))))
+        path.unlink()
+        image.save(path.with_suffix(f".{suffix}"), **({"lossless": True} if suffix == "webp" else {}))
+    assert rows_of(prepared(raw, tmp_path)[0]) == EXPECTED
+
+
+@pytest.mark.parametrize(
     ("start", "end", "quote", "blank", "bom"),
     [("", "\r\n", '"', "", ""), ("", "\n", "", " ", "\ufeff"), ("\n", "\n\n", '"', " ", "")],
 )
