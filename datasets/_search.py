@@ -39,12 +39,12 @@ def find_layout(dataset: Dataset, source: Path | None, fits: Fits) -> Reading:
         raise DataError("the source does not exist", where=str(source), hint=dataset.card.get or None, next=again)
     level = [Path(source)]
     seen: list[str] = []
-    packed: list[Path] = []
+    searched: list[Path] = []
     for _ in range(DEPTH + 1):
+        searched += level
         found: list[Reading] = []
         for where in level:
             told = len(seen)
-            packed += packed_in(where)
             found += fits(where, seen)
             if len(seen) == told:
                 seen.append(contents(where))
@@ -58,6 +58,7 @@ def find_layout(dataset: Dataset, source: Path | None, fits: Fits) -> Reading:
     looked = "\n         ".join(f"{layout}: {form}" for layout, form in dataset.card.layouts.items())
     more = f"; and {len(seen) - SHOWN} more" if len(seen) > SHOWN else ""
     hint = f"looked for:\n         {looked}\n  found: {'; '.join(seen[:SHOWN])}{more}"
+    packed = [path for where in searched for path in packed_in(where)]
     if packed:
         raise _packed(name, Path(source), packed, hint)
     raise DataError(f"no known layout of {name}", where=str(source), hint=hint)

@@ -141,9 +141,9 @@ def tables_in(where: Path, fits: Callable[[Path], bool], endings: Sequence[Seque
     """The files in the folder `where`, or itself, that are tables by `fits`; of the first endings that have one."""
     if where.is_file():
         return [where] if fits(where) else []
-    files = [p for p in entries(where) if p.is_file()]
+    inside = entries(where)
     for some in endings:
-        found = [p for p in files if p.suffix.lower() in some and fits(p)]
+        found = [p for p in inside if p.suffix.lower() in some and p.is_file() and fits(p)]
         if found:
             return found
     return []
@@ -157,9 +157,9 @@ def packed_in(where: Path) -> list[Path]:
 
     Those that seem to be unpacked already, so that the command would write over something, are left out.
     """
-    files = [where] if where.is_file() else [p for p in entries(where) if p.is_file()]
-    files = [p for p in files if p.suffix.lower() in (*PACKED, *WORKBOOKS) and _what(p)]
-    made = {path: unpacked(path) for path in files}
+    inside = [where] if where.is_file() else entries(where)
+    named = [p for p in inside if p.suffix.lower() in (*PACKED, *WORKBOOKS) and p.is_file()]
+    made = {path: unpacked(path) for path in named if _what(path)}
     return [path for path, found in made.items() if found is None or not found[1].exists()]
 
 

@@ -141,7 +141,7 @@ class Ferplus(Dataset):
                 "the votes are here, the images are not: FER+ names rows of FER2013",
                 where=str(lonely[0]),
                 hint=hint,
-                next="fer-bench show fer2013",
+                next=error.next or "fer-bench show fer2013",  # or how to unpack what lies there
             ) from error
 
     def _fits(self, where: Path, source: Path, seen: list[str], lonely: list[Path]) -> list[Reading]:

@@ -475,3 +475,13 @@ def test_what_is_no_archive_is_passed_over(tmp_path):
     assert tables_in(tmp_path, lambda path: True) == []
     (tmp_path / "book.ods").write_bytes(b"PK\x03\x04")
     assert [unpacked(path) for path in packed_in(tmp_path)] == [None]
+
+
+def test_votes_beside_packed_images_lead_to_the_command_that_unpacks_them(tmp_path):
+    raw = packed(tmp_path / "raw", "fer2013.csv.gz")
+    (tmp_path / "votes").mkdir()
+    rows, name = votes(tmp_path / "votes")
+    (raw / name).write_bytes(plain(rows))
+    with pytest.raises(DataError, match="the votes are here, the images are not") as error:
+        prepared(raw, tmp_path, Ferplus())
+    assert error.value.next.startswith(f"gzip -dc {raw}/fer2013.csv.gz > {raw}/fer2013.csv && fer-bench data prepare")
