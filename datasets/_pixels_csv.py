@@ -219,11 +219,11 @@ class _Parser:
             return "a quote is not closed: the row is cut off or holds a stray quote"
         tokens = text.split()
         for token in tokens:
-            text = shown(token.decode("utf-8", errors="replace"), 20)
+            told = shown(token.decode("utf-8", errors="replace"), 20)
             if not re.fullmatch(rb"[+-]?\d+", token):
-                return f"a pixel is no integer: '{text}'"
+                return f"a pixel is no integer: '{told}'"
             if not 0 <= int(token[:20]) <= 255:
-                return f"a pixel is out of range: {text}, expected 0 .. 255"
+                return f"a pixel is out of range: {told}, expected 0 .. 255"
         if len(tokens) != self.size:
             return f"wrong number of pixels: {len(tokens)}, expected {self.size}"
         return None
