@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fer_bench.errors import FerBenchError, PluginError, SpecError, unknown
+from fer_bench.names import PROTOCOL, checked
 
 
 @dataclass(frozen=True)
@@ -287,7 +288,7 @@ class Protocol:
     select: str = ""
 
     def __post_init__(self):
-        where = f"protocol '{self.name}'"
+        where = f"protocol '{checked(self.name, PROTOCOL)}'"
         if self.scheme not in SCHEMES:
             raise unknown("scheme", self.scheme, SCHEMES, where=where)
         if self.scheme == "shuffle" and (len(self.shares) != 3 or abs(sum(self.shares) - 1) > 1e-9):

@@ -60,7 +60,7 @@ class Workplace:
 
 def identify(spec: RunSpec, work: Workplace) -> tuple[str, Store]:
     """The id a run has on the present data and code, and the store it reads."""
-    store = Store.open(work.home.data / spec.dataset)
+    store = Store.open(work.home.store(spec.dataset))
     if store.manifest.get("params", {}) != dict(spec.dataset_params):
         raise DataError(
             f"the prepared '{spec.dataset}' was made with other parameters",

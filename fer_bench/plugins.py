@@ -11,7 +11,6 @@ import ast
 import hashlib
 import importlib
 import importlib.util
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -21,13 +20,15 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from fer_bench.cards import Card, DatasetCard, MethodCard, read_card
-from fer_bench.errors import PluginError, SpecError, unknown
+from fer_bench.errors import PluginError, unknown
+from fer_bench.names import DATASET, PLUGIN, checked
 
 if TYPE_CHECKING:
     from fer_bench.dataset import Dataset
     from fer_bench.method import Method
 
 KINDS = ("methods", "datasets")
+FOLDERS = ("raw", "splits")  # lie among the stores
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,9 @@ class Plugins:
         """Read one file's card and enter it; a broken file is noted, a taken name raises."""
         try:
             card = read_card(path)
+            checked(card.name, PLUGIN, where=str(path), error=PluginError)
+            if card.name in FOLDERS:
+                raise PluginError(f"a plug-in can't be called '{card.name}', as a folder of the home is", where=str(path))
             found = "methods" if isinstance(card, MethodCard) else "datasets"
             if kind is not None and kind != found:
                 raise PluginError(f"'{card.name}' is offered under {kind} but its card is of {found}", where=str(path))
@@ -110,13 +114,11 @@ class Plugins:
         UnknownNameError
             There is no such dataset.
         SpecError
-            The label has other characters than letters, digits, dot, hyphen and underscore.
+            The label has characters that no name may have (:mod:`fer_bench.names`).
         """
         card = self.dataset_plugin(name).card
         assert isinstance(card, DatasetCard)
-        if name != card.name and not re.fullmatch(r"[\w.-]*\w", name.partition(":")[2], re.ASCII):
-            raise SpecError(f"'{name}' can't be a store's name", hint=f"letters, digits, . - _, as in {card.name}:mine")
-        return replace(card, name=name)
+        return replace(card, name=checked(name, DATASET))
 
     def dataset(self, name: str, params: Mapping[str, Any] | None = None, *, lenient: bool = False) -> Dataset:
         """An instance of the dataset called `name` or `name:label`; `lenient` as in :class:`fer_bench.Dataset`."""

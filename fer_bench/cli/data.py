@@ -57,7 +57,7 @@ def stats(name: str, home: str | None) -> None:
     from fer_bench.home import Home
     from fer_bench.store import Store, duplicates
 
-    store = Store.open(Home.find(home).data / name)
+    store = Store.open(Home.find(home).store(name))
     console, found = Console(highlight=False, soft_wrap=True), duplicates(store)
     console.print(_counts_table(store, found))
     _print_facts(store, found, console)
@@ -76,7 +76,7 @@ def show(name: str, out: str, per_class: int, split: str | None, seed: int, home
     from fer_bench.home import Home
     from fer_bench.store import Store
 
-    store = Store.open(Home.find(home).data / name)
+    store = Store.open(Home.find(home).store(name))
     rows = contact_sheet(store, out, per_class, split, seed)
     click.echo(f"{name}: {len(rows)} images of {len(store.classes)} classes written to {out}")
 
