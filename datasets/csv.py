@@ -74,7 +74,13 @@ card = DatasetCard(
         "subject_column": Param("", "column of the subjects; empty: by the names people use"),
         "images": Param("", "folder of the images, relative to the table; empty: beside it, in images/, train/ ..."),
         "classes": Param("", "class names in label order, separated by commas, for labels that are numbers"),
-        "size": Param(0, "largest side in pixels; larger images are scaled down (0: keep the largest)", low=0),
+        "size": Param(
+            0,
+            "largest side in pixels; larger images are scaled down (0: keep the largest)",
+            low=8,
+            high=2048,
+            special=(0,),
+        ),
         "colour": Param(
             "auto",
             "colour channels kept: auto keeps them where the files have them",

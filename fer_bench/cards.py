@@ -15,6 +15,7 @@ module only. So listing a hundred methods costs milliseconds, imports no torch, 
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,7 +79,10 @@ class Param:
     space : Float, Int, Scale or Choice, optional
         Where ``fer-bench tune`` looks; a parameter without one is not tuned.
     low, high : float, optional
-        Accepted range of a number, ends included.
+        Accepted range of a number, ends included. Every number of a plug-in should have one: it is shown beside the
+        default, and a slip of the keyboard is told before anything is trained.
+    special : tuple, optional
+        Numbers that are accepted beside the range, such as 0 for "none".
     """
 
     default: Any
@@ -87,6 +91,16 @@ class Param:
     space: Space | None = None
     low: float | None = None
     high: float | None = None
+    special: tuple = ()
+
+    @property
+    def accepts(self) -> str:
+        """The accepted values in words; empty where any value of the type is."""
+        if self.choices is not None:
+            return ", ".join(map(str, self.choices))
+        if isinstance(self.default, bool):
+            return "true or false"
+        return in_words(self.low, self.high, self.special)
 
     def parse(self, text: Any, *, name: str, owner: str) -> Any:
         """Convert command-line text (or a YAML value) to this parameter's type.
@@ -97,24 +111,52 @@ class Param:
             The value has the wrong type, is no choice, or lies outside the range.
         """
         value = _convert(text, self.default) if isinstance(text, str) else text
-        where = f"{owner}[{name}={text}]"
+        shown = _shown(text)
+        where = f"{owner}[{name}={shown}]"
         if self.choices is not None:
             value = next((c for c in self.choices if c == value or str(c) == str(text)), value)
             if value not in self.choices:
-                raise SpecError(f"{name} can't be '{text}'", where=where, hint=_choices_hint(self.choices))
+                raise SpecError(f"{name} can't be '{shown}'", where=where, hint=f"accepted: {self.accepts}")
             return value
+        hint = f"accepted: {self.accepts}; " if self.accepts else ""
+        hint += f"the default is {'empty' if self.default == '' else self.default}"
         if not _same_kind(value, self.default):
-            kind = type(self.default).__name__
-            raise SpecError(f"{name} must be a {kind}, not '{text}'", where=where, hint=f"default is {self.default}")
-        if isinstance(self.default, float) and value is not None:
-            value = float(value)
-        if (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
-            raise SpecError(f"{name}={value} is out of range", where=where, hint=f"accepted: {self.low} to {self.high}")
-        return value
+            raise SpecError(f"{name} must be {KIND_NAMES[type(self.default)]}, not '{shown}'", where=where, hint=hint)
+        if isinstance(value, str) and not value.isprintable():
+            raise SpecError(f"{name} can't be '{shown}'", where=where, hint="only characters that can be printed")
+        if value is None or isinstance(value, (str, bool)):
+            return value
+        if not within(value, self.low, self.high, self.special):
+            raise SpecError(f"{name}={shown} is out of range", where=where, hint=hint)
+        return float(value) if isinstance(self.default, float) else value
 
 
-def _choices_hint(choices: tuple) -> str:
-    return "accepted: " + ", ".join(map(str, choices))
+KIND_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def within(value: float, low: float | None, high: float | None, special: tuple = ()) -> bool:
+    """Whether a number is finite and from `low` to `high`, or one of the special ones."""
+    if value in special:
+        return True
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    return (low is None or value >= low) and (high is None or value <= high)
+
+
+def in_words(low: float | None, high: float | None, special: tuple = ()) -> str:
+    """An accepted range as a person reads it: ``16 to 1,024, or 0``."""
+    first, last = (None if end is None else f"{end:,}" if isinstance(end, int) else f"{end:g}" for end in (low, high))
+    if first is None and last is None:
+        return ""
+    text = f"up to {last}" if first is None else f"{first} or more" if last is None else f"{first} to {last}"
+    return ", or ".join([text, *map(str, special)])
+
+
+def _shown(value: Any) -> str:
+    """A value as it was typed; a long one is cut, and what can't be printed is spelled out."""
+    text = str(value)
+    text = text if len(text) <= 60 else f"{text[:57]}..."
+    return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def _convert(text: str, default: Any) -> Any:
@@ -122,7 +164,7 @@ def _convert(text: str, default: Any) -> Any:
         return text
     try:
         return ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(text.lower(), text))
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):  # the last two: thousands of brackets
         return text
 
 

@@ -82,7 +82,9 @@ class Plugins:
             card = read_card(path)
             checked(card.name, PLUGIN, where=str(path), error=PluginError)
             if card.name in FOLDERS:
-                raise PluginError(f"a plug-in can't be called '{card.name}', as a folder of the home is", where=str(path))
+                raise PluginError(
+                    f"a plug-in can't be called '{card.name}', as a folder of the home is", where=str(path)
+                )
             found = "methods" if isinstance(card, MethodCard) else "datasets"
             if kind is not None and kind != found:
                 raise PluginError(f"'{card.name}' is offered under {kind} but its card is of {found}", where=str(path))

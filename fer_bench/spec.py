@@ -13,6 +13,7 @@ from fer_bench.atomic import canonical_json
 from fer_bench.cards import MethodCard
 from fer_bench.errors import SpecError, unknown
 from fer_bench.metrics import SCORES
+from fer_bench.names import LONGEST, shortened
 from fer_bench.plugins import Plugins
 from fer_bench.profiles import Profile
 from fer_bench.recipe import Recipe
@@ -223,4 +224,4 @@ def study_name(dataset: str, labels: Sequence[str], runs: Sequence[RunSpec]) -> 
     """A readable name that is unique to the set of runs."""
     digest = hashlib.sha256(canonical_json([r.to_dict() for r in runs]).encode()).hexdigest()[:6]
     plain = "-".join(n.split("[")[0] for n in labels[:3]) + ("-etc" if len(labels) > 3 else "")
-    return f"{dataset}-{plain}-{digest}"
+    return f"{shortened(f'{dataset}-{plain}', LONGEST - 30)}-{digest}"

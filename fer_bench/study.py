@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from fer_bench.errors import FerBenchError, LockedError
+from fer_bench.atomic import canonical_json
+from fer_bench.errors import FerBenchError, LedgerError, LockedError, SpecError
 from fer_bench.executor import Workplace, execute, identify
-from fer_bench.ledger import RunRecord
+from fer_bench.ledger import Ledger, RunRecord
+from fer_bench.model_check import check_backbones
 from fer_bench.spec import RunSpec, StudySpec
 from fer_bench.worker import execute_apart
 
@@ -29,7 +32,7 @@ class Outcome:
     opened: bool = False
 
 
-def run_study(study: StudySpec, work: Workplace, *, say: Say = print, opened: bool = False,
+def run_study(study: StudySpec, work: Workplace, *, say: Say = print, opened: bool = False, replace: bool = False,
               after_run: Callable[[dict[str, Any]], None] = lambda study: None) -> Outcome:  # fmt: skip
     """Carry out all runs of a study; finished ones are reused, a failed one does not stop the others.
 
@@ -44,11 +47,23 @@ def run_study(study: StudySpec, work: Workplace, *, say: Say = print, opened: bo
         Told one line a run.
     opened : bool
         Whether this process has scored a test before (:attr:`Outcome.opened` of an earlier study).
+    replace : bool
+        Let the study take the name of another one, whose runs stay in the ledger.
     after_run : callable
         Called with the study's record after every run that was trained (the MLflow mirror hangs here).
+
+    Raises
+    ------
+    SpecError
+        A study of this name holds other runs; a study may grow, and its runs may be trained anew on changed code or
+        data, but none of them is dropped without `replace`.
     """
     ids = [identify(spec, work)[0] for spec in study.runs]
     record = study.record(ids)
+    if not replace:
+        check_name_is_free(study, work.home.ledger)
+    done = [work.home.ledger.run(key).status == "finished" for key in ids]
+    check_backbones((spec for spec, finished in zip(study.runs, done, strict=True) if not finished), work)
     work.home.ledger.put_study(study.name, record)
     outcome = Outcome(record, opened=opened)
     todo = list(zip(range(1, len(ids) + 1), ids, study.runs, strict=True))
@@ -82,6 +97,31 @@ def run_study(study: StudySpec, work: Workplace, *, say: Say = print, opened: bo
         say(" " * len(f"[{number}/{len(ids)}]") + f" {_chosen(record_of_run)}")
         after_run(record)
     return outcome
+
+
+def check_name_is_free(study: StudySpec, ledger: Ledger) -> None:
+    """Raise SpecError where a study of this name holds finished runs that the new one would leave out."""
+    taken = ledger.studies()
+    if study.name not in taken:
+        return
+    try:
+        there = ledger.study(study.name)
+    except LedgerError:  # a damaged record holds nothing that could be kept; its runs are in the ledger
+        return
+    wanted = {canonical_json(spec.to_dict()) for spec in study.runs}
+    records = [r for r in map(ledger.run, there["runs"]) if r.status == "finished"]
+    lost = [f"{r.label} with seed {r.spec['seed']}" for r in records if canonical_json(r.spec) not in wanted]
+    if not lost and there.get("kind", study.kind) == study.kind:
+        return
+    others = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
+    free = next(name for k in itertools.count(2) if (name := f"{study.name}-{k}") not in taken)
+    raise SpecError(
+        f"there is a study '{study.name}' already, and this command would leave its runs out",
+        where=f"--name {study.name}" + (f", which holds {', '.join(lost[:3])}{others}" if lost else ""),
+        hint="a study may grow by methods, seeds and folds; with --replace the name passes to the new runs "
+        "(the others stay in the ledger)",
+        next=f"the same command with --name {free}",
+    )
 
 
 def _chosen(run: RunRecord) -> str:

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fer_bench.backbones import Classifier, Trunk, build_trunk
-from fer_bench.errors import SpecError, UnknownNameError
+from fer_bench.backbones import Classifier, Trunk, WeightsError, build_trunk
+from fer_bench.errors import UnknownNameError
 from fer_bench.executor import _select, execute
 from fer_bench.fit import Runtime, _smooth, candidates, has_estimator
 from fer_bench.method import Batch, Method, Stage
@@ -310,5 +310,5 @@ def test_an_unknown_backbone_is_answered_with_the_nearest():
 
 
 def test_weights_that_do_not_exist_are_refused():
-    with pytest.raises(SpecError, match="no pretrained weights for resnet10_tiny"):
+    with pytest.raises(WeightsError, match="no pretrained weights for 'resnet10_tiny'"):
         build_trunk("resnet10_tiny", in_chans=1, image_size=32, pretrained=True)

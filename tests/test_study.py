@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,7 @@ def test_a_second_study_trains_apart_from_what_the_first_has_opened(with_methods
     first, second = (tiny_run("hoarder", seed=s, recipe={"epochs": 1}) for s in (3, 4))
     outcome = run_study(study_of(first), with_methods, say=quiet)
     assert outcome.opened
-    assert run_study(study_of(second), with_methods, say=quiet, opened=outcome.opened).failed == {}
+    assert run_study(replace(study_of(second), name="t"), with_methods, say=quiet, opened=outcome.opened).failed == {}
 
 
 def test_a_run_in_its_own_process_gives_the_same_record(with_methods: Workplace, tiny_run, tmp_path: Path):

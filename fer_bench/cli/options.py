@@ -96,7 +96,7 @@ def template_of(options: dict[str, Any], plugins: Any) -> tuple[dict[str, Any], 
     """
     import torch
 
-    from fer_bench.backbones import check_backbone
+    from fer_bench.backbone_names import check_backbone
     from fer_bench.recipe import Recipe, parse_assignments, preset
     from fer_bench.spec import Selection
 
