@@ -57,6 +57,6 @@ def check_backbone(name: str) -> None:
     model, dot, tag = name.partition(".")
     if models and model not in models | deprecated and model not in SMALL:
         raise unknown("backbone", name, backbone_names(), where="--backbone", next="fer-bench list backbones")
-    if models and dot and not (tag and tag in _source()):
+    if models and dot and not re.search(rf"[.'\"]{re.escape(tag)}['\"]", _source() if tag else ""):
         tags = set(re.findall(rf"['\"]{model}\.([\w.-]+)['\"]", _source()))
         raise unknown(f"tag of {model}", tag, tags, where=f"--backbone {name}", next=f"--backbone {model}")

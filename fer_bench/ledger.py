@@ -233,7 +233,10 @@ class Ledger:
             close = nearest(name, names) or names
             raise LedgerError(f"no study called '{name}'", where=str(self.root), hint="known: " + ", ".join(close[:8]))
         path = self._study_file(name)
-        study = read_json(path)
+        try:
+            study = read_json(path)
+        except (OSError, ValueError) as error:
+            raise LedgerError(f"the record of study '{name}' is damaged: {error}", where=str(path)) from error
         check_study_names(study, name, path)
         return study
 
@@ -244,6 +247,8 @@ class Ledger:
 def check_study_names(study: Mapping[str, Any], name: str, path: Path) -> None:
     """Raise LedgerError unless the names in a study's record can be such; they become paths, and the record may have
     been received from anybody."""
+    if not isinstance(study, dict) or not isinstance(study.get("runs", []), list):
+        raise LedgerError(f"the record of study '{name}' is damaged", where=str(path))
     if study.get("name", name) != name:
         what = f"the record of study '{name}' calls itself {study['name']!r:.80}"
         raise LedgerError(what, where=str(path), hint=f'its "name" must be that of its file: "{name}"')

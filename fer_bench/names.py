@@ -1,8 +1,8 @@
 """Names that become files and folders: of studies, runs, data sets, protocols and plug-ins.
 
-A name is made of letters, digits and ``. _ - + =``, begins with a letter, a digit or ``_``, and does not end with a dot.
-A colon joins a data set and its label (``folder:lab``). In a path the colon becomes ``@``, which no name may hold: so
-``folder:lab`` lies in ``data/folder@lab``, and either spelling says what the other is.
+A name is made of letters, digits and ``. _ - + =``. It begins with a letter, a digit or ``_`` and does not end with a
+dot. A colon joins a data set and its label (``folder:lab``). In a path the colon becomes ``@``, which no name may hold:
+so ``folder:lab`` lies in ``data/folder@lab``, and either spelling says what the other is.
 
 :func:`checked` is asked wherever a name comes from outside (command line, records), :func:`locate` wherever one becomes
 a path.
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fer_bench.errors import FerBenchError, SpecError
+from fer_bench.errors import FerBenchError, SpecError, shown
 
 LONGEST = 120  # characters; with endings and marks of unfinished files a path's part stays far below 255 bytes
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # devices, to Windows
@@ -49,14 +49,13 @@ def checked(name: Any, kind: Kind, *, where: str | None = None, error: type[FerB
     FerBenchError
         Of class `error`: the name has other characters, is too long, or is no text at all.
     """
-    shown = ascii(name)[:62] if not isinstance(name, str) or not name.isprintable() else f"'{name[:60]}'"
     if not isinstance(name, str) or not re.fullmatch(kind.pattern, name, re.ASCII) or RESERVED.fullmatch(name):
         near = slug(name) if isinstance(name, str) else ""
         fits = near != name and re.fullmatch(kind.pattern, near) and not RESERVED.fullmatch(near)
         hint = kind.rule + (f"; perhaps '{near[:LONGEST]}'" if fits else "")
-        raise error(f"{shown} can't be a {kind.what}", where=where, hint=hint)
+        raise error(f"'{shown(name)}' can't be a {kind.what}", where=where, hint=hint)
     if len(name) > LONGEST:
-        what = f"a {kind.what} has at most {LONGEST} characters, and this one {len(name)}: {shown[:-1]}...'"
+        what = f"a {kind.what} has at most {LONGEST} characters, and '{shown(name)}' has {len(name)}"
         raise error(what, where=where, hint=f"a shorter one, as '{name[:20].rstrip('.:/')}'")
     return name
 

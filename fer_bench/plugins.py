@@ -11,6 +11,7 @@ import ast
 import hashlib
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -161,7 +162,7 @@ def plugins(extra_dirs: Iterable[str | Path] = ()) -> Plugins:
         for point in entry_points(group=f"fer_bench.{kind}"):
             _add_entry_point(found, point, kind)
     for extra in map(Path, folders):
-        if not extra.is_dir():
+        if not os.path.isdir(extra):  # unlike Path.is_dir it says no to a name that is too long
             raise PluginError("the plug-in folder does not exist", where=str(extra))
         for path in _files(extra):
             found.add(path.resolve(), path.stem, str(extra.resolve()))

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fer_bench.cards import Choice, Param, Scale, Space
-from fer_bench.errors import SpecError, unknown
+from fer_bench.errors import SpecError, shown, unknown
+from fer_bench.params import Choice, Param, Scale, Space
 
 
 def option(default: Any, help: str, *, choices: tuple | None = None, low: float | None = None,
@@ -75,7 +75,13 @@ class Recipe:
         values = dict(base)
         for name, value in given.items():
             if name not in known:
-                raise unknown("recipe field", name, known, where=f"--set {name}={value}", next="fer-bench list recipes")
+                raise unknown(
+                    "recipe field",
+                    name,
+                    known,
+                    where=f"--set {shown(name)}={shown(value)}",
+                    next="fer-bench list recipes",
+                )
             values[name] = known[name].parse(value, name=name, owner="recipe")
         recipe = cls(**values)
         if recipe.warmup_epochs >= recipe.epochs:
@@ -135,8 +141,8 @@ def parse_assignments(texts: tuple[str, ...], flag: str) -> dict[str, str]:
     for text in texts:
         name, sign, value = text.partition("=")
         if not sign or not name:
-            raise SpecError(f"'{text}' is not name=value", where=f"{flag} {text}", hint=f"{flag} lr=0.05")
+            raise SpecError(f"'{shown(text)}' is not name=value", where=flag, hint=f"{flag} lr=0.05")
         if name in out:
-            raise SpecError(f"'{name}' is given twice", where=f"{flag} {text}")
+            raise SpecError(f"'{name}' is given twice", where=f"{flag} {shown(text)}")
         out[name] = value
     return out

@@ -55,16 +55,11 @@ def run_study(study: StudySpec, work: Workplace, *, say: Say = print, opened: bo
     Raises
     ------
     SpecError
-        A study of this name holds other runs; a study may grow, and its runs may be trained anew on changed code or
-        data, but none of them is dropped without `replace`.
+        A study of this name holds other finished runs, or a backbone can't take the images.
     """
     ids = [identify(spec, work)[0] for spec in study.runs]
     record = study.record(ids)
-    if not replace:
-        check_name_is_free(study, work.home.ledger)
-    done = [work.home.ledger.run(key).status == "finished" for key in ids]
-    check_backbones((spec for spec, finished in zip(study.runs, done, strict=True) if not finished), work)
-    work.home.ledger.put_study(study.name, record)
+    _begin(study, record, work, replace=replace)
     outcome = Outcome(record, opened=opened)
     todo = list(zip(range(1, len(ids) + 1), ids, study.runs, strict=True))
     put_off = 0  # runs in a row that other processes hold
@@ -97,6 +92,16 @@ def run_study(study: StudySpec, work: Workplace, *, say: Say = print, opened: bo
         say(" " * len(f"[{number}/{len(ids)}]") + f" {_chosen(record_of_run)}")
         after_run(record)
     return outcome
+
+
+def _begin(study: StudySpec, record: dict[str, Any], work: Workplace, *, replace: bool) -> None:
+    """Write the study's record, after what would be found wrong too late otherwise."""
+    ledger = work.home.ledger
+    if not replace:
+        check_name_is_free(study, ledger)
+    todo = [s for s, key in zip(study.runs, record["runs"], strict=True) if ledger.run(key).status != "finished"]
+    check_backbones(todo, work)
+    ledger.put_study(study.name, record)
 
 
 def check_name_is_free(study: StudySpec, ledger: Ledger) -> None:

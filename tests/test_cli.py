@@ -100,7 +100,7 @@ def test_lists_tell_what_there_is(call):
         (["run", "rasn", "--dataset", "synthetic", "--protocol", "oficial"], ["unknown protocol", "official'"]),
         (["run", "rasn", "--dataset", "synthetic", "--select", "recall"], ["unknown metric", "'mean_recall'"]),
         (["run", "rasn", "--dataset", "synthetic", "--device", "gpu"], ["device 'gpu'", "cuda"]),
-        (["run", "rasn", "--dataset", "synthetic", "--seeds", "0"], ["at least one seed"]),
+        (["run", "rasn", "--dataset", "synthetic", "--seeds", "0"], ["--seeds 0 is out of range", "1 to 1,000"]),
         (["run", "rasn", "--dataset", "synthetic", "--plugins", "no/such"], ["does not exist", "no/such"]),
         (["tune", "rsan", "--dataset", "synthetic"], ["unknown method 'rsan'", "'rasn'"]),
         (["report", "--home", "."], ["the ledger holds no study"]),

@@ -43,19 +43,20 @@ def check(
     home: str | None,
 ) -> None:
     """Examine NAME: counts, label order, duplicates, people, sequences, images, balance; write a clean manifest."""
-    from rich.console import Console
-
-    from fer_bench.clean import save_clean
-    from fer_bench.doctor import examine
     from fer_bench.home import Home
     from fer_bench.names import locate
     from fer_bench.plugins import plugins
     from fer_bench.recipe import parse_assignments
-    from fer_bench.reports.doctor_page import write_page
 
     dataset = plugins(plugin_dirs).dataset(
         name, parse_assignments(dataset_set, "--dataset-set"), lenient=source is not None
     )
+    from rich.console import Console  # after the names are known to be right: these take a second
+
+    from fer_bench.clean import save_clean
+    from fer_bench.doctor import examine
+    from fer_bench.reports.doctor_page import write_page
+
     place = Home.find(home)
     folder = Path(out) if out else locate(place.results("doctor"), name)
     console = Console(highlight=False, soft_wrap=True)

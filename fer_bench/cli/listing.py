@@ -9,7 +9,7 @@ import click
 
 from fer_bench.cards import DatasetCard, MethodCard
 from fer_bench.cli.options import home_option, plugins_option
-from fer_bench.errors import unknown
+from fer_bench.errors import FerBenchError, unknown
 from fer_bench.plugins import Plugins, plugins
 
 if TYPE_CHECKING:
@@ -72,7 +72,14 @@ def _studies(found: Plugins, options: dict[str, Any]) -> None:
     from fer_bench.home import Home
 
     ledger = Home.find(options["home"]).ledger
-    _table((n, f"{len(ledger.study(n)['runs'])} runs", ledger.study(n)["command"]) for n in ledger.studies())
+    rows = []
+    for name in ledger.studies():
+        try:
+            study = ledger.study(name)
+            rows.append((name, f"{len(study['runs'])} runs", study.get("command", "")))
+        except FerBenchError as error:
+            rows.append((name, "unreadable", error.what))
+    _table(rows)
 
 
 LISTS: dict[str, Callable[[Plugins, dict[str, Any]], None]] = {
