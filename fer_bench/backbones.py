@@ -6,6 +6,7 @@ CIFAR models of He et al. 2016 (arXiv 1512.03385, section 4.2) and the public FE
 
 from __future__ import annotations
 
+import time
 from types import MethodType
 from typing import Any
 
@@ -16,12 +17,8 @@ from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
 from fer_bench.backbone_names import check_backbone
-from fer_bench.errors import FerBenchError, SpecError, unknown
+from fer_bench.errors import FerBenchError, SpecError, UnknownNameError, WeightsError, unknown
 from fer_bench.method import Output
-
-
-class WeightsError(FerBenchError):
-    """Pretrained weights that do not exist or can't be loaded."""
 
 
 def _small_resnet(
@@ -144,10 +141,10 @@ def build_trunk(
         raise
     except Exception as error:
         if not pretrained or not _builds(name, image_size, kwargs):
-            what = f"backbone '{name}' can't be built for images of {image_size} pixels: {first_line(error)}"
+            what = f"backbone '{name}' can't be built for images of {image_size} pixels: {_first_line(error)}"
             raise SpecError(what, where=f"--backbone {name}", hint="resnet18_small takes any size") from error
         raise WeightsError(
-            f"the pretrained weights of '{name}' can't be loaded: {first_line(error)}",
+            f"the pretrained weights of '{name}' can't be loaded: {_first_line(error)}",
             where=f"--backbone {name} --pretrained",
             hint="they come from a hub: check the connection, or put them into its cache (HF_HOME) on this machine",
             next="the same command with --no-pretrained",
@@ -190,6 +187,61 @@ def _check_weights(name: str) -> None:
         )
 
 
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
+def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
+# -- whether a network takes the images of a study -------------------------------------------------------------------
+
+SIZES = (64, 96, 112, 128, 160, 192, 224, 256, 299)
+PATIENCE = 30.0  # seconds for finding a size that works
+
+
+def try_backbone(name: str, shape: tuple[int, int, int], *, pretrained: bool = False, drop_rate: float = 0.0) -> None:
+    """Put two images of `shape` (C, H, W) through a network in training mode, forward and backward.
+
+    Networks that halve their map too often, cut it into windows, or were made for one size only fail in ways that only
+    their authors understand; here the answer is a size that works.
+
+    Raises
+    ------
+    SpecError
+        The network can't take such images; the message names the smallest usual size that it takes.
+    UnknownNameError, WeightsError
+        As :func:`build_trunk`.
+    """
+    try:
+        _pass(name, shape, pretrained, drop_rate)
+    except (UnknownNameError, WeightsError):
+        raise
+    except Exception as error:
+        size = _size_that_works(name, shape[0], drop_rate)
+        raise SpecError(
+            f"backbone '{name}' can't take images of {shape[1]}x{shape[2]} pixels",
+            where=_first_line(error),
+            hint=f"images of {size}x{size} go through it" if size else "no usual image size goes through it",
+            next=f"the same command with --set image_size={size}" if size else "fer-bench list backbones",
+        ) from error
+
+
+def _pass(name: str, shape: tuple[int, int, int], pretrained: bool, drop_rate: float) -> None:
+    channels, height, _ = shape
+    trunk = build_trunk(name, in_chans=channels, image_size=height, pretrained=pretrained, drop_rate=drop_rate)
+    _, features = trunk.train()(torch.randn(2, *shape))
+    if features.shape != (2, trunk.num_features):
+        raise ValueError(f"its features are {tuple(features.shape)}, where {(2, trunk.num_features)} were expected")
+    features.sum().backward()
+
+
+def _size_that_works(name: str, channels: int, drop_rate: float) -> int | None:
+    """The smallest usual size that goes through the network, if one is found in reasonable time."""
+    end = time.monotonic() + PATIENCE
+    for size in SIZES:
+        if time.monotonic() > end:
+            break
+        try:
+            _pass(name, (channels, size, size), False, drop_rate)
+        except Exception:  # what a network that is too small for its images raises is anybody's guess
+            continue
+        return size
+    return None

@@ -64,6 +64,10 @@ class SealError(FerBenchError, PermissionError):
     """An attempt to read test data before selection is locked."""
 
 
+class WeightsError(FerBenchError):
+    """Pretrained weights that do not exist or can't be loaded."""
+
+
 class PluginError(FerBenchError):
     """A plug-in that can't be loaded, or two that claim one name."""
 

@@ -21,7 +21,7 @@ from fer_bench.atomic import canonical_json, locked, read_json, write_json
 from fer_bench.cards import MethodCard
 from fer_bench.errors import FerBenchError, PrunedTrial, SpecError, TrainingError
 from fer_bench.executor import Workplace, execute, identify
-from fer_bench.fit import Listener
+from fer_bench.job import Listener
 from fer_bench.ledger import RunRecord
 from fer_bench.model_check import check_backbones
 from fer_bench.names import folder_of, locate, shortened, slug

@@ -7,11 +7,10 @@ from dataclasses import replace
 import pytest
 import timm
 
-from fer_bench import backbones, model_check
+from fer_bench import backbones
 from fer_bench.backbone_names import SMALL, backbone_names, check_backbone
-from fer_bench.backbones import WeightsError, build_trunk
-from fer_bench.errors import SpecError, UnknownNameError
-from fer_bench.model_check import check_backbones
+from fer_bench.backbones import build_trunk, try_backbone
+from fer_bench.errors import SpecError, UnknownNameError, WeightsError
 from fer_bench.spec import StudySpec
 from fer_bench.study import run_study
 
@@ -99,45 +98,51 @@ def test_a_backbone_that_cannot_take_the_images_is_refused_with_a_size_at_which_
 
 
 @pytest.mark.parametrize("backbone", ["inception_v3", "botnet26t_256"])  # fails in use; can't even be built
-def test_the_size_that_is_offered_passes(workplace, study, backbone):
+def test_the_size_that_is_offered_passes(backbone):
     with pytest.raises(SpecError, match="can't take images of 16x16 pixels") as caught:
-        check_backbones(study(backbone).runs, workplace)
-    check_backbones(study(backbone, image_size=size_offered(caught.value)).runs, workplace)
+        try_backbone(backbone, (1, 16, 16))
+    size = size_offered(caught.value)
+    try_backbone(backbone, (1, size, size))
 
 
-def test_a_backbone_that_fails_at_every_size_is_said_to(workplace, study, monkeypatch):
+def test_a_backbone_that_fails_at_every_size_is_said_to(monkeypatch):
     monkeypatch.setattr(backbones.Trunk, "pool", lambda self, fmap: fmap.mean())
-    with pytest.raises(SpecError, match=r"its features are \(\)[\s\S]*none of the usual image sizes"):
-        check_backbones(study("resnet10_tiny").runs, workplace)
+    with pytest.raises(SpecError, match=r"its features are \(\)[\s\S]*no usual image size"):
+        try_backbone("resnet10_tiny", (1, 16, 16))
 
 
-def test_the_search_for_a_size_ends(workplace, study, monkeypatch):
-    monkeypatch.setattr(model_check, "PATIENCE", -1.0)
-    with pytest.raises(SpecError, match="none of the usual image sizes"):
-        check_backbones(study("inception_v3").runs, workplace)
+def test_the_search_for_a_size_ends(monkeypatch):
+    monkeypatch.setattr(backbones, "PATIENCE", -1.0)
+    with pytest.raises(SpecError, match="no usual image size"):
+        try_backbone("inception_v3", (1, 16, 16))
 
 
-def test_each_backbone_is_built_once_and_not_at_all_where_nothing_is_left_to_train(workplace, study, monkeypatch):
-    built = []
+def test_each_backbone_is_tried_once_and_not_at_all_where_nothing_is_left_to_train(
+    workplace, study, in_process, monkeypatch
+):
+    tried = []
 
-    def build(name, **kwargs):
-        built.append(name)
-        return build_trunk(name, **kwargs)
+    def attempt(name, shape, **kwargs):
+        tried.append((name, shape))
+        try_backbone(name, shape, **kwargs)
 
-    monkeypatch.setattr(model_check, "build_trunk", build)
+    monkeypatch.setattr("fer_bench.worker.try_backbone", attempt)
     one = study("resnet10_tiny")
     two = replace(one, runs=(*one.runs, replace(one.runs[0], seed=1)))
     run_study(two, workplace, say=lambda line: None)
-    assert built == ["resnet10_tiny"]
+    assert tried == [("resnet10_tiny", (1, 16, 16))]
     run_study(two, workplace, say=lambda line: None)
-    assert built == ["resnet10_tiny"]
+    assert len(tried) == 1
 
 
-def test_the_trial_leaves_the_random_numbers_alone(workplace, study):
-    import torch
+def test_a_search_tries_its_backbone_too(workplace, tiny_run):
+    from fer_bench.spec import Variant
+    from fer_bench.tune import build_search, tune
 
-    torch.manual_seed(3)
-    expected = torch.rand(2)
-    torch.manual_seed(3)
-    check_backbones(study("resnet10_tiny").runs, workplace)
-    assert torch.equal(torch.rand(2), expected)
+    spec = tiny_run(backbone="dla46_c", recipe={"epochs": 1})
+    kept = ("dataset", "dataset_params", "protocol", "backbone", "pretrained", "selection", "recipe")
+    template = {name: getattr(spec, name) for name in kept}
+    search = build_search(workplace, Variant("baseline_resnet"), template, "demo")
+    with pytest.raises(SpecError, match="backbone 'dla46_c' can't take images of 16x16 pixels"):
+        tune([search], 1, workplace, command="fer-bench tune", name="t", say=lambda line: None)
+    assert workplace.home.ledger.runs() == []

@@ -32,7 +32,7 @@ def tune(methods: tuple[str, ...], **options: Any) -> None:
     from fer_bench.cli.request import check_request
 
     found = check_request(methods, options, searching=True)
-    from fer_bench.cli.workplace import Mirror, open_workplace  # torch, timm and more: seconds
+    from fer_bench.cli.workplace import Mirror, open_workplace  # these take seconds
     from fer_bench.console import say
     from fer_bench.names import shortened
     from fer_bench.spec import parse_variant
