@@ -236,7 +236,8 @@ def _pass(name: str, shape: tuple[int, int, int], pretrained: bool, drop_rate: f
 def _size_that_works(name: str, channels: int, drop_rate: float) -> int | None:
     """The smallest usual size that goes through the network, if one is found in reasonable time."""
     end = time.monotonic() + PATIENCE
-    for size in SIZES:
+    config = timm.get_pretrained_cfg(name)
+    for size in sorted({*SIZES, *((config.input_size[-1],) if config else ())}):  # its own, which may be like no other
         if time.monotonic() > end:
             break
         try:
