@@ -308,3 +308,15 @@ def test_an_unknown_backbone_is_answered_with_the_nearest():
 def test_weights_that_do_not_exist_are_refused():
     with pytest.raises(WeightsError, match="no pretrained weights for 'resnet10_tiny'"):
         build_trunk("resnet10_tiny", in_chans=1, image_size=32, pretrained=True)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_run_on_a_gpu_is_trained_scored_and_probed_by_processes_that_fork(workplace, tiny_run):
+    """The server must not have touched CUDA, or no process that it forks could."""
+    runtime = Runtime(device="cuda", compile=False)
+    records = [execute(tiny_run(seed=s), replace(workplace, runtime=runtime)) for s in (0, 1)]
+    for record in records:
+        assert record.json("environment")["device"] == "cuda"
+        assert record.json("probe")["transductive"] is False
+        assert np.isfinite(record.array("test_logits")).all()
