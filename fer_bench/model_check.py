@@ -28,7 +28,7 @@ def check_backbones(specs: Iterable[RunSpec], work: Workplace) -> None:
     for spec in specs:
         channels, height, width = Store.open(work.home.store(spec.dataset)).shape
         size = spec.recipe.image_size
-        setting = {"name": spec.backbone, "shape": [channels, size or height, size or width]}
+        setting: dict[str, Any] = {"name": spec.backbone, "shape": [channels, size or height, size or width]}
         setting |= {"pretrained": spec.pretrained, "drop_rate": spec.recipe.drop_rate}
         if setting not in tried:
             _try(setting, work)
