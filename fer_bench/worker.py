@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_bench.atomic import write_array
-from fer_bench.backbones import Trunk, build_trunk
+from fer_bench.backbones import Trunk, build_trunk, try_backbone
 from fer_bench.cards import MethodCard, read_card
 from fer_bench.checkpoint import load_model, load_progress, save_model, snapshot_file
 from fer_bench.errors import FerBenchError, PrunedTrial, TrainingError
@@ -328,6 +328,19 @@ def probe(order: Order) -> None:
         write_array(work / f"probe_{number}_{k}.npy", restored)
 
 
+# -- before a study --------------------------------------------------------------------------------------------------
+
+
+def try_images(order: Order) -> None:
+    """Put two images through a backbone; no data and no plug-in take part."""
+    if order.runtime.threads:
+        torch.set_num_threads(order.runtime.threads)
+    setting = order.given["setting"]
+    try_backbone(
+        setting["name"], tuple(setting["shape"]), pretrained=setting["pretrained"], drop_rate=setting["drop_rate"]
+    )
+
+
 # -- what every process does -----------------------------------------------------------------------------------------
 
 
@@ -350,7 +363,7 @@ def _role(carry_out: Callable[[Order], None]) -> Callable[[Mapping[str, Any], Ar
     return run
 
 
-ROLES = {"train": _role(train), "score": _role(score), "probe": _role(probe)}
+ROLES = {"train": _role(train), "score": _role(score), "probe": _role(probe), "try": _role(try_images)}
 
 
 def explained(error: Exception, order: Order, *, fresh: bool) -> Exception:

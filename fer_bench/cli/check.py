@@ -43,20 +43,22 @@ def check(
     home: str | None,
 ) -> None:
     """Examine NAME: counts, label order, duplicates, people, sequences, images, balance; write a clean manifest."""
-    from rich.console import Console
-
-    from fer_bench.clean import save_clean
-    from fer_bench.doctor import examine
     from fer_bench.home import Home
+    from fer_bench.names import locate
     from fer_bench.plugins import plugins
     from fer_bench.recipe import parse_assignments
-    from fer_bench.reports.doctor_page import write_page
 
     dataset = plugins(plugin_dirs).dataset(
         name, parse_assignments(dataset_set, "--dataset-set"), lenient=source is not None
     )
+    from rich.console import Console  # after the names are known to be right: these take a second
+
+    from fer_bench.clean import save_clean
+    from fer_bench.doctor import examine
+    from fer_bench.reports.doctor_page import write_page
+
     place = Home.find(home)
-    folder = Path(out) if out else place.results("doctor") / name
+    folder = Path(out) if out else locate(place.results("doctor"), name)
     console = Console(highlight=False, soft_wrap=True)
     with _store(place, dataset, source, drawn_anew=bool(dataset_set)) as store:
         click.echo(f"{name}: examining {len(store):,} images")
@@ -81,13 +83,13 @@ def _store(home: Home, dataset: Dataset, source: str | None, *, drawn_anew: bool
     if source is not None:
         with tempfile.TemporaryDirectory(prefix="fer-bench-") as folder:
             yield _read(Path(folder), dataset, Path(source).expanduser())
-    elif built_in and (drawn_anew or not (home.data / name).exists()):
+    elif built_in and (drawn_anew or not home.store(name).exists()):
         yield ensure_store(home, dataset, say=click.echo)
     elif drawn_anew:
         again = f"fer-bench data check {name} --from PATH --dataset-set NAME=VALUE"
         raise SpecError("--dataset-set goes with --from: a prepared store is examined as it is", next=again)
     else:
-        yield Store.open(home.data / name)
+        yield Store.open(home.store(name))
 
 
 def _read(folder: Path, dataset: Dataset, source: Path) -> Store:

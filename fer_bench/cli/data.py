@@ -8,7 +8,7 @@ import click
 
 from fer_bench.cli.check import check
 from fer_bench.cli.fetch import fetch
-from fer_bench.cli.options import home_option, plugins_option
+from fer_bench.cli.options import home_option, number_option, plugins_option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,12 +52,12 @@ def prepare(
 @home_option
 def stats(name: str, home: str | None) -> None:
     """Counts by split and class, imbalance, duplicates, size and layout of the prepared NAME."""
-    from rich.console import Console
-
     from fer_bench.home import Home
     from fer_bench.store import Store, duplicates
 
-    store = Store.open(Home.find(home).data / name)
+    store = Store.open(Home.find(home).store(name))
+    from rich.console import Console
+
     console, found = Console(highlight=False, soft_wrap=True), duplicates(store)
     console.print(_counts_table(store, found))
     _print_facts(store, found, console)
@@ -66,9 +66,9 @@ def stats(name: str, home: str | None) -> None:
 @data.command()
 @click.argument("name")
 @click.option("--out", type=click.Path(dir_okay=False), required=True, help="PNG file to write.")
-@click.option("--per-class", default=8, show_default=True, type=click.IntRange(1, 200), help="Images a class.")
+@number_option("--per-class", int, 1, 200, "Images a class.", default=8)
 @click.option("--split", help="Draw from this split only.")
-@click.option("--seed", default=0, show_default=True, help="Which images are drawn.")
+@number_option("--seed", int, 0, 2**31 - 1, "Which images are drawn.", default=0)
 @home_option
 def show(name: str, out: str, per_class: int, split: str | None, seed: int, home: str | None) -> None:
     """Write a contact sheet: one row a class, some images of each."""
@@ -76,7 +76,7 @@ def show(name: str, out: str, per_class: int, split: str | None, seed: int, home
     from fer_bench.home import Home
     from fer_bench.store import Store
 
-    store = Store.open(Home.find(home).data / name)
+    store = Store.open(Home.find(home).store(name))
     rows = contact_sheet(store, out, per_class, split, seed)
     click.echo(f"{name}: {len(rows)} images of {len(store.classes)} classes written to {out}")
 

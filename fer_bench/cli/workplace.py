@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
-from fer_bench.cards import DatasetCard, MethodCard
+from fer_bench.cards import DatasetCard
 from fer_bench.cli.listing import tell_broken
 from fer_bench.cli.options import dataset_params, runtime_of, template_of
 from fer_bench.console import Live, say, warn
+from fer_bench.errors import TrainingError
 from fer_bench.executor import Workplace
 from fer_bench.home import Home
-from fer_bench.plugins import Plugins, plugins
+from fer_bench.job import Runtime
+from fer_bench.plugins import Plugins
 from fer_bench.prepare import ensure_store
 from fer_bench.roles import roles_of
-from fer_bench.spec import parse_variant
 from fer_bench.store import Store
 from fer_bench.track import check_uri, try_sync
 
 EVERY = 60.0  # seconds between updates of the MLflow mirror while a study runs
 
 
-def open_workplace(options: dict[str, Any], methods: Sequence[str]) -> Workplace:
-    """The home, the plug-ins and the prepared data that a command's options name; built-in data are made if missing."""
+def open_workplace(options: dict[str, Any], found: Plugins) -> Workplace:
+    """The home and the prepared data that a command's options name; built-in data are made if missing."""
     home = Home.find(options["home"])
-    found = plugins(options["plugin_dirs"])
     tell_broken(found)
-    _check_request(options, methods, found)
+    check_hardware(options["device"])
     dataset = found.dataset(options["dataset"], dataset_params(options, found.dataset_card(options["dataset"])))
     store = ensure_store(home, dataset)
     template, _ = template_of(options, found)
@@ -54,14 +53,19 @@ def _ensure_clean(home: Home, store: Store, card: DatasetCard, protocol: str) ->
     say(f"{card.name}: {save_clean(folder, dropped)} leaves out {len(dropped):,} rows")
 
 
-def _check_request(options: dict[str, Any], methods: Sequence[str], found: Plugins) -> None:
-    """Tell what is wrong with a command before any data are drawn for it."""
-    template_of(options, found)
-    runtime_of(options).resolve()
-    for variant in map(parse_variant, methods):
-        card = found.method(variant.method).card
-        assert isinstance(card, MethodCard)
-        card.resolve(variant.given)
+def check_hardware(device: str) -> None:
+    """Raise TrainingError where this machine lacks the device."""
+    if device in ("auto", "cpu"):
+        return
+    import torch
+
+    found = Runtime(device=device).resolve()
+    if found.type == "cuda" and (found.index or 0) >= (have := torch.cuda.device_count()):
+        raise TrainingError(f"there is no {device} on this machine", hint=f"cuda:0 to cuda:{have - 1}")
+    if found.type == "mps" and not torch.backends.mps.is_available():
+        raise TrainingError(
+            "there is no GPU of Apple's on this machine", where=f"--device {device}", hint="auto or cpu"
+        )
 
 
 class Mirror:
