@@ -341,6 +341,18 @@ def try_images(order: Order) -> None:
     )
 
 
+def look(order: Order) -> None:
+    """Tell what this machine can compute on."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    order.line.tell(
+        "machine",
+        gpus=gpus,
+        apple=torch.backends.mps.is_available(),
+        gpu_bf16=bool(gpus) and torch.cuda.is_bf16_supported(),
+        cpu_bf16=bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()),
+    )
+
+
 # -- what every process does -----------------------------------------------------------------------------------------
 
 
@@ -363,7 +375,10 @@ def _role(carry_out: Callable[[Order], None]) -> Callable[[Mapping[str, Any], Ar
     return run
 
 
-ROLES = {"train": _role(train), "score": _role(score), "probe": _role(probe), "try": _role(try_images)}
+ROLES = {
+    name: _role(carry_out)
+    for name, carry_out in (("train", train), ("score", score), ("probe", probe), ("try", try_images), ("look", look))
+}
 
 
 def explained(error: Exception, order: Order, *, fresh: bool) -> Exception:
@@ -371,7 +386,7 @@ def explained(error: Exception, order: Order, *, fresh: bool) -> Exception:
 
     `fresh`: the process has not trained the method, so it knows of it what the weights and ``state_dict()`` hold.
     """
-    if isinstance(error, FerBenchError):
+    if isinstance(error, FerBenchError) or "spec" not in order.given:
         return error
     spec = order.spec
     if isinstance(error, torch.OutOfMemoryError):

@@ -129,8 +129,8 @@ def profiles_of(options: dict[str, Any]) -> list[str]:
 def template_of(options: dict[str, Any], plugins: Plugins, *, look: bool = True) -> tuple[dict[str, Any], str]:
     """The run fields that all runs of a study share, from the command's options; and the preset's name.
 
-    Of several imbalance profiles it holds the first. `look` says whether to look at the hardware, which takes the
-    import of torch; without, everything is checked as if this were a machine without a GPU.
+    Of several imbalance profiles it holds the first. `look` says whether to look at the hardware, which takes
+    seconds the first time; without, everything is checked as if this were a machine without a GPU.
 
     Raises
     ------
@@ -138,12 +138,13 @@ def template_of(options: dict[str, Any], plugins: Plugins, *, look: bool = True)
         A name does not exist, or a value does not fit.
     """
     from fer_bench.backbone_names import check_backbone
+    from fer_bench.machine import this_machine
     from fer_bench.recipe import Recipe, preset
     from fer_bench.spec import Selection
 
     card = plugins.dataset_card(options["dataset"])
     by_hardware = options["recipe"] == "auto"
-    name, chosen = preset(options["recipe"], has_gpu=look and by_hardware and _has_gpu(options["device"]))
+    name, chosen = preset(options["recipe"], has_gpu=look and by_hardware and this_machine().has_gpu(options["device"]))
     given = _recipe_fields(options)
     if given.get("precision") == "auto":
         given["precision"] = fast_precision(options["device"]) if look else "fp32"
@@ -178,12 +179,6 @@ def _recipe_fields(options: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _has_gpu(device: str) -> bool:
-    import torch
-
-    return torch.cuda.is_available() and device != "cpu"
-
-
 def check_device(device: str) -> None:
     """Raise UnknownNameError unless a device is called so; whether this machine has it is asked later."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", device):
@@ -211,11 +206,9 @@ def dataset_params(options: dict[str, Any], card: DatasetCard) -> dict[str, Any]
 
 def fast_precision(device: str) -> str:
     """bf16 where the hardware multiplies it natively, otherwise fp32."""
-    import torch
+    from fer_bench.machine import this_machine
 
-    if device != "cpu" and torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+    return this_machine().fast_precision(device)
 
 
 def runtime_of(options: dict[str, Any]) -> Any:

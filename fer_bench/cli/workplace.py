@@ -9,10 +9,10 @@ from fer_bench.cards import DatasetCard
 from fer_bench.cli.listing import tell_broken
 from fer_bench.cli.options import dataset_params, runtime_of, template_of
 from fer_bench.console import Live, say, warn
-from fer_bench.errors import TrainingError
 from fer_bench.executor import Workplace
+from fer_bench.forkserver import SERVER
 from fer_bench.home import Home
-from fer_bench.job import Runtime
+from fer_bench.machine import this_machine
 from fer_bench.plugins import Plugins
 from fer_bench.prepare import ensure_store
 from fer_bench.roles import roles_of
@@ -26,7 +26,9 @@ def open_workplace(options: dict[str, Any], found: Plugins) -> Workplace:
     """The home and the prepared data that a command's options name; built-in data are made if missing."""
     home = Home.find(options["home"])
     tell_broken(found)
-    check_hardware(options["device"])
+    SERVER.start()  # its imports take seconds, in which the data are looked after
+    if options["device"] not in ("auto", "cpu"):
+        this_machine().check(options["device"])
     dataset = found.dataset(options["dataset"], dataset_params(options, found.dataset_card(options["dataset"])))
     store = ensure_store(home, dataset)
     template, _ = template_of(options, found)
@@ -51,21 +53,6 @@ def _ensure_clean(home: Home, store: Store, card: DatasetCard, protocol: str) ->
     say(f"{card.name}: the doctor examines the data set first; fer-bench data check {card.name} shows what it finds")
     dropped = examine(store, card).dropped
     say(f"{card.name}: {save_clean(folder, dropped)} leaves out {len(dropped):,} rows")
-
-
-def check_hardware(device: str) -> None:
-    """Raise TrainingError where this machine lacks the device."""
-    if device in ("auto", "cpu"):
-        return
-    import torch
-
-    found = Runtime(device=device).resolve()
-    if found.type == "cuda" and (found.index or 0) >= (have := torch.cuda.device_count()):
-        raise TrainingError(f"there is no {device} on this machine", hint=f"cuda:0 to cuda:{have - 1}")
-    if found.type == "mps" and not torch.backends.mps.is_available():
-        raise TrainingError(
-            "there is no GPU of Apple's on this machine", where=f"--device {device}", hint="auto or cpu"
-        )
 
 
 class Mirror:
