@@ -130,7 +130,8 @@ def score_intervals(sample: Jackknife, level: float = LEVEL) -> dict[str, Interv
     One training tested on n images has the variance p (1 - p) / (n - 1); so with p the mean over seeds and V its
     crossed variance, n = 1 + p (1 - p) / V images would leave p as uncertain as it is. They are more than those of a
     class where seeds err on different images, fewer where seeds differ as wholes. The t-distribution has the degrees of
-    freedom of V. Where nothing varies, as when all answers are right, n is the size of the smallest class that matters.
+    freedom of V. Where nothing varies, as when all answers are right or all are one class, n is the number of images
+    that the metric rests on (:attr:`fer_bench.crossed.Jackknife.least`): of a class for its recall, all for accuracy.
 
     The recall of one seed, whose images are drawn one by one, has Wilson's own interval: nothing is said of other
     trainings.
@@ -185,7 +186,10 @@ def _joined(ours: Jackknife, reference: Jackknife, name: str, difference: Estima
 
     low = difference.value - reach(a.value - a.low, b.high - b.value)
     high = difference.value + reach(a.high - a.value, b.value - b.low)
-    return Interval(difference.value, low, high, difference.p)
+    ours_alone, reference_alone = (_score_interval(side, name, level) for side in (ours, reference))
+    low = max(low, ours_alone.low - reference_alone.high)
+    high = min(high, ours_alone.high - reference_alone.low)
+    return Interval(difference.value, min(low, difference.value), max(high, difference.value), difference.p)
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
