@@ -57,6 +57,7 @@ __all__ = [
     "crossed",
     "crossed_difference",
     "holm",
+    "images_of",
     "jackknife",
     "paired",
     "probability_of_improvement",
@@ -142,12 +143,18 @@ def score_intervals(sample: Jackknife, level: float = LEVEL) -> dict[str, Interv
 def _score_interval(sample: Jackknife, name: str, level: float, freedom: float | None = None) -> Interval:
     """Wilson's interval of one metric; `freedom` stands for the degrees of freedom of its own variance if given."""
     estimate = sample.estimates[name]
-    share, variance = estimate.value, estimate.error**2
-    varies = variance > 0 and 0 < share < 1
-    images = 1 + share * (1 - share) / variance if varies else sample.least[name]
+    share, (images, varies) = estimate.value, images_of(sample, name)
     known = not varies or (sample.single and len(sample.seen[name]) == 1)  # the share alone tells its variance
     own = estimate.freedom if freedom is None else freedom
     return wilson(share * images, images, level, np.inf if known else own)
+
+
+def images_of(sample: Jackknife, name: str) -> tuple[float, bool]:
+    """The images of one training that would leave a metric as uncertain as it is, and whether it varies at all."""
+    estimate = sample.estimates[name]
+    share, variance = estimate.value, estimate.error**2
+    varies = variance > 0 and 0 < share < 1
+    return (1 + share * (1 - share) / variance if varies else sample.least[name]), varies
 
 
 def score_differences(ours: Jackknife, reference: Jackknife, level: float = LEVEL) -> dict[str, Interval]:

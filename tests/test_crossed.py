@@ -236,7 +236,7 @@ def test_the_images_that_a_metric_rests_on_are_found_by_changing_one_answer():
     for predictions in (labels, np.roll(labels, 9)):
         found = crossed.jackknife(labels, predictions[None], asked, classes=3)
         assert found.least == {"sad": 5, "two": 10, "all": 9, "accuracy": 17}
-    people = np.repeat([0, 1, 2, 3, 4], [3, 2, 3, 5, 4])  # the angry images are of one, the sad of two, the happy of two
+    people = np.repeat([0, 1, 2, 3, 4], [3, 2, 3, 5, 4])  # angry: one person; sad and happy: two each
     found = crossed.jackknife(labels, labels[None], asked, classes=3, clusters=people).least
     assert found == pytest.approx({"sad": 2, "two": 4, "all": 3, "accuracy": 1 / (9 / 17 / 2)})
     everybody = np.arange(17) % 3  # three people show every class, so nothing rests on more than three

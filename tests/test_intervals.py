@@ -100,7 +100,8 @@ def by_hand(p, variance, t):
 
 def test_what_never_varies_has_the_interval_of_the_images_that_it_rests_on():
     labels = np.repeat([0, 1], [20, 300])
-    asked = {"rare": stats.recall_of(0), "often": stats.recall_of(1), "mean": stacks.mean_recall, "all": stacks.accuracy}
+    asked = {"rare": stats.recall_of(0), "often": stats.recall_of(1)}
+    asked |= {"mean": stacks.mean_recall, "all": stacks.accuracy}
     found = stats.score_intervals(measured(np.tile(labels, (3, 1)), labels, asked))
     assert limits(found["rare"]) == pytest.approx(proportion_confint(20, 20, method="wilson"))
     assert limits(found["often"]) == pytest.approx(proportion_confint(300, 300, method="wilson"))
@@ -119,8 +120,8 @@ def test_one_answer_to_everything_has_wilsons_interval_of_all_images_in_accuracy
 
 
 def test_a_gain_goes_no_further_than_the_intervals_of_both_sides_allow():
-    # Recalls of .55 and .45 in two trainings against .45 and .55: images explain how far trainings of a side differ, but
-    # not gains of ten points in one and minus ten in the other, and with one degree of freedom those leave 71 in doubt.
+    # Recalls of .55 and .45 in two trainings against .45 and .55: images explain how far trainings of a side differ,
+    # but not gains of ten points and of minus ten, and with one degree of freedom those alone leave 71 points in doubt.
     right = [[(np.arange(100) + 50 * k) % 100 < h for k, h in enumerate(side)] for side in ((55, 45), (45, 55))]
     ours, theirs = (measured(1 - np.array(side).astype(int)) for side in right)
     a, b = (stats.score_intervals(side)["r"] for side in (ours, theirs))
