@@ -77,6 +77,23 @@ class MethodRuns:
         return bool(probed or self.card.get("transductive"))
 
     @cached_property
+    def blocked(self) -> tuple[str, ...]:
+        """What the seal refused to its runs, "event file", each once."""
+        attempts = [a for r in self.runs for a in (r.facts.get("seal") or {}).get("blocked") or ()]
+        told = (" ".join(map(str, a.values())) if isinstance(a, Mapping) else str(a) for a in attempts)
+        return tuple(dict.fromkeys(" ".join(text.replace("`", "'").split()) for text in told))
+
+    @property
+    def ranked(self) -> bool:
+        """Whether anything may be claimed: it neither reads other test images nor tried to get at sealed files."""
+        return not (self.transductive or self.blocked)
+
+    @property
+    def mark(self) -> str:
+        """What stands beside its label: ⚠ reads other test images, ⊘ tried to get at sealed files."""
+        return " ⚠" * self.transductive + " ⊘" * bool(self.blocked)
+
+    @cached_property
     def seeds(self) -> tuple[int, ...]:
         """Seeds with at least one usable run."""
         return tuple(sorted({r.seed for r in self.runs}))
@@ -86,7 +103,7 @@ class MethodRuns:
 class StudyData:
     """Everything a report is computed from.
 
-    `methods` come in the order asked, those that are transductive after all others. `labels` [n] are the true classes
+    `methods` come in the order asked, those that are not ranked after all others. `labels` [n] are the true classes
     of the test images of all folds, fold by fold.
     """
 
@@ -159,11 +176,11 @@ class StudyData:
 
     @cached_property
     def rare(self) -> frozenset[int]:
-        """Classes with fewer than half of an even share of the training images, and always the rarest one."""
+        """Classes with fewer than half of an even share of the training images, and always the rarest ones."""
         counts = self.counts.get("train", self.counts["test"])
         if counts.min() == counts.max():
             return frozenset()
-        return frozenset([self.order[0], *np.flatnonzero(counts < counts.mean() / 2).tolist()])
+        return frozenset(np.flatnonzero((counts == counts.min()) | (counts < counts.mean() / 2)).tolist())
 
     @cached_property
     def watermarks(self) -> tuple[str, ...]:
@@ -263,7 +280,7 @@ def _assemble(study: Mapping[str, Any], runs: list[Run], notes: list[str]) -> St
     runs = sorted(runs, key=lambda r: (r.seed, r.fold))
     methods = [MethodRuns(label, tuple(r for r in runs if r.label == label)) for label in asked]
     notes += [f"`{m.label}` has no usable run, so it is missing from every table." for m in methods if not m.runs]
-    methods = sorted((m for m in methods if m.runs), key=lambda m: m.transductive)
+    methods = sorted((m for m in methods if m.runs), key=lambda m: not m.ranked)
     folds = tuple(sorted({r.fold for r in runs}))
     _note_gaps(methods, folds, notes)
     reference = study.get("reference")

@@ -110,7 +110,7 @@ def test_balanced_training_has_no_rare_classes(bench):
     assert blocks == [
         Paragraph(
             "There are no rare and frequent classes to tell apart: "
-            "the classes have 1 different number of training images, groups need 3."
+            "all classes have the same number of training images."
         )
     ]
 
