@@ -162,7 +162,7 @@ def _score_test(sample: Jackknife, name: str, rival: float) -> float:
 def _shuffled(
     labels: np.ndarray, predictions: np.ndarray, classes: int, clusters: np.ndarray | None, draws: int
 ) -> float:
-    """The share of shuffled labels that agree as well with the answers in mean-class accuracy, the true ones counted."""
+    """The share of shuffled labels that agree as well with the answers in mean-class accuracy, true ones counted."""
     units = np.arange(len(labels)) if clusters is None else np.unique(clusters, return_inverse=True)[1]
     answers = np.stack([(predictions == c).mean(0) for c in range(classes)], axis=1)  # [n, C]
     seen = (predictions >= 0).mean(0)

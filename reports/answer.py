@@ -154,10 +154,15 @@ def no_classifiers(numbers: Numbers) -> list[str]:
 
 def no_classifier(numbers: Numbers, method: MethodNumbers) -> str:
     """What must be said of a method whose answers hardly depend on the image; empty where nothing must."""
-    study, chance = numbers.study, method.chance
+    said = hardly_looks(numbers.study, words.code(method.label) + method.runs.mark, method.chance)
+    reference = method.label == numbers.study.reference and numbers.compared
+    return f"{said} Gains over such a reference say little." if reference and method.chance.doubtful else said
+
+
+def hardly_looks(study: StudyData, name: str, chance: Chance) -> str:
+    """The same of a method called `name`, by its tests."""
     if chance.mean_recall is None or chance.accuracy is None:
         return ""
-    name = words.code(method.label) + method.mark
     parts = []
     if chance.collapsed.any():
         into = words.listed([f"*{study.classes[i]}*" for i in sorted(chance.collapsed_into)])
@@ -179,8 +184,6 @@ def no_classifier(numbers: Numbers, method: MethodNumbers) -> str:
         parts.append(f"**{name} is not shown to be better than chance**: {mean}; {accuracy}.")
     elif not chance.accuracy.won:
         parts.append(f"{name} is not shown to beat the best constant answer in accuracy: {accuracy}.")
-    if method.label == study.reference and numbers.compared and (chance.collapsed.any() or not chance.above):
-        parts.append("Gains over such a reference say little.")
     return " ".join(parts)
 
 
