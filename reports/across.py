@@ -157,8 +157,15 @@ class Comparison:
 
     def blocks(self, measure: Measure) -> list[Entry]:
         """The studies that a ranking rests on: not watermarked, and with that number."""
-        fair = [e for e in self.entries if not e.study.watermarks]
+        bought = self.bought(measure)
+        fair = [e for e in self.entries if not e.study.watermarks and e not in bought]
         return [e for e in fair if all(np.isfinite(e.value(m, measure)) for m in self.ranked)]
+
+    def bought(self, measure: Measure) -> list[Entry]:
+        """The studies in which the recall of some classes says nothing: a method that would be ranked has collapsed."""
+        if measure != RARE:
+            return []
+        return [e for e in self.entries if any(e.numbers.method(m).chance.doubtful for m in self.ranked)]
 
     def values(self, measure: Measure) -> np.ndarray:
         """What is ranked, [data sets, methods]."""

@@ -163,9 +163,13 @@ def _score_table(comparison: Comparison, measure: Measure) -> TableBlock:
     title = measure.title[0].upper() + measure.title[1:]
     caption = f"{title} in %, mean ± standard deviation over seeds. "
     caption += f"Mean rank over {found.blocks} data sets, 1 is best." if found else "Too little may be ranked."
+    aside = [e.title for e in comparison.bought(measure)]
+    if aside:
+        told = words.listed(aside)
+        caption += f" Without {told}, where a method answers nearly everything with such a class or is at chance."
     if any(e.mark for e in comparison.entries) or comparison.transductive:
         caption += " ⚠ is shown, not ranked."
-    caption += _doubtful(comparison, comparison.methods)
+    caption += _doubtful(comparison)
     return TableBlock(tabulate(columns, comparison.methods, caption), f"scores-{blocks.slug(measure.key)}", title)
 
 
@@ -183,10 +187,10 @@ def _doubt(entry: Entry, label: str) -> str:
     return " ∅" * entry.numbers.method(label).chance.doubtful
 
 
-def _doubtful(comparison: Comparison, labels: Sequence[str]) -> str:
-    """What ∅ means, as the end of a caption, where a table of these methods shows it."""
-    shown = any(_doubt(e, label) for e in comparison.entries for label in labels)
-    return " ∅ has collapsed, or is not shown to be better than chance: see The numbers." * shown
+def _doubtful(comparison: Comparison) -> str:
+    """What ∅ means, as the end of a caption, where tables may show it."""
+    shown = any(_doubt(e, label) for e in comparison.entries for label in comparison.methods)
+    return " ∅ has collapsed or is not shown to be better than chance, itself or its reference." * shown
 
 
 def _tail(entry: Entry) -> str:
@@ -238,8 +242,8 @@ def _price(comparison: Comparison, label: str) -> str:
         found = [(e.title, gain) for e in comparison.entries if (gain := e.gain(label, measure))]
         if found:
             each_one = words.listed([f"{words.points(gain.value)} ({title})" for title, gain in found])
-            told.append(f"{measure.title} by {each_one}")
-    return f"meanwhile {' and '.join(told)} points" if told else "no accuracy can be compared"
+            told.append(f"{measure.title} moves by {each_one} points")
+    return f"meanwhile {', '.join(told)}" if told else "no accuracy can be compared"
 
 
 def _no_classifiers(comparison: Comparison, entry: Entry) -> Iterator[str]:
@@ -270,8 +274,7 @@ def _gain_table(comparison: Comparison, measure: Measure) -> TableBlock:
         columns.append(Column(heading, each(_count, (comparison, measure, kind))))
     caption = (
         f"Gain in {measure.title} in percentage points over {words.code(str(comparison.reference))}, with its 95 % "
-        "interval. Bold and counted: a gain or a loss in the study's own report."
-        + _doubtful(comparison, comparison.compared)
+        "interval. Bold and counted: a gain or a loss in the study's own report." + _doubtful(comparison)
     )
     return TableBlock(
         tabulate(columns, comparison.compared, caption),
@@ -287,7 +290,7 @@ def _gain(of: tuple[Comparison, Entry, Measure], label: str) -> str:
         return words.UNKNOWN
     told = words.gain_with_interval(gain)
     claimed = measure in JUDGED and comparison.judged(label, measure).get(entry.title) in (Verdict.GAIN, Verdict.LOSS)
-    return (f"**{told}**" if claimed else told) + _doubt(entry, label)
+    return (f"**{told}**" if claimed else told) + (_doubt(entry, label) or _doubt(entry, str(comparison.reference)))
 
 
 def _price_table(comparison: Comparison, measure: Measure) -> TableBlock:
@@ -295,7 +298,7 @@ def _price_table(comparison: Comparison, measure: Measure) -> TableBlock:
     columns += [Column(e.title + e.mark, each(_gain, (comparison, e, measure))) for e in comparison.entries]
     caption = (
         f"Change in {measure.title} in percentage points against {words.code(str(comparison.reference))}, with its "
-        "95 % interval." + _doubtful(comparison, comparison.compared)
+        "95 % interval." + _doubtful(comparison)
     )
     title = f"Change in {measure.title}"
     return TableBlock(tabulate(columns, comparison.compared, caption), f"price-{blocks.slug(measure.key)}", title)

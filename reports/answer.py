@@ -216,11 +216,14 @@ def footnotes(methods: Sequence[MethodRuns]) -> dict[str, str]:
     """What the signs mean that tell why a method is not ranked, by sign."""
     notes = {}
     if any(m.transductive for m in methods):
-        notes["⚠"] = "⚠ reads other test images: listed last, not ranked."
-    blocked = [m for m in methods if m.blocked]
+        notes["⚠"] = "⚠ reads other test images: shown, not ranked."
+    blocked: dict[str, dict[str, None]] = {}
+    for method in methods:  # of several studies, a method may come more than once
+        if method.blocked:
+            blocked.setdefault(method.label, {}).update(dict.fromkeys(method.blocked))
     if blocked:
-        told = "; ".join(f"{words.code(m.label)}: {attempts(m.blocked)}" for m in blocked)
-        notes["⊘"] = f"⊘ tried to get at sealed files in training ({told}): refused, listed last, not ranked."
+        told = "; ".join(f"{words.code(label)}: {attempts(tuple(of))}" for label, of in blocked.items())
+        notes["⊘"] = f"⊘ tried to get at sealed files in training ({told}) and was refused: shown, not ranked."
     return notes
 
 

@@ -166,7 +166,9 @@ def _table_block(response: Response, measure: str) -> TableBlock:
         Column("Ratio", lambda p: f"{p.ratio:.3g}"),
     ]
     columns += [Column(_name(response, m), each(_recall, (m, measure))) for m in response.methods]
-    columns += [Column(f"Gain of {_name(response, m)}", each(_gain, (m, measure))) for m in _compared(response)]
+    columns += [
+        Column(f"Gain of {_name(response, m)}", each(_gain, (response, m, measure))) for m in _compared(response)
+    ]
     of = _of(measure)
     caption = f"{of[0].upper()}{of[1:]} in % ({_names(response, measure)})"
     caption += f"; gains in points over {words.code(response.reference)}" if response.reference else ""
@@ -185,7 +187,7 @@ def _compared(response: Response) -> list[str]:
 def _doubtful(response: Response) -> str:
     """What ∅ means, as the end of a caption, where tables show it."""
     shown = any(p.chance[m].doubtful for p in response.points for m in response.methods)
-    return " ∅ has collapsed, or is not shown to be better than chance." * shown
+    return " ∅ has collapsed, or is not shown to be better than chance, itself or its reference." * shown
 
 
 def _numbers(response: Response) -> tuple[Block, ...]:
@@ -212,12 +214,14 @@ def _price(response: Response) -> TableBlock:
         Column("Ratio", lambda r: f"{r[1].ratio:.3g}"),
         Column("Seeds", lambda r: str(r[1].pairs.get(r[0], 0))),
     ]
-    columns += [
-        Column(_of(m).capitalize(), each(lambda m, r: _gain((r[0], m), r[1]), m)) for m in reversed(response.tabled)
-    ]
+    for measure in (*reversed(response.groups.members), MEAN, ACCURACY):
+        cell = each(lambda m, r: _gain((response, r[0], m), r[1]), measure)
+        columns.append(Column(_of(measure).capitalize(), cell))
+    barred = f" {_name(response, str(response.reference))} is not ranked, so no gain over it is claimed."
     caption = (
         f"Gains in points over {words.code(str(response.reference))}, each beside its price. A gain is claimed in a "
-        f"study's own report alone, and only from {MIN_SEEDS} shared seeds on.{_doubtful(response)}"
+        f"study's own report alone, and only from {MIN_SEEDS} shared seeds on."
+        f"{barred * bool(response.mark(str(response.reference)))}{_doubtful(response)}"
     )
     return TableBlock(tabulate(columns, rows, caption), "response-price", "Gains and their price by imbalance")
 
@@ -226,9 +230,11 @@ def _recall(of: tuple[str, str], point: Point) -> str:
     return words.share_with_interval(point.recall[of[0]][of[1]]) + " ∅" * point.chance[of[0]].doubtful
 
 
-def _gain(of: tuple[str, str], point: Point) -> str:
-    gain = point.gain.get(of[0], {}).get(of[1])
-    return words.gain_with_interval(gain) + " ∅" * point.chance[of[0]].doubtful if gain else words.UNKNOWN
+def _gain(of: tuple[Response, str, str], point: Point) -> str:
+    response, label, measure = of
+    gain = point.gain.get(label, {}).get(measure)
+    doubtful = any(point.chance[m].doubtful for m in (label, str(response.reference)))
+    return words.gain_with_interval(gain) + " ∅" * doubtful if gain else words.UNKNOWN
 
 
 def _crossings(response: Response) -> tuple[Block, ...]:

@@ -80,24 +80,22 @@ def recall_table(numbers: Numbers) -> Table:
     shown = [Column(title(m), each(lambda m, i: words.share_with_interval(m.recall[i]), m)) for m in numbers.methods]
     one = words.one_seed_each(numbers)
     whose = "Wilson's" if one else "Wilson's, for the number of images that would explain the spread seen"
-    where = "in training" if "train" in study.counts else "in the test (training images are not known)"
     caption = (
-        f"Recall in %, {words.mean_over_seeds(numbers)}, with {words.interval_of(numbers)}: {whose}. Classes from the "
-        f"rarest {where} to the most frequent{_bold(study)}."
+        f"Recall in %, {words.mean_over_seeds(numbers)}, with {words.interval_of(numbers)}: {whose}. {_order(study)}"
     )
     return tabulate([*_class_columns(study), *shown], study.order, caption)
 
 
-def _bold(study: StudyData) -> str:
-    """What bold class names mean in a study, as the end of a sentence."""
-    if not study.rare:
-        return ""
+def _order(study: StudyData) -> str:
+    """In which order the classes stand, and what bold names mean."""
     counts = study.counts.get("train", study.counts["test"])
-    few = {int(i) for i in np.flatnonzero(counts < counts.mean() / 2)}
-    rarest = "the rarest" if len([i for i in study.rare if counts[i] == counts.min()]) == 1 else "the rarest ones"
-    if not few:
-        return f"; bold: {rarest}"
-    return "; bold: fewer than half of an even share"
+    if counts.min() == counts.max():
+        return f"All classes have equally many {'training' if 'train' in study.counts else 'test'} images."
+    where = "in training" if "train" in study.counts else "in the test, since training images are not known,"
+    bold = "fewer than half of an even share"
+    if counts.min() >= counts.mean() / 2:
+        bold = "the rarest" if (counts == counts.min()).sum() == 1 else "the rarest ones"
+    return f"Classes from the rarest {where} to the most frequent; bold: {bold}."
 
 
 def gain_table(numbers: Numbers) -> Table | None:
@@ -160,7 +158,7 @@ def chance_table(numbers: Numbers) -> Table:
     ]
     if any(m.chance.known for m in numbers.methods):
         caption = (
-            f"In points, with one-sided p after Holm's correction for the two: {answer.chance_levels(numbers)}. "
+            f"In points, with one-sided p after Holm's correction for the two tests: {answer.chance_levels(numbers)}. "
             "Mean-class accuracy is tested by shuffling the labels (Ojala and Garriga 2010), accuracy by a score test "
             "with the crossed variance. The most given answer: to what share of the images it is given, every class "
             f"counting alike; a training of {100 * COLLAPSED:g} % or more has collapsed."

@@ -107,7 +107,7 @@ def one_seed_each(numbers: Numbers) -> bool:
 def interval_of(numbers: Numbers) -> str:
     """What the intervals of a report cover; a single seed says nothing of other trainings."""
     if one_seed_each(numbers):
-        return "its 95 % interval over images (one training says nothing of others)"
+        return "its 95 % interval over images, which says nothing of other trainings"
     return "its 95 % interval over seeds and images"
 
 

@@ -365,7 +365,7 @@ def test_without_known_gains_of_the_tail_there_is_no_figure(bench, add):
     flat = {"counts": {"train": [100] * 3, "test": [50, 20, 100]}}
     comparison = load(bench, [add(name, {"a": [HIGH], "base": [LOW]}, data=flat) for name in ("toy", "faces")])
     assert across_page.draw_gains(comparison) is None
-    assert "in recall of the tail classes no data set to judge by; meanwhile accuracy by" in text_of(
+    assert "in recall of the tail classes no data set to judge by; meanwhile accuracy moves by" in text_of(
         across_page.page(comparison, "x"), "gains"
     )
 
