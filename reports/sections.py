@@ -180,10 +180,12 @@ def compared_section(context: Context) -> list:
     """Everything that is shared by all runs, what differs, the methods and the data."""
     study = context.study
     shared, differing = describe.settings(study)
-    different: list = ["All methods share every setting above; they differ in the method alone."]
+    alone = len(study.methods) == 1
+    alike = "All runs share" if alone else "All methods share"
+    different: list = [f"{alike} every setting above{'' if alone else '; they differ in the method alone'}."]
     if differing is not None:
         table = TableBlock(differing, "differing", "Settings that differ between the methods")
-        different = ["What differs between the methods:", table]
+        different = [f"What differs between the {'runs' if alone else 'methods'}:", table]
     deviations = [f"{words.code(m.label)}: {d}" for m in study.methods for d in m.card.get("deviations") or ()]
     return [
         _listing(shared, "settings", "Settings that all runs share"),
@@ -217,7 +219,7 @@ def trust_section(context: Context) -> list:
 def missing_section(context: Context) -> Block | str:
     """What is missing, failed or left out, of the study and of the report."""
     notes = (*context.study.notes, *context.remarks)
-    return Bullets(notes) if notes else "Nothing: every run of the study is finished and sound."
+    return Bullets(notes) if notes else "Nothing: every run of the study is finished and its record is whole."
 
 
 def repeat_section(context: Context) -> list:
