@@ -216,14 +216,14 @@ def footnotes(methods: Sequence[MethodRuns]) -> dict[str, str]:
     """What the signs mean that tell why a method is not ranked, by sign."""
     notes = {}
     if any(m.transductive for m in methods):
-        notes["⚠"] = "⚠ reads other test images: shown, not ranked."
+        notes["⚠"] = "⚠ reads other test images, or remembers them: shown, not ranked."
     blocked: dict[str, dict[str, None]] = {}
     for method in methods:  # of several studies, a method may come more than once
         if method.blocked:
             blocked.setdefault(method.label, {}).update(dict.fromkeys(method.blocked))
     if blocked:
         told = "; ".join(f"{words.code(label)}: {attempts(tuple(of))}" for label, of in blocked.items())
-        notes["⊘"] = f"⊘ tried to get at sealed files in training ({told}) and was refused: shown, not ranked."
+        notes["⊘"] = f"⊘ tried to get at sealed files ({told}) and was refused: shown, not ranked."
     return notes
 
 

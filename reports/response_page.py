@@ -214,7 +214,7 @@ def _price(response: Response) -> TableBlock:
         Column("Ratio", lambda r: f"{r[1].ratio:.3g}"),
         Column("Seeds", lambda r: str(r[1].pairs.get(r[0], 0))),
     ]
-    for measure in (*reversed(response.groups.members), MEAN, ACCURACY):
+    for measure in (*reversed([*response.groups.members]), MEAN, ACCURACY):
         cell = each(lambda m, r: _gain((response, r[0], m), r[1]), measure)
         columns.append(Column(_of(measure).capitalize(), cell))
     barred = f" {_name(response, str(response.reference))} is not ranked, so no gain over it is claimed."

@@ -212,7 +212,7 @@ def trust_section(context: Context) -> list:
     )
     tried = ((words.code(m.label), m.blocked) for m in study.methods if m.blocked)
     lines += tuple(f"{label} tried, and was refused: {answer.attempts(of, len(of))}." for label, of in tried)
-    why = "The probe predicts validation images alone, in batches of other sizes and in other orders."
+    why = "The probe predicts images again: alone, in batches of other sizes and in other orders."
     return [TableBlock(tables.seal_table(study), "trust", "Seal and probe"), why, Bullets(lines)]
 
 

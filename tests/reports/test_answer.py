@@ -310,7 +310,7 @@ def test_with_one_class_to_test_nothing_is_said_of_chance(two):
 
 # -- attempts that the seal refused ----------------------------------------------------------------------------------
 
-NOTE = "⊘ tried to get at sealed files in training (`cheat`: `open table.csv`, `os.rename images.npy`) and was refused"
+NOTE = "⊘ tried to get at sealed files (`cheat`: `open table.csv`, `os.rename images.npy`) and was refused"
 
 
 @pytest.fixture
@@ -359,6 +359,19 @@ def test_a_method_that_was_refused_is_listed_last_and_not_ranked(cheated):
     assert "not ranked: it tried to get at sealed files" in told
     trust = section(page_of(numbers), "Seal and probe")
     assert "`cheat` tried, and was refused: `open table.csv`, `os.rename images.npy`." in trust
+
+
+def test_an_attempt_that_ended_its_run_marks_the_method_all_the_same(bench):
+    def failed(writer):
+        tried(writer)
+        writer.fail(RuntimeError("the test is sealed"))
+
+    runs = [bench.run("cheat", 9, (40, 18, 90), edit=failed, finish=False)]
+    runs += [bench.run(label, seed, of) for label, of in (("cheat", (40, 18, 90)), ("base", BASE)) for seed in range(5)]
+    numbers = numbers_of(bench, bench.study(runs, ["cheat", "base"]))
+    assert numbers.method("cheat").seeds == (0, 1, 2, 3, 4)
+    assert numbers.method("cheat").mark == " ⊘"
+    assert set(numbers.method("cheat").verdicts.values()) == {Verdict.NOT_RANKED}
 
 
 def test_nothing_is_claimed_over_a_reference_that_was_refused(bench):
