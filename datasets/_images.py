@@ -231,6 +231,7 @@ def reading(
     if len({(h.width, h.height) for h in headers} | {(fit.width, fit.height)}) > 1:
         said += f"; images of {_span(headers)} are brought to {fit.width}x{fit.height} ({fit.how})"
     paths = [r.file for r in sound if isinstance(r.file, Path)]
+    largest = max(range(len(sound)), key=lambda k: (max(headers[k].width, headers[k].height), -k))
     return Reading(
         layout=layout,
         said=said,
@@ -238,6 +239,7 @@ def reading(
         chunks=lambda: _chunks(dataset, sound, fit, known),
         classes=classes,
         shape=(len(sound), fit.channels, fit.height, fit.width),
+        largest=_where(sound[largest]),
         survey=survey_of(headers),
     )
 

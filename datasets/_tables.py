@@ -243,6 +243,11 @@ class Labels:
     positions: Mapping[str, int]
     said: str
 
+    @property
+    def read_as(self) -> dict[str, str]:
+        """The class of each text that stands for one."""
+        return {text: self.classes[k] for text, k in self.positions.items() if k >= 0}
+
 
 def class_list(text: str, where: str) -> tuple[str, ...]:
     """The class names in a parameter's text, separated by commas; none for an empty text.

@@ -123,6 +123,7 @@ class Plugins:
         card = self.dataset_card(name)
         dataset = self.dataset_plugin(name).load()(params, lenient=lenient)
         dataset.card = card
+        dataset.options = tuple(word for folder in self.folders for word in ("--plugins", folder))
         return dataset
 
     def build_method(self, name: str, params: Mapping[str, Any]) -> Method:

@@ -80,7 +80,7 @@ def test_sound_data_give_no_error_and_no_warning(tmp_path):
     diagnosis = World.sound().examined(tmp_path)
     assert told(diagnosis) == set()
     assert diagnosis.verdict == "0 errors, 0 warnings"
-    assert {f.kind for f in diagnosis.findings} == {"counts-match", "imbalance"}
+    assert {f.kind for f in diagnosis.findings} == {"labels", "counts-match", "imbalance"}
     assert diagnosis.dropped == ()
 
 
@@ -246,7 +246,7 @@ def test_counts_of_other_parameters_or_classes_are_not_compared(tmp_path):
     chunk = Chunk(images=world.images, labels=world.labels, split=world.split.tolist(), source=[""] * len(world.labels))
     reading = Reading(layout="d", said="", files=[], chunks=lambda: iter([chunk]), classes=("a", "b", "c", "d"))
     diagnosis = examine(write_store(tmp_path, CARD, reading, {}, {}), CARD)
-    assert {f.kind for f in diagnosis.findings} == {"counts-unknown", "imbalance"}
+    assert {f.kind for f in diagnosis.findings} == {"labels", "counts-unknown", "imbalance"}
 
 
 def test_balance_is_told_by_hand_computed_figures(tmp_path):
