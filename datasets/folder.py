@@ -161,7 +161,7 @@ def _said(tree: ImageTree, own: OwnClasses) -> str:
         parts = ", ".join(f"{folder.name}/ is {split}" for split, folder in tree.splits.items())
         said = f"{tree.root}: class folders, split by folder ({parts})"
     else:
-        said = f"{tree.root}: class folders {'with their split in their names' if splits else 'without a split'}"
+        said = f"{tree.root}: class folders{'' if splits else ' without a split'}"
     numbers = "number" if all(name.isdecimal() for name in own.by_folder) else "name"
     said += "; ".join(["", *own.notes])
     said += f"; {len(own.classes)} classes in order of folder {numbers}: {', '.join(own.classes)}" * (not own.notes)
@@ -174,5 +174,5 @@ def _said(tree: ImageTree, own: OwnClasses) -> str:
         if missing:
             said += f"; {split} has NO {', '.join(missing)}"
     for one, other in look_alikes(tree, own):
-        said += f"; CHECK: is '{one}' the same class as '{other}'? they share no split, so one may be misspelt"
+        said += f"; WARNING: is '{one}' the same class as '{other}'? they share no split, so one may be misspelt"
     return said

@@ -171,12 +171,13 @@ class Dataset:
         Of the reading that was started last.
     source : path or None
         What was given to be read, for messages.
-    options : tuple of str
-        Options that every command about this set needs (``--plugins DIR``, ``--home DIR``), for messages.
+    plugin_dirs, options : tuple of str
+        Folders of plug-ins, and options, that every command about this set needs (``--home DIR``), for messages.
     """
 
     card: DatasetCard
     source: str | Path | None = None
+    plugin_dirs: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
 
     def __init__(self, params: Mapping[str, Any] | None = None, *, lenient: bool = False):
@@ -206,6 +207,7 @@ class Dataset:
         for name, value in {**self.params, **params}.items():
             if value != self.card.params[name].default:
                 words += ["--dataset-set", f"{name}={str(value).lower() if isinstance(value, bool) else value}"]
+        words += [word for folder in self.plugin_dirs for word in ("--plugins", folder)]
         return shlex.join([*words, *self.options])
 
     def read(self, source: Path | None) -> Reading:

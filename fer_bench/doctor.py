@@ -21,7 +21,7 @@ from fer_bench.cards import DatasetCard
 from fer_bench.clean import Dropped, conflicting, grouped, rows_to_drop
 from fer_bench.dataset import Problems
 from fer_bench.label_checks import Exchange, disagreements, exchanges
-from fer_bench.label_order import mapping_told, suspicion
+from fer_bench.label_order import PARAMETER, mapping_told, suspicion
 from fer_bench.near_duplicates import Looks, Pairs, close_hashes, components, look, near_duplicates
 from fer_bench.store import Store, check_counts, duplicates
 
@@ -126,8 +126,10 @@ class _Patient:
     @cached_property
     def as_stated(self) -> bool:
         """Whether the store was made with the parameters and has the classes that the card's numbers are about."""
-        default = self.store.manifest.get("params", {}) == self.card.resolve({})
-        return default and self.card.classes == self.store.classes
+        given, default = self.store.manifest.get("params", {}), self.card.resolve({})
+        if self.card.classes:  # the order of the source's numbers leaves the numbers of images as they are
+            given, default = ({k: v for k, v in params.items() if k != PARAMETER} for params in (given, default))
+        return given == default and self.card.classes == self.store.classes
 
     @cached_property
     def known(self) -> dict[str, tuple[int, ...]]:

@@ -123,7 +123,7 @@ class Plugins:
         card = self.dataset_card(name)
         dataset = self.dataset_plugin(name).load()(params, lenient=lenient)
         dataset.card = card
-        dataset.options = tuple(word for folder in self.folders for word in ("--plugins", folder))
+        dataset.plugin_dirs = self.folders
         return dataset
 
     def build_method(self, name: str, params: Mapping[str, Any]) -> Method:

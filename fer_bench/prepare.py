@@ -45,7 +45,7 @@ def prepare(home: Home, dataset: Dataset, source: str | Path | None, *, force: b
         A file can't be read or written, or the disk is full. The old store, if any, is intact.
     """
     name = dataset.card.name
-    dataset.options = (*dataset.options, *(word for word in home.options if word not in dataset.options))
+    dataset.options = home.options
     try:
         with _one_at_a_time(home.data, name, say):
             recover(home.data, name)

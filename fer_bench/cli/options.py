@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -97,10 +98,12 @@ def template_of(options: dict[str, Any], plugins: Any) -> tuple[dict[str, Any], 
     import torch
 
     from fer_bench.backbones import check_backbone
+    from fer_bench.home import Home
+    from fer_bench.own_data import dataset_card
     from fer_bench.recipe import Recipe, parse_assignments, preset
     from fer_bench.spec import Selection
 
-    card = plugins.dataset_card(options["dataset"])
+    card = dataset_card(plugins, options["dataset"], Home.find(options["home"]), typed=sys.argv[1:])
     name, chosen = preset(options["recipe"], has_gpu=torch.cuda.is_available() and options["device"] != "cpu")
     given: dict[str, Any] = parse_assignments(options["assignments"], "--set")
     for short in ("epochs", "batch_size", "precision"):
