@@ -56,7 +56,8 @@ def find_tree(root: Path, names: ClassNames) -> ClassTree | None:
         role = role_of(folder.name.lower())
         if role is None or not folder.is_dir():
             continue
-        if not any(names.position(f.name) is not None for f in entries(folder) if f.is_dir()):
+        inner = [f.name for f in entries(folder) if f.is_dir()]
+        if not inner or (role == "train" and not any(names.position(name) is not None for name in inner)):
             continue
         if role in roles:
             strange.append((folder, f"a second folder for the role {role}: beside {roles[role].name}"))

@@ -21,8 +21,8 @@ card = DatasetCard(
     title="A folder of class folders, with any class names",
     classes=(),
     layouts={
-        "splits": "train|val|test/<class>/<image>",
-        "classes": "<class>/<image>, without a split, or <class>_train/<image>",
+        "splits": "train|val|test/<class>/<image>, or <class>_train|<class>_val|<class>_test/<image>",
+        "classes": "<class>/<image>, without a split",
     },
     protocols=(
         Protocol(
@@ -101,6 +101,8 @@ class Folder(Dataset):
             if where.is_dir() and len(nested := nested_folders(where)) > 1:
                 raise self._too_deep(where, nested)
             return []
+        if not tree.images and (deeper := [folder for _, folder in tree.folders if subfolders(folder)]):
+            raise self._too_deep(where, deeper)
         tree = split_by_names(tree)
         own = own_classes(tree, class_list(self.params["classes"], f"{self.card.name}[classes]"))
         if len(own.classes) < 2:
@@ -116,13 +118,13 @@ class Folder(Dataset):
                 split = image.split or "all"
                 rows.append(Row(file=image.path, name=image.relative, label=label, split=split, subject=subject))
         rows.sort(key=lambda r: (("all", *SPLITS).index(r.split), r.label, natural(r.name)))
-        layout = "splits" if tree.splits else "classes"
+        layout = "splits" if any(split for split, _ in tree.folders) else "classes"
         found = reading(self, layout, _said(tree, own), rows, faults=faults, classes=own.classes)
         return [replace(found, labels=own.by_folder)]
 
     def _too_deep(self, where: Path, nested: Sequence[Path]) -> DataError:
         """The error for ``<class>/<sub>/<image>``: it can't be told which of the two folders is the class."""
-        outer = ", ".join(f"{folder.name}/" for folder in nested[:4])
+        outer = ", ".join(dict.fromkeys(f"{folder.name}/" for folder in nested[:4]))
         inner = subfolders(nested[0])[0].name
         return DataError(
             f"the images lie one folder deeper than <class>/<image>: {nested[0].name}/{inner}/<image>",
