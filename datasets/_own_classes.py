@@ -69,7 +69,7 @@ def own_classes(tree: ImageTree, given: tuple[str, ...]) -> OwnClasses:
     merged = merge_classes(list(dict.fromkeys(short.values())))
     order = list(dict.fromkeys(merged.values()))
     if notes and all(parts_of(name).number is not None for name in names):
-        first = {}
+        first: dict[str, int] = {}
         for name in names:
             first.setdefault(merged[short[name]], parts_of(name).number or 0)
         order.sort(key=lambda name: (first[name], name))
