@@ -12,9 +12,10 @@ from fer_bench import Chunk, DataError, Dataset, DatasetCard, Fetch, Param, Prot
 
 from ._class_names import ClassNames
 from ._fer2013_folders import ROLE_SPLITS, Placed, place
-from ._folders import find_tree, load_blocks
+from ._folders import entries, find_tree, load_blocks
 from ._pixels_csv import PixelCsv, describe, read_rows, sniff
 from ._search import find_layout
+from ._text import ENDINGS, tables_in
 
 card = DatasetCard(
     name="fer2013",
@@ -26,8 +27,8 @@ card = DatasetCard(
         "PrivateTest": (491, 55, 528, 879, 594, 416, 626),
     },
     layouts={
-        "csv": "one CSV with columns emotion, pixels, Usage (fer2013.csv)",
-        "icml": "one CSV with the same columns in another order (icml_face_data.csv: emotion, Usage, pixels)",
+        "csv": "one table with columns emotion, pixels, Usage (fer2013.csv)",
+        "icml": "one table with the same columns in another order (icml_face_data.csv: emotion, Usage, pixels)",
         "csv_splits": "train.csv, val.csv and test.csv, each with columns emotion, pixels",
         "kaggle": "the competition's pair: train.csv (emotion, pixels) and test.csv (pixels: no labels)",
         "folders": "train|validation|test/<class or 0..6>/<Usage>_<row>.png or .jpg",
@@ -132,6 +133,12 @@ card = DatasetCard(
 )
 
 SIDE = 48
+COLUMNS = ("emotion", "pixels", "usage")  # of fer2013.csv, in lower case
+
+
+def _strangeness(table: PixelCsv) -> tuple[bool, bool]:
+    """Of several tables that hold everything, the one that is most like fer2013.csv is read."""
+    return table.header != table.columns, table.columns != COLUMNS
 
 
 class Fer2013(Dataset):
@@ -146,9 +153,9 @@ class Fer2013(Dataset):
 
     def _fits(self, where: Path, seen: list[str]) -> list[Reading]:
         """Every layout that `where` itself is; what it holds is noted in `seen`."""
-        paths = [where] if where.is_file() else sorted(where.glob("*.[cC][sS][vV]"))
-        tables = [sniff(p) for p in paths]
-        seen += [describe(t) for t in tables]
+        named = [p for p in entries(where) if p.suffix.lower() in ENDINGS[0]] if where.is_dir() else [where]
+        seen += [describe(sniff(p)) for p in named]
+        tables = [sniff(p) for p in tables_in(where, lambda p: sniff(p).kind is not None)]
         whole = [self._one_csv(t) for t in tables if t.kind == "usage"]
         if where.is_file():
             return whole
@@ -157,15 +164,16 @@ class Fer2013(Dataset):
         pair = {t.path.stem.lower(): t for t in tables if t.kind in ("labelled", "unlabelled")}
         if not whole:
             return self._split_csvs(pair) + folders
-        plain = [r for r in whole if r.layout == "csv"] or whole
+        full = [t for t in tables if t.kind == "usage"]
+        best = min(map(_strangeness, full))
+        plain = [r for r, t in zip(whole, full, strict=True) if _strangeness(t) == best]
         spare = [r.files[0].name for r in whole if r not in plain] + [t.path.name for t in pair.values()]
         said = f"; {', '.join(spare)} beside it left unread, it holds all labels itself" if spare else ""
         return [replace(r, said=r.said + said) for r in plain] + folders
 
     def _one_csv(self, table: PixelCsv) -> Reading:
-        layout = "csv" if table.header == ("emotion", "pixels", "usage") else "icml"
-        said = f"{table.path}: columns {', '.join(table.header)}; split by the Usage column"
-        return self._csvs(layout, said, [(table, None)])
+        layout = "csv" if table.columns == COLUMNS else "icml"
+        return self._csvs(layout, f"{table.path}: {table.said}; split by the Usage column", [(table, None)])
 
     def _csvs(self, layout: str, said: str, parts: Sequence[tuple[PixelCsv, list[str] | None]]) -> Reading:
         return Reading(

@@ -242,8 +242,9 @@ def mapping_told(manifest: Mapping[str, Any]) -> str:
         number = "left out" if images is None else f"{images:,} image{'s' * (images != 1)}" if images else "no image"
         told.append(f"{read} ({number})")
     told += [f"{name} (no image)" for name in classes if name not in labels]
-    more = len(told) - SHOWN
-    return ", ".join(told[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+    more, blank = len(told) - SHOWN, manifest.get("shape", [0])[0] - sum(together)
+    said = ", ".join(told[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+    return said + (f"; {blank:,} without a label" if blank > 0 else "")
 
 
 def _natural(text: str) -> tuple[int, str]:

@@ -115,8 +115,9 @@ def _outliers(dataset: Dataset, reading: Reading) -> _Outliers | None:
     now, then = (human_size(number * channels * s**2) for s in (side, usual))
     largest = "x".join(map(str, by_side[0]))
     images = "1 image is" if beyond == 1 else f"{beyond:,} images are"
-    told = f"{images} larger than {usual} pixels, the other {total - beyond:,} are not. The largest, {reading.largest}"
-    told += f" ({largest}), makes every image of the store {side} pixels wide: {now} instead of {then}\n"
+    told = f"{images} larger than {usual} pixels, the other {total - beyond:,} are not. The largest"
+    told += f", {reading.largest} ({largest})," if reading.largest else f" ({largest})"
+    told += f" makes every image of the store {side} pixels wide: {now} instead of {then}\n"
     told += f"  to bring all images to {usual} pixels: {dataset.command('prepare', dataset.source, size=usual)}"
     return _Outliers(told, usual)
 

@@ -203,6 +203,11 @@ def test_without_labels_of_the_source_the_stores_numbers_are_told():
     assert told == "0 = a (2 images), 1 = b (no image)"
 
 
+def test_images_without_a_label_are_told_too():
+    told = mapping_told({"classes": ["a"], "counts": {"x": [2], "y": [1]}, "shape": [1003, 1, 8, 8]})
+    assert told == "0 = a (3 images); 1,000 without a label"
+
+
 def test_many_classes_are_not_all_told():
     told = mapping_told({"classes": [f"c{k}" for k in range(100)], "counts": {"x": [1] * 100}})
     assert told.endswith("23 = c23 (1 image) and 76 more")
