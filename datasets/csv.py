@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fer_bench import DataError, Dataset, DatasetCard, Param, Protocol, Reading
@@ -221,7 +221,8 @@ class Csv(Dataset):
         first, columns = next(iter(tables.items()))
         names = ", ".join(path.name for path in tables)
         said = "; ".join([f"{first.parent}: {names}, {_columns_said(columns, bool(parts))}", labels.said, *notes])
-        return reading(self, layout, said, rows, faults=faults, files=tables, classes=labels.classes)
+        found_rows = reading(self, layout, said, rows, faults=faults, files=tables, classes=labels.classes)
+        return replace(found_rows, labels=labels.read_as)
 
     def _entries(
         self, table: Table, columns: Columns, part: str | None, faults: list[tuple[str, str]]

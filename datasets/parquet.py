@@ -137,6 +137,7 @@ class Parquet(Dataset):
             files=list(dict.fromkeys([*(shard.path for shard in shards), *tellers])),
             chunks=lambda: pixel_chunks(shards, scan, labels, fit, root, self.problems()),
             classes=labels.classes,
+            labels=labels.read_as,
             shape=(len(scan.headers), fit.channels, fit.height, fit.width),
             survey=survey_of(scan.headers),
         )

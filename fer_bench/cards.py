@@ -224,6 +224,12 @@ class DatasetCard:
         The first one is the default.
     counts : mapping of split to tuple of int
         Expected images per class, in the order of `classes`.
+    shares : mapping of split to tuple of int
+        Images per class that are published but not expected to the last one (copies of the set differ). Only their
+        proportions are used, as those of `counts` are where there are no `shares`: to tell labels in another order.
+    orders : mapping of name to tuple of str
+        Other numberings of the same classes that are in circulation. Sources that number their classes have a
+        parameter called `classes`, which takes such an order.
     unlabelled : int
         Expected images without a label.
     digests : mapping
@@ -243,6 +249,8 @@ class DatasetCard:
     classes: tuple
     protocols: tuple
     counts: Mapping[str, tuple] = field(default_factory=dict)
+    shares: Mapping[str, tuple] = field(default_factory=dict)
+    orders: Mapping[str, tuple] = field(default_factory=dict)
     unlabelled: int = 0
     digests: Mapping[str, str] = field(default_factory=dict)
     layouts: Mapping[str, str] = field(default_factory=dict)

@@ -48,6 +48,11 @@ class Home:
         return locate(self.root / "results", study)
 
     @property
+    def options(self) -> tuple[str, ...]:
+        """What a command that is to be typed must say to find this home; nothing where it is found anyway."""
+        return () if Home.find() == self else ("--home", str(self.root))
+
+    @property
     def tuning(self) -> Path:
         """Folder of search journals and of the best configurations they found."""
         return self.root / "tuning"

@@ -128,6 +128,7 @@ class Plugins:
         card = self.dataset_card(name)
         dataset = self.dataset_plugin(name).load()(params, lenient=lenient)
         dataset.card = card
+        dataset.plugin_dirs = self.folders
         return dataset
 
     def build_method(self, name: str, params: Mapping[str, Any]) -> Method:

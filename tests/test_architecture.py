@@ -159,8 +159,8 @@ COMMANDS = {
     "data check": ["--dataset-set", "--from", "--home", "--no-images", "--out", "--plugins", "--strict", "name"],
     "data fetch": ["--home", "--plugins", "name"],
     "data prepare": ["--dataset-set", "--force", "--from", "--home", "--plugins", "name"],
-    "data show": ["--home", "--out", "--per-class", "--seed", "--split", "name"],
-    "data stats": ["--home", "name"],
+    "data show": ["--home", "--out", "--per-class", "--plugins", "--seed", "--split", "name"],
+    "data stats": ["--home", "--plugins", "name"],
     "track sync": ["--all", "--home", "--timeout", "--tracking-uri", "study"],
     "ui": ["--home", "--host", "--port", "--tracking-uri"],
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -138,11 +139,13 @@ def template_of(options: dict[str, Any], plugins: Plugins, *, look: bool = True)
         A name does not exist, or a value does not fit.
     """
     from fer_bench.backbone_names import check_backbone
+    from fer_bench.home import Home
     from fer_bench.machine import this_machine
+    from fer_bench.own_data import dataset_card
     from fer_bench.recipe import Recipe, preset
     from fer_bench.spec import Selection
 
-    card = plugins.dataset_card(options["dataset"])
+    card = dataset_card(plugins, options["dataset"], Home.find(options["home"]), typed=sys.argv[1:])
     by_hardware = options["recipe"] == "auto"
     name, chosen = preset(options["recipe"], has_gpu=look and by_hardware and this_machine().has_gpu(options["device"]))
     given = _recipe_fields(options)

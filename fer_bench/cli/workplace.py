@@ -16,6 +16,7 @@ from fer_bench.machine import this_machine
 from fer_bench.plugins import Plugins
 from fer_bench.prepare import ensure_store
 from fer_bench.roles import roles_of
+from fer_bench.splits import protocol_that_fits
 from fer_bench.store import Store
 from fer_bench.track import check_uri, try_sync
 
@@ -31,6 +32,7 @@ def open_workplace(options: dict[str, Any], found: Plugins) -> Workplace:
         this_machine().check(options["device"])
     dataset = found.dataset(options["dataset"], dataset_params(options, found.dataset_card(options["dataset"])))
     store = ensure_store(home, dataset)
+    _fit_protocol(options, store, dataset.card)
     template, _ = template_of(options, found)
     _ensure_clean(home, store, dataset.card, template["protocol"])
     profile = template["profile"]
@@ -40,6 +42,18 @@ def open_workplace(options: dict[str, Any], found: Plugins) -> Workplace:
 
     quiet: dict[str, Any] = {} if options["quiet"] else {"listener": Live(rarest)}
     return Workplace(home=home, plugins=found, runtime=runtime_of(options), **quiet)
+
+
+def _fit_protocol(options: dict[str, Any], store: Store, card: DatasetCard) -> None:
+    """Choose a protocol for one's own images where none is asked for and the first one can't be carried out."""
+    if options["protocol"] is None and not card.classes and (chosen := protocol_that_fits(store, card)):
+        options["protocol"] = chosen.name
+        have = ", ".join(sorted(set(store.columns("split")["split"].tolist())))
+        say(
+            f"protocol {card.full_name(chosen)}: {chosen.in_words}\n"
+            f"  (the images' parts are {have}, so {card.full_name(card.protocols[0])} can't be carried out;"
+            " --protocol takes another)"
+        )
 
 
 def _ensure_clean(home: Home, store: Store, card: DatasetCard, protocol: str) -> None:
