@@ -27,7 +27,7 @@ _PUBLIC = {
         "shuffle",
     ),
     "fer_bench.backbones": ("Classifier", "Trunk"),
-    "fer_bench.errors": ("DataError", "FerBenchError", "SpecError"),
+    "fer_bench.errors": ("DataError", "FerBenchError", "SpecError", "missing_library"),
     "fer_bench.rng": ("numpy_generator", "stream_seed", "torch_generator"),
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
