@@ -12,6 +12,7 @@ import click
 
 from fer_bench import __version__
 from fer_bench.errors import FerBenchError, unknown
+from fer_bench.process import settle
 
 # name -> (module, attribute, one line for --help: reading it must not import the module)
 COMMANDS = {
@@ -73,6 +74,7 @@ def cli() -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point; exits with 0, 1 for an expected error, 2 for wrong usage, 130 after Ctrl-C."""
+    settle()
     try:
         code = cli.main(args=argv, standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -90,5 +92,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _interrupted() -> None:
-    click.echo("interrupted; everything finished is kept, the same command goes on where it stopped", err=True)
+    click.echo("Interrupted. Finished runs are saved. Rerun the command to resume.", err=True)
     sys.exit(130)

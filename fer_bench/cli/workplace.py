@@ -95,14 +95,19 @@ class Mirror:
 
 
 def finish_study(study: dict[str, Any], work: Workplace, mirror: Mirror) -> None:
-    """Write the report, show the table, bring the mirror up to date, and say where everything is."""
+    """Write the report, show the table, bring the mirror up to date, and say where everything is.
+
+    The mirror is brought up to date whatever becomes of the report and the terminal.
+    """
     from rich.console import Console
 
     from fer_bench.reports import build_report, study_table
 
-    page = build_report(work.home.ledger, study, work.home.results(study["name"]))
-    Console().print(study_table(work.home.ledger, study))
-    mirror.update(study)
+    try:
+        page = build_report(work.home.ledger, study, work.home.results(study["name"]))
+        Console().print(study_table(work.home.ledger, study))
+    finally:
+        mirror.update(study)
     say(f"report: {page}")
     if not mirror.off and not mirror.failed:
         say(f"MLflow: fer-bench ui --home {work.home.root}")
