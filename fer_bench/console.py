@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from fer_bench.fit import Listener
+from fer_bench.process import write_anything
 from fer_bench.spec import RunSpec
 
 
@@ -93,7 +94,8 @@ class Live:
     rarest: tuple[int, str]
 
     def __call__(self, spec: RunSpec, label: str) -> Listener:
-        """The listener of one run."""
+        """The listener of one run, in whichever process trains it."""
+        write_anything(sys.stdout)  # labels and classes may have letters that the terminal lacks
         return LiveListener(f"{label}, seed {spec.seed}", self.rarest)
 
 

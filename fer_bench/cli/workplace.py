@@ -67,15 +67,15 @@ def _check_request(options: dict[str, Any], methods: Sequence[str], found: Plugi
 class Mirror:
     """Keeps MLflow up to date while a study runs, without getting in its way.
 
-    One update costs seconds, so there is at most one a minute until the study ends; a store that failed once is left
-    alone until then.
+    One update costs seconds, so the first comes after a minute, and there is at most one a minute until the study ends;
+    a store that failed once is left alone until then.
     """
 
     def __init__(self, work: Workplace, options: dict[str, Any]):
         self.ledger, self.off = work.home.ledger, options["no_track"]
         self.uri = options["tracking_uri"] or work.home.tracking_uri
         self.failed = False
-        self.last = 0.0
+        self.last = time.monotonic()
         if not self.off:
             check_uri(self.uri)
 
