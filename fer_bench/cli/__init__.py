@@ -66,7 +66,7 @@ def cli() -> None:
     """Benchmark methods for facial expression recognition, above all on the rare expressions.
 
     \b
-    fer-bench run rasn baseline_focal --dataset synthetic --recipe demo
+    fer-bench run rasn baseline_focal --dataset synthetic --recipe brief
     fer-bench list methods
     fer-bench data prepare fer2013 --from PATH
     """

@@ -13,8 +13,10 @@ from fer_bench.ledger import Ledger, RunRecord
 from fer_bench.metrics import accuracy, confusion, mean_recall
 
 STATUS = ("finished", "failed", "unfinished", "pruned")
-TITLES = ("run", "status", "method", "seed", "protocol", "fold", "imbalance", "epoch", "validation %")
-TITLES += ("test mean recall %", "test accuracy %", "")
+TITLES = (
+    *("run", "status", "method", "seed", "protocol", "fold", "imbalance", "epoch", "validation %"),
+    *("test mean recall %", "test accuracy %", ""),
+)
 
 
 def list_runs(ledger: Ledger, filters: Mapping[str, str | None]) -> None:
