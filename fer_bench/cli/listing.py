@@ -80,7 +80,7 @@ LISTS: dict[str, Callable[[Plugins, dict[str, Any]], None]] = {
 @click.command("list")
 @click.argument("what", default="methods", metavar="[methods|datasets|protocols|recipes|backbones|runs|studies]")
 @click.argument("pattern", default="")
-@click.option("--method", metavar="NAME", help="Runs of this method, or of this one variant: 'rasn[gamma=1.0]'.")
+@click.option("--method", metavar="NAME", help="Runs of this method, or of one variant of it: 'NAME[PARAMETER=VALUE]'.")
 @click.option("--dataset", metavar="NAME", help="Runs on this data set.")
 @click.option("--study", metavar="NAME", help="Runs of this study.")
 @click.option("--status", metavar="STATUS", help="finished, failed, unfinished or pruned runs.")
