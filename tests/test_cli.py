@@ -231,11 +231,12 @@ def test_a_method_that_raises_fails_alone_and_is_told_with_its_line(on_tiny, tmp
 PATIENT = RAISING.replace("raising", "patient").replace(
     'raise KeyError("no such centre")',
     """
-        import os, pathlib, signal
+        import os, pathlib, signal, time
         flag = pathlib.Path(__file__).with_name("interrupted")
         if epoch == 1 and not flag.exists():
             flag.touch()
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(DRIVER, signal.SIGINT)
+            time.sleep(600)  # it is ended before
 """,
 )
 
@@ -243,7 +244,7 @@ PATIENT = RAISING.replace("raising", "patient").replace(
 def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(on_tiny, tmp_path):
     folder = tmp_path / "own"
     folder.mkdir()
-    (folder / "patient.py").write_text(PATIENT)
+    (folder / "patient.py").write_text(PATIENT.replace("DRIVER", str(os.getpid())))
     words = ("run", "patient", "--plugins", folder, "--name", "s", "--quiet")
     code, _, err = on_tiny(*words)
     assert code == 130
