@@ -7,6 +7,7 @@ type next. The command line prints exactly these lines; a traceback reaches the 
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
 
 MANY = 40  # names that an answer lists at most
@@ -101,6 +102,31 @@ def shown(value: object) -> str:
     """A value as it was typed; a long one is cut."""
     text = str(value)
     return text if len(text) <= LONG else f"{text[: LONG - 3]}..."
+
+
+def missing_library(
+    need: str, error: ImportError, *, install: str, kind: type[FerBenchError] = FerBenchError, where: str | None = None
+) -> FerBenchError:
+    """Build the error for a library that can't be imported, with the import that really failed and its place.
+
+    Parameters
+    ----------
+    need : str
+        What needs which library: "oversampling needs imbalanced-learn".
+    error : ImportError
+        What the import raised. It may be about another library, which the one that is needed imports in turn.
+    install : str
+        What ``pip install`` is told.
+    kind : type
+        Class of the error.
+    where : str, optional
+        File, option or plug-in that needs the library.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    deep = len(frames) > 1 and not frames[-1].filename.startswith("<frozen")
+    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if deep else ""
+    hint = f"the import that failed: {str(error) or type(error).__name__}{place}"
+    return kind(f"{need}, which can't be imported", where=where, hint=hint, next=f"pip install {install}")
 
 
 def nearest(name: str, known: Iterable[str], limit: int = 3) -> list[str]:

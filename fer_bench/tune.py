@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_bench.atomic import canonical_json, locked, read_json, write_json
 from fer_bench.cards import MethodCard
-from fer_bench.errors import FerBenchError, PrunedTrial, SpecError, TrainingError
+from fer_bench.errors import FerBenchError, PrunedTrial, SpecError, TrainingError, missing_library
 from fer_bench.executor import Workplace, execute, identify
 from fer_bench.job import Listener
 from fer_bench.ledger import RunRecord
@@ -160,7 +160,7 @@ def _optuna() -> Any:
     try:
         import optuna
     except ImportError as error:
-        raise FerBenchError("tuning needs Optuna, which is not installed", next="pip install optuna") from error
+        raise missing_library("tuning needs Optuna", error, install="optuna") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 

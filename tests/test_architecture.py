@@ -154,7 +154,7 @@ COMMANDS = {
     "response": ["--format", "--home", "--out", "studies"],
     "compare": ["--format", "--home", "--out", "studies"],
     "claims": ["--all", "--csv", "--dataset", "--method"],
-    "list": ["--home", "--plugins", "pattern", "what"],
+    "list": ["--dataset", "--home", "--method", "--plugins", "--status", "--study", "pattern", "what"],
     "show": ["--plugins", "name"],
     "data check": ["--dataset-set", "--from", "--home", "--no-images", "--out", "--plugins", "--strict", "name"],
     "data fetch": ["--home", "--plugins", "name"],

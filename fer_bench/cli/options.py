@@ -85,7 +85,7 @@ _TRAINING = (
     number_option("--total", int, 1, 10**9, "Keep the thinned training fold at N images."),
     click.option("--class-order", metavar="A,B,...", help="Classes from head to tail  [default: by frequency]"),
     click.option("--recipe", default="auto", metavar="NAME", show_default=True,
-                 help="demo, quick or full; auto: full on a GPU, quick without one."),
+                 help="brief, demo, quick or full; auto: full on a GPU, quick without one."),
     click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE",
                  help="A recipe field, e.g. --set lr=0.05; repeatable; `fer-bench list recipes`."),
     click.option("--epochs", metavar="N", help="Short for --set epochs=N."),

@@ -72,15 +72,15 @@ def _ensure_clean(home: Home, store: Store, card: DatasetCard, protocol: str) ->
 class Mirror:
     """Keeps MLflow up to date while a study runs, without getting in its way.
 
-    One update costs seconds, so there is at most one a minute until the study ends; a store that failed once is left
-    alone until then.
+    One update costs seconds, so the first comes after a minute, and there is at most one a minute until the study ends;
+    a store that failed once is left alone until then.
     """
 
     def __init__(self, work: Workplace, options: dict[str, Any]):
         self.ledger, self.off = work.home.ledger, options["no_track"]
         self.uri = options["tracking_uri"] or work.home.tracking_uri
         self.failed = False
-        self.last = 0.0
+        self.last = time.monotonic()
         if not self.off:
             check_uri(self.uri)
 
@@ -100,14 +100,19 @@ class Mirror:
 
 
 def finish_study(study: dict[str, Any], work: Workplace, mirror: Mirror) -> None:
-    """Write the report, show the table, bring the mirror up to date, and say where everything is."""
+    """Write the report, show the table, bring the mirror up to date, and say where everything is.
+
+    The mirror is brought up to date whatever becomes of the report and the terminal.
+    """
     from rich.console import Console
 
     from fer_bench.reports import build_report, study_table
 
-    page = build_report(work.home.ledger, study, work.home.results(study["name"]))
-    Console().print(study_table(work.home.ledger, study))
-    mirror.update(study)
+    try:
+        page = build_report(work.home.ledger, study, work.home.results(study["name"]))
+        Console().print(study_table(work.home.ledger, study))
+    finally:
+        mirror.update(study)
     say(f"report: {page}")
     if not mirror.off and not mirror.failed:
         say(f"MLflow: fer-bench ui --home {work.home.root}")
