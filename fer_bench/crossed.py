@@ -115,7 +115,8 @@ class Jackknife:
     units : tuple of int
         U of each stratum.
     least : dict
-        Name to the number of units that show the smallest class on whose answers the metric depends.
+        Name to the number of units that the metric rests on at least: as many as there were if each counted as much as
+        the one that counts most.
     single : bool
         Whether every unit is one image.
     """
@@ -123,7 +124,7 @@ class Jackknife:
     seen: dict[str, np.ndarray]
     left: dict[str, dict[int, np.ndarray]]
     units: tuple[int, ...]
-    least: dict[str, int]
+    least: dict[str, float]
     single: bool
 
     def __sub__(self, other: Jackknife) -> Jackknife:
@@ -207,13 +208,13 @@ def jackknife(
         without = _without_images if part.single else _without_clusters
         for name, values in without(part, seen, asked).items():
             left[name][stratum] = values
-    shown, wrong = _units_by_class(labels, predictions, classes, clusters), _an_answer(labels, predictions, classes)
+    shown, usual = _units_by_class(labels, predictions, clusters), _usual_answers(labels, predictions, classes)
     pooled = seen.map(lambda array: array.sum(0))
     return Jackknife(
         seen={name: metric(seen) for name, metric in metrics.items()},
         left=left,
         units=tuple(part.size for part in parts),
-        least={name: _smallest(metric, pooled, shown, wrong) for name, metric in metrics.items()},
+        least={name: _least(metric, pooled, usual, *shown) for name, metric in metrics.items()},
         single=all(part.single for part in parts),
     )
 
@@ -289,41 +290,48 @@ def _without_clusters(stratum: Stratum, seen: Margins, metrics: Mapping[str, Sta
 
 
 def _units_by_class(
-    labels: np.ndarray, predictions: np.ndarray, classes: int, clusters: np.ndarray | None
-) -> np.ndarray:
-    """Units [C] that show each class and were seen by a seed."""
+    labels: np.ndarray, predictions: np.ndarray, clusters: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Every unit that a seed has seen with every class that it shows: the units [K] and the classes [K]."""
     seen = (predictions >= 0).any(0)
-    of = labels[seen]
-    if clusters is not None:
-        shown = np.stack([np.unique(clusters, return_inverse=True)[1][seen], of])
-        of = np.unique(shown, axis=1)[1]
-    return np.bincount(of, minlength=classes)
+    units = np.arange(len(labels)) if clusters is None else np.unique(clusters, return_inverse=True)[1]
+    shown = np.unique(np.stack([units[seen], labels[seen]]), axis=1)
+    return shown[0], shown[1]
 
 
-def _an_answer(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
-    """One of the answers that were given to images of each class [C]; 0 where there are none."""
+def _usual_answers(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
+    """The answer that was given to most images of each class [C], the first of equal ones; 0 where there are none."""
     seen = predictions >= 0
+    pairs = np.broadcast_to(labels, predictions.shape)[seen] * classes + predictions[seen]
+    pairs, often = np.unique(pairs, return_counts=True)
+    pairs = pairs[np.lexsort((-pairs, often))]  # of those of one class the last is kept
     out = np.zeros(classes, dtype=np.int64)
-    out[np.broadcast_to(labels, predictions.shape)[seen]] = predictions[seen]
+    out[pairs // classes] = pairs % classes
     return out
 
 
-def _smallest(metric: Stacked, pooled: Margins, shown: np.ndarray, answer: np.ndarray) -> int:
-    """Units of the smallest class on whose answers the metric depends; 0 where it depends on none.
+def _least(metric: Stacked, pooled: Margins, usual: np.ndarray, units: np.ndarray, of: np.ndarray) -> float:
+    """Units that the metric rests on at least; 0 where it rests on none. `units` [K] show the classes `of` [K].
 
-    It depends on those of a class if it changes with one answer: a right one to a wrong one, or, where none is right,
-    an `answer` that was given to a right one.
+    A class weighs what one answer to it changes, a right one to a wrong one or, where none is right, the `usual` one to
+    the right one, times its answers; one of its units weighs an even part of that. The heaviest unit tells: a recall
+    rests on the units of its class, accuracy on all of them, and the mean of C recalls on C times those of the smallest
+    class, since all that could be wrong unseen may lie there. Units that show several classes count once.
     """
-    classes, own = len(shown), depends_on(metric)
-    present = np.flatnonzero(shown) if own is None else np.array([c for c in own if shown[c]], dtype=np.int64)
-    now, depends = metric(pooled.map(lambda array: array[None])), []
-    step = max(1, CHUNK // classes)
+    classes, own = len(usual), depends_on(metric)
+    shown = np.bincount(of, minlength=classes)
+    present = np.flatnonzero(shown) if own is None else np.array([c for c in sorted(own) if shown[c]], dtype=np.int64)
+    now = metric(pooled.map(lambda array: array[None]))
+    weight, step = np.zeros(len(present)), max(1, CHUNK // classes)
     for start in range(0, len(present), step):
         some = present[start : start + step]
         row, right = np.arange(len(some)), pooled.right[some] > 0
         moved = pooled.map(lambda array, some=some: np.repeat(array[None], len(some), axis=0))
         moved.right[row, some] += np.where(right, -1, 1)
-        moved.answered[row, np.where(right, some, answer[some])] -= 1
+        moved.answered[row, np.where(right, some, usual[some])] -= 1
         moved.answered[row, np.where(right, (some + 1) % classes, some)] += 1
-        depends += some[metric(moved) != now].tolist()
-    return int(shown[depends].min()) if depends else 0
+        weight[start : start + step] = np.abs(metric(moved) - now) * pooled.true[some] / shown[some]
+    if not (weight > 0).any():
+        return 0.0
+    matter = np.isin(of, present[weight > 0])
+    return min(float(round(1 / weight.max(), 9)), float(len(np.unique(units[matter]))))

@@ -13,9 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import csr_array
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +131,8 @@ class Stratum:
         csr_array [M, U]
             How much each unit adds, float32.
         """
+        from scipy.sparse import csr_array  # late: whoever scores logits alone needs no scipy
+
         runs, places, units = len(self.predictions), [], []
         for run, predicted in enumerate(self.predictions):
             for kind, (images, classes) in enumerate(_places(self.labels, predicted)):
@@ -315,6 +320,13 @@ group_recall, recall_of = GroupRecall, ClassRecall
 def depends_on(metric: Stacked) -> tuple[int, ...] | None:
     """The classes on whose images a metric depends; None for all."""
     return getattr(metric, "classes", None)
+
+
+def accuracy_under_prior(matrices: Stack, prior: np.ndarray) -> np.ndarray:
+    """Accuracies [...] to expect where classes have the shares `prior` [C]: :func:`under_prior` without matrices."""
+    of = Margins.of(matrices)
+    shares = np.asarray(prior, dtype=float) * (of.true > 0)
+    return ratio((shares * np.nan_to_num(ratio(of.right, of.true))).sum(-1), shares.sum(-1))
 
 
 def under_prior(matrices: np.ndarray, prior: np.ndarray) -> np.ndarray:

@@ -222,7 +222,7 @@ def _target(
     names = [study if isinstance(study, str) else str(study.get("name", "")) for study in studies]
     words = ["fer-bench", command, *names, "--home", str(home.root), "--out", str(out)]
     words += ["--format", ",".join(formats)] if set(formats) != set(FORMATS) else []
-    own = out.resolve().is_relative_to(home.results(""))
+    own = out.resolve().is_relative_to(home.root / "results")
     target = Target(out=out, own=own, force=force, again=shlex.join(words))
     check(target, [FORMATS[name].main for name in formats])
     return target

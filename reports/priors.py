@@ -7,7 +7,7 @@ and backward priors). Predictions are not corrected for the prior either.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from fer_bench import stacks, stats
 from fer_bench.errors import SpecError, unknown
+from fer_bench.profiles import MAX_RATIO
 from fer_bench.reports import words
 from fer_bench.reports.numbers import Numbers, measured
 from fer_bench.reports.records import StudyData
@@ -69,22 +70,19 @@ def parse_prior(text: str) -> Prior:
         value = float(ratio)
     except ValueError:
         value = 0.0
-    if not 1 <= value < float("inf"):
-        raise SpecError("the ratio must be a number from 1 on", where=f"--test-prior {text}", hint=f"{kind}:50")
+    if not 1 <= value <= MAX_RATIO:
+        raise SpecError(
+            f"the ratio must be a number from 1 to {MAX_RATIO:,}", where=f"--test-prior {text}", hint=f"{kind}:50"
+        )
     return Prior(kind, value)
-
-
-def weighted_recall(matrices: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Accuracy [...] under class shares [C], from confusion matrices [..., C, C]; empty classes are left out."""
-    return stacks.accuracy(stacks.under_prior(matrices, shares))
 
 
 def prior_table(numbers: Numbers, priors: Sequence[Prior]) -> Table:
     """Accuracy of every method under each prior, with its interval over seeds and images."""
     study = numbers.study
     asked = {str(p): p.shares(study) for p in priors}
-    metrics: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-        name: partial(weighted_recall, shares=shares) for name, shares in asked.items()
+    metrics: dict[str, stats.Stacked] = {
+        name: partial(stacks.accuracy_under_prior, prior=shares) for name, shares in asked.items()
     }
     found = {
         m.label: stats.score_intervals(measured(study, study.predictions(m.label)[1], metrics)) for m in numbers.methods

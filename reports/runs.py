@@ -199,13 +199,15 @@ def _with_facts(run: Run, texts: Mapping[str, bytes], damaged: Mapping[str, str]
     if EPOCHS in damaged:
         notes.append(f"{run.name}: {EPOCHS} {damaged[EPOCHS]}; what it would tell is left out.")
     for name in OPTIONAL:
-        how = damaged.get(f"{name}.json", "is missing")
-        if f"{name}.json" not in damaged and (f"{name}.json" in texts or run.record.has(f"{name}.json")):
+        file = f"{name}.json"
+        how = damaged.get(file, "is missing")
+        if file not in damaged:
             try:
-                facts[name] = _fitting(_parsed(run.record, name, texts), name, shapes.FACTS[name])
-                continue
+                if file in texts or run.record.has(file):
+                    facts[name] = _fitting(_parsed(run.record, name, texts), name, shapes.FACTS[name])
+                    continue
             except LedgerError as error:
-                how = "is damaged" if "damaged" in error.what else error.what.removeprefix(f"{name}.json ")
+                how = "is damaged" if "damaged" in error.what else error.what.removeprefix(f"{file} ")
         if name in TELL_IF_MISSING or how != "is missing":
-            notes.append(f"{run.name}: {name}.json {how}; what it would tell is left out.")
+            notes.append(f"{run.name}: {file} {how}; what it would tell is left out.")
     return replace(run, facts=facts, damaged=frozenset(damaged))

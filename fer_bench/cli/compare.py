@@ -16,12 +16,13 @@ from fer_bench.cli.options import force_option, format_option, home_option
 def compare(studies: tuple[str, ...], home: str | None, formats: str, out: str | None, force: bool) -> None:
     """Show the same methods on several data sets, one study each of STUDIES, and rank them over all."""
     from fer_bench.home import Home
-    from fer_bench.reports import build_comparison
+
+    found = Home.find(home)
+    names = found.ledger.known_studies(studies)
+    from fer_bench.reports import build_comparison  # after the names: these take a second
     from fer_bench.reports.build import parse_formats
 
     chosen = parse_formats(formats)
-    found = Home.find(home)
-    names = found.ledger.known_studies(studies)
     place = out or found.results(f"{names[0]}-compare")
     path = build_comparison(found.ledger, names, place, formats=chosen, force=force)
     click.echo(f"report: {path}")

@@ -16,12 +16,13 @@ from fer_bench.cli.options import force_option, format_option, home_option
 def response(studies: tuple[str, ...], home: str | None, formats: str, out: str | None, force: bool) -> None:
     """Draw recall of rare and frequent classes against the imbalance of training, from STUDIES of several profiles."""
     from fer_bench.home import Home
-    from fer_bench.reports import build_response
+
+    found = Home.find(home)
+    names = found.ledger.known_studies(studies)
+    from fer_bench.reports import build_response  # after the names: these take a second
     from fer_bench.reports.build import parse_formats
 
     chosen = parse_formats(formats)
-    found = Home.find(home)
-    names = found.ledger.known_studies(studies)
     place = out or found.results(f"{names[0]}-response")
     path = build_response(found.ledger, names, place, formats=chosen, force=force)
     click.echo(f"report: {path}")

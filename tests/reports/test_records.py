@@ -351,7 +351,7 @@ def test_a_study_that_can_not_be_read_is_told_and_the_next_one_is_reported(sound
     bad = bench.ledger.root / "studies" / "later.json"
     bad.write_text(text)
     os.utime(bad, (2e9, 2e9))
-    with pytest.raises(LedgerError, match="study 'later' can't be read") as caught:
+    with pytest.raises(LedgerError, match="record of study 'later'|can't be a run's id") as caught:
         bench.ledger.study("later")
     assert caught.value.where == str(bad)
     assert bench.ledger.study()["name"] == "toy-study"
@@ -366,7 +366,7 @@ def test_a_study_that_can_not_be_read_is_told_and_the_next_one_is_reported(sound
 def test_a_ledger_of_unreadable_studies_is_an_error_in_words(bench):
     (bench.ledger.root / "studies").mkdir(parents=True)
     (bench.ledger.root / "studies" / "only.json").write_text("")
-    with pytest.raises(LedgerError, match="study 'only' can't be read: it is empty"):
+    with pytest.raises(LedgerError, match="the record of study 'only' is damaged: it is empty"):
         bench.ledger.study()
 
 
@@ -392,7 +392,7 @@ def test_pages_on_several_studies_leave_an_unreadable_one_out_and_say_so(bench, 
         arguments = [command, "one", "bad", "two", "--home", str(tmp_path), "--out", str(out), "--format", "md"]
         done = CliRunner().invoke(cli, arguments)
         assert done.exit_code == 0, done.output
-        assert "! Left out: study 'bad' can't be read: it is empty." in done.output
-        assert "Left out: study 'bad' can't be read: it is empty." in (out / "report.md").read_text()
+        assert "! Left out: the record of study 'bad' is damaged: it is empty." in done.output
+        assert "Left out: the record of study 'bad' is damaged: it is empty." in (out / "report.md").read_text()
     done = CliRunner().invoke(cli, ["compare", "one", "twoo", "--home", str(tmp_path)])
     assert "no study called 'twoo'" in str(done.exception)
