@@ -351,7 +351,7 @@ def test_a_study_that_can_not_be_read_is_told_and_the_next_one_is_reported(sound
     bad = bench.ledger.root / "studies" / "later.json"
     bad.write_text(text)
     os.utime(bad, (2e9, 2e9))
-    with pytest.raises(LedgerError, match="record of study 'later'|can't be a run's id") as caught:
+    with pytest.raises(LedgerError, match=r"record of study 'later'|can't be a run's id") as caught:
         bench.ledger.study("later")
     assert caught.value.where == str(bad)
     assert bench.ledger.study()["name"] == "toy-study"
