@@ -258,7 +258,7 @@ def _without_images(stratum: Stratum, seen: Margins, metrics: Mapping[str, Stack
     step = max(1, CHUNK // seen.right.size)
     for start in range(0, len(answers), step):
         some = answers[start : start + step]
-        left = seen.map(lambda array, some=some: np.repeat(array[None], len(some), axis=0))
+        left = seen.repeated(len(some))
         left.right[some == label, :, label] -= 1
         left.true[:, :, label] -= 1
         left.answered[np.arange(len(some)), :, some] -= 1
@@ -321,12 +321,12 @@ def _least(metric: Stacked, pooled: Margins, usual: np.ndarray, units: np.ndarra
     classes, own = len(usual), depends_on(metric)
     shown = np.bincount(of, minlength=classes)
     present = np.flatnonzero(shown) if own is None else np.array([c for c in sorted(own) if shown[c]], dtype=np.int64)
-    now = metric(pooled.map(lambda array: array[None]))
+    now = metric(pooled.repeated(1))
     weight, step = np.zeros(len(present)), max(1, CHUNK // classes)
     for start in range(0, len(present), step):
         some = present[start : start + step]
         row, right = np.arange(len(some)), pooled.right[some] > 0
-        moved = pooled.map(lambda array, some=some: np.repeat(array[None], len(some), axis=0))
+        moved = pooled.repeated(len(some))
         moved.right[row, some] += np.where(right, -1, 1)
         moved.answered[row, np.where(right, some, usual[some])] -= 1
         moved.answered[row, np.where(right, (some + 1) % classes, some)] += 1

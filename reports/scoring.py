@@ -134,12 +134,12 @@ def score(names: Sequence[str], tested: Tested) -> MethodResults:
 
 def _together(seeds: Sequence[Values | PluginError]) -> Values | PluginError:
     """A column of all seeds; where one has none, the reason why."""
-    values: list[np.ndarray] = []
+    found: list[Values] = []
     for of in seeds:
         if isinstance(of, PluginError) or of.values is None:
             return of
-        values.append(of.values)
-    return replace(seeds[0], values=np.concatenate(values))
+        found.append(of)
+    return replace(found[0], values=np.concatenate([of.values for of in found if of.values is not None]))
 
 
 def _columns(names: Sequence[str], tested: Tested, answers: Answers) -> dict[str, Values | PluginError]:
