@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from fer_bench.addresses import sqlite_uri
 from fer_bench.ledger import Ledger
 
 
@@ -50,4 +51,4 @@ class Home:
     @property
     def tracking_uri(self) -> str:
         """``$MLFLOW_TRACKING_URI``, else a SQLite store in this home."""
-        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.root / 'mlflow.db'}"
+        return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(self.root / "mlflow.db")
