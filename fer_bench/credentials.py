@@ -6,12 +6,14 @@ repeat either. :func:`hide` and :func:`command_line` replace them by ``***``. Im
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 from urllib.parse import unquote
 
 HIDDEN = "***"
@@ -52,6 +54,31 @@ def holds_secret(uri: str) -> bool:
     return shown(uri) != uri
 
 
+@contextlib.contextmanager
+def hiding_output(*sources: str) -> Iterator[None]:
+    """Hide credentials in whatever is printed within the block, by libraries too."""
+    out, err = _Hiding(sys.stdout, sources), _Hiding(sys.stderr, sources)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        yield
+
+
+class _Hiding(io.TextIOBase):
+    """A text stream that hands on what it is given, without credentials."""
+
+    def __init__(self, inner: TextIO, sources: Sequence[str]):
+        self.inner, self.sources = inner, sources
+
+    def write(self, text: str) -> int:
+        self.inner.write(hide(text, *self.sources))
+        return len(text)
+
+    def flush(self) -> None:
+        self.inner.flush()
+
+    def isatty(self) -> bool:
+        return self.inner.isatty()
+
+
 def words(argv: Iterable[str]) -> list[str]:
     """The words of a command with their credentials hidden. What is in a word belongs together, blanks included."""
     return [_word(word) for word in argv]
@@ -62,10 +89,10 @@ def command_line(argv: Sequence[str] | None = None) -> str:
     return "fer-bench " + shlex.join(words(sys.argv[1:] if argv is None else argv))
 
 
-def hide_command(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A study's record, the credentials of its command hidden."""
-    command = record.get("command")
-    return {**record, "command": _plain_command(command)} if isinstance(command, str) else dict(record)
+def hide_command(record: Any) -> Any:
+    """A study's record with the credentials of its command hidden; a record without a command as it is."""
+    command = record.get("command") if isinstance(record, Mapping) else None
+    return {**record, "command": _plain_command(command)} if isinstance(command, str) else record
 
 
 def _plain_command(command: str) -> str:

@@ -26,6 +26,7 @@ from fer_bench.atomic import write_with
 from fer_bench.backbones import build_trunk
 from fer_bench.cards import DatasetCard, MethodCard
 from fer_bench.checkpoint import load_snapshot
+from fer_bench.credentials import words
 from fer_bench.errors import DataError, FerBenchError, PrunedTrial, TrainingError
 from fer_bench.evaluate import check_logits, predict, probe
 from fer_bench.fit import Fold, Job, Listener, Progress, Runtime, candidates, fit, has_estimator
@@ -404,7 +405,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "hardware": gpu or _cpu_name(),
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.machine()}",
-        "command": sys.argv[1:],
+        "command": words(sys.argv[1:]),
     }
 
 

@@ -41,6 +41,7 @@ from typing import Any
 import numpy as np
 
 from fer_bench.atomic import canonical_json, locked, read_json, sha256_file, write_array, write_json
+from fer_bench.credentials import hide, hide_command
 from fer_bench.errors import FerBenchError, LedgerError, nearest
 
 NUMERICS = 1  # raised by hand when a change of the harness changes results, so that old runs are not taken for new ones
@@ -159,7 +160,7 @@ class RunWriter(RunRecord):
     def fail(self, error: BaseException) -> None:
         """Note why the run failed, if the disk has room for it; a failed run is tried again by the next command."""
         told = "".join(traceback.format_exception(error))
-        failure = {"type": type(error).__name__, "message": str(error), "traceback": told}
+        failure = {"type": type(error).__name__, "message": hide(str(error)), "traceback": hide(told)}
         with contextlib.suppress(OSError, FerBenchError):
             write_json(self.path / "failed.json", failure)
 
@@ -207,7 +208,7 @@ class Ledger:
     def put_study(self, name: str, study: Mapping[str, Any]) -> Path:
         """Write the study record ``studies/<name>.json``."""
         path = self.root / "studies" / f"{name}.json"
-        write_json(path, dict(study))
+        write_json(path, hide_command(dict(study)))
         return path
 
     def study(self, name: str | None = None) -> dict[str, Any]:
@@ -228,4 +229,4 @@ class Ledger:
         if name not in names:
             close = nearest(name, names) or names
             raise LedgerError(f"no study called '{name}'", where=str(self.root), hint="known: " + ", ".join(close[:8]))
-        return read_json(self.root / "studies" / f"{name}.json")
+        return hide_command(read_json(self.root / "studies" / f"{name}.json"))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from fer_bench.commands import complete
 from fer_bench.errors import FerBenchError, LockedError
 from fer_bench.executor import Workplace, execute, identify
 from fer_bench.ledger import RunRecord
@@ -73,8 +74,9 @@ def run_study(study: StudySpec, work: Workplace, *, say: Say = print, opened: bo
                 time.sleep(WAIT)
             continue
         except FerBenchError as error:
-            outcome.failed[key] = str(error)
-            say(f"{told} failed: {error}")
+            error.next = complete(error.next, home=work.home.root, plugins=work.plugins.folders)
+            outcome.failed[key] = error.render()
+            say(f"{told} failed: {error.render()}")
             continue
         put_off = 0
         outcome.opened |= spec.test

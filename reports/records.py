@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from fer_bench.atomic import canonical_json
+from fer_bench.credentials import hide_command
 from fer_bench.errors import LedgerError
 from fer_bench.ledger import Ledger, RunRecord
 
@@ -87,7 +88,7 @@ class StudyData:
     """Everything a report is computed from.
 
     `methods` come in the order asked, those that are transductive after all others. `labels` [n] are the true classes
-    of the test images of all folds, fold by fold.
+    of the test images of all folds, fold by fold. `tuned` tells by label how a search chose a method's configuration.
     """
 
     name: str
@@ -102,6 +103,7 @@ class StudyData:
     folds: tuple[int, ...]
     labels: np.ndarray
     notes: tuple[str, ...]
+    tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def runs(self) -> list[Run]:
@@ -273,7 +275,7 @@ def _assemble(study: Mapping[str, Any], runs: list[Run], notes: list[str]) -> St
     first = {r.fold: r for r in reversed(runs)}
     return StudyData(
         name=study.get("name", "study"),
-        command=study.get("command", ""),
+        command=hide_command(study).get("command", ""),
         kind=study.get("kind", "run"),
         dataset=study.get("dataset") or runs[0].data.get("dataset", ""),
         protocol=runs[0].data.get("protocol") or {"name": study.get("protocol", "")},
@@ -284,7 +286,15 @@ def _assemble(study: Mapping[str, Any], runs: list[Run], notes: list[str]) -> St
         folds=folds,
         labels=np.concatenate([first[f].labels for f in folds]).astype(np.int64),
         notes=tuple(notes),
+        tuned=_tuned(study, methods),
     )
+
+
+def _tuned(study: Mapping[str, Any], methods: list[MethodRuns]) -> dict[str, Mapping[str, Any]]:
+    """What the study's record tells of the search behind each method that is shown."""
+    told = study.get("tuned")
+    facts = {m.label: told.get(m.label) for m in methods} if isinstance(told, Mapping) else {}
+    return {label: known for label, known in facts.items() if isinstance(known, Mapping)}
 
 
 def _nothing(ledger: Ledger, study: Mapping[str, Any], notes: list[str]) -> LedgerError:
@@ -294,7 +304,7 @@ def _nothing(ledger: Ledger, study: Mapping[str, Any], notes: list[str]) -> Ledg
         f"study '{name}' has no run that can be reported",
         where=str(ledger.root),
         hint=why,
-        next=study.get("command") or "fer-bench run METHOD --dataset D",
+        next=hide_command(study).get("command") or "fer-bench run METHOD --dataset D",
     )
 
 

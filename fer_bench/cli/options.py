@@ -12,10 +12,16 @@ if TYPE_CHECKING:
     from fer_bench.cards import DatasetCard
 
 
+def _remember(context: click.Context, option: click.Parameter, value: Any) -> Any:
+    """Note what was given, so that the commands which errors name can repeat it."""
+    context.meta[f"fer_bench.{option.name}"] = value
+    return value
+
+
 def home_option(command: Callable) -> Callable:
     """``--home DIR``."""
     text = "Folder of data/, ledger/ and results/  [default: $FER_BENCH_HOME or the current folder]"
-    return click.option("--home", metavar="DIR", help=text)(command)
+    return click.option("--home", metavar="DIR", callback=_remember, help=text)(command)
 
 
 def format_option(command: Callable) -> Callable:
@@ -29,7 +35,9 @@ def format_option(command: Callable) -> Callable:
 def plugins_option(command: Callable) -> Callable:
     """``--plugins DIR``, repeatable."""
     text = "Folder with plug-in files of your own; repeatable."
-    return click.option("--plugins", "plugin_dirs", metavar="DIR", multiple=True, help=text)(command)
+    return click.option(
+        "--plugins", "plugin_dirs", metavar="DIR", multiple=True, callback=_remember, help=text
+    )(command)  # fmt: skip
 
 
 def tracking_option(command: Callable) -> Callable:

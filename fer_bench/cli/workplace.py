@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from typing import Any
 
+from fer_bench.addresses import absolute, check_uri, is_server
 from fer_bench.cards import DatasetCard, MethodCard
 from fer_bench.cli.listing import tell_broken
 from fer_bench.cli.options import dataset_params, runtime_of, template_of
+from fer_bench.commands import complete
 from fer_bench.console import Live, say, warn
+from fer_bench.credentials import holds_secret, shown
 from fer_bench.executor import Workplace
 from fer_bench.home import Home
 from fer_bench.plugins import Plugins, plugins
@@ -17,7 +21,7 @@ from fer_bench.prepare import ensure_store
 from fer_bench.roles import roles_of
 from fer_bench.spec import parse_variant
 from fer_bench.store import Store
-from fer_bench.track import check_uri, try_sync
+from fer_bench.track import try_sync
 
 EVERY = 60.0  # seconds between updates of the MLflow mirror while a study runs
 
@@ -28,10 +32,11 @@ def open_workplace(options: dict[str, Any], methods: Sequence[str]) -> Workplace
     found = plugins(options["plugin_dirs"])
     tell_broken(found)
     _check_request(options, methods, found)
+    home.require_writable()
     dataset = found.dataset(options["dataset"], dataset_params(options, found.dataset_card(options["dataset"])))
     store = ensure_store(home, dataset)
     template, _ = template_of(options, found)
-    _ensure_clean(home, store, dataset.card, template["protocol"])
+    _ensure_clean(home, store, dataset.card, template["protocol"], found.folders)
     profile = template["profile"]
     roles = roles_of(store, dataset.card, home, protocol=template["protocol"], fold=0, profile=profile)
     first = roles.counts["train"]
@@ -41,7 +46,7 @@ def open_workplace(options: dict[str, Any], methods: Sequence[str]) -> Workplace
     return Workplace(home=home, plugins=found, runtime=runtime_of(options), **quiet)
 
 
-def _ensure_clean(home: Home, store: Store, card: DatasetCard, protocol: str) -> None:
+def _ensure_clean(home: Home, store: Store, card: DatasetCard, protocol: str, folders: Sequence[str]) -> None:
     """Have the doctor write the clean manifest where the protocol needs one and there is none."""
     from fer_bench.clean import NAME, save_clean
     from fer_bench.doctor import examine
@@ -49,7 +54,8 @@ def _ensure_clean(home: Home, store: Store, card: DatasetCard, protocol: str) ->
     folder = home.splits(store.path.name, store.fingerprint)
     if not card.protocol(protocol).clean or (folder / NAME).is_file():
         return
-    say(f"{card.name}: the doctor examines the data set first; fer-bench data check {card.name} shows what it finds")
+    check = complete(f"fer-bench data check {shlex.quote(card.name)}", home=home.root, plugins=folders)
+    say(f"{card.name}: the doctor examines the data set first; {check} shows what it finds")
     dropped = examine(store, card).dropped
     say(f"{card.name}: {save_clean(folder, dropped)} leaves out {len(dropped):,} rows")
 
@@ -88,10 +94,23 @@ class Mirror:
         """Bring the store up to date now; say in one sentence if it can't be done."""
         if self.off:
             return
-        sentence = try_sync(self.ledger, study["name"], self.uri)
+        sentence = try_sync(self.ledger, study["name"], self.uri, warn=warn)
         self.failed, self.last = bool(sentence), time.monotonic()
         if sentence:
             warn(sentence)
+
+    @property
+    def place(self) -> str:
+        """Where to see what was mirrored: a server's address, or the command that starts one."""
+        if is_server(self.uri):
+            return shown(self.uri)
+        home = Home(self.ledger.root.parent)
+        words = ["fer-bench", "ui", "--home", str(home.root)]
+        if self.uri == home.tracking_uri:
+            return shlex.join(words)
+        if holds_secret(self.uri):
+            return f"{shlex.join(words)}, with the store's address in MLFLOW_TRACKING_URI"
+        return shlex.join([*words, "--tracking-uri", absolute(self.uri)])
 
 
 def finish_study(study: dict[str, Any], work: Workplace, mirror: Mirror) -> None:
@@ -105,4 +124,4 @@ def finish_study(study: dict[str, Any], work: Workplace, mirror: Mirror) -> None
     mirror.update(study)
     say(f"report: {page}")
     if not mirror.off and not mirror.failed:
-        say(f"MLflow: fer-bench ui --home {work.home.root}")
+        say(f"MLflow: {mirror.place}")
