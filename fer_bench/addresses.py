@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, unquote_to_bytes
 
 from fer_bench.credentials import shown
 from fer_bench.errors import TrackingError
@@ -18,14 +18,14 @@ SQLITE = "sqlite:///"
 
 def sqlite_uri(path: str | Path) -> str:
     """The address of a SQLite file; whatever its path holds, :func:`sqlite_path` gives it back."""
-    return SQLITE + quote(os.path.abspath(path), safe="/:@!$&'()*+,;=~")
+    return SQLITE + quote(os.fsencode(os.path.abspath(path)), safe="/:@!$&'()*+,;=~")
 
 
 def sqlite_path(uri: str) -> Path | None:
     """The file of a SQLite address; None for another kind of store, and for an address with options of its own."""
     if not uri.startswith(SQLITE) or "?" in uri:
         return None
-    path = unquote(uri.removeprefix(SQLITE))
+    path = os.fsdecode(unquote_to_bytes(uri.removeprefix(SQLITE)))
     return None if path in ("", ":memory:") else Path(os.path.abspath(path))
 
 

@@ -24,7 +24,9 @@ _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<rest>[^\s'\"`<>]+)
 _WORD = re.compile(r"(?P<before>(?:-{0,2}[\w.-]+=)?)(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<rest>.+)", re.DOTALL)
 _QUERY = re.compile(rf"(?P<name>[?&;#](?:[\w.-]*[_.-])?{_SECRET})=(?P<value>[^&;#\s'\"`<>]*)", re.IGNORECASE)
 _SETTING = re.compile(rf"(?P<name>\b(?:[A-Z0-9]+_)*{_SECRET.upper()}(?:_[A-Z0-9]+)*)=(?P<value>[^\s'\"`]+)")
-_HEADER = re.compile(r"(?P<name>authorization['\"]?\s*[:=]\s*['\"]?(?:basic|bearer)?\s*)(?P<value>[\w.~+/=-]+)", re.I)
+_HEADER = re.compile(
+    r"(?P<name>authorization['\"]?\s*[:=]\s*['\"]?(?:(?:basic|bearer)\s+)?)(?!basic|bearer)[\w.~+/=-]+", re.I
+)
 _VARIABLE = re.compile(r"(?:^|_)(?:PASSW(?:OR)?D|TOKEN|SECRET|API_?KEY|ACCESS_KEY)(?:_|$)", re.IGNORECASE)
 
 

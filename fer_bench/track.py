@@ -442,11 +442,14 @@ def try_sync(
     """
     request = {"ledger": str(ledger.root), "study": study, "uri": uri, "timeout": timeout}
     request["results"] = str(results) if results is not None else None
+    again = sync_command(ledger, study, uri)
     command = [sys.executable, "-P", "-m", "fer_bench.track"]  # -P: the user's folder may hold a mlflow.py
     try:  # the request goes by a pipe: a command line can be read by everybody on the machine
         done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, timeout=bound)
-        for note in _notes(done.stdout):
+        told = _answer(done.stdout)
+        for note in told.get("notes", ()):
             warn(hide(note, uri))
+        again = told.get("next") or again
         if done.returncode == 0:
             return None
         lines = done.stderr.strip().splitlines()
@@ -455,17 +458,16 @@ def try_sync(
         reason = f"it had not ended after {bound:g} s"
     except Exception as error:  # the promise of this function
         reason = _first_line(error, uri)
-    again = f"run `{sync_command(ledger, study, uri)}` later"
     secret = holds_secret(uri) and uri != os.environ.get("MLFLOW_TRACKING_URI")
-    again += ", with the server's address and password in MLFLOW_TRACKING_URI" * secret
-    return f"MLflow was not updated: {hide(reason, uri)}; the ledger is complete; {again}"
+    where = ", with the server's address and password in MLFLOW_TRACKING_URI" * secret
+    return f"MLflow was not updated: {hide(reason, uri)}; the ledger is complete; run `{again}` later{where}"
 
 
-def _notes(output: str) -> list[str]:
-    """What the helper wants said, from the last line of its output: MLflow may print others."""
-    with contextlib.suppress(ValueError, KeyError, IndexError, TypeError):
-        return [str(note) for note in json.loads(output.splitlines()[-1])["notes"]]
-    return []
+def _answer(output: str) -> dict[str, Any]:
+    """What the helper tells in the last line of its output: MLflow may print others."""
+    with contextlib.suppress(ValueError, IndexError):
+        return json.loads(output.splitlines()[-1])
+    return {}
 
 
 def main() -> int:
@@ -480,7 +482,7 @@ def main() -> int:
             warn=notes.append,
         )  # fmt: skip
     except FerBenchError as error:
-        print(json.dumps({"notes": notes}))
+        print(json.dumps({"notes": notes, "next": error.next}))
         print(hide(error.what + (f" ({error.hint})" if error.hint else ""), uri), file=sys.stderr)
         return 1
     print(json.dumps({**asdict(done), "notes": notes}))
