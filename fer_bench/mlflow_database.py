@@ -119,10 +119,14 @@ def _check_access(path: Path, writable: bool) -> None:
         there = path.exists()
     except OSError as error:
         raise TrackingError(f"MLflow's database can't be reached: {error.strerror}", where=str(path)) from error
-    if there and not os.access(path, os.R_OK):
+    if there and not _may(path, os.R_OK):
         raise TrackingError("MLflow's database can't be read: no permission", where=str(path))
-    if writable and not (os.access(folder, os.W_OK | os.X_OK) and (not there or os.access(path, os.W_OK))):
+    if writable and not (_may(folder, os.W_OK | os.X_OK) and (not there or _may(path, os.W_OK))):
         raise TrackingError("MLflow's database can't be written: no permission", where=str(path))
+
+
+def _may(path: Path, mode: int) -> bool:
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _half_made(path: Path) -> bool:
@@ -135,7 +139,7 @@ def _half_made(path: Path) -> bool:
 
 
 def _is_empty(path: Path) -> bool:
-    mode = "rw" if os.access(path, os.W_OK) else "ro"  # what a kill left in the journal is rolled back on opening
+    mode = "rw" if _may(path, os.W_OK) else "ro"  # what a kill left in the journal is rolled back on opening
     try:
         with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True)) as database:
             names = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}

@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
+from fer_bench.cli import main
 from fer_bench.credentials import command_line, hide, hide_command, hiding_output, holds_secret, shown, words
+from fer_bench.ledger import Ledger
 
 
 @pytest.mark.parametrize(
@@ -87,3 +89,29 @@ def test_what_libraries_print_is_hidden(capsys):
     out, err = capsys.readouterr()
     assert out == "View run at http://***@h/#/1\n"
     assert err == "wrong password ***\n"
+
+
+def test_the_traceback_of_a_failed_run_is_kept_without_credentials(tmp_path):
+    writer = Ledger(tmp_path).writer("a" * 16)
+    writer.start()
+    try:
+        raise OSError("no answer from http://alice:s3cr3tpw@h/")
+    except OSError as error:
+        writer.fail(error)
+    text = (writer.path / "failed.json").read_text()
+    assert "s3cr3tpw" not in text
+    assert writer.json("failed")["message"] == "no answer from http://***@h/"
+
+
+def test_our_own_bugs_are_shown_with_their_traceback_and_without_credentials(monkeypatch, capsys):
+    def broken(given):
+        address = "http://alice:s3cr3tpw@h/"
+        raise RuntimeError(f"bug at {address}")
+
+    monkeypatch.setattr("fer_bench.home.Home.find", broken)
+    with pytest.raises(SystemExit) as caught:
+        main(["list", "runs"])
+    err = capsys.readouterr().err
+    assert caught.value.code == 1
+    assert "Traceback" in err
+    assert err.endswith("RuntimeError: bug at http://***@h/\n")

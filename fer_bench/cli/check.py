@@ -47,7 +47,7 @@ def check(
 
     from fer_bench.clean import save_clean
     from fer_bench.doctor import examine
-    from fer_bench.home import Home
+    from fer_bench.home import Home, require_writable
     from fer_bench.plugins import plugins
     from fer_bench.recipe import parse_assignments
     from fer_bench.reports.doctor_page import write_page
@@ -58,6 +58,9 @@ def check(
     place = Home.find(home)
     folder = Path(out) if out else place.results("doctor") / name
     console = Console(highlight=False, soft_wrap=True)
+    require_writable(folder, "the folder of the page", "name another with --out DIR")
+    if source is None:
+        place.require_writable()
     with _store(place, dataset, source, drawn_anew=bool(dataset_set)) as store:
         click.echo(f"{name}: examining {len(store):,} images")
         diagnosis = examine(store, dataset.card, faults=dataset.faults)

@@ -44,7 +44,9 @@ def prepare(
     from fer_bench.recipe import parse_assignments
 
     dataset = plugins(plugin_dirs).dataset(name, parse_assignments(dataset_set, "--dataset-set"))
-    prepare(Home.find(home), dataset, source, force=force, say=click.echo)
+    place = Home.find(home)
+    place.require_writable()
+    prepare(place, dataset, source, force=force, say=click.echo)
 
 
 @data.command()
