@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fer_bench import DataError
+from fer_bench import DataError, missing_library
 
 from ._folders import entries, subfolders
 from ._parquet_names import class_names, schema_features
@@ -36,7 +36,7 @@ def arrow() -> Any:
     try:
         import pyarrow.parquet
     except ImportError as error:
-        raise DataError("parquet files need pyarrow", hint=str(error), next="pip install pyarrow") from error
+        raise missing_library("parquet files need pyarrow", error, install="pyarrow", kind=DataError) from error
     return pyarrow.parquet
 
 
@@ -88,8 +88,8 @@ def open_shard(path: Path, split: str, label_column: str) -> Shard:
         raise Unclear(f"no label column known among {', '.join(others)[:80]}: --dataset-set label_column=NAME")
     label = others[place]
     kind = str(schema.field(label).type)
-    if not re.search(r"int|string", kind) or "<" in kind.removeprefix("dictionary<"):
-        raise Unclear(f"the labels in its column {label} are neither integers nor texts: {kind[:40]}")
+    if not re.search(r"int|string|double|float", kind) or "<" in kind.removeprefix("dictionary<"):
+        raise Unclear(f"the labels in its column {label} are neither numbers nor texts: {kind[:40]}")
     return Shard(
         path=path,
         split=split,

@@ -19,8 +19,8 @@ TAKES = {
     "data prepare": ("--plugins", "--home"),
     "data fetch": ("--plugins", "--home"),
     "data check": ("--plugins", "--home"),
-    "data stats": ("--home",),
-    "data show": ("--home",),
+    "data stats": ("--plugins", "--home"),
+    "data show": ("--plugins", "--home"),
     "track sync": ("--home",),
     "ui": ("--home",),
 }

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from fer_bench.credentials import hide
-from fer_bench.fit import Listener
+from fer_bench.job import Listener
 from fer_bench.spec import RunSpec
 
 
@@ -52,10 +52,10 @@ class LiveListener(Listener):
             self.task = self.bar.add_task(self.label, total=epochs * steps, completed=self.done, note="", speed=0.0)
             self.bar.start()
 
-    def step(self, images: int) -> None:
+    def step(self, images: int, steps: int = 1) -> None:
         """Move the bar, a few times a second at most."""
         self.images += images
-        self.done += 1
+        self.done += steps
         if self.bar is None:
             return
         now = time.perf_counter()

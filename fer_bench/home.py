@@ -11,6 +11,7 @@ from pathlib import Path
 from fer_bench.addresses import sqlite_uri
 from fer_bench.errors import FerBenchError
 from fer_bench.ledger import Ledger
+from fer_bench.names import DATASET, checked, locate
 
 REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 ANOTHER = "name another folder with --home DIR, or in FER_BENCH_HOME"
@@ -42,12 +43,16 @@ class Home:
         """Prepared stores, one folder a data set; downloaded or placed source files lie in ``data/raw/<name>``."""
         return self.root / "data"
 
+    def store(self, dataset: str) -> Path:
+        """Folder of a data set's prepared store."""
+        return locate(self.data, checked(dataset, DATASET))
+
     def raw(self, dataset: str) -> Path:
         """Where a person puts the source files of a data set."""
-        return self.data / "raw" / dataset
+        return locate(self.data / "raw", checked(dataset, DATASET))
 
     def splits(self, store: str, fingerprint: str) -> Path:
-        """Folder of what was derived from one state of a store: split files and the doctor's clean manifest."""
+        """What was derived from one state of a store, which is named by its folder: split files, the clean manifest."""
         return self.data / "splits" / f"{store}-{fingerprint}"
 
     @property
@@ -57,7 +62,12 @@ class Home:
 
     def results(self, study: str) -> Path:
         """Folder of a study's report and figures."""
-        return self.root / "results" / study
+        return locate(self.root / "results", study)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What a command that is to be typed must say to find this home; nothing where it is found anyway."""
+        return () if Home.find() == self else ("--home", str(self.root))
 
     @property
     def tuning(self) -> Path:

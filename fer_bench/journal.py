@@ -11,12 +11,13 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer_bench.cards import Choice, Int, Scale, Space
+from fer_bench.errors import FerBenchError
 from fer_bench.ledger import Ledger
+from fer_bench.params import Choice, Int, Scale, Space
 
 if TYPE_CHECKING:
     import optuna
@@ -101,37 +102,42 @@ def _set_aside(path: Path) -> Path:
 # From the ledger ------------------------------------------------------------------------------------------------------
 
 
-def trials_in(ledger: Ledger, name: str) -> list[dict[str, Any]]:
-    """What the ledger knows of a search: its finished trials by number, from the study that holds most of them."""
-    known = [s["trials"] for s in _searches(ledger) if s.get("name") == name]
-    longest: list[dict[str, Any]] = max(known, key=len, default=[])
-    return sorted(longest, key=lambda t: t["number"])
+def restore(study: optuna.Study, space: Mapping[str, Space], ledger: Ledger, metric: str) -> None:
+    """Give an empty search the finished trials that the ledger holds, with the validation curves of their runs.
+
+    They come from the study that holds most of them. One whose record is malformed gives none: its trials are proposed
+    again, and what was trained is taken from the ledger all the same.
+    """
+    best: list[optuna.trial.FrozenTrial] = []
+    for told in _searches(ledger):
+        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError, FerBenchError):
+            if told["name"] == study.study_name:
+                ordered = sorted(told["trials"], key=lambda t: t["number"])
+                trials = [_trial(t, space, ledger, metric) for t in ordered]
+                best = max(best, trials, key=len)
+    study.add_trials(best)
 
 
-def _searches(ledger: Ledger) -> Iterator[Mapping[str, Any]]:
-    for study in map(ledger.study, ledger.studies()):
-        if study.get("kind") == "tune":
-            yield from study.get("searches", ())
+def _searches(ledger: Ledger) -> Iterator[Any]:
+    for name in ledger.studies():
+        with contextlib.suppress(FerBenchError, AttributeError, TypeError):
+            study = ledger.study(name)
+            yield from study.get("searches", ()) if study.get("kind") == "tune" else ()
 
 
-def restore(study: optuna.Study, space: Mapping[str, Space], trials: Iterable[Mapping[str, Any]], ledger: Ledger,
-            metric: str) -> None:  # fmt: skip
-    """Give an empty search the trials that the ledger holds, with the validation curves of their runs."""
-    import optuna
+def _trial(told: Mapping[str, Any], space: Mapping[str, Space], ledger: Ledger, metric: str
+           ) -> optuna.trial.FrozenTrial:  # fmt: skip
+    from optuna.trial import TrialState, create_trial
 
-    for trial in trials:
-        values = trial["values"]
-        curve = curve_of(ledger, trial["run_id"], metric) if trial["run_id"] else {}
-        study.add_trial(
-            optuna.trial.create_trial(
-                state=optuna.trial.TrialState[trial["state"]],
-                params=values,
-                distributions={n: distribution(space[n]) for n in values},
-                value=trial["value"],
-                intermediate_values=curve,
-                user_attrs={"run_id": trial["run_id"]} if trial["run_id"] else {},
-            )
-        )
+    run, values = told["run_id"], told["values"]
+    return create_trial(
+        state=TrialState[told["state"]],
+        params=values,
+        distributions={n: distribution(space[n]) for n in values},
+        value=told["value"],
+        intermediate_values=curve_of(ledger, run, metric) if run else {},
+        user_attrs={"run_id": run} if run else {},
+    )
 
 
 def curve_of(ledger: Ledger, run: str, metric: str) -> dict[int, float]:

@@ -8,13 +8,13 @@
       method.json       what the method's card says
       history.json      one entry an epoch: losses and validation metrics
       selection.json    rule, metric, chosen epoch; written before the test is opened
-      seal.json         every opening of the test, and the attempts that were blocked
+      seal.json         every opening of the test, and every attempt of a method at files that it may not read
       probe.json        batch-invariance of the predictions
       {val,test}_{rows,labels}.npy   int64 [n]: rows of the store, labels
       train_rows.npy    int64 [n], where an imbalance profile left a part of the training fold
       test_groups.npy   int64 [n], where test images are of named people or sequences: equal numbers belong together
       {val,test}_logits.npy          float32 [n, K] at the selected epoch
-      {val,test}_epochs.npy          uint8 [E, n]: predicted class after each candidate epoch
+      {val,test}_epochs.npy          uint8 [E, n] (uint16 above 256 classes): predicted class after each candidate epoch
       model.pt          weights and method state of the selected epoch
       environment.json, timing.json  versions, hardware, durations: the only files that differ between equal runs
       done.json         the mark of a finished record, with a hash of every other file
@@ -29,6 +29,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import traceback
 from collections.abc import Collection, Mapping
@@ -43,10 +44,11 @@ import numpy as np
 from fer_bench.atomic import canonical_json, locked, read_json, sha256_file, write_array, write_json
 from fer_bench.credentials import hide, hide_command
 from fer_bench.errors import FerBenchError, LedgerError, nearest
+from fer_bench.names import DATASET, PROTOCOL, RUN, STUDY, checked, locate, name_of
 
 NUMERICS = 1  # raised by hand when a change of the harness changes results, so that old runs are not taken for new ones
 VOLATILE = ("environment.json", "timing.json")  # differ between equal runs, so they take no part in comparisons
-UNHASHED = (*VOLATILE, "model.pt", "done.json", "lock", "failed.json")
+UNHASHED = (*VOLATILE, "done.json", "lock", "failed.json")
 
 
 def run_id(spec: Mapping[str, Any], fingerprint: str, source: str, rows: str = "") -> str:
@@ -75,7 +77,7 @@ class RunRecord:
             The file is missing or damaged.
         """
         try:
-            return read_json(self.path / f"{name}.json")
+            return read_json(self._own(f"{name}.json"))
         except FileNotFoundError as error:
             raise LedgerError(f"run {self.id} has no {name}.json", where=str(self.path)) from error
         except ValueError as error:
@@ -84,13 +86,24 @@ class RunRecord:
     def array(self, name: str) -> np.ndarray:
         """Content of ``<name>.npy``; raises LedgerError where it is missing or damaged."""
         try:
-            return np.load(self.path / f"{name}.npy", allow_pickle=False)
+            return np.load(self._own(f"{name}.npy"), allow_pickle=False)
         except (FileNotFoundError, ValueError, EOFError) as error:
             raise LedgerError(f"run {self.id}: {name}.npy is missing or damaged", where=str(self.path)) from error
 
     def has(self, name: str) -> bool:
         """Whether the record holds the file `name` (with its ending)."""
-        return (self.path / name).is_file()
+        return self._own(name).is_file()
+
+    def _own(self, name: str) -> Path:
+        """The path of a file of the record; a symbolic link might lead to any file of this machine, and raises."""
+        path = self.path / name
+        if path.is_symlink():
+            raise LedgerError(
+                f"run {self.id}: {name} is a symbolic link, which is not followed",
+                where=str(path),
+                hint="put the file itself in its place, if you trust where it comes from",
+            )
+        return path
 
     @property
     def status(self) -> str:
@@ -121,9 +134,16 @@ class RunRecord:
     def verify(self, spared: Collection[str] = ()) -> None:
         """Compare every file with the hash in ``done.json``; raises LedgerError where one is missing or differs.
 
-        `spared` names files that may be missing, as validation outputs are from a record that is published.
+        `spared` names files that may be missing, as validation outputs are from a record that is published. A file that
+        ``done.json`` does not list was not written by the run (the weights of records of version 0.1.0 excepted).
         """
-        for name, digest in self.json("done")["files"].items():
+        files = self.json("done")["files"]
+        present = {p.name for p in self.path.iterdir() if not p.name.startswith(".") and not p.is_dir()}
+        strange = sorted(present - set(files) - {*UNHASHED, "model.pt"})
+        if not files or strange:
+            what = f"done.json does not list {', '.join(strange)}" if strange else "done.json lists no files"
+            raise LedgerError(f"run {self.id} can't be checked: {what}", where=str(self.path / "done.json"))
+        for name, digest in files.items():
             if not self.has(name):
                 if name in spared:
                     continue
@@ -145,6 +165,8 @@ class RunWriter(RunRecord):
 
         So are test outputs of an attempt that was killed while it scored: no method may find them in its folder.
         """
+        if self.work.is_symlink():
+            self.work.unlink()
         self.work.mkdir(parents=True, exist_ok=True)
         stale = [self.path / "failed.json", *self.path.rglob(".*.part"), *self.path.glob("test_*.npy")]
         for file in stale:
@@ -187,27 +209,29 @@ class Ledger:
         self.root = Path(root)
 
     def run(self, run_id: str) -> RunRecord:
-        """The record of a run id, finished or not."""
-        return RunRecord(self.root / run_id)
+        """The record of a run id, finished or not; raises LedgerError for what can't be an id."""
+        return RunRecord(self.root / checked(run_id, RUN, error=LedgerError))
 
     def writer(self, run_id: str) -> RunWriter:
         """The record of a run id, to be written."""
-        return RunWriter(self.root / run_id)
+        return RunWriter(self.root / checked(run_id, RUN, error=LedgerError))
 
     def runs(self) -> list[RunRecord]:
         """All records, by id."""
         if not self.root.is_dir():
             return []
-        return [RunRecord(p) for p in sorted(self.root.iterdir()) if (p / "spec.json").is_file()]
+        named = (p for p in sorted(self.root.iterdir()) if re.fullmatch(RUN.pattern, p.name))
+        return [RunRecord(p) for p in named if (p / "spec.json").is_file()]
 
     def studies(self) -> list[str]:
         """Names of all studies."""
         folder = self.root / "studies"
-        return sorted(p.stem for p in folder.glob("*.json")) if folder.is_dir() else []
+        files = folder.glob("*.json") if folder.is_dir() else []
+        return sorted({name_of(p.stem) for p in files if not p.name.startswith(".")})
 
     def put_study(self, name: str, study: Mapping[str, Any]) -> Path:
-        """Write the study record ``studies/<name>.json``."""
-        path = self.root / "studies" / f"{name}.json"
+        """Write the study record ``studies/<name>.json``; raises SpecError where the name can't be a study's."""
+        path = self._study_file(checked(name, STUDY))
         write_json(path, hide_command(dict(study)))
         return path
 
@@ -225,8 +249,32 @@ class Ledger:
                 "the ledger holds no study", where=str(self.root), next="fer-bench run METHOD --dataset D"
             )
         if name is None:
-            name = max(names, key=lambda n: (os.stat(self.root / "studies" / f"{n}.json").st_mtime_ns, n))
+            name = max(names, key=lambda n: (os.stat(self._study_file(n)).st_mtime_ns, n))
         if name not in names:
             close = nearest(name, names) or names
             raise LedgerError(f"no study called '{name}'", where=str(self.root), hint="known: " + ", ".join(close[:8]))
-        return hide_command(read_json(self.root / "studies" / f"{name}.json"))
+        path = self._study_file(name)
+        try:
+            study = read_json(path)
+        except (OSError, ValueError) as error:
+            raise LedgerError(f"the record of study '{name}' is damaged: {error}", where=str(path)) from error
+        check_study_names(study, name, path)
+        return hide_command(study)
+
+    def _study_file(self, name: str) -> Path:
+        return locate(self.root / "studies", name, ".json")
+
+
+def check_study_names(study: Mapping[str, Any], name: str, path: Path) -> None:
+    """Raise LedgerError unless the names in a study's record can be such; they become paths, and the record may have
+    been received from anybody."""
+    if not isinstance(study, dict) or not isinstance(study.get("runs", []), list):
+        raise LedgerError(f"the record of study '{name}' is damaged", where=str(path))
+    if study.get("name", name) != name:
+        what = f"the record of study '{name}' calls itself {study['name']!r:.80}"
+        raise LedgerError(what, where=str(path), hint=f'its "name" must be that of its file: "{name}"')
+    for run in study.get("runs", []):
+        checked(run, RUN, where=str(path), error=LedgerError)
+    for key, kind in (("dataset", DATASET), ("protocol", PROTOCOL)):
+        if study.get(key) is not None:
+            checked(study[key], kind, where=str(path), error=LedgerError)

@@ -46,6 +46,7 @@ from fer_bench.home import Home
 from fer_bench.ledger import Ledger, RunRecord
 from fer_bench.mirror import TAG_LENGTH, clock, kept, key, mirrored, tags_of, text_of
 from fer_bench.mlflow_database import client, prepare_database, reachable
+from fer_bench.names import folder_of
 
 METRICS_A_BATCH, ENTRIES_A_BATCH = 1000, 100  # MLflow's limits for one log_batch: metrics; parameters
 LOCK_WAIT = 60.0  # seconds to wait for another process that mirrors the same ledger
@@ -339,7 +340,7 @@ def artifact_place(uri: str, ledger: Ledger, experiment: str) -> str | None:
         return None
     file = sqlite_path(uri)
     root = file.parent if file else ledger.root.resolve().parent
-    return (root / "mlflow-artifacts" / key(*experiment.split("/")).replace(":", "_")).as_uri()
+    return (root / "mlflow-artifacts" / folder_of(key(*experiment.split("/")))).as_uri()
 
 
 def sync_command(ledger: Ledger, study: str | None, uri: str, *, restore: bool = False) -> str:

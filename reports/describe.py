@@ -13,7 +13,7 @@ from fer_bench.cards import Protocol
 from fer_bench.errors import FerBenchError
 from fer_bench.reports import words
 from fer_bench.reports.records import MethodRuns, Run, StudyData
-from fer_bench.reports.tables import Column, Table, each, pairs, tabulate
+from fer_bench.reports.tables import Column, Table, each, pairs, tabulate, title
 
 PER_RUN = ("method", "params", "seed", "fold", "dataset", "protocol", "test")  # told elsewhere, or different by design
 NAMES = {"backbone": "backbone", "pretrained": "pretrained weights", "profile": "imbalance profile"}
@@ -61,7 +61,7 @@ def settings(study: StudyData) -> tuple[Table, Table | None]:
         return table, None
     columns = [Column("Setting", str, right=False)]
     columns += [
-        Column(words.code(m.label), each(lambda i, n: " / ".join(values[n][i]), i), right=False)
+        Column(title(m), each(lambda i, n: " / ".join(values[n][i]), i), right=False)
         for i, (m, _) in enumerate(by_method)
     ]
     return table, tabulate(columns, differing)
@@ -141,12 +141,8 @@ def _devices(method: MethodRuns) -> str:
     return " / ".join(dict.fromkeys(str(t["device"]) for t in _timings(method) if t.get("device"))) or words.UNKNOWN
 
 
-def _label(method: MethodRuns) -> str:
-    return words.code(method.label) + " ⚠" * method.transductive
-
-
 COST_COLUMNS: tuple[Column, ...] = (
-    Column("Method", _label, right=False),
+    Column("Method", title, right=False),
     Column("Images a second", _speed),
     Column("Minutes a run", _minutes),
     Column("Device", _devices, right=False),
@@ -162,14 +158,21 @@ def cost(study: StudyData) -> Table | None:
 # The search behind a tuned study --------------------------------------------------------------------------------------
 
 
+def _tuned(study: StudyData) -> dict[str, Mapping[str, Any]]:
+    """What the record tells of the search behind each method that is shown, by label."""
+    told = study.tuned if isinstance(study.tuned, Mapping) else {}
+    return {m.label: facts for m in study.methods if isinstance(facts := told.get(m.label), Mapping)}
+
+
 def tuned_sentence(study: StudyData) -> str:
     """That the methods were tuned, and with which budgets; empty where none was."""
-    if not study.tuned:
+    tuned = _tuned(study)
+    if not tuned:
         return ""
-    trials = sorted({words.count(t, "trial") for f in study.tuned.values() if isinstance(t := f.get("trials"), int)})
+    trials = sorted({words.count(t, "trial") for f in tuned.values() if isinstance(t := f.get("trials"), int)})
     budget = "" if len(trials) != 1 else f" with {trials[0]} each"
     unequal = " **The budgets were not equal.**" if len(trials) > 1 else ""
-    rest = [words.code(m.label) for m in study.methods if m.label not in study.tuned]
+    rest = [words.code(m.label) for m in study.methods if m.label not in tuned]
     left_out = f" Not tuned: {', '.join(rest)}." if rest else ""
     return f"The methods were tuned on validation images first{budget}; the test stayed sealed.{unequal}{left_out}"
 
@@ -196,7 +199,7 @@ SEARCH_COLUMNS: tuple[Column, ...] = (
 
 def searches(study: StudyData) -> Table | None:
     """How each method's configuration was searched; None where no method was tuned."""
-    rows = [(m.label, study.tuned[m.label]) for m in study.methods if m.label in study.tuned]
+    rows = list(_tuned(study).items())
     metrics = sorted({words.code(str(f["objective"])) for _, f in rows if f.get("objective")})
     caption = f"Default and best: {', '.join(metrics) or 'the score'} in % that the search maximised."
     return tabulate(SEARCH_COLUMNS, rows, caption) if rows else None
@@ -213,10 +216,9 @@ CHOICE_COLUMNS: tuple[Column, ...] = (
 def choices(study: StudyData) -> Table | None:
     """Where each parameter was searched and what was chosen; None where no method was tuned."""
     rows = []
-    for method in study.methods:
-        facts = study.tuned.get(method.label, {})
+    for label, facts in _tuned(study).items():
         space, values = (x if isinstance(x, Mapping) else {} for x in (facts.get("space"), facts.get("values")))
         for name in sorted({*space, *values}):
             searched = str(space.get(name) or words.UNKNOWN)
-            rows.append((method.label, name, searched, shown(values[name]) if name in values else words.UNKNOWN))
+            rows.append((label, name, searched, shown(values[name]) if name in values else words.UNKNOWN))
     return tabulate(CHOICE_COLUMNS, rows) if rows else None

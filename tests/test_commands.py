@@ -47,7 +47,7 @@ def test_home_and_plugins_are_added_where_they_are_taken_and_lacking(tmp_path, m
     mine, home = f"--plugins {tmp_path}/mine", f"--home '{tmp_path}/my home'"
     assert complete("fer-bench list runs", **added) == f"fer-bench list runs {mine} {home}"
     assert complete("fer-bench show x", **added) == f"fer-bench show x {mine}"
-    assert complete("fer-bench data stats x --home y", **added) == "fer-bench data stats x --home y"
+    assert complete("fer-bench report x --home y", **added) == "fer-bench report x --home y"
     assert complete("fer-bench claims", **added) == "fer-bench claims"
     assert complete("pip install optuna", **added) == "pip install optuna"
     assert complete(None, **added) is None
@@ -66,7 +66,7 @@ def test_every_command_in_the_sources_exists():
     assert len(named) > 50
     groups = {path.split()[0] for path in KNOWN if " " in path}
     firsts = {path.split()[0] for path in KNOWN}
-    prose = {"store", "and", "is"}  # words that follow the project's name in a sentence
+    prose = {"store", "kind", "and", "is"}  # words that follow the project's name in a sentence
     bad = [
         (p.name, m)
         for p, m in named

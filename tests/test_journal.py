@@ -11,8 +11,8 @@ import sys
 
 import pytest
 
-from fer_bench.cards import Choice, Float, Int
 from fer_bench.journal import distribution, in_words, open_storage
+from fer_bench.params import Choice, Float, Int
 from fer_bench.recipe import Recipe
 from fer_bench.spec import parse_variant
 from fer_bench.tune import build_search, tune
@@ -119,6 +119,24 @@ def test_a_ledger_of_an_earlier_version_rebuilds_by_repeating_what_was_proposed(
     told_before = trials_of(workplace, search)
     journal.unlink()
     assert run(workplace, search, 3)[0]["trials"] == 3
+    assert trained(workplace) == before
+    assert trials_of(workplace, search) == told_before
+
+
+@pytest.mark.parametrize(
+    "searches",
+    [3, ["x"], [{"name": "{}"}], [{"name": "{}", "trials": [{"number": 0, "state": "COMPLETE"}]}],
+     [{"name": "{}", "trials": [{"number": 0, "state": "GONE", "run_id": "../x", "values": {"no": 1}, "value": 1}]}]],
+)  # fmt: skip
+def test_a_malformed_record_of_a_search_gives_no_trials_and_harms_nothing(workplace, search, searched, searches):
+    journal, before = searched
+    told_before = trials_of(workplace, search)
+    for told in searches if isinstance(searches, list) and isinstance(searches[0], dict) else ():
+        told["name"] = search.study(0)
+    study = workplace.home.ledger.study("search") | {"searches": searches}
+    workplace.home.ledger.put_study("search", study)
+    journal.unlink()
+    run(workplace, search, 3)
     assert trained(workplace) == before
     assert trials_of(workplace, search) == told_before
 

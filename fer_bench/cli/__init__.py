@@ -13,9 +13,11 @@ from typing import NoReturn
 import click
 
 from fer_bench import __version__
+from fer_bench.cli.output import CLOSED, OutputClosed, watch_output
 from fer_bench.commands import complete
 from fer_bench.credentials import hide
 from fer_bench.errors import FerBenchError, unknown
+from fer_bench.process import settle
 
 # name -> (module, attribute, one line for --help: reading it must not import the module)
 COMMANDS = {
@@ -78,23 +80,25 @@ def cli() -> None:
     """Benchmark methods for facial expression recognition, above all on the rare expressions.
 
     \b
-    fer-bench run rasn baseline_focal --dataset synthetic --recipe demo
+    fer-bench run rasn baseline_focal --dataset synthetic --recipe brief
     fer-bench list methods
     fer-bench data prepare fer2013 --from PATH
     """
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point; exits with 0, 1 for an expected error, 2 for wrong usage, 130 after Ctrl-C."""
+    """Entry point; exits with 0, 1 for an expected error, 2 for wrong usage, 130 after Ctrl-C, 141 without a reader."""
+    settle()
+    watch_output()
     try:
         code = cli.main(args=argv, standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except FerBenchError as error:
         _tell(error)
-    except click.exceptions.Abort:
-        _interrupted()
-    except KeyboardInterrupt:
-        _interrupted()
+    except click.exceptions.Abort as error:
+        _interrupted(error.__cause__)
+    except KeyboardInterrupt as error:
+        _interrupted(error)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -113,6 +117,8 @@ def _tell(error: FerBenchError) -> NoReturn:
     sys.exit(1)
 
 
-def _interrupted() -> None:
-    click.echo("interrupted; everything finished is kept, the same command goes on where it stopped", err=True)
+def _interrupted(cause: BaseException | None) -> None:
+    if isinstance(cause, OutputClosed):
+        sys.exit(CLOSED)
+    click.echo("Interrupted. Finished runs are saved. Rerun the command to resume.", err=True)
     sys.exit(130)

@@ -8,33 +8,37 @@ from collections.abc import Sequence
 from typing import Any
 
 from fer_bench.addresses import absolute, check_uri, is_server
-from fer_bench.cards import DatasetCard, MethodCard
+from fer_bench.cards import DatasetCard
 from fer_bench.cli.listing import tell_broken
 from fer_bench.cli.options import dataset_params, runtime_of, template_of
 from fer_bench.commands import complete
 from fer_bench.console import Live, say, warn
 from fer_bench.credentials import holds_secret, shown
 from fer_bench.executor import Workplace
+from fer_bench.forkserver import SERVER
 from fer_bench.home import Home
-from fer_bench.plugins import Plugins, plugins
+from fer_bench.machine import this_machine
+from fer_bench.plugins import Plugins
 from fer_bench.prepare import ensure_store
 from fer_bench.roles import roles_of
-from fer_bench.spec import parse_variant
+from fer_bench.splits import protocol_that_fits
 from fer_bench.store import Store
 from fer_bench.track import try_sync
 
 EVERY = 60.0  # seconds between updates of the MLflow mirror while a study runs
 
 
-def open_workplace(options: dict[str, Any], methods: Sequence[str]) -> Workplace:
-    """The home, the plug-ins and the prepared data that a command's options name; built-in data are made if missing."""
+def open_workplace(options: dict[str, Any], found: Plugins) -> Workplace:
+    """The home and the prepared data that a command's options name; built-in data are made if missing."""
     home = Home.find(options["home"])
-    found = plugins(options["plugin_dirs"])
     tell_broken(found)
-    _check_request(options, methods, found)
     home.require_writable()
+    SERVER.start()  # its imports take seconds, in which the data are looked after
+    if options["device"] not in ("auto", "cpu"):
+        this_machine().check(options["device"])
     dataset = found.dataset(options["dataset"], dataset_params(options, found.dataset_card(options["dataset"])))
     store = ensure_store(home, dataset)
+    _fit_protocol(options, store, dataset.card)
     template, _ = template_of(options, found)
     _ensure_clean(home, store, dataset.card, template["protocol"], found.folders)
     profile = template["profile"]
@@ -44,6 +48,18 @@ def open_workplace(options: dict[str, Any], methods: Sequence[str]) -> Workplace
 
     quiet: dict[str, Any] = {} if options["quiet"] else {"listener": Live(rarest)}
     return Workplace(home=home, plugins=found, runtime=runtime_of(options), **quiet)
+
+
+def _fit_protocol(options: dict[str, Any], store: Store, card: DatasetCard) -> None:
+    """Choose a protocol for one's own images where none is asked for and the first one can't be carried out."""
+    if options["protocol"] is None and not card.classes and (chosen := protocol_that_fits(store, card)):
+        options["protocol"] = chosen.name
+        have = ", ".join(sorted(set(store.columns("split")["split"].tolist())))
+        say(
+            f"protocol {card.full_name(chosen)}: {chosen.in_words}\n"
+            f"  (the images' parts are {have}, so {card.full_name(card.protocols[0])} can't be carried out;"
+            " --protocol takes another)"
+        )
 
 
 def _ensure_clean(home: Home, store: Store, card: DatasetCard, protocol: str, folders: Sequence[str]) -> None:
@@ -60,28 +76,18 @@ def _ensure_clean(home: Home, store: Store, card: DatasetCard, protocol: str, fo
     say(f"{card.name}: {save_clean(folder, dropped)} leaves out {len(dropped):,} rows")
 
 
-def _check_request(options: dict[str, Any], methods: Sequence[str], found: Plugins) -> None:
-    """Tell what is wrong with a command before any data are drawn for it."""
-    template_of(options, found)
-    runtime_of(options).resolve()
-    for variant in map(parse_variant, methods):
-        card = found.method(variant.method).card
-        assert isinstance(card, MethodCard)
-        card.resolve(variant.given)
-
-
 class Mirror:
     """Keeps MLflow up to date while a study runs, without getting in its way.
 
-    One update costs seconds, so there is at most one a minute until the study ends; a store that failed once is left
-    alone until then.
+    One update costs seconds, so the first comes after a minute, and there is at most one a minute until the study ends;
+    a store that failed once is left alone until then.
     """
 
     def __init__(self, work: Workplace, options: dict[str, Any]):
         self.ledger, self.off = work.home.ledger, options["no_track"]
         self.uri = options["tracking_uri"] or work.home.tracking_uri
         self.failed = False
-        self.last = 0.0
+        self.last = time.monotonic()
         if not self.off:
             check_uri(self.uri)
 
@@ -114,14 +120,19 @@ class Mirror:
 
 
 def finish_study(study: dict[str, Any], work: Workplace, mirror: Mirror) -> None:
-    """Write the report, show the table, bring the mirror up to date, and say where everything is."""
+    """Write the report, show the table, bring the mirror up to date, and say where everything is.
+
+    The mirror is brought up to date whatever becomes of the report and the terminal.
+    """
     from rich.console import Console
 
     from fer_bench.reports import build_report, study_table
 
-    page = build_report(work.home.ledger, study, work.home.results(study["name"]))
-    Console().print(study_table(work.home.ledger, study))
-    mirror.update(study)
+    try:
+        page = build_report(work.home.ledger, study, work.home.results(study["name"]))
+        Console().print(study_table(work.home.ledger, study))
+    finally:
+        mirror.update(study)
     say(f"report: {page}")
     if not mirror.off and not mirror.failed:
         say(f"MLflow: {mirror.place}")
