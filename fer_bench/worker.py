@@ -393,7 +393,7 @@ def explained(error: Exception, order: Order, *, fresh: bool) -> Exception:
         return TrainingError(
             f"the device ran out of memory with batches of {spec.recipe.batch_size}",
             hint="a smaller batch_size or image_size, or a smaller backbone",
-            next=f"the same command with --set batch_size={max(1, spec.recipe.batch_size // 2)}",
+            next=f"the same command with --set batch_size={max(2, spec.recipe.batch_size // 2)}",
         )
     frame = _frame_to_blame(error, Path(order.given["plugin"]["path"]))
     if frame is None:
