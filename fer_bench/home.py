@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +26,11 @@ class Home:
     def data(self) -> Path:
         """Prepared stores, one folder a data set; downloaded or placed source files lie in ``data/raw/<name>``."""
         return self.root / "data"
+
+    def command(self, *words: str) -> str:
+        """The line ``fer-bench WORDS``, as it is typed here to work in this home."""
+        here = self.root.resolve() == Home.find().root
+        return typed([*words, *([] if here else ["--home", str(self.root)])])
 
     def raw(self, dataset: str) -> Path:
         """Where a person puts the source files of a data set."""
@@ -51,3 +58,8 @@ class Home:
     def tracking_uri(self) -> str:
         """``$MLFLOW_TRACKING_URI``, else a SQLite store in this home."""
         return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.root / 'mlflow.db'}"
+
+
+def typed(words: Iterable[str]) -> str:
+    """The line ``fer-bench WORDS``, quoted as a shell needs it."""
+    return shlex.join(["fer-bench", *words])

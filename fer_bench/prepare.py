@@ -80,9 +80,9 @@ def ensure_store(home: Home, dataset: Dataset, source: str | Path | None = None,
         The present store is not what was written. It is kept: a person may have edited it, and ``fer-bench data
         prepare`` writes it anew.
     """
-    if source is None and (store := _sound(home, dataset.card.name, say)) is not None:
-        if store.manifest["params"] == dataset.params and not dataset.card.built_in:
-            return store
+    store = _sound(home, dataset.card.name, say) if source is None else None
+    if store is not None and store.manifest["params"] == dataset.params and not dataset.card.built_in:
+        return store
     return prepare(home, dataset, source, say=say)
 
 

@@ -30,9 +30,7 @@ from fer_bench.atomic import canonical_json, read_json, write_json
 from fer_bench.errors import FerBenchError
 
 CACHE = "checked.json"
-SETTLED = (
-    2 * 10**9
-)  # ns: a file changed so shortly before it was measured may change again at the same time of its clock
+SETTLED = 2 * 10**9  # ns; a file that changed so shortly before may change again without its times showing it
 BLOCK = 1 << 22
 SHOWN = 4  # counts named in a hint
 

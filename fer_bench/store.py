@@ -19,7 +19,6 @@ import hashlib
 import io
 import json
 import os
-import shlex
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -33,6 +32,7 @@ from fer_bench.atomic import disk_full, is_full, read_json, sha256_file, write_j
 from fer_bench.cards import DatasetCard
 from fer_bench.dataset import Chunk, Reading
 from fer_bench.errors import ChangedStoreError, StoreError
+from fer_bench.home import Home, typed
 
 FORMAT = 1
 ENTRIES = ("classes", "counts", "shape", "sizes", "sha256", "parts", "fingerprint", "params", "sources")
@@ -131,7 +131,7 @@ class Store:
                 )
 
     def verify(self) -> None:
-        """Read every file and compare it with its hash, whatever is known of it; raises StoreError where one differs."""
+        """Read every file and compare it with its hash, whatever is known of it; raises StoreError if one differs."""
         for name, digest in self.manifest["sha256"].items():
             if sha256_file(self.path / name) != digest:
                 raise ChangedStoreError(f"{name} has changed since it was prepared", where=str(self.path / name))
@@ -183,17 +183,14 @@ def _sound(path: Path, manifest: Mapping[str, Any]) -> dict[str, list[int]]:
 
 def prepare_command(path: Path, manifest: Mapping[str, Any] | None = None) -> str:
     """The command that writes the store at `path` anew, from the same source with the same parameters."""
-    words = ["fer-bench", "data", "prepare", path.name]
+    words = ["data", "prepare", path.name]
     manifest = manifest or {}
     source = manifest.get("from", "PATH")
     if source is not None:  # as for a built-in set
         words += ["--from", str(source) if Path(str(source)).exists() else "PATH"]
     for name, value in dict(manifest.get("given", manifest.get("params", {}))).items():
         words += ["--dataset-set", f"{name}={value}"]
-    root = path.parent.parent
-    if path.parent.name == "data" and root.resolve() != Path(os.environ.get("FER_BENCH_HOME") or ".").resolve():
-        words += ["--home", str(root)]
-    return shlex.join(words)
+    return Home(path.parent.parent).command(*words) if path.parent.name == "data" else typed(words)
 
 
 def _typed(values: list[str]) -> np.ndarray:

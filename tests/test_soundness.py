@@ -299,10 +299,7 @@ def test_every_command_that_reads_data_refuses_them_and_the_command_it_prints_me
     for command in commands:
         error = run(*command, home=home)
         assert isinstance(error, ChangedStoreError), (command, error)
-        assert (
-            error.what
-            == "table.csv of 'folder:lab' has changed since the store was prepared: its labels are other ones"
-        )
+        assert error.what.startswith("table.csv of 'folder:lab' has changed since the store was prepared: its labels")
     assert (sound.path / "table.csv").read_text() == edited  # nobody's edit is lost before it is asked for
     assert not (home / "data" / "splits").exists()
 
