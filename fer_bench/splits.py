@@ -67,7 +67,7 @@ def divide(store: Store, card: DatasetCard, protocol: Protocol, clean: CleanMani
     Parameters
     ----------
     clean : CleanManifest, optional
-        Rows to leave out; needed by protocols with ``clean=True``, ignored by others.
+        Rows to leave out of every role once it is divided; needed by protocols with ``clean=True``, ignored by others.
 
     Raises
     ------
@@ -75,6 +75,7 @@ def divide(store: Store, card: DatasetCard, protocol: Protocol, clean: CleanMani
         The store lacks a split, column or class that the protocol needs, a role stays empty, or rows have no label.
     """
     where = card.full_name(protocol)
+    key = card.full_name(card.protocol(protocol.of)) if protocol.of else where
     names = list(dict.fromkeys(["split", protocol.label, *([protocol.group] if protocol.group else [])]))
     columns = store.columns(*_present(store, names, where))
     classes, labels = _labels(store, protocol, columns[protocol.label], where)
@@ -82,8 +83,6 @@ def divide(store: Store, card: DatasetCard, protocol: Protocol, clean: CleanMani
     pool = np.zeros(len(labels), dtype=bool)
     for rows in roles.values():
         pool[rows] = True
-    if protocol.clean and clean is not None:
-        pool[clean.rows] = False
     _check_labels(pool & _takes_part(protocol, columns[protocol.label], store), labels, protocol, store, where)
     pool &= labels >= 0
     group = columns[protocol.group] if protocol.group else None
@@ -93,9 +92,10 @@ def divide(store: Store, card: DatasetCard, protocol: Protocol, clean: CleanMani
             where=f"{where}, layout '{store.manifest['layout']}'",
             hint=f"prepare from a layout that tells it, or take another protocol: {_others(card, protocol)}",
         )
-    part = _Part(np.flatnonzero(pool), labels, group, where, len(classes), protocol.stratify)
+    part = _Part(np.flatnonzero(pool), labels, group, key, len(classes), protocol.stratify)
     make = {"splits": _by_splits, "kfold": _by_folds, "shuffle": _by_shares, "blocks": _by_blocks}[protocol.scheme]
-    folds = [{r: np.sort(fold[r]) for r in ROLES} for fold in make(protocol, part, roles)]
+    gone = clean.rows if protocol.clean and clean is not None else np.empty(0, np.int64)
+    folds = [{r: np.setdiff1d(fold[r], gone) for r in ROLES} for fold in make(protocol, part, roles)]
     for number, fold in enumerate(folds):
         _check_fold(fold, labels, classes, card, protocol, number, store)
     return Division(classes=classes, labels=labels, folds=folds)
@@ -185,16 +185,19 @@ def _named_roles(protocol: Protocol, split: np.ndarray, card: DatasetCard, store
                 f"the store has no {role} images",
                 where=f"{card.full_name(protocol)}, {role} = {' + '.join(wanted)}",
                 hint=f"it has: {', '.join(sorted(set(split.tolist())))}; other protocols: {_others(card, protocol)}",
-                next=_way_out(card, store, set(split.tolist())),
+                next=_way_out(card, protocol, store, set(split.tolist())),
             )
     return roles
 
 
-def _way_out(card: DatasetCard, store: Store, have: set[str]) -> str:
+def _way_out(card: DatasetCard, protocol: Protocol, store: Store, have: set[str]) -> str:
     """The first protocol that the store's splits allow, or another source."""
     again = f"fer-bench data prepare {store.path.name} --from PATH"
     fit = [p for p in card.protocols if {*p.train, *p.val, *p.test} <= have and not p.watermark]
-    return f"the same command with --protocol {card.full_name(fit[0])}; or {again}" if fit else again
+    if not fit:
+        return again
+    other = card.cleaned(fit[0]) if protocol.of else fit[0]
+    return f"the same command with --protocol {card.full_name(other)}; or {again}"
 
 
 def _others(card: DatasetCard, protocol: Protocol) -> str:

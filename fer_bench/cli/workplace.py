@@ -44,13 +44,15 @@ def open_workplace(options: dict[str, Any], methods: Sequence[str]) -> Workplace
 def _ensure_clean(home: Home, store: Store, card: DatasetCard, protocol: str) -> None:
     """Have the doctor write the clean manifest where the protocol needs one and there is none."""
     from fer_bench.clean import has_clean, save_clean
+    from fer_bench.cli.progress import Steps
     from fer_bench.doctor import examine
 
     folder = home.splits(store.path.name, store.fingerprint)
     if not card.protocol(protocol).clean or has_clean(folder):
         return
     say(f"{card.name}: the doctor examines the data set first; fer-bench data check {card.name} shows what it finds")
-    dropped = examine(store, card).dropped
+    with Steps(card.name) as steps:
+        dropped = examine(store, card, progress=steps).dropped
     say(f"{card.name}: {save_clean(folder, dropped)} leaves out {len(dropped):,} rows")
 
 
