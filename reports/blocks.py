@@ -79,7 +79,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of pixels, kept as ``figures/<name>.png``; `alt` says what it shows."""
+    """A picture of pixels, kept as ``figures/<name>.png``; `alt` says what it shows to those who can't see it."""
 
     name: str
     alt: str

@@ -192,7 +192,7 @@ def _clean(diagnosis: Diagnosis, store: Store, card: DatasetCard) -> Part:
 def _shown(pictured: Mapping[str, str]) -> Part | None:
     blocks: list[Block] = []
     for kind, said in pictured.items():
-        blocks += [Picture(kind, PICTURED[kind]), Paragraph(said)]
+        blocks += [Paragraph(f"**{PICTURED[kind]}**: {said}"), Picture(kind, PICTURED[kind])]
     return Part("pictures", "Pictures", tuple(blocks)) if blocks else None
 
 
@@ -208,8 +208,8 @@ def _pictures(diagnosis: Diagnosis, store: Store) -> dict[str, tuple[str, bytes]
             continue
         groups = _examples(finding, diagnosis, captions)
         of = f"{len(groups)} of {finding.count:,}"
-        special = {"near": "The least sure pairs", "alike": f"{of} pairs, the most alike"}
-        which = special.get(kind, f"{of}, the largest groups first")
+        special = {"near": "the least sure pairs", "alike": f"{of} pairs, the most alike"}
+        which = special.get(kind, f"{of} groups, the largest first" if len(groups) < finding.count else "all of them")
         found[kind] = (f"{which}. Below each image: row, split, label.", _picture(store, groups, captions))
     return found
 

@@ -166,7 +166,7 @@ def _picture(alt: str, png: bytes) -> str:
     source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
     return (
         f'<figure class="drawing">\n<div class="scroll" role="region" tabindex="0" aria-label="{escape(alt)}">'
-        f'\n<img alt="{escape(alt)}" src="{source}">\n</div>\n<figcaption>{escape(alt)}</figcaption>\n</figure>'
+        f'\n<img alt="{escape(alt)}" src="{source}">\n</div>\n</figure>'
     )
 
 

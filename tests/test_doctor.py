@@ -388,7 +388,7 @@ def test_page_in_html_says_the_same_and_needs_no_other_file(tmp_path):
         assert base64.b64encode((folder / "figures" / f"{kind}.png").read_bytes()).decode() in page
     assert set(re.findall(r'(?:src|href)="([^"]{0,22})', page)) - {"data:image/png;base64,"} == {
         f"#s-{name}" for name in ("warnings", "notes", "counts", "conflicts", "pictures", "clean")
-    } | {name for name in re.findall(r'href="(#f-counts[^"]{0,13})', page)}
+    } | set(re.findall(r'href="(#f-counts[^"]{0,13})', page))
 
 
 def test_page_without_images_shows_none_and_removes_older_ones(tmp_path):
@@ -401,6 +401,15 @@ def test_page_without_images_shows_none_and_removes_older_ones(tmp_path):
     assert "contains no image of the data set" in page.read_text()
     assert ".png" not in page.read_text()
     assert "data:image/png" not in page.with_name("index.html").read_text()
+
+
+def test_the_committed_page_shows_no_face():
+    folder = Path(__file__).parents[1] / "docs" / "data-check" / "fer2013"
+    assert "contains no image of the data set" in (folder / "README.md").read_text()
+    assert {p.name for p in folder.rglob("*.*")} == {"README.md", "index.html", "counts.svg", "counts.png"}
+    page = (folder / "index.html").read_text()
+    assert "data:image" not in page
+    assert "contains no image of the data set" in page
 
 
 def test_progress_goes_from_nothing_to_all_of_each_step(tmp_path):
