@@ -22,6 +22,7 @@ from fer_bench.dataset import Problems
 from fer_bench.label_checks import LEVEL, SLIPS, Exchange, disagreements, exchanges, label_order
 from fer_bench.near_duplicates import Pairs, Progress, close_hashes, untold
 from fer_bench.patient import FLAT, Patient
+from fer_bench.splits import fitting
 from fer_bench.store import Store, check_counts, duplicates
 
 LEVELS = ("error", "warning", "note")
@@ -139,6 +140,12 @@ def examine(
         conflicts=_conflicts(patient),
         dropped=tuple(dropped),
     )
+
+
+def without_rejects(store: Store, card: DatasetCard) -> str:
+    """The protocol that fits the store and leaves out what the doctor rejects, by its full name; "" if none fits."""
+    protocol = fitting(card, store.manifest["counts"])
+    return card.full_name(card.cleaned(protocol)) if protocol else ""
 
 
 def _plural(number: int, one: str, many: str | None = None) -> str:
@@ -296,8 +303,8 @@ def _copies(patient: Patient, group: np.ndarray, groups: list[np.ndarray], kind:
         among = np.isin(np.arange(len(group)), np.concatenate(crossing))
         across = {pair: int(among[rows].sum()) for pair, rows in _across(group, patient.split).items()}
         lines = [f"{rows:,} images of {b} have a copy in {a}" for (a, b), rows in across.items() if rows]
-        if patient.card.protocols:
-            lines.append(f"to leave them out: --protocol {patient.card.full_name(patient.card.cleaned())}")
+        if cleaned := without_rejects(patient.store, patient.card):
+            lines.append(f"to leave them out: --protocol {cleaned}")
         title = f"{_plural(len(crossing), 'group')} of {what} lie in more than one split"
         note("warning", f"{kind}-across", title, crossing, lines)
     torn = [g for g in groups if conflicting(patient.label[g])]

@@ -11,7 +11,7 @@ every library. The rows of all folds make one text, whose hash stands in each ru
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -193,11 +193,17 @@ def _named_roles(protocol: Protocol, split: np.ndarray, card: DatasetCard, store
 def _way_out(card: DatasetCard, protocol: Protocol, store: Store, have: set[str]) -> str:
     """The first protocol that the store's splits allow, or another source."""
     again = f"fer-bench data prepare {store.path.name} --from PATH"
-    fit = [p for p in card.protocols if {*p.train, *p.val, *p.test} <= have and not p.watermark]
-    if not fit:
+    fit = fitting(card, have)
+    if fit is None:
         return again
-    other = card.cleaned(fit[0]) if protocol.of else fit[0]
+    other = card.cleaned(fit) if protocol.of else fit
     return f"the same command with --protocol {card.full_name(other)}; or {again}"
+
+
+def fitting(card: DatasetCard, have: Collection[str]) -> Protocol | None:
+    """The first sound protocol of the card whose splits are all among those that a store has."""
+    fit = (p for p in card.protocols if {*p.train, *p.val, *p.test} <= set(have) and not p.watermark)
+    return next(fit, None)
 
 
 def _others(card: DatasetCard, protocol: Protocol) -> str:

@@ -20,7 +20,7 @@ from fer_bench import __version__
 from fer_bench.atomic import write_bytes, write_text
 from fer_bench.cards import DatasetCard
 from fer_bench.contact_sheet import tile, tile_size
-from fer_bench.doctor import LEVELS, Diagnosis, Finding
+from fer_bench.doctor import LEVELS, Diagnosis, Finding, without_rejects
 from fer_bench.reports import html, markdown
 from fer_bench.reports.blocks import (
     Block,
@@ -183,9 +183,10 @@ def _clean(diagnosis: Diagnosis, store: Store, card: DatasetCard) -> Part:
     blocks: list[Block] = [Paragraph(text)]
     if rows:
         table = Table(("Reason", "Rows"), (False, True), rows)
-        run = f"fer-bench run METHOD --dataset {card.name} --protocol dedup"
-        told = Paragraph("A study without these rows:")
-        blocks += [TableBlock(table, "clean", "Rows left out, by reason"), told, Code(run)]
+        blocks.append(TableBlock(table, "clean", "Rows left out, by reason"))
+        if protocol := without_rejects(store, card):
+            run = f"fer-bench run METHOD --dataset {card.name} --protocol {protocol}"
+            blocks += [Paragraph("A study without these rows:"), Code(run)]
     return Part("clean", "Clean manifest", tuple(blocks))
 
 

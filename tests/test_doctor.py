@@ -114,6 +114,17 @@ def test_exact_duplicates_are_found_within_across_and_with_conflicting_labels(tm
     )
 
 
+def test_the_protocol_that_is_advised_fits_the_splits_there_are(tmp_path):
+    world = World.sound()
+    world.images[153] = world.images[3]
+    world = world.without(np.flatnonzero(world.split == "val"))
+    holdout = Protocol(name="holdout10", train=("train",), test=("test",), holdout=0.1)
+    card = dataclasses.replace(CARD, protocols=(*CARD.protocols, holdout))
+    detail = world.examined(tmp_path / "a", card).of_kind("exact-across").detail
+    assert detail[-1] == "to leave them out: --protocol toy/holdout10-dedup"
+    assert world.examined(tmp_path / "b").of_kind("exact-across").detail == ("1 images of test have a copy in train",)
+
+
 def test_near_duplicates_are_found_with_their_splits_and_labels(tmp_path):
     world = World.sound()
     world.images[1, 0] = np.rint(gaussian_filter(world.images[0, 0].astype(float), 1))
