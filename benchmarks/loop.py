@@ -34,7 +34,8 @@ from fer_bench import Context, Method, TrainView
 from fer_bench.backbones import Classifier, build_trunk
 from fer_bench.dataplane import prepare
 from fer_bench.evaluate import EVAL_BATCH, autocast
-from fer_bench.fit import Fold, Job, Listener, Runtime, fit
+from fer_bench.fit import fit
+from fer_bench.job import Fold, Job, Listener, Runtime
 from fer_bench.recipe import PRESETS, Recipe
 
 CLASSES = 7

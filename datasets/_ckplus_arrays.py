@@ -93,18 +93,14 @@ def pixels_csv(table: PixelCsv, neutral: bool, forced: bool, seen: list[str]) ->
             else:
                 rows.append(_row(image, number, label, usage=usage))
     faults: Faults = [(f"{f}, row {row}" if row is not None else f, why) for f, row, why in problems.rows]
-    said = f"{table.path}: columns {', '.join(table.header)}; the Usage column is kept but no split; {NO_SUBJECTS}"
+    said = f"{table.path}: {table.said}; the Usage column is kept but no split; {NO_SUBJECTS}"
     if dropped:
         said += f"; {dropped} neutral rows are left out (neutral=true keeps them)"
     return Found(layout="csv", said=said, rows=rows, faults=faults, files=[table.path])
 
 
 def _has_contempt(table: PixelCsv) -> bool:
-    place = table.header.index("emotion")
-    with open(table.path, "rb") as file:
-        file.readline()
-        rows = (line.split(b",", place + 1) for line in file)
-        return any(row[place].strip(b' "\r\n') == b"7" for row in rows if len(row) > place)
+    return CSV_CLASSES.index("contempt") in table.labels()
 
 
 def _row(image: np.ndarray, number: int, label: int, **extra: str) -> Row:

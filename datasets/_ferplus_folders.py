@@ -12,6 +12,7 @@ from ._fer2013_folders import ROLE_SPLITS
 from ._ferplus_votes import is_label_list, overwritten, read_label_list
 from ._folders import IMAGES, ImageFile, entries, subfolders
 from ._tables import split_in, split_rank
+from ._text import tables_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ def label_lists(where: Path) -> dict[str, Path]:
     found = {}
     for folder in subfolders(where):
         role = split_in(folder.name)
-        lists = [p for p in entries(folder) if p.suffix.lower() == ".csv" and is_label_list(p)]
+        lists = tables_in(folder, is_label_list)
         if role and lists:
             found[role] = lists[0]
     return dict(sorted(found.items(), key=lambda item: split_rank(item[0])))

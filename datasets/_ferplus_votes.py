@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ._tables import Table, read_table
+from ._tables import Table, is_missing, meant, read_table, whole, without_numbers
 
 EMOTIONS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 VOTES = (*EMOTIONS, "unknown", "nf")
@@ -54,12 +54,12 @@ class Votes:
 
 def is_votes_table(path: Path) -> bool:
     """Whether the first line of `path` holds the column names of ``fer2013new.csv``, in any order."""
-    return sorted(_header(read_table(path, limit=2000))) == sorted(HEADER)
+    return sorted(_header(without_numbers(read_table(path, limit=2000)))) == sorted(HEADER)
 
 
 def is_label_list(path: Path) -> bool:
     """Whether `path` is a list without header: image name, face box, ten votes."""
-    first = read_table(path, limit=2000).first
+    first = without_numbers(read_table(path, limit=2000)).first
     return len(first) == 2 + len(VOTES) and bool(re.fullmatch(r"\(\d+(, *\d+){3}\)", first[1]))
 
 
@@ -69,13 +69,15 @@ def _header(table: Table) -> list[str]:
 
 def read_votes_table(path: Path, usages: Sequence[str]) -> Votes:
     """Read ``fer2013new.csv``; `usages` are the accepted values of its Usage column."""
-    table = read_table(path)
+    table = without_numbers(read_table(path))
     header = _header(table)
     order = [header.index(name) for name in HEADER]
     rows = [(line, [cells[k] for k in order] if len(cells) == len(order) else cells) for line, cells in table.rows[1:]]
     votes = _votes(table, rows)
     for k, usage in enumerate(votes.usages):
         if usage not in usages:
+            votes.usages[k] = meant(usage, usages)
+        if votes.usages[k] not in usages:
             votes.faults.setdefault(k, f"unknown Usage: '{usage[:20]}', expected {', '.join(usages)}")
     for k in np.flatnonzero(votes.counts[:, -1] < VOTERS).tolist():
         if not votes.names[k]:
@@ -85,7 +87,7 @@ def read_votes_table(path: Path, usages: Sequence[str]) -> Votes:
 
 def read_label_list(path: Path) -> Votes:
     """Read a ``label.csv``; the face box is left unread, as it covers the whole image."""
-    table = read_table(path)
+    table = without_numbers(read_table(path))
     return _votes(table, [(line, ["", cells[0], *cells[2:]]) for line, cells in table.rows])
 
 
@@ -97,26 +99,29 @@ def _votes(table: Table, rows: Sequence[tuple[int, list[str]]]) -> Votes:
         if len(cells) != len(HEADER):
             faults[k] = f"wrong number of columns: {len(cells)}, expected {len(HEADER)}"
             continue
-        usages[k], names[k] = cells[:2]
-        fault = _fault(names[k], cells[2:])
-        if fault:
-            faults[k] = fault
+        usages[k], names[k] = cells[0], "" if is_missing(cells[1]) else cells[1]
+        found = _counts(names[k], cells[2:])
+        if isinstance(found, str):
+            faults[k] = found
         else:
-            counts[k] = [int(cell) for cell in cells[2:]]
+            counts[k] = found
     lines = [line for line, _ in rows]
     return Votes(
         path=table.path, lines=lines, names=names, usages=usages, counts=counts, faults=faults, unread=table.faults
     )
 
 
-def _fault(name: str, cells: Sequence[str]) -> str | None:
+def _counts(name: str, cells: Sequence[str]) -> list[int] | str:
+    """The votes of a row, or what is wrong with them."""
+    votes = []
     for cell in cells:
-        if not re.fullmatch(r"\d{1,2}", cell) or int(cell) > VOTERS:
+        vote = whole(cell)
+        if vote is None or not 0 <= vote <= VOTERS:
             return f"votes are no whole number from 0 to {VOTERS}: '{cell[:20]}'"
-    total = sum(map(int, cells))
-    if total != VOTERS - (name == NINE_VOTES):
-        return f"the votes do not sum to {VOTERS}: {total}"
-    return None
+        votes.append(vote)
+    if sum(votes) != VOTERS - (name == NINE_VOTES):
+        return f"the votes do not sum to {VOTERS}: {sum(votes)}"
+    return votes
 
 
 def majority(counts: np.ndarray) -> np.ndarray:

@@ -11,6 +11,8 @@ import numpy as np
 
 from fer_bench import Problems
 
+from ._pictures import Unreadable, check_mode, depth_of, is_deep, opened, peak, plain
+
 ROLES = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation"),
@@ -29,7 +31,8 @@ ALIASES = {
     "sadness": ("sad",),
     "surprise": ("surprised", "surprize"),
 }
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff")
+JPEGS = (".jpg", ".jpeg", ".jpe", ".jfif")
+IMAGES = (".png", *JPEGS, ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pnm", ".pbm")  # in any case
 CLUTTER = ("thumbs.db", "desktop.ini", "__macosx")
 
 
@@ -56,7 +59,7 @@ class ClassTree:
     @property
     def jpeg(self) -> bool:
         """Whether any image went through JPEG, so that its pixels may differ from the original's."""
-        return any(f.path.suffix.lower() in (".jpg", ".jpeg") for f in self.files)
+        return any(f.path.suffix.lower() in JPEGS for f in self.files)
 
 
 def class_position(name: str, classes: Sequence[str]) -> int | None:
@@ -120,27 +123,28 @@ def subfolders(folder: Path, limit: int = 100) -> list[Path]:
 
 
 def load_grey(path: Path, side: int, problems: Problems) -> np.ndarray | None:
-    """The grey image at `path` as uint8 [side, side]; None, with the reason in `problems`, where it isn't one."""
-    from PIL import Image
+    """The grey image at `path` as uint8 [side, side]; None, with the reason in `problems`, where it isn't one.
 
+    An image of 16 bits is one of 8 bits that was widened: by its values, or by leaving them as they were.
+    """
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             if image.size != (side, side):
                 problems.add(path, None, f"wrong image size: {image.size[0]}x{image.size[1]}, expected {side}x{side}")
                 return None
-            if image.mode == "L":
-                return np.asarray(image, dtype=np.uint8)
-            if image.mode not in ("1", "P", "LA", "RGB", "RGBA"):
-                problems.add(path, None, f"not an 8-bit grey image: mode {image.mode}")
-                return None
-            channels = np.asarray(image.convert("RGB"), dtype=np.uint8)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        problems.add(path, None, f"unreadable image: {str(error).split(str(path))[0].strip() or type(error).__name__}")
+            check_mode(image)
+            bits = 8 if is_deep(image) and depth_of(peak(image)) == 8 else 16
+            image = plain(image, bits=bits)
+            pixels = np.asarray(image if image.mode == "L" else image.convert("RGB"), dtype=np.uint8)
+    except Unreadable as reason:
+        problems.add(path, None, str(reason))
         return None
-    if (channels != channels[..., :1]).any():
+    if pixels.ndim == 2:
+        return pixels
+    if (pixels != pixels[..., :1]).any():
         problems.add(path, None, "a colour image: its channels differ, grey was expected")
         return None
-    return np.ascontiguousarray(channels[..., 0])
+    return np.ascontiguousarray(pixels[..., 0])
 
 
 def load_blocks(

@@ -4,7 +4,8 @@ A loader lists its images as :class:`Row` objects and calls :func:`reading`. The
 the shape of the store is known before work starts; pixels are decoded when the store is written, block by block.
 
 Images that are all square and of one size keep their pixels, unless they are larger than the parameter `size`. Others
-are fitted into squares of the smaller of `size` and the largest side found.
+are fitted into squares of the smaller of `size` and the largest side found. What else becomes of a picture (it is
+turned upright, laid on black, brought to 8 bits) is said in :mod:`._pictures`, counted and told.
 """
 
 from __future__ import annotations
@@ -13,9 +14,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +22,32 @@ import numpy as np
 
 from fer_bench import Chunk, DataError, Dataset, Reading
 
+from ._pictures import (
+    Source,
+    Unreadable,
+    check_mode,
+    depth_of,
+    has_alpha,
+    has_colour,
+    has_frames,
+    is_deep,
+    opened,
+    orientation,
+    peak,
+    plain,
+)
+
 if TYPE_CHECKING:
     from PIL import Image
 
-GREY = ("L", "1", "LA")
-COLOUR = ("RGB", "RGBA", "CMYK", "YCbCr", "P", "PA")
 BLOCK_BYTES = 2**26
-
-Source = Path | bytes
+TREATED = {  # what is done to a picture, for people
+    "turned": "turned upright (EXIF orientation)",
+    "as stored": "not turned upright in spite of EXIF, because face boxes count stored pixels",
+    "alpha": "with an alpha channel laid on black",
+    "frames": "with several frames, of which the first is read",
+    "16-bit": "of 16 bits a pixel brought to 8",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +81,26 @@ class Row:
 
 @dataclass(frozen=True)
 class Header:
-    """Width, height and mode of an image file, and whether it has colours."""
+    """What an image file is, told by its header.
+
+    Attributes
+    ----------
+    width, height : int
+        Of the upright picture, or of its box.
+    mode : str
+    colour : bool
+    treated : tuple of str
+        Keys of :data:`TREATED`.
+    peak : int
+        The largest value of a 16-bit image; 0 for others.
+    """
 
     width: int
     height: int
     mode: str
     colour: bool
+    treated: tuple[str, ...] = ()
+    peak: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,53 +111,38 @@ class Fit:
     height: int
     width: int
     how: str  # "stretch", "pad" or "crop"
-
-
-class Unreadable(Exception):
-    """An image that can't be decoded; its text is the reason."""
-
-
-@contextmanager
-def opened(file: Source) -> Iterator[Image.Image]:
-    """Open an image file or its content; whatever is wrong with it becomes :class:`Unreadable`."""
-    from PIL import Image
-
-    try:
-        with Image.open(BytesIO(file) if isinstance(file, bytes) else file) as image:
-            yield image
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        told = str(error).split(str(file) if isinstance(file, Path) else "<_io.BytesIO")[0].strip(" ':")
-        raise Unreadable(f"unreadable image: {told or type(error).__name__}") from error
+    bits: int = 16  # that the values of 16-bit images fill
 
 
 def header(row: Row) -> Header:
-    """Size and mode of an image from its header alone; the size is that of its box where it has one.
+    """Size and mode of an image from its header alone (of a 16-bit one from its pixels); the size is that of its box.
 
     Raises
     ------
     Unreadable
-        It is no image, of a mode that is not 8 bits a channel, or its box lies outside.
+        It is no image, of a mode that is neither 8 nor 16 bits a channel, or its box lies outside.
     """
     with opened(row.file) as image:
-        if image.mode not in GREY + COLOUR:
-            raise Unreadable(f"not an 8-bit image: mode {image.mode}")
+        check_mode(image)
         width, height = image.size
-        colour = image.mode not in GREY and not _grey_palette(image)
-        mode = image.mode
+        mode, colour = image.mode, has_colour(image)
+        way = orientation(image)
+        if way > 4 and image.format != "TIFF" and row.box is None:  # Pillow has exchanged the sides of a TIFF already
+            width, height = height, width
+        largest = peak(image) if is_deep(image) else 0
+        done = {
+            "turned": way > 1 and row.box is None,
+            "as stored": way > 1 and row.box is not None,
+            "alpha": has_alpha(image),
+            "16-bit": is_deep(image),
+            "frames": has_frames(image),
+        }
     if row.box is not None:
         left, top, right, bottom = row.box
         if not (0 <= left < right <= width and 0 <= top < bottom <= height):
             raise Unreadable(f"the face box {row.box} lies outside the image of {width}x{height}")
         width, height = right - left, bottom - top
-    return Header(width, height, mode, colour)
-
-
-def _grey_palette(image: Image.Image) -> bool:
-    """Whether all colours of a palette image are greys (JAFFE's palette files are)."""
-    if image.mode != "P" or image.palette is None:
-        return False
-    palette = np.asarray(image.getpalette("RGB")).reshape(-1, 3)
-    return bool((palette == palette[:, :1]).all())
+    return Header(width, height, mode, colour, tuple(key for key in TREATED if done[key]), largest)
 
 
 def fit_of(headers: Iterable[Header], params: Mapping[str, Any]) -> Fit:
@@ -136,7 +152,7 @@ def fit_of(headers: Iterable[Header], params: Mapping[str, Any]) -> Fit:
     largest = max(max(s) for s in sizes)
     side = min(largest, params["size"]) if params["size"] else largest
     colour = params["colour"] == "rgb" or (params["colour"] == "auto" and any(h.colour for h in found))
-    return Fit(3 if colour else 1, side, side, params["fit"])
+    return Fit(3 if colour else 1, side, side, params["fit"], depth_of(max(h.peak for h in found)))
 
 
 def decode(row: Row, fit: Fit) -> np.ndarray:
@@ -150,9 +166,7 @@ def decode(row: Row, fit: Fit) -> np.ndarray:
     from PIL import Image
 
     with opened(row.file) as image:
-        image.load()
-        if image.mode in ("P", "PA"):
-            image = image.convert("RGB")
+        image = plain(image, bits=fit.bits, turn=row.box is None)
         image = image.convert("RGB" if fit.channels == 3 else "L")
         if row.box is not None:
             image = image.crop(row.box)
@@ -187,10 +201,23 @@ _FITS = {"stretch": _stretch, "pad": _pad, "crop": _crop}
 
 
 def survey_of(headers: Iterable[Header]) -> dict[str, dict[str, int]]:
-    """How many files have each size and mode, most frequent first; for the manifest and the doctor."""
+    """How many files have each size and mode, most frequent first, and to how many something was done."""
     found = list(headers)
     sizes, modes = Counter(f"{h.width}x{h.height}" for h in found), Counter(h.mode for h in found)
-    return {"sizes": dict(sizes.most_common()), "modes": dict(modes.most_common())}
+    survey = {"sizes": dict(sizes.most_common()), "modes": dict(modes.most_common())}
+    treated = Counter(key for h in found for key in h.treated)
+    return {**survey, "treated": {key: treated[key] for key in TREATED if key in treated}} if treated else survey
+
+
+def treated_said(headers: Iterable[Header]) -> str:
+    """What was done to the pictures beside fitting them into squares, for people; empty where nothing was."""
+    found = list(headers)
+    done = survey_of(found).get("treated", {})
+    said = [f"{count} {'image' if count == 1 else 'images'} {TREATED[key]}" for key, count in done.items()]
+    largest = max((h.peak for h in found), default=0)
+    if largest and depth_of(largest) < 16:
+        said[-1] += f" (their values end at {largest}, so they are taken for {depth_of(largest)} bits)"
+    return "".join(f"; {text}" for text in said)
 
 
 def reading(
@@ -230,6 +257,7 @@ def reading(
     fit = fit_of(headers, dataset.params)
     if len({(h.width, h.height) for h in headers} | {(fit.width, fit.height)}) > 1:
         said += f"; images of {_span(headers)} are brought to {fit.width}x{fit.height} ({fit.how})"
+    said += treated_said(headers)
     paths = [r.file for r in sound if isinstance(r.file, Path)]
     return Reading(
         layout=layout,

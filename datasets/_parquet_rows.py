@@ -25,7 +25,7 @@ class Scan:
     Attributes
     ----------
     labels : dict of path to list of str
-        Of every row as a text; empty where the row has none.
+        Of every row as a text, whole numbers without a point; empty where the row has none.
     rows : dict of path to list of int
         Numbers of the rows that are wanted: those with a sound image of the right size.
     headers : list of Header
@@ -49,7 +49,7 @@ def scan_rows(shards: Sequence[Shard], only_size: int) -> Scan:
         rows, texts = scan.rows.setdefault(shard.path, []), scan.labels.setdefault(shard.path, [])
         try:
             for start, images, labels in stream(shard):
-                texts += ["" if label is None else str(label) for label in labels]
+                texts += map(_text, labels)
                 for k, image in enumerate(images, start):
                     try:
                         found = header(_row(image))
@@ -116,6 +116,13 @@ def _decoded(
             else:
                 sound[k] = pixels
         yield list(sound), list(sound.values())
+
+
+def _text(label: str | float | None) -> str:
+    """A label as a text; pandas keeps whole numbers as fractions where some are missing, and writes these as NaN."""
+    if label is None or label != label:
+        return ""
+    return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
 
 
 def _row(image: bytes | None) -> Row:

@@ -88,8 +88,8 @@ def open_shard(path: Path, split: str, label_column: str) -> Shard:
         raise Unclear(f"no label column known among {', '.join(others)[:80]}: --dataset-set label_column=NAME")
     label = others[place]
     kind = str(schema.field(label).type)
-    if not re.search(r"int|string", kind) or "<" in kind.removeprefix("dictionary<"):
-        raise Unclear(f"the labels in its column {label} are neither integers nor texts: {kind[:40]}")
+    if not re.search(r"int|string|double|float", kind) or "<" in kind.removeprefix("dictionary<"):
+        raise Unclear(f"the labels in its column {label} are neither numbers nor texts: {kind[:40]}")
     return Shard(
         path=path,
         split=split,

@@ -1,4 +1,4 @@
-"""Reader of CSV files that hold one grey image a row, its pixels as blank-separated numbers in one column.
+"""Reader of tables that hold one grey image a row, its pixels as blank-separated numbers in one column.
 
 It streams: a few hundred rows are in memory at a time. Rows without fault are parsed with whole-array operations;
 only a block that holds a fault is looked at row by row, to say what is wrong with which line.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -16,27 +17,61 @@ import numpy as np
 
 from fer_bench import Problems
 
+from ._tables import NAMELESS, meant, whole
+from ._text import Script, head_of, open_lines, script_of, shown
+
+KNOWN = ("emotion", "pixels", "usage")
+DELIMITERS = (",", ";", "\t", "|")
 BLOCK = 512  # rows: 5 MB of text and about 50 MB of index arrays at 48x48; larger blocks were no faster
 
 
 @dataclass(frozen=True)
 class PixelCsv:
-    """A CSV file and the names in its first line, stripped of blanks and quotes, in lower case."""
+    """A table and the names in its first line, stripped of blanks and quotes, in lower case."""
 
     path: Path
     header: tuple[str, ...]
+    delimiter: str = ","
+    script: Script = field(default=Script("utf-8"))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names in the header that this reader knows."""
+        return tuple(name for name in self.header if name in KNOWN)
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The named columns that are left unread."""
+        return tuple(name for name in self.header if name not in KNOWN and not NAMELESS.fullmatch(name))
 
     @property
     def kind(self) -> str | None:
         """ "usage" (label, pixels and split), "labelled", "unlabelled" (pixels only), or None for another file."""
         kinds = {"emotion pixels usage": "usage", "emotion pixels": "labelled", "pixels": "unlabelled"}
-        return kinds.get(" ".join(sorted(self.header)))
+        kind = kinds.get(" ".join(sorted(self.columns)))
+        return None if kind == "unlabelled" and self.others else kind
+
+    @property
+    def said(self) -> str:
+        """Its columns, for people, and what is unusual about it."""
+        written = [self.script.said, {",": "", "\t": "tabs"}.get(self.delimiter, f"'{self.delimiter}'")]
+        told = f"columns {', '.join(self.columns)}"
+        told += f" ({', '.join(self.others)} left unread)" if self.others else ""
+        return f"{told}; written with {', '.join(filter(None, written))}" if any(written) else told
 
     def count(self) -> int:
         """Number of rows below the header, blank lines left out."""
-        with open(self.path, "rb") as file:
-            file.readline()
-            return sum(1 for line in file if line.strip())
+        with open_lines(self.path, self.script) as lines:
+            next(lines, None)
+            return sum(1 for line in lines if line.strip())
+
+    def labels(self) -> Iterator[int | None]:
+        """The label of each row; None where it is no whole number."""
+        place, delimiter = self.header.index("emotion"), self.delimiter.encode()
+        with open_lines(self.path, self.script) as lines:
+            next(lines, None)
+            rows = (line.split(delimiter, place + 1) for line in lines)
+            yield from (whole(_unquoted(row[place]).decode(errors="replace")) for row in rows if len(row) > place)
 
 
 @dataclass(frozen=True)
@@ -51,16 +86,21 @@ class Rows:
 
 def sniff(path: Path) -> PixelCsv:
     """Read the first line of `path`; whatever it holds, no error is raised."""
-    with open(path, "rb") as file:
-        text = file.readline(2000).decode("utf-8-sig", errors="replace")
-    return PixelCsv(path, tuple(name.strip(' "\r\n\t').lower() for name in text.split(",")) if text.strip() else ())
+    head = head_of(path)
+    script = script_of(head)
+    line = head.decode(script.encoding or "latin-1", errors="replace").partition(script.ends)[0][:2000]
+    if not script.encoding or not line.strip():
+        return PixelCsv(path, (), script=script)
+    cut = {mark: tuple(name.strip(" \"'\r\n\t").lower() for name in line.split(mark)) for mark in DELIMITERS}
+    delimiter = max(cut, key=lambda mark: len(set(KNOWN).intersection(cut[mark])))
+    return PixelCsv(path, cut[delimiter], delimiter, script)
 
 
 def describe(csv: PixelCsv) -> str:
     """What `csv` is, for an error message."""
     if not csv.header:
-        return f"{csv.path.name} (empty)"
-    names = ", ".join(csv.header)
+        return f"{csv.path.name} ({csv.script.kind or 'empty'})"
+    names = shown(", ".join(csv.header), 61)
     return f"{csv.path.name} (first line: {names[:60]}{'...' if len(names) > 60 else ''})"
 
 
@@ -92,10 +132,10 @@ class _Parser:
     problems: Problems
 
     def run(self) -> Iterator[Rows]:
-        with open(self.csv.path, "rb") as file:
-            file.readline()
+        with open_lines(self.csv.path, self.csv.script) as lines:
+            next(lines, None)
             line, row = 2, 0  # line as an editor shows it; row counts images from 0
-            while block := list(islice(file, BLOCK)):
+            while block := list(islice(lines, BLOCK)):
                 picked = self._fields(block, line, row)
                 line, row = line + len(block), row + sum(1 for text in block if text.strip())
                 if picked:
@@ -104,40 +144,56 @@ class _Parser:
     def _fields(self, block: list[bytes], line: int, row: int) -> list[tuple[int, int, bytes, int, str]]:
         """(line, row, pixel text, label, usage) of each row whose columns and small fields are in order."""
         picked = []
+        header, delimiter = self.csv.header, self.csv.delimiter.encode()
+        pixels, label_at, usage_at = (header.index(n) if n in header else -1 for n in ("pixels", "emotion", "usage"))
         for number, text in enumerate(block, line):
             if not text.strip():
                 continue
-            parts = text.rstrip(b"\r\n").split(b",")
-            if len(parts) != len(self.csv.header):
-                expected = f"{len(self.csv.header)} ({', '.join(self.csv.header)})"
-                self.problems.add(self.csv.path, number, f"wrong number of columns: {len(parts)}, expected {expected}")
+            cells = text.rstrip(b"\r\n").split(delimiter)
+            if len(cells) != len(header):
+                expected = f"{len(header)} ({', '.join(name or 'row number' for name in header)})"
+                self.problems.add(self.csv.path, number, f"wrong number of columns: {len(cells)}, expected {expected}")
             else:
-                cells = {name: _unquoted(part) for name, part in zip(self.csv.header, parts, strict=True)}
-                label, usage = self._label(cells, number), self._usage(cells, number)
+                label = -1 if label_at < 0 else self._label(cells[label_at], number)
+                usage = "" if usage_at < 0 else self._usage(cells[usage_at], number)
                 if label is not None and usage is not None:
-                    picked.append((number, row, cells["pixels"], label, usage))
+                    picked.append((number, row, _unquoted(cells[pixels]), label, usage))
             row += 1
         return picked
 
-    def _label(self, cells: dict[str, bytes], line: int) -> int | None:
-        if "emotion" not in cells:
-            return -1
-        text = cells["emotion"].decode("utf-8", errors="replace")
-        if not re.fullmatch(r"[+-]?\d+", text):
-            self.problems.add(self.csv.path, line, f"the label is no integer: '{text[:20]}'")
-        elif not 0 <= int(text) < len(self.classes):
+    @cached_property
+    def _labels(self) -> dict[bytes, int]:
+        """The cells that nearly all rows hold, so that they need no closer look."""
+        return {str(k).encode(): k for k in range(len(self.classes))}
+
+    @cached_property
+    def _usages(self) -> dict[bytes, str]:
+        return {usage.encode(): usage for usage in self.usages}
+
+    def _label(self, cell: bytes, line: int) -> int | None:
+        if cell in self._labels:
+            return self._labels[cell]
+        text = _unquoted(cell).decode("utf-8", errors="replace")
+        label = whole(text)
+        if label is None:
+            self.problems.add(self.csv.path, line, f"the label is no integer: '{shown(text, 20)}'")
+        elif not 0 <= label < len(self.classes):
             names = f"0 {self.classes[0]} .. {len(self.classes) - 1} {self.classes[-1]}"
             self.problems.add(self.csv.path, line, f"the label is out of range: {text[:20]}, expected {names}")
         else:
-            return int(text)
+            return label
         return None
 
-    def _usage(self, cells: dict[str, bytes], line: int) -> str | None:
-        text = cells.get("usage", b"").decode("utf-8", errors="replace")
-        if "usage" in cells and text not in self.usages:
-            self.problems.add(self.csv.path, line, f"unknown Usage: '{text[:20]}', expected {', '.join(self.usages)}")
+    def _usage(self, cell: bytes, line: int) -> str | None:
+        if cell in self._usages:
+            return self._usages[cell]
+        text = _unquoted(cell).decode("utf-8", errors="replace")
+        usage = meant(text, self.usages)
+        if usage not in self.usages:
+            told = f"unknown Usage: '{shown(text, 20)}', expected {', '.join(self.usages)}"
+            self.problems.add(self.csv.path, line, told)
             return None
-        return text
+        return usage
 
     def _rows(self, picked: list[tuple[int, int, bytes, int, str]]) -> Rows:
         pixels = parse_pixels([p[2] for p in picked], self.size)
@@ -163,11 +219,11 @@ class _Parser:
             return "a quote is not closed: the row is cut off or holds a stray quote"
         tokens = text.split()
         for token in tokens:
-            shown = token[:20].decode("utf-8", errors="replace")
+            told = shown(token.decode("utf-8", errors="replace"), 20)
             if not re.fullmatch(rb"[+-]?\d+", token):
-                return f"a pixel is no integer: '{shown}'"
+                return f"a pixel is no integer: '{told}'"
             if not 0 <= int(token[:20]) <= 255:
-                return f"a pixel is out of range: {shown}, expected 0 .. 255"
+                return f"a pixel is out of range: {told}, expected 0 .. 255"
         if len(tokens) != self.size:
             return f"wrong number of pixels: {len(tokens)}, expected {self.size}"
         return None

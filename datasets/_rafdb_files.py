@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ._folders import entries
+from ._tables import Table, read_table, whole, without_numbers
+from ._text import HEAD
 from ._tree import Faults, images_below, natural, split_named, without_repeats
 
 LABELS = 7
 SPLITS = ("train", "test")
 NAME = re.compile(r"(train|test)_([0-9]+)(_aligned)?", re.IGNORECASE)
-LIST_SUFFIXES = (".txt", ".csv", ".lst", ".tsv")
-SNIFFED = 20  # lines
+LIST_SUFFIXES = (".txt", ".csv", ".lst", ".tsv", "")
 DEPTH = 4  # DATASET/train/1, Image/aligned, aligned/train/train_images and one folder around them
 
 Key = tuple[str, int]
@@ -62,34 +63,33 @@ def find_lists(where: Path) -> list[Path]:
 
 
 def _is_list(path: Path) -> bool:
-    with open(path, encoding="utf-8-sig", errors="replace") as file:
-        head = [file.readline(200) for _ in range(SNIFFED)]
-    return any(fields and key_of(fields[0]) for fields in map(_fields, head))
+    return any(key_of(cells[0]) for _, cells in _table(path, HEAD).rows)
 
 
-def _fields(line: str) -> list[str]:
-    parts = re.split(r"[,;\t]", line) if re.search(r"[,;\t]", line) else line.split()
-    return [part.strip(' "\r\n') for part in parts if part.strip()]
+def _table(path: Path, limit: int | None = None) -> Table:
+    """The table in a file; empty cells at the ends of its rows count for nothing."""
+    table = without_numbers(read_table(path, limit, blanks=True))
+    return replace(table, rows=[(line, [cell for cell in cells if cell]) for line, cells in table.rows])
 
 
 def read_list(path: Path, faults: Faults) -> LabelList:
     """Read a label list; rows with a fault go to `faults` with their line number."""
     labels: dict[Key, tuple[int, int]] = {}
     faulty: set[Key] = set()
-    with open(path, encoding="utf-8-sig", errors="replace") as file:
-        for number, line in enumerate(file, 1):
-            fields = _fields(line)
-            if not fields or (number == 1 and [f.lower() for f in fields] == ["image", "label"]):
-                continue
-            named = key_of(fields[0])
-            reason = _row_fault(fields, named is not None)
-            if named and not reason and named[0] in labels:
-                reason = f"an image listed twice: {fields[0]}, also in row {labels[named[0]][1]}"
-            if reason:
-                faults.append((f"{path}, row {number}", reason))
-                faulty |= {named[0]} if named else set()
-            elif named:
-                labels[named[0]] = (int(fields[1]) - 1, number)
+    table = _table(path)
+    faults += [(f"{path}, row {number}", reason) for number, reason in table.faults]
+    for number, fields in table.rows:
+        if number == 1 and [f.lower() for f in fields] == ["image", "label"]:
+            continue
+        named = key_of(fields[0])
+        reason = _row_fault(fields, named is not None)
+        if named and not reason and named[0] in labels:
+            reason = f"an image listed twice: {fields[0]}, also in row {labels[named[0]][1]}"
+        if reason:
+            faults.append((f"{path}, row {number}", reason))
+            faulty |= {named[0]} if named else set()
+        elif named:
+            labels[named[0]] = ((whole(fields[1]) or 0) - 1, number)
     return LabelList(path, {k: v for k, v in labels.items() if k not in faulty}, faulty)
 
 
@@ -98,7 +98,7 @@ def _row_fault(fields: Sequence[str], named: bool) -> str:
         return f"wrong number of columns: {len(fields)}, expected 2 (image, label)"
     if not named:
         return f"not a RAF-DB name: '{fields[0][:40]}', expected train_<number> or test_<number>"
-    if not re.fullmatch(r"[0-9]{1,3}", fields[1]) or not 1 <= int(fields[1]) <= LABELS:
+    if not 1 <= (whole(fields[1]) or 0) <= LABELS:
         return f"unknown label: '{fields[1][:20]}', expected 1 .. {LABELS} (the compound set has more)"
     return ""
 

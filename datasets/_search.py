@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fer_bench import DataError, Dataset, Reading
 
 from ._folders import entries, subfolders
+from ._text import packed_in, unpacked
 
 DEPTH = 2
 SHOWN = 12  # things that were found, in the message that nothing fits
@@ -37,7 +39,9 @@ def find_layout(dataset: Dataset, source: Path | None, fits: Fits) -> Reading:
         raise DataError("the source does not exist", where=str(source), hint=dataset.card.get or None, next=again)
     level = [Path(source)]
     seen: list[str] = []
+    searched: list[Path] = []
     for _ in range(DEPTH + 1):
+        searched += level
         found: list[Reading] = []
         for where in level:
             told = len(seen)
@@ -54,7 +58,23 @@ def find_layout(dataset: Dataset, source: Path | None, fits: Fits) -> Reading:
     looked = "\n         ".join(f"{layout}: {form}" for layout, form in dataset.card.layouts.items())
     more = f"; and {len(seen) - SHOWN} more" if len(seen) > SHOWN else ""
     hint = f"looked for:\n         {looked}\n  found: {'; '.join(seen[:SHOWN])}{more}"
+    packed = [path for where in searched for path in packed_in(where)]
+    if packed:
+        raise _packed(name, Path(source), packed, hint)
     raise DataError(f"no known layout of {name}", where=str(source), hint=hint)
+
+
+def _packed(name: str, source: Path, packed: Sequence[Path], hint: str) -> DataError:
+    """The error for a source that holds archives, or a spreadsheet's workbook, in which the data may be."""
+    archives = [found for path in packed if (found := unpacked(path))]
+    names = ", ".join(path.name for path in packed[:SHOWN])
+    if not archives:
+        told = f"no known layout of {name}: {names} is a workbook of a spreadsheet; save its table as CSV"
+        return DataError(told, where=str(source), hint=hint)
+    place = archives[0][1] if source.is_file() else source
+    again = f"fer-bench data prepare {name} --from {shlex.quote(str(place))}"
+    command = " && ".join([*(command for command, _ in archives[:SHOWN]), again])
+    return DataError(f"no known layout of {name}: unpack {names} first", where=str(source), hint=hint, next=command)
 
 
 def contents(where: Path, shown: int = 3) -> str:

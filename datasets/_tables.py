@@ -9,17 +9,28 @@ import csv
 import io
 import os
 import re
+import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from fer_bench import DataError
 
 from ._folders import IMAGES, ROLES
+from ._text import HEAD, decoded, shown
 
 DELIMITERS = (",", "\t", ";")
-HEAD, LINES = 2**16, 50  # characters and lines that decide on the delimiter
+BLANKS = " "  # stands for blanks and tabs, any number of them
+LINES = 50  # that decide on the delimiter, within the file's head
+NAMELESS = re.compile(r"|unnamed: ?\d+(\.\d+)*|index", re.IGNORECASE)  # of the column of row numbers
+# Texts that stand for a missing value: those that pandas, R, Excel and SQL write, and what people type.
+MISSING = (
+    *("", "nan", "-nan", "none", "null", "na", "n/a", "<na>", "#n/a", "#n/a n/a", "#na", "nat"),
+    *("1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan", "?", "-", "--"),
+)
 
 # Column names seen in the field; written with blanks, dots or dashes they count as the same name.
 COLUMNS = {
@@ -49,12 +60,15 @@ class Table:
         What had to be guessed, for people; empty mostly.
     faults : tuple of (int, str)
         Line and reason where reading stopped early.
+    kind : str
+        What the file is where it holds no text ("zip archive"); it has no rows then.
     """
 
     path: Path
     rows: list[tuple[int, list[str]]]
     note: str = ""
     faults: tuple[tuple[int, str], ...] = ()
+    kind: str = ""
 
     @property
     def first(self) -> list[str]:
@@ -62,28 +76,29 @@ class Table:
         return self.rows[0][1] if self.rows else []
 
 
-def read_table(path: Path, limit: int | None = None) -> Table:
-    """Read a CSV, TSV or semicolon-separated file in UTF-8 or Latin-1.
+def read_table(path: Path, limit: int | None = None, *, blanks: bool = False) -> Table:
+    """Read a table with commas, tabs or semicolons, in UTF-8, UTF-16 or Latin-1, with any ends of lines.
 
     Parameters
     ----------
     limit : int, optional
         Bytes to read at most, for a look at its head; the last line is then left out.
+    blanks : bool
+        Blanks may divide the cells as well.
     """
     with open(path, "rb") as file:
         data = file.read() if limit is None else file.read(limit)
-    if limit is not None and len(data) == limit:
-        data = data[: data.rfind(b"\n") + 1]
-    if b"\0" in data:
-        return Table(path=path, rows=[])
-    note = ""
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text, note = data.decode("latin-1"), "not UTF-8: read as Latin-1"
+    text, script = decoded(data, cut=limit is not None and len(data) == limit)
+    if not script.encoding:
+        return Table(path=path, rows=[], kind=script.kind)
+    note = "not UTF-8: read as Latin-1" if script.encoding == "latin-1" else ""
     rows: list[tuple[int, list[str]]] = []
     faults = []
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), skipinitialspace=True, strict=True)
+    delimiter = _delimiter(text, (*DELIMITERS, BLANKS) if blanks else DELIMITERS)
+    if delimiter == BLANKS:
+        lines = re.split(r"\r\n|\r|\n", text)
+        return Table(path=path, rows=[(k, line.split()) for k, line in enumerate(lines, 1) if line.strip()], note=note)
+    reader = _reader(io.StringIO(text, newline=""), delimiter, strict=True)
     line = 1
     try:
         for cells in reader:
@@ -95,18 +110,59 @@ def read_table(path: Path, limit: int | None = None) -> Table:
     return Table(path=path, rows=rows, note=note, faults=tuple(faults))
 
 
-def _delimiter(text: str) -> str:
+def _reader(lines: Iterable[str], delimiter: str, *, strict: bool = False) -> Any:
+    return csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=strict)
+
+
+def _delimiter(text: str, delimiters: Sequence[str]) -> str:
     """The delimiter by which most lines have as many cells as the first, and that makes the most cells."""
     lines = [line for line in text[:HEAD].splitlines()[:LINES] if line.strip()]
 
     def score(delimiter: str) -> tuple[float, int]:
         try:
-            widths = [len(cells) for cells in csv.reader(lines, delimiter=delimiter, skipinitialspace=True)]
+            cut = [line.split() for line in lines] if delimiter == BLANKS else _reader(lines, delimiter)
+            widths = [len(cells) for cells in cut]
         except csv.Error:
             return 0.0, 0
         return (widths.count(widths[0]) / len(widths), widths[0]) if widths and widths[0] > 1 else (0.0, 0)
 
-    return max(DELIMITERS, key=score)
+    return max(delimiters, key=score)
+
+
+def row_numbers(table: Table) -> set[int]:
+    """Positions of the columns of row numbers, which pandas and R write before a table without naming them."""
+    first = [cells for _, cells in table.rows[1:2]]
+    return {
+        k
+        for k, name in enumerate(table.first)
+        if NAMELESS.fullmatch(name) and all(len(cells) > k and whole(cells[k]) is not None for cells in first)
+    }
+
+
+def without_numbers(table: Table) -> Table:
+    """The table without its columns of row numbers, and without rows that hold nothing else."""
+    gone = row_numbers(table)
+    if not gone:
+        return table
+    rows = [(line, [cell for k, cell in enumerate(cells) if k not in gone]) for line, cells in table.rows]
+    return replace(table, rows=[(line, cells) for line, cells in rows if any(cells)])
+
+
+def whole(text: str) -> int | None:
+    """The whole number in a cell, also as ``3.0``, which pandas makes of 3 beside missing values; None for another."""
+    found = re.fullmatch(r"([+-]?\d{1,9})(\.0*)?", text.strip())
+    return int(found[1]) if found else None
+
+
+def is_missing(text: str) -> bool:
+    """Whether a cell stands for a missing value."""
+    return text.strip().casefold() in MISSING
+
+
+def meant(text: str, names: Iterable[str]) -> str:
+    """The one of `names` that a cell means, written in large or small letters; the cell itself where it is none."""
+    by_plain = {plain(name).replace("_", ""): name for name in names}
+    return by_plain.get(plain(text).replace("_", ""), text)
 
 
 def plain(name: str) -> str:
@@ -115,7 +171,10 @@ def plain(name: str) -> str:
 
 
 class Unclear(Exception):
-    """A column that can't be told; its text is the reason."""
+    """A column that can't be told; its text is the reason, in which nothing harms a terminal."""
+
+    def __init__(self, reason: str):
+        super().__init__(shown(reason, len(reason)))
 
 
 def find_column(header: Sequence[str], kind: str, given: str) -> int | None:
@@ -234,7 +293,7 @@ class Labels:
     classes : tuple of str
         In label order.
     positions : mapping of str to int
-        Class position of each text that is right; any other text is a fault.
+        Class position of each text that is right, -1 for a missing label; any other text is a fault.
     said : str
         For people: where the names come from.
     """
@@ -242,6 +301,20 @@ class Labels:
     classes: tuple[str, ...]
     positions: Mapping[str, int]
     said: str
+
+    def missing_said(self, texts: Iterable[str]) -> str:
+        """How many of these rows have no label, for people; empty where all have one."""
+        blank = Counter(text for text in texts if self.positions.get(text) == -1)
+        if not blank:
+            return ""
+        rows = "1 row has" if blank.total() == 1 else f"{blank.total()} rows have"
+        said = f"{rows} NO LABEL ({', '.join(sorted(text or 'empty' for text in blank))})"
+        said += ": kept in the store, left out by every protocol"
+        words = sorted(text for text in blank if text.isalpha() and not any(map(str.isdecimal, self.classes)))
+        if words:
+            names = shlex.quote(",".join(sorted((*self.classes, words[0]), key=str.casefold)))
+            said += f" (if {words[0]} is a class: --dataset-set classes={names})"
+        return said
 
 
 def class_list(text: str, where: str) -> tuple[str, ...]:
@@ -264,17 +337,25 @@ def understand(texts: Iterable[str], given: tuple[str, ...]) -> Labels:
     """Find the classes of a label column.
 
     Numbers stand for the names in `given`, counted from 0, or from 1 where the labels run from 1 to their number.
-    Words are classes by themselves, whether written large or small.
+    Words are classes by themselves, whether written large or small; but :data:`MISSING` texts are missing labels,
+    unless `given` names them.
     """
-    found = sorted(set(texts) - {""})
-    numbers = {text: int(float(text)) for text in found if re.fullmatch(r"\d{1,9}(\.0*)?", text)}
+    by_word = {name.casefold(): k for k, name in enumerate(given)}
+    found = sorted(set(texts))
+    blank = {text: -1 for text in found if is_missing(text) and text.casefold() not in by_word}
+    found = [text for text in found if text not in blank]
+    numbers = {text: n for text in found if (n := whole(text)) is not None and n >= 0}
     if numbers and 2 * len(numbers) >= len(found):
-        return _numbered(numbers, given)
-    words = [text for text in found if text not in numbers]
-    if given:
-        by_word = {name.casefold(): k for k, name in enumerate(given)}
-        positions = {text: by_word[text.casefold()] for text in words if text.casefold() in by_word}
-        return Labels(classes=given, positions=positions, said="labels are names, in the order that was given")
+        labels = _numbered(numbers, given)
+    elif given:
+        positions = {text: by_word[text.casefold()] for text in found if text.casefold() in by_word}
+        labels = Labels(classes=given, positions=positions, said="labels are names, in the order that was given")
+    else:
+        labels = _named([text for text in found if text not in numbers])
+    return replace(labels, positions={**labels.positions, **blank})
+
+
+def _named(words: Sequence[str]) -> Labels:
     folded = sorted({word.casefold() for word in words})
     classes = tuple(next(word for word in sorted(words, reverse=True) if word.casefold() == name) for name in folded)
     positions = {word: folded.index(word.casefold()) for word in words}

@@ -9,9 +9,11 @@ from fer_bench import DataError, Dataset, DatasetCard, Param, Protocol, Reading
 
 from ._ckplus_arrays import hdf5, pixels_csv
 from ._ckplus_frames import NEUTRAL, Found, find_folders, find_original, folders, original
+from ._folders import entries
 from ._images import reading
 from ._pixels_csv import describe, sniff
 from ._search import find_layout
+from ._text import ENDINGS, tables_in
 
 card = DatasetCard(
     name="ckplus",
@@ -89,7 +91,7 @@ class CkPlus(Dataset):
         return find_layout(self, source, self._fits)
 
     def _fits(self, where: Path, seen: list[str]) -> list[Reading]:
-        found = self._files([where] if where.is_file() else sorted(p for p in where.iterdir() if p.is_file()), seen)
+        found = self._files(where, seen)
         if where.is_dir():
             trees = find_original(where, seen)
             if trees:
@@ -97,17 +99,14 @@ class CkPlus(Dataset):
             found += [folders(parts, self.params["neutral"]) for parts in find_folders(where)]
         return [self._reading(f) for f in found]
 
-    def _files(self, paths: list[Path], seen: list[str]) -> list[Found]:
-        found: list[Found | None] = []
-        for path in paths:
-            if path.suffix.lower() in (".h5", ".hdf5"):
-                found.append(hdf5(path, seen))
-            elif path.suffix.lower() == ".csv":
-                table = sniff(path)
-                if table.kind == "usage":
-                    found.append(pixels_csv(table, self.params["neutral"], self.params["ck_csv"], seen))
-                else:
-                    seen.append(describe(table))
+    def _files(self, where: Path, seen: list[str]) -> list[Found]:
+        """The arrays that the file `where` is, or that lie in that folder."""
+        paths = [p for p in ([where] if where.is_file() else entries(where)) if p.is_file()]
+        arrays = [p for p in paths if p.suffix.lower() in (".h5", ".hdf5")]
+        seen += [describe(sniff(p)) for p in paths if p.suffix.lower() in ENDINGS[0] and sniff(p).kind != "usage"]
+        tables = [sniff(p) for p in tables_in(where, lambda p: p not in arrays and sniff(p).kind == "usage")]
+        found = [hdf5(path, seen) for path in arrays]
+        found += [pixels_csv(t, self.params["neutral"], self.params["ck_csv"], seen) for t in tables]
         return [f for f in found if f is not None]
 
     def _reading(self, found: Found) -> Reading:

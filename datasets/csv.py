@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fer_bench import Dataset, DatasetCard, Param, Protocol, Reading
+from fer_bench import DataError, Dataset, DatasetCard, Param, Protocol, Reading
 
 from ._folders import IMAGES, entries
 from ._images import Row, reading
@@ -21,20 +21,23 @@ from ._tables import (
     Unclear,
     class_list,
     find_column,
+    is_missing,
     plain,
     read_table,
+    row_numbers,
     split_in,
     split_of,
     split_rank,
     understand,
 )
+from ._text import ENDINGS, HEAD, tables_in
 
 card = DatasetCard(
     name="csv",
     title="Images and a table of their labels",
     classes=(),
     layouts={
-        "table": "one CSV, TSV or semicolon-separated table with an image name and a label in each row",
+        "table": "one table with an image name and a label in each row, divided by commas, tabs or semicolons",
         "tables": "train.csv, val.csv and test.csv (or names with these words), each such a table",
     },
     protocols=(
@@ -43,6 +46,7 @@ card = DatasetCard(
             train=("train",),
             val=("val",),
             test=("test",),
+            unlabelled="drop",
             title="the parts of the table: train on train, select on val, report test",
         ),
         Protocol(
@@ -50,12 +54,14 @@ card = DatasetCard(
             train=("train",),
             test=("test",),
             holdout=0.1,
+            unlabelled="drop",
             title="10 % of train, class by class, selects; test is reported",
         ),
         Protocol(
             name="random60-20-20",
             scheme="shuffle",
             shares=(0.6, 0.2, 0.2),
+            unlabelled="drop",
             title="everything pooled and divided at random, class by class",
         ),
         Protocol(
@@ -63,6 +69,7 @@ card = DatasetCard(
             scheme="kfold",
             folds=10,
             group="subject",
+            unlabelled="drop",
             title="ten folds of subjects; the next fold selects",
         ),
     ),
@@ -73,7 +80,11 @@ card = DatasetCard(
         "split_column": Param("", "column of the parts; empty: by the names people use"),
         "subject_column": Param("", "column of the subjects; empty: by the names people use"),
         "images": Param("", "folder of the images, relative to the table; empty: beside it, in images/, train/ ..."),
-        "classes": Param("", "class names in label order, separated by commas, for labels that are numbers"),
+        "classes": Param(
+            "",
+            "class names in label order, separated by commas: for labels that are numbers, and where a class has a name"
+            " that stands for a missing label elsewhere (none, na, ?)",
+        ),
         "size": Param(0, "largest side in pixels; larger images are scaled down (0: keep the largest)", low=0),
         "colour": Param(
             "auto",
@@ -89,8 +100,6 @@ card = DatasetCard(
     image="any size; 0 keeps the largest",
 )
 
-TABLES = (".csv", ".tsv")
-HEAD = 2**16  # bytes of a table that decide what it is
 WHOLE = "all"  # the split of a table that tells none
 
 
@@ -134,14 +143,18 @@ class Csv(Dataset):
         return find_layout(self, source, lambda where, seen: self._fits(where, root, seen))
 
     def _fits(self, where: Path, root: Path, seen: list[str]) -> list[Reading]:
-        paths = [where] if where.is_file() else [p for p in entries(where) if p.suffix.lower() in TABLES]
         found: dict[Path, Columns] = {}
         spare = []
-        for path in paths:
+
+        def fits(path: Path) -> bool:
             try:
                 found[path] = self._columns(read_table(path, limit=HEAD), self._finder(path, root))
             except Unclear as reason:
-                spare.append(f"{path.name} ({reason})")
+                if where.is_file() or path.suffix.lower() in ENDINGS[0]:
+                    spare.append(f"{path.name} ({reason})")
+            return path in found
+
+        tables_in(where, fits)
         seen += spare
         notes = [f"left unread: {', '.join(spare)}"] if spare else []
         parts = {path: split_in(path.stem) or "" for path in found}
@@ -156,15 +169,17 @@ class Csv(Dataset):
         """Where the columns of a table are; raises Unclear with what it is instead."""
         first = table.first
         if len(first) < 2:
-            raise Unclear(f"one column: {first[0][:40]}" if first else "empty, or no text")
+            raise Unclear(f"one column: {first[0][:40]}" if first else table.kind or "empty, or no text")
         if "pixels" in map(plain, first):
             raise Unclear("holds pixels, not image names: fer2013 and ckplus are the data sets that read such a table")
         given = {kind: self.params[f"{kind}_column"] for kind in COLUMNS}
         places = {kind: find_column(first, kind, text) for kind, text in given.items()}
         named = any(place is not None and not given[kind].isdigit() for kind, place in places.items())
-        rest = [k for k in range(len(first)) if k not in places.values()]
+        numbers = row_numbers(table)
+        columns = [k for k in range(len(first)) if k not in numbers or len(first) - len(numbers) < 2]
+        rest = [k for k in columns if k not in places.values()]
         for kind in ("name", "label"):  # of two columns the first is the name, whatever they are called
-            if places[kind] is None and len(first) == 2 and rest:
+            if places[kind] is None and len(columns) == 2 and rest:
                 places[kind] = rest.pop(0)
         name, label = places["name"], places["label"]
         if name is None or label is None or name == label:
@@ -189,9 +204,12 @@ class Csv(Dataset):
             found += self._entries(table, columns, parts.get(path), faults)
             notes = [*notes, f"{path.name} is {table.note}"] if table.note else notes
         labels = understand((e.label for e in found), class_list(self.params["classes"], "csv[classes]"))
+        if found and not labels.classes:
+            raise DataError("not one row of the table has a label", where=", ".join(map(str, tables)))
         rows = sorted(self._rows(found, labels, root, faults), key=lambda row: (split_rank(row.split), row.name))
         spare = _unnamed(rows)
         notes = [*notes, f"{spare} images without a row are left out"] if spare else notes
+        notes = [*filter(None, [labels.missing_said(entry.label for entry in found)]), *notes]
         sizes = Counter(row.split for row in rows)
         notes = [", ".join(f"{size} {split}" for split, size in sizes.items()), *notes]
         first, columns = next(iter(tables.items()))
@@ -215,7 +233,7 @@ class Csv(Dataset):
                 name=cells[columns.name],
                 label=cells[columns.label],
                 split=split_of(split) or split,
-                subject=cells[columns.subject] if columns.subject is not None else "",
+                subject="" if columns.subject is None or is_missing(cells[columns.subject]) else cells[columns.subject],
             )
         faults += [(f"{table.path}, row {line}", reason) for line, reason in table.faults]
 
@@ -230,8 +248,8 @@ class Csv(Dataset):
                     raise Unclear(f"a second row for one image: '{entry.name[:60]}', also in {again.where}")
                 if entry.label not in labels.positions:
                     raise Unclear(f"unknown label: '{entry.label[:20]}', expected {', '.join(labels.classes)[:200]}")
-                if not entry.split:
-                    raise Unclear("the split is empty")
+                if is_missing(entry.split):
+                    raise Unclear(f"the split is missing: '{entry.split}'" if entry.split else "the split is empty")
             except Unclear as reason:
                 faults.append((entry.where, str(reason)))
                 continue

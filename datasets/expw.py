@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,9 @@ from fer_bench import Dataset, DatasetCard, Param, Protocol, Reading
 from ._folders import entries
 from ._images import Row, reading
 from ._search import find_layout
+from ._tables import COLUMNS as NAMES
+from ._tables import Table, read_table, whole, without_numbers
+from ._text import HEAD, tables_in
 from ._tree import Faults, images_below, is_image, natural
 
 card = DatasetCard(
@@ -56,6 +58,7 @@ COLUMNS = {
     8: "photo, face, top, left, right, bottom, confidence, label",
     2: "image, label",
 }
+ENDINGS = ((".lst", ".txt"), (".csv", ".tsv", ""))
 PHOTOS = (".", "origin", "image/origin", "image", "images")  # where the photos may lie, beside the list or one above
 
 
@@ -72,7 +75,7 @@ class ExpW(Dataset):
         if where.is_file():
             return []
         folders = [where, *(f for f in entries(where) if f.name == "label" and f.is_dir())]
-        lists = [p for f in folders for p in entries(f) if p.suffix.lower() in (".lst", ".txt") and _columns_of(p)]
+        lists = [p for f in folders for p in tables_in(f, lambda p: _columns_of(_table(p, HEAD)) > 0, ENDINGS)]
         found = []
         for path in lists:
             photos = _find_photos(where)
@@ -84,8 +87,10 @@ class ExpW(Dataset):
 
     def _reading(self, path: Path, photos: dict[str, Path]) -> Reading:
         faults: Faults = []
-        lines, repeated = _lines(path)
-        columns = _columns_of(path)
+        table = _table(path)
+        lines, repeated = _lines(table)
+        columns = _columns_of(table)
+        faults += [(f"{path}, row {line}", reason) for line, reason in table.faults]
         rows: dict[str, tuple[int, Row]] = {}
         for number, fields in lines:
             row = self._row(fields, columns, photos)
@@ -110,34 +115,43 @@ class ExpW(Dataset):
         """The row of a line, or what is wrong with it."""
         if len(fields) != columns:
             return f"wrong number of columns: {len(fields)}, expected {columns} ({COLUMNS[columns]})"
-        photo, label = fields[0], fields[-1]
-        if not re.fullmatch(r"[0-9]+", label) or int(label) >= len(self.card.classes):
+        photo, label = fields[0], whole(fields[-1])
+        if label is None or not 0 <= label < len(self.card.classes):
             first, last = self.card.classes[0], self.card.classes[-1]
-            return f"unknown label: '{label[:20]}', expected 0 {first} .. {len(self.card.classes) - 1} {last}"
+            return f"unknown label: '{fields[-1][:20]}', expected 0 {first} .. {len(self.card.classes) - 1} {last}"
         if photo not in photos:
             return f"no image for it: '{photo[:60]}'"
         box, name = None, photo
         if columns == 8:
-            if not all(re.fullmatch(r"-?[0-9]+", field) for field in fields[1:6]):
+            numbers = [n for n in map(whole, fields[1:6]) if n is not None]
+            if len(numbers) < 5:
                 return f"a face number or box is no integer: '{' '.join(fields[1:6])[:60]}'"
-            face, top, left, right, bottom = map(int, fields[1:6])
+            face, top, left, right, bottom = numbers
             box = (left, top, right, bottom) if self.params["crop"] else None
             name = f"{photo}#{face}"
-        return Row(file=photos[photo], name=name, label=int(label), split="all", box=box, extra={"photo": photo})
+        return Row(file=photos[photo], name=name, label=label, split="all", box=box, extra={"photo": photo})
 
 
-def _columns_of(path: Path) -> int:
+def _table(path: Path, limit: int | None = None) -> Table:
+    return without_numbers(read_table(path, limit, blanks=True))
+
+
+def _columns_of(table: Table) -> int:
     """How many columns the first row has where its form is known (an image's name first, an integer last), else 0."""
-    with open(path, encoding="utf-8", errors="replace") as file:
-        fields = next((line.split() for line in file if line.strip()), [])
-    known = len(fields) in COLUMNS and is_image(Path(fields[0])) and fields[-1].isdecimal()
+    fields = next((cells for _, cells in _rows_of(table)), [])
+    known = len(fields) in COLUMNS and is_image(Path(fields[0])) and whole(fields[-1]) is not None
     return len(fields) if known else 0
 
 
-def _lines(path: Path) -> tuple[list[tuple[int, tuple[str, ...]]], int]:
+def _rows_of(table: Table) -> list[tuple[int, list[str]]]:
+    """The rows without a header, which only lists have that somebody saved anew."""
+    named = bool(table.first) and not is_image(Path(table.first[0])) and table.first[-1].casefold() in NAMES["label"]
+    return table.rows[named:]
+
+
+def _lines(table: Table) -> tuple[list[tuple[int, tuple[str, ...]]], int]:
     """The rows with their line numbers, each once, and how many were there again."""
-    with open(path, encoding="utf-8", errors="replace") as file:
-        lines = [(number, tuple(line.split())) for number, line in enumerate(file, 1) if line.strip()]
+    lines = [(number, tuple(cells)) for number, cells in _rows_of(table)]
     first: dict[tuple[str, ...], int] = {}
     for number, fields in lines:
         first.setdefault(fields, number)

@@ -11,9 +11,10 @@ import numpy as np
 from fer_bench import Chunk, DataError, Dataset, DatasetCard, Fetch, Protocol, Reading
 
 from ._fer2013_folders import ROLE_SPLITS, Placed, place
-from ._folders import find_tree, load_blocks
+from ._folders import entries, find_tree, load_blocks
 from ._pixels_csv import PixelCsv, describe, read_rows, sniff
 from ._search import find_layout
+from ._text import ENDINGS, tables_in
 
 card = DatasetCard(
     name="fer2013",
@@ -25,8 +26,8 @@ card = DatasetCard(
         "PrivateTest": (491, 55, 528, 879, 594, 416, 626),
     },
     layouts={
-        "csv": "one CSV with columns emotion, pixels, Usage (fer2013.csv)",
-        "icml": "one CSV with the same columns in another order (icml_face_data.csv: emotion, Usage, pixels)",
+        "csv": "one table with columns emotion, pixels, Usage (fer2013.csv)",
+        "icml": "one table with the same columns in another order (icml_face_data.csv: emotion, Usage, pixels)",
         "csv_splits": "train.csv, val.csv and test.csv, each with columns emotion, pixels",
         "kaggle": "the competition's pair: train.csv (emotion, pixels) and test.csv (pixels: no labels)",
         "folders": "train|validation|test/<class>/<Usage>_<row>.png or .jpg",
@@ -114,6 +115,12 @@ card = DatasetCard(
 )
 
 SIDE = 48
+COLUMNS = ("emotion", "pixels", "usage")  # of fer2013.csv, in lower case
+
+
+def _strangeness(table: PixelCsv) -> tuple[bool, bool]:
+    """Of several tables that hold everything, the one that is most like fer2013.csv is read."""
+    return table.header != table.columns, table.columns != COLUMNS
 
 
 class Fer2013(Dataset):
@@ -127,9 +134,9 @@ class Fer2013(Dataset):
 
     def _fits(self, where: Path, seen: list[str]) -> list[Reading]:
         """Every layout that `where` itself is; what it holds is noted in `seen`."""
-        paths = [where] if where.is_file() else sorted(where.glob("*.[cC][sS][vV]"))
-        tables = [sniff(p) for p in paths]
-        seen += [describe(t) for t in tables]
+        named = [p for p in entries(where) if p.suffix.lower() in ENDINGS[0]] if where.is_dir() else [where]
+        seen += [describe(sniff(p)) for p in named]
+        tables = [sniff(p) for p in tables_in(where, lambda p: sniff(p).kind is not None)]
         whole = [self._one_csv(t) for t in tables if t.kind == "usage"]
         if where.is_file():
             return whole
@@ -138,14 +145,16 @@ class Fer2013(Dataset):
         pair = {t.path.stem.lower(): t for t in tables if t.kind in ("labelled", "unlabelled")}
         if not whole:
             return self._split_csvs(pair) + folders
-        plain = [r for r in whole if r.layout == "csv"] or whole
+        full = [t for t in tables if t.kind == "usage"]
+        best = min(map(_strangeness, full))
+        plain = [r for r, t in zip(whole, full, strict=True) if _strangeness(t) == best]
         spare = [r.files[0].name for r in whole if r not in plain] + [t.path.name for t in pair.values()]
         said = f"; {', '.join(spare)} beside it left unread, it holds all labels itself" if spare else ""
         return [replace(r, said=r.said + said) for r in plain] + folders
 
     def _one_csv(self, table: PixelCsv) -> Reading:
-        layout = "csv" if table.header == ("emotion", "pixels", "usage") else "icml"
-        said = f"{table.path}: columns {', '.join(table.header)}; split by the Usage column"
+        layout = "csv" if table.columns == COLUMNS else "icml"
+        said = f"{table.path}: {table.said}; split by the Usage column"
         return Reading(layout=layout, said=said, files=[table.path], chunks=lambda: self._csv_chunks([(table, None)]))
 
     def _split_csvs(self, tables: dict[str, PixelCsv]) -> list[Reading]:

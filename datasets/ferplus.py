@@ -9,8 +9,8 @@ from fer_bench import DataError, Dataset, DatasetCard, Fetch, Protocol, Reading
 from ._ferplus_chunks import exported_chunks, joined_chunks
 from ._ferplus_folders import Export, image_folder, label_lists, read_export
 from ._ferplus_votes import NINE_VOTES, Votes, is_votes_table, read_votes_table
-from ._folders import entries
 from ._search import find_layout
+from ._text import tables_in
 from .fer2013 import SIDE, Fer2013
 
 SOURCE = "Barsoum et al. 2016"
@@ -141,13 +141,12 @@ class Ferplus(Dataset):
                 "the votes are here, the images are not: FER+ names rows of FER2013",
                 where=str(lonely[0]),
                 hint=hint,
-                next="fer-bench show fer2013",
+                next=error.next or "fer-bench show fer2013",  # or how to unpack what lies there
             ) from error
 
     def _fits(self, where: Path, source: Path, seen: list[str], lonely: list[Path]) -> list[Reading]:
-        paths = [where] if where.is_file() else [p for p in entries(where) if p.suffix.lower() == ".csv"]
         joined = []
-        for path in filter(is_votes_table, paths):
+        for path in tables_in(where, is_votes_table):
             found = self._images_for(path, source)
             if found:
                 joined.append(self._joined(read_votes_table(path, tuple(self.card.counts)), *found))

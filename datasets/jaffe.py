@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fer_bench import Dataset, DatasetCard, Param, Protocol, Reading
 
-from ._folders import IMAGES, class_position, entries, subfolders
+from ._folders import IMAGES, JPEGS, class_position, entries, subfolders
 from ._images import Row, reading
 from ._search import find_layout
 
@@ -91,7 +91,7 @@ class Jaffe(Dataset):
         by_number = sorted(kept, key=lambda name: (int(name.rpartition(".")[2]), name))
         rows = [_row(kept[name]) for name in by_number]
         said = f"{where}: classes and {len({r.subject for r in rows})} subjects from the file names"
-        if any(p.suffix.lower() in (".jpg", ".jpeg") for p in images):
+        if any(p.suffix.lower() in JPEGS for p in images):
             said += "; JPEG copies: their pixels are not the original's, so results do not compare exactly"
         return reading(self, layout, said, rows, faults=faults)
 

@@ -13,7 +13,8 @@ from fer_bench import Dataset, DatasetCard, Param, Protocol, Reading
 from ._folders import IMAGES, class_position, entries
 from ._images import Row, reading
 from ._search import find_layout
-from ._tables import Table, read_table
+from ._tables import Table, read_table, without_numbers
+from ._text import ENDINGS, tables_in
 
 # no counts: what is published counts the rows of the list, eight of which double others
 card = DatasetCard(
@@ -94,12 +95,12 @@ class Muxspace(Dataset):
         return find_layout(self, source, self._fits)
 
     def _fits(self, where: Path, seen: list[str]) -> list[Reading]:
-        paths = [where] if where.is_file() else [p for p in entries(where) if p.suffix.lower() == ".csv"]
-        lists = [p for p in paths if _is_list(read_table(p, HEAD))]
-        named = [p for p in lists if p.name.lower() == "legend.csv"]
+        paths = [where] if where.is_file() else [p for p in entries(where) if p.suffix.lower() in ENDINGS[0]]
+        lists = tables_in(where, lambda p: _is_list(without_numbers(read_table(p, HEAD))))
+        named = [p for p in lists if p.stem.lower() == "legend"]
         spare = [p.name for p in lists if p not in named] if named else []
         seen += [f"{p.name} (its first line is not {','.join(COLUMNS)})" for p in paths if p not in lists]
-        return [self._reading(read_table(path), spare) for path in named or lists]
+        return [self._reading(without_numbers(read_table(path)), spare) for path in named or lists]
 
     def _reading(self, table: Table, spare: Sequence[str]) -> Reading:
         path = table.path

@@ -9,7 +9,7 @@ from pathlib import Path
 from fer_bench import DataError, Dataset, DatasetCard, Param, Protocol, Reading
 
 from ._folders import entries
-from ._images import fit_of, survey_of
+from ._images import fit_of, survey_of, treated_said
 from ._parquet_names import agreed_names
 from ._parquet_rows import UNLABELLED, Scan, pixel_chunks, scan_rows
 from ._parquet_shards import WHOLE, Shard, open_shard, shard_faults, shard_files
@@ -30,6 +30,7 @@ card = DatasetCard(
             train=("train",),
             val=("val",),
             test=("test",),
+            unlabelled="drop",
             title="the files' own parts: train on train, select on validation, report test",
         ),
         Protocol(
@@ -37,12 +38,14 @@ card = DatasetCard(
             train=("train",),
             test=("test",),
             holdout=0.1,
+            unlabelled="drop",
             title="10 % of train, class by class, selects; test is reported",
         ),
         Protocol(
             name="random60-20-20",
             scheme="shuffle",
             shares=(0.6, 0.2, 0.2),
+            unlabelled="drop",
             title="everything pooled and divided at random, class by class",
         ),
     ),
@@ -116,13 +119,13 @@ class Parquet(Dataset):
         sizes = Counter(shard.split for shard in shards for _ in scan.rows[shard.path])
         said += [", ".join(f"{size} {split}" for split, size in sizes.items()), labels.said]
         said += [f"{scan.other_size} images of another size left out"] if scan.other_size else []
-        blank = sum(text == UNLABELLED for texts in scan.labels.values() for text in texts)
-        said += [f"{blank} rows have NO LABEL ({UNLABELLED})"] if blank else []
+        blank = labels.missing_said(scan.labels[path][k] for path, rows in scan.rows.items() for k in rows)
+        said += [blank] if blank else []
         if len({(h.width, h.height) for h in scan.headers} | {(fit.width, fit.height)}) > 1:
             said += [f"images of several sizes or shapes are brought to {fit.width}x{fit.height} ({fit.how})"]
         return Reading(
             layout="files",
-            said="; ".join(said),
+            said="; ".join(said) + treated_said(scan.headers),
             files=list(dict.fromkeys([*(shard.path for shard in shards), *tellers])),
             chunks=lambda: pixel_chunks(shards, scan, labels, fit, root, self.problems()),
             classes=labels.classes,
@@ -140,13 +143,15 @@ class Parquet(Dataset):
         if shard.numbers and not names and not given:
             raise DataError(
                 "the labels are numbers, and nothing tells what they mean",
-                where=f"{where}: column {shard.label}, values {', '.join(sorted(texts - {''})[:12])}",
+                where=f"{where}: column {shard.label}, values {', '.join(sorted(filter(None, texts))[:12])}",
                 hint="the README.md of the set's repository may hold the names: put it beside the files",
                 next="fer-bench data prepare parquet --from PATH --dataset-set classes=NAME,NAME,...",
             )
         if shard.numbers and names:
-            positions = {str(k): k for k in range(len(names))}
+            positions = {"": -1, **{str(k): k for k in range(len(names))}}
             labels = Labels(classes=names, positions=positions, said=f"the files tell the classes: {', '.join(names)}")
         else:
             labels = understand(texts, names or given)
+        if texts and not labels.classes:
+            raise DataError("not one row has a label", where=f"{where}: column {shard.label}")
         return replace(labels, positions={**labels.positions, UNLABELLED: -1})

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from fer_bench.fit import Listener
+from fer_bench.job import Listener
 from fer_bench.spec import RunSpec
 
 
@@ -51,10 +51,10 @@ class LiveListener(Listener):
             self.task = self.bar.add_task(self.label, total=epochs * steps, completed=self.done, note="", speed=0.0)
             self.bar.start()
 
-    def step(self, images: int) -> None:
+    def step(self, images: int, steps: int = 1) -> None:
         """Move the bar, a few times a second at most."""
         self.images += images
-        self.done += 1
+        self.done += steps
         if self.bar is None:
             return
         now = time.perf_counter()

@@ -1,11 +1,10 @@
-"""Prediction and the batch-invariance probe."""
+"""Prediction by the harness."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,6 @@ from fer_bench.dataplane import prepare
 from fer_bench.errors import TrainingError
 from fer_bench.method import Method
 from fer_bench.recipe import Recipe
-from fer_bench.rng import numpy_generator
 
 EVAL_BATCH = 512
 
@@ -71,6 +69,11 @@ def predict(method: Method, model: nn.Module, images: Tensor, recipe: Recipe, *,
     return Predictions(torch.cat(logits).cpu().numpy(), kept)
 
 
+def class_dtype(classes: int) -> type:
+    """The smallest integer type that holds a class position."""
+    return np.uint8 if classes <= 256 else np.uint16
+
+
 def check_logits(logits: np.ndarray, n: int, classes: int, owner: str) -> None:
     """Raise TrainingError unless logits are finite and of shape [n, classes]."""
     if logits.shape != (n, classes):
@@ -79,55 +82,14 @@ def check_logits(logits: np.ndarray, n: int, classes: int, owner: str) -> None:
         raise TrainingError(f"'{owner}' predicts values that are not finite", hint="try a lower lr, or precision fp32")
 
 
-def probe(method: Method, model: nn.Module, images: Tensor, labels: np.ndarray, recipe: Recipe, *, seed: int,
-          estimator: bool = False, adjust: bool = False) -> dict[str, Any]:  # fmt: skip
-    """Predict the same images alone, in other batch sizes and in other orders, and compare.
-
-    A prediction that moves depends on the other images of its batch: the method is transductive. The probe runs in
-    float32 without TF32, where rounding moves logits by about 1e-5 of their spread.
-
-    Returns
-    -------
-    dict
-        ``transductive`` (bool), ``images``, ``tolerance`` and one entry a check with the largest difference of a logit
-        and the number of predicted classes that changed.
-    """
+def predict_exactly(method: Method, model: nn.Module, images: Tensor, recipe: Recipe, *, batch: int,
+                    estimator: bool = False, adjust: bool = False) -> np.ndarray:  # fmt: skip
+    """Logits float32 [n, K] of `images` in float32 without TF32, for the probe; adjusted if `adjust`."""
     exact = type(recipe)(**{**recipe.to_dict(), "precision": "fp32"})
-    rng = numpy_generator(seed, "probe")
-    n = len(images)
-
-    def logits(order: np.ndarray, batch: int) -> np.ndarray:
-        index = torch.as_tensor(order, device=images.device)
-        found = predict(method, model, images[index], exact, estimator=estimator, batch=batch, features=adjust)
-        out = np.empty((n, found.logits.shape[1]), np.float64)
-        out[order] = method.adjust(found.logits, found.features) if adjust else found.logits
-        return out
-
-    in_order = np.arange(n)
-    trials = {
-        "alone": (in_order, 1),
-        "batches of 7": (in_order, 7),
-        "batches of 64": (in_order, 64),
-        "random order, batches of 64": (rng.permutation(n), 64),
-        "sorted by class, batches of 64": (np.argsort(labels, kind="stable"), 64),
-    }
     with _no_tf32(), torch.compiler.set_stance("force_eager"):
-        base = logits(in_order, EVAL_BATCH)
-        checks = [_compare(name, base, lambda t=trial: logits(*t)) for name, trial in trials.items()]  # type: ignore[misc]
-    tolerance = 1e-3 * max(float(base.std()), 1e-3)
-    moved = any(c["max_difference"] is None or c["max_difference"] > tolerance for c in checks)
-    return {"transductive": moved, "images": n, "tolerance": tolerance, "checks": checks}
-
-
-def _compare(name: str, base: np.ndarray, again: Callable[[], np.ndarray]) -> dict[str, Any]:
-    """One check. A method that can't predict in some batch at all depends on it: it is flagged, and the run is kept."""
-    try:
-        other = again()
-    except Exception as error:
-        told = f"{type(error).__name__}: {error}"
-        return {"name": name, "max_difference": None, "flipped": None, "error": told}
-    flipped = int((other.argmax(1) != base.argmax(1)).sum())
-    return {"name": name, "max_difference": float(np.abs(other - base).max()), "flipped": flipped}
+        found = predict(method, model, images, exact, estimator=estimator, batch=batch, features=adjust)
+    logits = method.adjust(found.logits, found.features) if adjust else found.logits
+    return np.asarray(logits, dtype=np.float32)
 
 
 @contextmanager

@@ -1,45 +1,41 @@
-"""One run from spec to finished record.
+"""One run from spec to finished record, and who does what.
 
-The order is the promise: the store is read, the seal is closed, the method is loaded and trained, selection is written
-and locked, and only then is the test opened, once.
+The driver, which runs this module, computes the rows, has one process train and select, and then others score the test
+and probe (:mod:`fer_bench.worker`). It runs no code of methods itself. What they write it joins with rows and labels.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import platform
+import shutil
+import signal
 import sys
 import time
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from fer_bench.atomic import write_with
-from fer_bench.backbones import build_trunk
+from fer_bench import errors, forkserver
+from fer_bench.atomic import read_json, write_json, writing
 from fer_bench.cards import DatasetCard, MethodCard
-from fer_bench.checkpoint import load_snapshot
 from fer_bench.errors import DataError, FerBenchError, PrunedTrial, TrainingError
-from fer_bench.evaluate import check_logits, predict, probe
-from fer_bench.fit import Fold, Job, Listener, Progress, Runtime, candidates, fit, has_estimator
 from fer_bench.home import Home
+from fer_bench.job import Listener, Runtime
 from fer_bench.ledger import NUMERICS, RunRecord, RunWriter, run_id
-from fer_bench.method import Context, Method, TrainView, ValOutputs
 from fer_bench.plugins import Plugins
-from fer_bench.rng import seed_all, stream_seed
+from fer_bench.probe import IMAGES, PROCESSES, chosen_rows, judge
 from fer_bench.roles import Roles, groups_of_test, labels_of_test, roles_digest, roles_of
-from fer_bench.seal import Seal
+from fer_bench.seal import inodes
 from fer_bench.spec import RunSpec, label_of
 from fer_bench.store import Store
-
-PROBE_IMAGES = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,299 +91,253 @@ def execute(spec: RunSpec, work: Workplace, *, started: Callable[[], None] = lam
         started()
         writer.start()
         try:
-            _carry_out(spec, store, work, writer)
+            _Run(spec, store, work, writer).carry_out()
         except PrunedTrial:
-            raise
-        except FerBenchError as error:
-            writer.fail(error)
             raise
         except Exception as error:
             writer.fail(error)
-            explained = _explained(error, spec, work.plugins.method(spec.method).path)
-            if explained is error:
-                raise
-            raise explained from error
+            raise
     return work.home.ledger.run(key)
 
 
-def _explained(error: Exception, spec: RunSpec, plugin: Path) -> Exception:
-    """The error as a user should read it; what is not ours to explain stays as it is, traceback and all."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return TrainingError(
-            f"the device ran out of memory with batches of {spec.recipe.batch_size}",
-            hint="a smaller batch_size or image_size, or a smaller backbone",
-            next=f"the same command with --set batch_size={spec.recipe.batch_size // 2}",
+class _ChildFailed(RuntimeError):
+    """A fault of the harness itself in one of its processes; its traceback is the message."""
+
+
+class _Log:
+    """What ``seal.json`` keeps: openings of the test, and attempts at it. It is on disk as soon as it is known.
+
+    What an interrupted attempt at the same run left there is kept; equal entries count once, so that a run which was
+    killed and resumed has the same record as one that was not.
+    """
+
+    def __init__(self, file: Path):
+        self._file = file
+        self.openings: list[dict[str, Any]] = []
+        self.blocked: list[dict[str, str]] = []
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            earlier = read_json(file)
+            self.openings, self.blocked = list(earlier["openings"]), list(earlier["blocked"])
+
+    def note(self, entries: list[dict[str, Any]], entry: dict[str, Any]) -> None:
+        """Add to the openings or to the attempts."""
+        if entry not in entries:
+            entries.append(entry)
+            with contextlib.suppress(OSError, FerBenchError):  # a full disk must not hide the attempt itself
+                write_json(self._file, self.record())
+
+    def record(self) -> dict[str, Any]:
+        """Content of ``seal.json``."""
+        return {"count": len(self.openings), "openings": self.openings, "blocked": self.blocked}
+
+
+class _Run:
+    """One run while it is carried out."""
+
+    def __init__(self, spec: RunSpec, store: Store, work: Workplace, writer: RunWriter):
+        self.spec, self.store, self.work, self.writer = spec, store, work, writer
+        self.plugin = work.plugins.method(spec.method)
+        self.card: DatasetCard = work.plugins.dataset_card(spec.dataset)
+        self.roles: Roles = roles_of(
+            store, self.card, work.home, protocol=spec.protocol, fold=spec.fold, profile=spec.profile
         )
-    frame = _frame_to_blame(error, plugin)
-    if frame is None:
-        return error
-    return TrainingError(
-        f"'{spec.method}' raised {type(error).__name__}: {error}",
-        where=f"{frame.filename}:{frame.lineno}, in {frame.name}",
-        hint="the traceback is in failed.json of the run's record",
-        next=f"fer-bench show {spec.method}",
-    )
+        self.seal = _Log(writer.path / "seal.json")
+        self.listener = Listener()
+        self.told: dict[str, dict[str, Any]] = {}  # the last message of each kind from the process at work
+
+    def carry_out(self) -> None:
+        """Everything from the record's first file to its done mark."""
+        started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
+        self._write_identity()
+        trained = self._trained_before() or self._train()
+        chosen = trained["selection"]
+        self._write_rows("val")
+        if self.spec.test:
+            self._score(chosen)
+        with writing(self.writer.path / "model.pt") as file, open(self._model_file(chosen["epoch"]), "rb") as source:
+            shutil.copyfileobj(source, file)
+        self.writer.put("seal", self.seal.record())
+        self.writer.put("environment", environment(trained["hardware"]))
+        self.writer.put("timing", _timing(trained, started, clock))
+        self.writer.finish()
+
+    # -- the record --------------------------------------------------------------------------------------------------
+
+    def _write_identity(self) -> None:
+        spec, writer, roles = self.spec, self.writer, self.roles
+        identity: dict[str, Any] = {
+            "spec": spec.to_dict(),
+            "fingerprint": self.store.fingerprint,
+            "source": self.plugin.source_hash(),
+        }
+        identity |= {"rows": roles.digest, "numerics": NUMERICS}
+        writer.put("spec", {"run_id": writer.id, "label": self.work.label(spec), **identity})
+        protocol = self.card.protocol(spec.protocol)
+        named = {**dataclasses.asdict(protocol), "name": self.card.full_name(protocol), **roles.facts}
+        facts: dict[str, Any] = {"dataset": self.card.name, "classes": list(roles.classes)}
+        facts |= {"fingerprint": self.store.fingerprint, "layout": self.store.manifest["layout"]}
+        writer.put("data", {**facts, "protocol": named, "counts": roles.counts})
+        if spec.profile != "natural":
+            writer.put("train_rows", roles.rows["train"].astype(np.int64))
+
+    def _write_rows(self, role: str) -> None:
+        self.writer.put(f"{role}_rows", self.roles.rows[role].astype(np.int64))
+        self.writer.put(f"{role}_labels", self.roles.labels[role])
+
+    # -- processes ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _guarded(self) -> np.ndarray:
+        """The files that no method may open, by inode: the store, what it was made from, and other runs' labels."""
+        others = self.work.home.ledger.root.glob("*/test_labels.npy")
+        return inodes([*self.store.guarded_files(), *others])
+
+    def _order(self) -> dict[str, Any]:
+        """What every process of the run is told."""
+        plugin, home = self.plugin, self.work.home
+        return {
+            "spec": self.spec.to_dict(),
+            "runtime": dataclasses.asdict(self.work.runtime),
+            "plugin": {"path": str(plugin.path), "module": plugin.module, "origin": plugin.origin},
+            "store": str(self.store.path),
+            "shape": list(self.store.shape),
+            "record": str(self.writer.path),
+            "classes": list(self.roles.classes),
+            "counts": self.roles.counts["train"],
+            "folders": {str(home.data): "", str(home.ledger.root): "test_"},
+        }
+
+    def _call(self, role: str, arrays: Mapping[str, np.ndarray], **order: Any) -> None:
+        """Have a fresh process play a role.
+
+        Raises
+        ------
+        FerBenchError
+            It failed, in its own words; a process that died without a word is told as such.
+        """
+        self.told = {}
+        arrays = {**arrays, "guarded": self._guarded}
+        status = forkserver.SERVER.call(role, {**self._order(), **order}, arrays, self._hear)
+        if failure := self.told.get("error"):
+            raise _error_of(failure)
+        if status:
+            killed = f"by {signal.Signals(-status).name}" if status < 0 else f"with code {status}"
+            hint = "the system may have run out of memory" if status == -signal.SIGKILL else "its output says why"
+            raise TrainingError(f"the process that was to {role} '{self.spec.method}' ended {killed}", hint=hint)
+
+    def _hear(self, message: dict[str, Any]) -> Any:
+        """Take in a message of the process at work; returns the reply to one that asks."""
+        kind = message.pop("kind")
+        if kind == "blocked":
+            self.seal.note(self.seal.blocked, {"event": str(message["event"]), "file": str(message["file"])})
+        elif kind == "start":
+            self.listener.start(message["epochs"], message["steps"], message["done"])
+        elif kind == "step":
+            self.listener.step(message["images"], message["steps"])
+        elif kind == "warning":
+            self.listener.warn(message["text"])
+        elif kind == "epoch":
+            try:
+                self.listener.epoch(message["entry"])
+            except PrunedTrial as reason:
+                return {"pruned": reason.what}
+            return {"pruned": None}
+        else:
+            self.told[kind if kind != "failed_pass" else f"failed_pass {message['number']}"] = message
+        return None
+
+    def _train(self) -> dict[str, Any]:
+        """Have the run trained and its epoch selected; the mark that it is done is what scoring starts from."""
+        roles, rows = self.roles, self.roles.rows
+        arrays = {"train_rows": rows["train"], "val_rows": rows["val"]}
+        arrays |= {"train_labels": roles.labels["train"], "val_labels": roles.labels["val"]}
+        arrays |= {k: v for k, v in (("groups", roles.groups), ("soft", roles.soft)) if v is not None}
+        self.listener = self.work.listener(self.spec, self.work.label(self.spec))
+        try:
+            self._call("train", arrays)
+        except PrunedTrial:
+            self.writer.put("seal", self.seal.record())
+            self.writer.put("environment", environment(self.told["environment"]["facts"]))
+            self.writer.finish("pruned")
+            raise
+        finally:
+            self.listener.close()
+        trained = {**self.told["trained"], "hardware": self.told["environment"]["facts"]}
+        write_json(self._mark, trained)
+        return trained
+
+    @property
+    def _mark(self) -> Path:
+        return self.writer.work / "trained.json"
+
+    def _trained_before(self) -> dict[str, Any] | None:
+        """What :meth:`_train` wrote, where a kill came after it: selection is locked, and scoring is left."""
+        if not self._mark.is_file():
+            return None
+        trained = read_json(self._mark)
+        whole = all(self._model_file(e).is_file() for e in trained["selection"]["candidates"])
+        return {**trained, "resumed": trained["resumed"] + 1} if whole and self.writer.has("val_logits.npy") else None
+
+    def _model_file(self, epoch: int) -> Path:
+        fitted = self.writer.work / f"fitted_{epoch:04d}.pt"
+        return fitted if fitted.exists() else self.writer.work / f"snapshot_{epoch:04d}.pt"
+
+    def _score(self, chosen: Mapping[str, Any]) -> None:
+        """Open the test: have it predicted, and join what comes with rows and labels."""
+        rows, work = self.roles.rows["test"], self.writer.work
+        opening = {"reason": "score the selected epoch and the oracle", "rows": len(rows), "epoch": chosen["epoch"]}
+        self.seal.note(self.seal.openings, opening)
+        self._call("score", {"test_rows": rows}, epoch=chosen["epoch"], candidates=chosen["candidates"])
+        self.writer.put("probe", self._probe(chosen["epoch"]))
+        logits = _array(work / "test_logits.npy", (len(rows), len(self.roles.classes)), "f")
+        epochs = _array(work / "test_epochs.npy", (len(chosen["candidates"]), len(rows)), "u")
+        self.roles.labels["test"] = labels_of_test(self.spec, self.store, self.card, rows)
+        self._write_rows("test")
+        self.writer.put("test_logits", logits)
+        self.writer.put("test_epochs", epochs)
+        groups = groups_of_test(self.store, rows)
+        if groups is not None:
+            self.writer.put("test_groups", groups)
+
+    def _probe(self, epoch: int) -> dict[str, Any]:
+        """The batch-invariance probe on validation and test images."""
+        parts = [chosen_rows(self.roles.rows[role], IMAGES // 2) for role in ("val", "test")]
+        rows = np.concatenate(parts)
+        shape = (len(rows), len(self.roles.classes))
+        outputs: list[list[np.ndarray | str]] = []
+        for number, passes in enumerate(PROCESSES):
+            self._call("probe", {"probe_rows": rows}, epoch=epoch, number=number)
+            failed = {k: self.told.get(f"failed_pass {k}") for k in range(len(passes))}
+            files = [self.writer.work / f"probe_{number}_{k}.npy" for k in range(len(passes))]
+            outputs.append(
+                [str(e["error"]) if (e := failed[k]) else _array(f, shape, "f") for k, f in enumerate(files)]
+            )
+        return judge(outputs)
 
 
-def _frame_to_blame(error: Exception, plugin: Path) -> traceback.FrameSummary | None:
-    """The innermost frame of a plug-in's folder, or of a hook's default that choked on what the plug-in gave it.
-
-    None: the error is the harness's own, and its traceback is wanted.
-    """
-    frames = traceback.extract_tb(error.__traceback__)
-    theirs = [f for f in frames if Path(f.filename).parent == plugin.parent]
-    ours = [f for f in frames if Path(f.filename).parent == Path(__file__).parent]
-    if theirs:
-        return theirs[-1]
-    return ours[-1] if ours and Path(ours[-1].filename).name == "method.py" else None
-
-
-def _carry_out(spec: RunSpec, store: Store, work: Workplace, writer: RunWriter) -> None:
-    started = datetime.datetime.now(datetime.UTC)
-    clock = time.perf_counter()
-    plugin = work.plugins.method(spec.method)
-    card = work.plugins.dataset_card(spec.dataset)
-    assert isinstance(plugin.card, MethodCard)
-    roles = roles_of(store, card, work.home, protocol=spec.protocol, fold=spec.fold, profile=spec.profile)
-    device = _set_up(spec, work.runtime)
-    _write_identity(spec, store, card, roles, work, writer)
-    images = {r: torch.from_numpy(store.images(roles.rows[r])).to(device) for r in ("train", "val")}
-    with _seal(store, work, writer) as seal:
-        method: Method = work.plugins.build_method(spec.method, spec.params)
-        job = _job(spec, method, store, roles, images, device, work, writer)
-        writer.put("method", _method_facts(plugin.card, job.model))
-        progress = _fit_or_prune(job, writer, seal)
-        chosen = _select(spec, job, progress)
-        writer.put("history", progress.history)
-        writer.put("selection", chosen)
-        seal.lock(chosen)
-        writer.put("probe", _probe(job, chosen, spec))
-        _load(job, chosen["epoch"])
-        _write_outputs("val", _fitted_val(job), roles, writer)
-        writer.put("val_epochs", np.stack([progress.predictions[e] for e in chosen["candidates"]]))
-        if spec.test:
-            seal.open("score the selected epoch and the oracle", rows=len(roles.rows["test"]))
-            _score_test(spec, job, store, seal, chosen, roles, card, writer)
-        _keep_model(job, chosen, writer)
-    writer.put("seal", seal.record())
-    writer.put("environment", environment(device))
-    writer.put("timing", _timing(progress, started, clock, device))
-    writer.finish()
-
-
-# -- before training -------------------------------------------------------------------------------------------------
-
-
-def _seal(store: Store, work: Workplace, writer: RunWriter) -> Seal:
-    """Guards the store with its sources, whatever else lies in the data folder, and the outputs of other runs."""
-    folders = {work.home.data: "*", work.home.ledger.root: "*.npy"}
-    return Seal(store.guarded_files(), folders=folders, spare=writer.path, journal=writer.path / "seal.json")
-
-
-def _set_up(spec: RunSpec, runtime: Runtime) -> torch.device:
-    device = runtime.resolve()
-    if runtime.threads:
-        torch.set_num_threads(runtime.threads)
-    torch.use_deterministic_algorithms(runtime.deterministic)
-    torch.backends.cudnn.benchmark = not runtime.deterministic
-    if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = True
-    seed_all(spec.seed, "setup")
-    return device
-
-
-def _write_identity(
-    spec: RunSpec, store: Store, card: DatasetCard, roles: Roles, work: Workplace, writer: RunWriter
-) -> None:
-    plugin = work.plugins.method(spec.method)
-    assert isinstance(plugin.card, MethodCard)
-    identity = {"spec": spec.to_dict(), "fingerprint": store.fingerprint, "source": plugin.source_hash()}
-    identity |= {"rows": roles.digest}
-    writer.put("spec", {"run_id": writer.id, "label": work.label(spec), **identity, "numerics": NUMERICS})
-    protocol = card.protocol(spec.protocol)
-    named = {**dataclasses.asdict(protocol), "name": card.full_name(protocol), **roles.facts}
-    facts: dict[str, Any] = {"dataset": card.name, "classes": list(roles.classes), "fingerprint": store.fingerprint}
-    facts |= {"layout": store.manifest["layout"], "protocol": named, "counts": roles.counts}
-    writer.put("data", facts)
-    if spec.profile != "natural":
-        writer.put("train_rows", roles.rows["train"].astype(np.int64))
-
-
-def _method_facts(card: MethodCard, model: nn.Module) -> dict[str, Any]:
-    kept = ("name", "title", "paper", "year", "url", "changes", "deviations", "transductive", "tier")
-    return {**{k: getattr(card, k) for k in kept}, "parameters": sum(p.numel() for p in model.parameters())}
-
-
-def _job(spec: RunSpec, method: Method, store: Store, roles: Roles, images: dict[str, Tensor],
-         device: torch.device, work: Workplace, writer: RunWriter) -> Job:  # fmt: skip
-    channels, height, width = store.shape
-    recipe = spec.recipe
-    size = recipe.image_size
-    method.ctx = Context(
-        classes=roles.classes,
-        counts=np.asarray(roles.counts["train"], dtype=np.int64),
-        image_shape=(channels, size or height, size or width),
-        seed=spec.seed,
-        epochs=recipe.epochs,
-        batch_size=recipe.batch_size,
-        device=device,
-        recipe=recipe.to_dict(),
-    )
-    model = _build_model(spec, method, (channels, size or height), device, work.runtime)
-    view = TrainView(
-        images=images["train"], labels=roles.labels["train"], groups=roles.groups, soft=roles.soft,
-        num_classes=len(roles.classes),
-    )  # fmt: skip
-    val = Fold(images=images["val"], labels=roles.labels["val"])
-    return Job(
-        method=method, model=model, ctx=method.ctx, recipe=recipe, runtime=work.runtime, view=view, val=val,
-        work=writer.work, listener=work.listener(spec, work.label(spec)),
-    )  # fmt: skip
-
-
-def _build_model(spec: RunSpec, method: Method, shape: tuple[int, int], device: torch.device,
-                 runtime: Runtime) -> nn.Module:  # fmt: skip
-    from fer_bench.backbones import Trunk
-
-    def backbone() -> Trunk:
-        return build_trunk(
-            spec.backbone, in_chans=shape[0], image_size=shape[1], pretrained=spec.pretrained,
-            drop_rate=spec.recipe.drop_rate,
-        )  # fmt: skip
-
-    torch.manual_seed(stream_seed(spec.seed, "init"))
-    model = method.build_model(backbone)
-    if not isinstance(model, nn.Module):
-        raise TrainingError(f"build_model() of '{spec.method}' must return a torch module, not {type(model).__name__}")
-    model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    use_compile = device.type == "cuda" if runtime.compile is None else runtime.compile
-    if use_compile:
-        for module in model.modules():
-            if isinstance(module, Trunk):
-                module.compile_features()
-    return model
-
-
-# -- after training --------------------------------------------------------------------------------------------------
-
-
-def _fit_or_prune(job: Job, writer: RunWriter, seal: Seal) -> Progress:
+def _array(file: Path, shape: tuple[int, ...], kind: str) -> np.ndarray:
+    """An array that a process wrote, which must be of the kind and shape that it was asked for."""
     try:
-        return fit(job)
-    except PrunedTrial:
-        saved = torch.load(job.work / "checkpoint.pt", map_location="cpu", weights_only=False)["progress"]
-        writer.put("history", saved.history)
-        writer.put("seal", seal.record())
-        writer.put("environment", environment(job.ctx.device))
-        writer.finish("pruned")
-        raise
-    finally:
-        job.listener.close()
+        array = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise TrainingError(f"the scoring process left no readable {file.name}", where=str(file)) from error
+    if array.shape != shape or array.dtype.kind != kind:
+        what = f"{file.name} holds {array.dtype} {array.shape}, expected {shape}"
+        raise TrainingError(f"the scoring process wrote something else than predictions: {what}", where=str(file))
+    return array
 
 
-def _select(spec: RunSpec, job: Job, progress: Progress) -> dict[str, Any]:
-    """Choose the epoch on validation; of equal ones the first, as a person stopping early would have."""
-    possible = candidates(job.method.stages(), job.recipe, progress.epoch)
-    key = f"val_{spec.selection.metric}"
-    values = [progress.history[e][key] for e in possible]
-    place = int(np.argmax(values)) if spec.selection.rule == "val" else len(possible) - 1
-    chosen = {"rule": spec.selection.rule, "metric": spec.selection.metric, "epoch": possible[place]}
-    return {**chosen, "value": values[place], "candidates": possible}
+def _error_of(failure: Mapping[str, Any]) -> Exception:
+    """The exception that a process reported."""
+    kind = getattr(errors, str(failure["type"]), None)
+    if not (isinstance(kind, type) and issubclass(kind, FerBenchError)):
+        return _ChildFailed(f"{failure['type']}: {failure['what']}\n\n{failure['traceback']}")
+    error = kind(failure["what"], where=failure["where"], hint=failure["hint"], next=failure["next"])
+    error.__cause__ = _ChildFailed(failure["traceback"])
+    return error
 
 
-def _adjusts(method: Method) -> bool:
-    """Whether a method changes logits after the network; a fixed change needs no :meth:`Method.fit_posthoc`."""
-    return any(getattr(type(method), hook) is not getattr(Method, hook) for hook in ("fit_posthoc", "adjust"))
-
-
-def _load(job: Job, epoch: int) -> None:
-    load_snapshot(job.work, epoch, job.model, job.method, job.ctx.device)
-
-
-def _read(job: Job, images: Tensor, *, posthoc: bool) -> tuple[np.ndarray, np.ndarray | None]:
-    """Logits (and features, if something after the head may need them) of images, before any adjustment."""
-    estimator = has_estimator(job.method.stages())
-    found = predict(job.method, job.model, images, job.recipe, estimator=estimator, features=posthoc)
-    check_logits(found.logits, len(images), job.ctx.num_classes, job.method.card.name)
-    return found.logits, found.features
-
-
-def _ready(job: Job, epoch: int) -> None:
-    """Bring the model and the method to an epoch, its adjustment fitted if the method adjusts."""
-    _load(job, epoch)
-    if _adjusts(job.method):
-        _fitted_val(job)
-
-
-def _fitted_val(job: Job) -> np.ndarray:
-    """Logits of validation with the weights that are loaded, adjusted if the method adjusts; fits the adjustment."""
-    posthoc = _adjusts(job.method)
-    logits, features = _read(job, job.val.images, posthoc=posthoc)
-    if posthoc:
-        job.method.fit_posthoc(job.model, ValOutputs(logits=logits, labels=job.val.labels, features=features))
-        logits = _adjusted(job, logits, features)
-    return logits.astype(np.float32)
-
-
-def _adjusted(job: Job, logits: np.ndarray, features: np.ndarray | None) -> np.ndarray:
-    changed = np.asarray(job.method.adjust(logits, features))
-    check_logits(changed, len(logits), job.ctx.num_classes, f"{job.method.card.name}.adjust")
-    return changed
-
-
-def _score_test(spec: RunSpec, job: Job, store: Store, seal: Seal, chosen: dict[str, Any], roles: Roles,
-                card: DatasetCard, writer: RunWriter) -> None:  # fmt: skip
-    """Test logits of the selected epoch, and predicted classes of every candidate for the oracle.
-
-    The labels are read last: no array of them exists while the method predicts.
-    """
-    rows = roles.rows["test"]
-    with seal.reading():
-        images = torch.from_numpy(store.images(rows)).to(job.ctx.device)
-    posthoc = _adjusts(job.method)
-    per_epoch = []
-    for epoch in chosen["candidates"]:
-        _ready(job, epoch)
-        logits, features = _read(job, images, posthoc=posthoc)
-        if posthoc:
-            logits = _adjusted(job, logits, features)
-        per_epoch.append(logits.argmax(1).astype(np.uint8))
-        if epoch == chosen["epoch"]:
-            selected = logits.astype(np.float32)
-    with seal.reading():
-        roles.labels["test"] = labels_of_test(spec, store, card, rows)
-        groups = groups_of_test(store, rows)
-    _write_outputs("test", selected, roles, writer)
-    if groups is not None:
-        writer.put("test_groups", groups)
-    writer.put("test_epochs", np.stack(per_epoch))
-
-
-def _write_outputs(role: str, logits: np.ndarray, roles: Roles, writer: RunWriter) -> None:
-    writer.put(f"{role}_rows", roles.rows[role].astype(np.int64))
-    writer.put(f"{role}_labels", roles.labels[role])
-    writer.put(f"{role}_logits", logits)
-
-
-def _probe(job: Job, chosen: dict[str, Any], spec: RunSpec) -> dict[str, Any]:
-    """The batch-invariance probe on validation images; the test need not be open for it."""
-    _ready(job, chosen["epoch"])
-    n = min(PROBE_IMAGES, len(job.val.labels))
-    index = np.linspace(0, len(job.val.labels) - 1, n).astype(np.int64)
-    images = job.val.images[torch.as_tensor(index, device=job.val.images.device)]
-    return probe(
-        job.method, job.model, images, job.val.labels[index], job.recipe, seed=spec.seed,
-        estimator=has_estimator(job.method.stages()), adjust=_adjusts(job.method),
-    )  # fmt: skip
-
-
-def _keep_model(job: Job, chosen: dict[str, Any], writer: RunWriter) -> None:
-    _ready(job, chosen["epoch"])
-    state = {"model": job.model.state_dict(), "method": job.method.state_dict()}
-    write_with(writer.path / "model.pt", lambda f: torch.save(state, f))
-
-
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Versions and hardware, for the record."""
     names = ("torch", "timm", "numpy", "scikit-learn", "imbalanced-learn", "fer-bench")
     versions = {}
@@ -396,36 +346,24 @@ def environment(device: torch.device) -> dict[str, Any]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name] = "not installed"
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "python": platform.python_version(),
         "versions": versions,
-        "device": device.type,
-        "hardware": gpu or _cpu_name(),
-        "threads": torch.get_num_threads(),
+        "device": facts["device"],
+        "hardware": facts["hardware"],
+        "threads": facts["threads"],
         "system": f"{platform.system()} {platform.machine()}",
         "command": sys.argv[1:],
     }
 
 
-def _cpu_name() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown CPU"
-
-
-def _timing(progress: Progress, started: datetime.datetime, clock: float, device: torch.device) -> dict[str, Any]:
+def _timing(trained: Mapping[str, Any], started: datetime.datetime, clock: float) -> dict[str, Any]:
     return {
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "total_seconds": round(time.perf_counter() - clock, 3),
-        "epoch_seconds": [round(s, 3) for s in progress.seconds],
-        "images_per_second": [round(s, 1) for s in progress.speeds],
-        "resumed": progress.resumed,
-        "device": device.type,
+        "epoch_seconds": [round(s, 3) for s in trained["seconds"]],
+        "images_per_second": [round(s, 1) for s in trained["speeds"]],
+        "resumed": trained["resumed"],
+        "device": trained["hardware"]["device"],
     }

@@ -8,101 +8,29 @@ instant replays at most the epochs since the last checkpoint and ends in bitwise
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fer_bench import metrics
-from fer_bench.atomic import write_with
-from fer_bench.checkpoint import load_checkpoint, restore, save_checkpoint, save_snapshot
+from fer_bench.checkpoint import (
+    load_checkpoint,
+    load_fold,
+    restore,
+    save_checkpoint,
+    save_fold,
+    save_model,
+    snapshot_file,
+)
 from fer_bench.dataplane import DataPlane, check_positions
 from fer_bench.errors import PrunedTrial, TrainingError
-from fer_bench.evaluate import autocast, check_logits, predict
-from fer_bench.method import Batch, Context, LossOut, Method, Resampled, Stage, TrainView, checked
+from fer_bench.evaluate import autocast, check_logits, class_dtype, predict
+from fer_bench.job import Job, Progress
+from fer_bench.method import Batch, LossOut, Resampled, Stage, TrainView, checked
 from fer_bench.optim import Ema, freeze, learning_rate, make_optimizer, reinitialise, train_mode
 from fer_bench.recipe import Recipe
 from fer_bench.rng import seed_all
-
-
-@dataclass(frozen=True, kw_only=True)
-class Runtime:
-    """How a run is carried out; none of it takes part in the run's id."""
-
-    device: str = "auto"
-    compile: bool | None = None
-    deterministic: bool = False
-    checkpoint_seconds: float = 30.0
-    threads: int = 0
-
-    def resolve(self) -> torch.device:
-        """The device to use: the given one, or CUDA where there is one."""
-        name = self.device
-        if name == "auto":
-            name = "cuda" if torch.cuda.is_available() else "cpu"
-        if name.startswith("cuda") and not torch.cuda.is_available():
-            raise TrainingError("no CUDA device is available", where=f"--device {name}", next="--device cpu")
-        try:
-            return torch.device(name)
-        except RuntimeError as error:
-            raise TrainingError(f"unknown device '{name}'", hint="auto, cpu, cuda, cuda:1") from error
-
-
-class Listener:
-    """What a caller may watch of a training. The base does nothing."""
-
-    def start(self, epochs: int, steps: int, done: int) -> None:
-        """Training starts, or goes on after `done` of `epochs` epochs of `steps` steps."""
-
-    def step(self, images: int) -> None:
-        """A step over `images` images is done."""
-
-    def epoch(self, entry: Mapping[str, Any]) -> None:
-        """An epoch is done and scored; may raise PrunedTrial."""
-
-    def close(self) -> None:
-        """Training has ended, one way or another."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fold:
-    """Validation images (uint8 [n, C, H, W] on the device) and labels [n]: the harness's, never a method's."""
-
-    images: Tensor
-    labels: np.ndarray
-
-
-@dataclass(kw_only=True)
-class Job:
-    """Everything :func:`fit` needs."""
-
-    method: Method
-    model: nn.Module
-    ctx: Context
-    recipe: Recipe
-    runtime: Runtime
-    view: TrainView
-    val: Fold
-    work: Path
-    listener: Listener = field(default_factory=Listener)
-
-
-@dataclass
-class Progress:
-    """What has been reached; everything here goes into the checkpoint."""
-
-    stage: int = 0
-    epoch: int = 0
-    epoch_in_stage: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    predictions: list[np.ndarray] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    speeds: list[float] = field(default_factory=list)
-    resumed: int = 0
 
 
 def fit(job: Job) -> Progress:
@@ -168,8 +96,8 @@ def _view_of_stage(job: Job, stages: list[Stage], number: int, progress: Progres
             else:
                 made = job.method.generate(stage, job.model, view)
             checked(made, Resampled, stage.kind, job.method)
-            write_with(file, lambda f, made=made: torch.save(made, f))  # type: ignore[misc]
-        view = _replaced(view, torch.load(file, weights_only=False, map_location=job.ctx.device), stage)
+            save_fold(file, made)
+        view = _replaced(view, load_fold(file, job.ctx.device), stage)
     return view
 
 
@@ -314,14 +242,14 @@ def _score_epoch(job: Job, model: nn.Module, progress: Progress, entry: dict, *,
     found = predict(job.method, model, job.val.images, job.recipe, estimator=estimator)
     classes = job.ctx.num_classes
     check_logits(found.logits, len(job.val.labels), classes, job.method.card.name)
-    predictions = found.logits.argmax(1).astype(np.uint8)
+    predictions = found.logits.argmax(1).astype(class_dtype(classes))
     matrix = metrics.confusion(job.val.labels, predictions, classes)
     scores = {f"val_{name}": score(matrix) for name, score in metrics.SCORES.items()}
     recall = [None if np.isnan(r) else float(r) for r in metrics.recalls(matrix)]
     loss = _cross_entropy(found.logits, job.val.labels)
     progress.history.append({**entry, "epoch": progress.epoch, "val_loss": loss, **scores, "val_recall": recall})
     progress.predictions.append(predictions)
-    save_snapshot(job.work, progress.epoch, model, job.method)
+    save_model(snapshot_file(job.work, progress.epoch), model, job.method)
     progress.epoch += 1
 
 

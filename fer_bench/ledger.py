@@ -8,13 +8,13 @@
       method.json       what the method's card says
       history.json      one entry an epoch: losses and validation metrics
       selection.json    rule, metric, chosen epoch; written before the test is opened
-      seal.json         every opening of the test, and the attempts that were blocked
+      seal.json         every opening of the test, and every attempt of a method at files that it may not read
       probe.json        batch-invariance of the predictions
       {val,test}_{rows,labels}.npy   int64 [n]: rows of the store, labels
       train_rows.npy    int64 [n], where an imbalance profile left a part of the training fold
       test_groups.npy   int64 [n], where test images are of named people or sequences: equal numbers belong together
       {val,test}_logits.npy          float32 [n, K] at the selected epoch
-      {val,test}_epochs.npy          uint8 [E, n]: predicted class after each candidate epoch
+      {val,test}_epochs.npy          uint8 [E, n] (uint16 above 256 classes): predicted class after each candidate epoch
       model.pt          weights and method state of the selected epoch
       environment.json, timing.json  versions, hardware, durations: the only files that differ between equal runs
       done.json         the mark of a finished record, with a hash of every other file
@@ -45,7 +45,7 @@ from fer_bench.errors import FerBenchError, LedgerError, nearest
 
 NUMERICS = 1  # raised by hand when a change of the harness changes results, so that old runs are not taken for new ones
 VOLATILE = ("environment.json", "timing.json")  # differ between equal runs, so they take no part in comparisons
-UNHASHED = (*VOLATILE, "model.pt", "done.json", "lock", "failed.json")
+UNHASHED = (*VOLATILE, "done.json", "lock", "failed.json")
 
 
 def run_id(spec: Mapping[str, Any], fingerprint: str, source: str, rows: str = "") -> str:
@@ -74,7 +74,7 @@ class RunRecord:
             The file is missing or damaged.
         """
         try:
-            return read_json(self.path / f"{name}.json")
+            return read_json(self._own(f"{name}.json"))
         except FileNotFoundError as error:
             raise LedgerError(f"run {self.id} has no {name}.json", where=str(self.path)) from error
         except ValueError as error:
@@ -83,13 +83,24 @@ class RunRecord:
     def array(self, name: str) -> np.ndarray:
         """Content of ``<name>.npy``; raises LedgerError where it is missing or damaged."""
         try:
-            return np.load(self.path / f"{name}.npy", allow_pickle=False)
+            return np.load(self._own(f"{name}.npy"), allow_pickle=False)
         except (FileNotFoundError, ValueError, EOFError) as error:
             raise LedgerError(f"run {self.id}: {name}.npy is missing or damaged", where=str(self.path)) from error
 
     def has(self, name: str) -> bool:
         """Whether the record holds the file `name` (with its ending)."""
-        return (self.path / name).is_file()
+        return self._own(name).is_file()
+
+    def _own(self, name: str) -> Path:
+        """The path of a file of the record; a symbolic link might lead to any file of this machine, and raises."""
+        path = self.path / name
+        if path.is_symlink():
+            raise LedgerError(
+                f"run {self.id}: {name} is a symbolic link, which is not followed",
+                where=str(path),
+                hint="put the file itself in its place, if you trust where it comes from",
+            )
+        return path
 
     @property
     def status(self) -> str:
@@ -120,9 +131,16 @@ class RunRecord:
     def verify(self, spared: Collection[str] = ()) -> None:
         """Compare every file with the hash in ``done.json``; raises LedgerError where one is missing or differs.
 
-        `spared` names files that may be missing, as validation outputs are from a record that is published.
+        `spared` names files that may be missing, as validation outputs are from a record that is published. A file that
+        ``done.json`` does not list was not written by the run (the weights of records of version 0.1.0 excepted).
         """
-        for name, digest in self.json("done")["files"].items():
+        files = self.json("done")["files"]
+        present = {p.name for p in self.path.iterdir() if not p.name.startswith(".") and not p.is_dir()}
+        strange = sorted(present - set(files) - {*UNHASHED, "model.pt"})
+        if not files or strange:
+            what = f"done.json does not list {', '.join(strange)}" if strange else "done.json lists no files"
+            raise LedgerError(f"run {self.id} can't be checked: {what}", where=str(self.path / "done.json"))
+        for name, digest in files.items():
             if not self.has(name):
                 if name in spared:
                     continue
@@ -144,6 +162,8 @@ class RunWriter(RunRecord):
 
         So are test outputs of an attempt that was killed while it scored: no method may find them in its folder.
         """
+        if self.work.is_symlink():
+            self.work.unlink()
         self.work.mkdir(parents=True, exist_ok=True)
         stale = [self.path / "failed.json", *self.path.rglob(".*.part"), *self.path.glob("test_*.npy")]
         for file in stale:

@@ -8,10 +8,13 @@ The defaults are plain cross-entropy. A new loss overrides :meth:`Method.criteri
         for each epoch:  on_epoch_start
           for each batch:  on_batch -> training_step (criterion) -> grad_hook -> on_step_end
           on_epoch_end -> before_eval -> predict (validation, by the harness)
-    select an epoch -> fit_posthoc -> [test opened here, once] -> predict -> adjust
+    select an epoch -> fit_posthoc -> adjust (validation)
 
 A hook sees the training fold through ``self.ctx`` and the :class:`TrainView` it is given. Validation is scored by the
-harness; test data do not exist in the process before selection is locked (:mod:`fer_bench.seal`).
+harness. The test is predicted in a fresh process, by a new instance of the method that has been given the weights and
+what :meth:`Method.state_dict` returned, and none of the training hooks (:mod:`fer_bench.seal`)::
+
+    build_model -> load_state_dict -> predict (test, by the harness) -> adjust
 """
 
 from __future__ import annotations
@@ -414,7 +417,11 @@ class Method:
     # -- state -------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything beyond the model's weights that a resumed run or a later evaluation needs."""
+        """Everything beyond the model's weights that a resumed run, or the process that scores the test, needs.
+
+        Plain data only (:func:`fer_bench.plain.pack`): tensors, arrays, numbers, strings, None, lists, tuples, sets and
+        dicts of them, and fitted scikit-learn or imbalanced-learn estimators.
+        """
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -12,7 +12,6 @@ from fer_bench.errors import FerBenchError, LockedError
 from fer_bench.executor import Workplace, execute, identify
 from fer_bench.ledger import RunRecord
 from fer_bench.spec import RunSpec, StudySpec
-from fer_bench.worker import execute_apart
 
 Say = Callable[[str], None]
 WAIT = 5.0  # seconds between looks at runs that other processes hold
@@ -20,16 +19,15 @@ WAIT = 5.0  # seconds between looks at runs that other processes hold
 
 @dataclass
 class Outcome:
-    """What became of a study's runs; `opened`: this process has scored a test, so what follows trains in fresh ones."""
+    """What became of a study's runs."""
 
     study: dict[str, Any]
     finished: list[RunRecord] = field(default_factory=list)
     reused: int = 0
     failed: dict[str, str] = field(default_factory=dict)
-    opened: bool = False
 
 
-def run_study(study: StudySpec, work: Workplace, *, say: Say = print, opened: bool = False,
+def run_study(study: StudySpec, work: Workplace, *, say: Say = print,
               after_run: Callable[[dict[str, Any]], None] = lambda study: None) -> Outcome:  # fmt: skip
     """Carry out all runs of a study; finished ones are reused, a failed one does not stop the others.
 
@@ -42,15 +40,13 @@ def run_study(study: StudySpec, work: Workplace, *, say: Say = print, opened: bo
     work : Workplace
     say : callable
         Told one line a run.
-    opened : bool
-        Whether this process has scored a test before (:attr:`Outcome.opened` of an earlier study).
     after_run : callable
         Called with the study's record after every run that was trained (the MLflow mirror hangs here).
     """
     ids = [identify(spec, work)[0] for spec in study.runs]
     record = study.record(ids)
     work.home.ledger.put_study(study.name, record)
-    outcome = Outcome(record, opened=opened)
+    outcome = Outcome(record)
     todo = list(zip(range(1, len(ids) + 1), ids, study.runs, strict=True))
     put_off = 0  # runs in a row that other processes hold
     while todo:
@@ -62,8 +58,7 @@ def run_study(study: StudySpec, work: Workplace, *, say: Say = print, opened: bo
             say(f"{told}: finished before, run {key}")
             continue
         try:
-            train = execute_apart if outcome.opened else execute
-            record_of_run = train(spec, work, started=partial(say, f"{told}: run {key}"))
+            record_of_run = execute(spec, work, started=partial(say, f"{told}: run {key}"))
         except LockedError:
             todo.append((number, key, spec))
             put_off += 1
@@ -77,7 +72,6 @@ def run_study(study: StudySpec, work: Workplace, *, say: Say = print, opened: bo
             say(f"{told} failed: {error}")
             continue
         put_off = 0
-        outcome.opened |= spec.test
         outcome.finished.append(record_of_run)
         say(" " * len(f"[{number}/{len(ids)}]") + f" {_chosen(record_of_run)}")
         after_run(record)

@@ -21,7 +21,7 @@ from fer_bench.atomic import canonical_json, locked, read_json, write_json
 from fer_bench.cards import Choice, Float, Int, MethodCard, Param, Scale, Space
 from fer_bench.errors import FerBenchError, PrunedTrial, SpecError, TrainingError
 from fer_bench.executor import Workplace, execute, identify
-from fer_bench.fit import Listener
+from fer_bench.job import Listener
 from fer_bench.ledger import RunRecord
 from fer_bench.recipe import PRESETS, Recipe
 from fer_bench.rng import stream_seed

@@ -82,8 +82,8 @@ def workplace(tmp_path: Path, plugin_folder: Path):
     import torch
 
     from fer_bench.executor import Workplace
-    from fer_bench.fit import Runtime
     from fer_bench.home import Home
+    from fer_bench.job import Runtime
     from fer_bench.plugins import plugins
     from fer_bench.prepare import prepare
 
@@ -157,8 +157,31 @@ def with_method(with_plugins):
 
 
 @pytest.fixture
-def noted_by():
-    """``noted_by(work)``: what the hooks of `own` noted in their module's ``SEEN``."""
+def in_process(monkeypatch: pytest.MonkeyPatch):
+    """Let training, scoring and probing happen in this process, without the guard, so that a test can look inside."""
+    import json
+
+    from fer_bench import forkserver, worker
+
+    class Line:
+        def __init__(self, handle: Callable):
+            self.handle = handle
+
+        def tell(self, kind: str, **message):
+            return self.handle(json.loads(json.dumps({"kind": kind, **message})))
+
+        ask = tell
+
+    def call(self, role, order, arrays, handle):
+        return worker.ROLES[role](json.loads(json.dumps(order)), arrays, Line(handle))
+
+    monkeypatch.setattr(forkserver.ForkServer, "call", call)
+    monkeypatch.setattr(worker, "guard", lambda order: None)
+
+
+@pytest.fixture
+def noted_by(in_process):
+    """``noted_by(work)``: what the hooks of `own` noted in their module's ``SEEN``; they run in this process."""
     import sys
 
     return lambda work: sys.modules[work.plugins.method("own").load().__module__].SEEN
@@ -183,7 +206,7 @@ def interrupt_after():
     from dataclasses import replace
 
     from fer_bench.executor import execute
-    from fer_bench.fit import Listener
+    from fer_bench.job import Listener
 
     class Interrupt(Listener):
         def __init__(self, after: int):

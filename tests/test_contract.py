@@ -11,18 +11,20 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from fer_bench.checkpoint import load_plain, save_plain
 from fer_bench.dataplane import prepare
 from fer_bench.evaluate import predict
-from fer_bench.executor import _build_model, _set_up, execute
+from fer_bench.executor import execute
 from fer_bench.method import Context, Method
 from fer_bench.store import Store
+from fer_bench.worker import build_model, set_up
 
 COUNTS = [48, 24, 16, 8]  # of the training fold of `tiny`
 
 
 def kept(record) -> dict:
     """Weights and method state of the selected epoch."""
-    return torch.load(record.path / "model.pt", weights_only=False)
+    return load_plain(record.path / "model.pt")
 
 
 def pixels(record, role: str) -> torch.Tensor:
@@ -44,7 +46,7 @@ def plain_outputs(record, spec, work, images) -> tuple[np.ndarray, np.ndarray]:
     method.card = work.plugins.method("baseline_resnet").card
     method.ctx = Context(classes=tuple("abcd"), counts=np.array(COUNTS), image_shape=(1, 16, 16), seed=0, epochs=1,
                          batch_size=16, device=torch.device("cpu"), recipe={})  # fmt: skip
-    model = _build_model(spec, method, (1, 16), _set_up(spec, work.runtime), work.runtime)
+    model = build_model(spec, method, set_up(spec, work.runtime), pretrained=False, use_compile=False)
     model.load_state_dict(kept(record)["model"])
     found = predict(method, model, images, spec.recipe, features=True)
     return found.logits, found.features
@@ -217,7 +219,10 @@ def adjust(self, logits, features):
     return features @ self.weight.T
 
 def state_dict(self):
-    return {"tau": getattr(self, "tau", None)}
+    return {"tau": getattr(self, "tau", None), "weight": getattr(self, "weight", None)}
+
+def load_state_dict(self, state):
+    self.tau, self.weight = state["tau"], state["weight"]
 """
 
 
@@ -396,6 +401,6 @@ def test_multi_expert_model_trains_each_expert_and_predicts_their_mean(with_meth
     for name in mean:
         mean[name] = sum(state[f"heads.{k}.{name[5:]}"] for k in range(3)) / 3
     plain = {k: v for k, v in state.items() if k.startswith("trunk.")} | mean
-    torch.save({"model": plain, "method": {}}, record.path / "model.pt")
+    save_plain(record.path / "model.pt", {"model": plain, "method": {}})
     logits, _ = plain_outputs(record, spec, work, pixels(record, "test"))
     np.testing.assert_allclose(record.array("test_logits"), logits, atol=1e-5)

@@ -112,12 +112,12 @@ def test_a_plugin_that_raises_on_import_is_named_with_its_file(with_method, tiny
         execute(tiny_run("own"), work)
 
 
-def test_an_error_of_the_harness_itself_keeps_its_type(workplace, tiny_run, monkeypatch):
+def test_an_error_of_the_harness_itself_comes_with_its_traceback(workplace, tiny_run, in_process, monkeypatch):
     def broken(job):
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr("fer_bench.executor.fit", broken)
-    with pytest.raises(ZeroDivisionError):
+    monkeypatch.setattr("fer_bench.worker.fit", broken)
+    with pytest.raises(RuntimeError, match=r"^ZeroDivisionError: ours\n\nTraceback [\s\S]*, in broken\n"):
         execute(tiny_run(), workplace)
 
 
@@ -131,9 +131,9 @@ def test_a_method_that_cannot_predict_one_image_alone_is_flagged_and_its_run_kep
     probe = record.json("probe")
     assert record.status == "finished"
     assert probe["transductive"] is True
-    alone = next(c for c in probe["checks"] if c["name"] == "alone")
+    alone = next(c for c in probe["checks"] if c["name"] == "shuffled, one at a time")
     assert alone == {
-        "name": "alone",
+        "name": "shuffled, one at a time",
         "max_difference": None,
         "flipped": None,
         "error": "ValueError: more than one image expected",

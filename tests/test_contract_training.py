@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from fer_bench.checkpoint import load_plain
 from fer_bench.dataplane import prepare
 from fer_bench.executor import execute
 from fer_bench.method import Method, Output
@@ -24,7 +25,7 @@ def balanced(view, epoch, rng):
 
 def kept(record) -> dict:
     """Weights and method state of the selected epoch."""
-    return torch.load(record.path / "model.pt", weights_only=False)
+    return load_plain(record.path / "model.pt")
 
 
 def train_fold(record) -> tuple[torch.Tensor, np.ndarray]:

@@ -10,21 +10,23 @@ from torch import nn
 from torch.nn import functional as F
 
 from fer_bench.backbones import Classifier, Trunk, build_trunk
+from fer_bench.checkpoint import load_plain
 from fer_bench.errors import SpecError, UnknownNameError
-from fer_bench.executor import _select, execute
-from fer_bench.fit import Runtime, _smooth, candidates, has_estimator
+from fer_bench.executor import execute
+from fer_bench.fit import _smooth, candidates, has_estimator
+from fer_bench.job import Runtime
 from fer_bench.method import Batch, Method, Stage
 from fer_bench.metrics import SCORES, confusion
 from fer_bench.optim import Ema, decay_groups, learning_rate
 from fer_bench.recipe import Recipe
-from fer_bench.seal import Seal
 from fer_bench.spec import Selection
+from fer_bench.worker import select
 
 EXACT = {"epochs": 1, "weight_decay": 0.0, "schedule": "constant", "warmup_epochs": 0.0, "clip_norm": 0.0}
 
 
 def kept(record):
-    return torch.load(record.path / "model.pt", weights_only=False)
+    return load_plain(record.path / "model.pt")
 
 
 def equal(one, other):
@@ -182,28 +184,28 @@ def test_one_step_of_sgd_by_hand(carry_out):
 # -- selection and the record ----------------------------------------------------------------------------------------
 
 
-def select(rule, metric, recalls, accuracies, stages=None):
+def chosen_by(rule, metric, recalls, accuracies, stages=None):
     method = Method()
     method.stages = lambda: stages or [Stage()]
     history = [{"val_mean_recall": r, "val_accuracy": a} for r, a in zip(recalls, accuracies, strict=True)]
     recipe = Recipe(epochs=len(history) if stages is None else 2)
     spec = SimpleNamespace(selection=Selection(rule=rule, metric=metric))
     job = SimpleNamespace(method=method, recipe=recipe)
-    return _select(spec, job, SimpleNamespace(epoch=len(history), history=history))
+    return select(spec, job, SimpleNamespace(epoch=len(history), history=history))
 
 
 def test_selection_takes_the_first_of_the_best_epochs_on_validation():
     recalls, accuracies = [0.1, 0.5, 0.5, 0.4], [0.2, 0.3, 0.4, 0.6]
-    chosen = select("val", "mean_recall", recalls, accuracies)
+    chosen = chosen_by("val", "mean_recall", recalls, accuracies)
     assert (chosen["epoch"], chosen["value"], chosen["candidates"]) == (1, 0.5, [0, 1, 2, 3])
-    assert select("val", "accuracy", recalls, accuracies)["epoch"] == 3
-    last = select("last", "mean_recall", recalls, accuracies)
+    assert chosen_by("val", "accuracy", recalls, accuracies)["epoch"] == 3
+    last = chosen_by("last", "mean_recall", recalls, accuracies)
     assert (last["epoch"], last["value"]) == (3, 0.4)
 
 
 def test_selection_looks_at_the_last_gradient_stage_only():
     stages = [Stage(name="a"), Stage(name="b")]
-    chosen = select("val", "mean_recall", [0.9, 0.8, 0.1, 0.2], [0.0] * 4, stages)
+    chosen = chosen_by("val", "mean_recall", [0.9, 0.8, 0.1, 0.2], [0.0] * 4, stages)
     assert (chosen["epoch"], chosen["candidates"]) == (3, [2, 3])
 
 
@@ -257,7 +259,7 @@ def test_bf16_trains_near_fp32_and_keeps_logits_free_of_ties(workplace, tiny_run
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
-def test_a_compiled_trunk_gives_nearly_the_same_losses(workplace, tiny_run, monkeypatch):
+def test_a_compiled_trunk_gives_nearly_the_same_losses(workplace, tiny_run, in_process, monkeypatch):
     compiled, real = [], Trunk.compile_features
     monkeypatch.setattr(Trunk, "compile_features", lambda self: (compiled.append(self), real(self)))
     spec, losses = tiny_run(recipe={"epochs": 1, "ema_decay": 0.5}), []
@@ -268,12 +270,6 @@ def test_a_compiled_trunk_gives_nearly_the_same_losses(workplace, tiny_run, monk
         (record.path / "done.json").unlink()
     assert len(compiled) == 1
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
-
-
-def test_the_compiler_may_walk_all_operators_while_the_test_is_sealed():
-    with Seal([]):
-        for name in ("read_file", "decode_image"):
-            getattr(torch.ops.image, name).op_overloads()
 
 
 def build(name, image_size=32):
@@ -312,3 +308,15 @@ def test_an_unknown_backbone_is_answered_with_the_nearest():
 def test_weights_that_do_not_exist_are_refused():
     with pytest.raises(SpecError, match="no pretrained weights for resnet10_tiny"):
         build_trunk("resnet10_tiny", in_chans=1, image_size=32, pretrained=True)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_run_on_a_gpu_is_trained_scored_and_probed_by_processes_that_fork(workplace, tiny_run):
+    """The server must not have touched CUDA, or no process that it forks could."""
+    runtime = Runtime(device="cuda", compile=False)
+    records = [execute(tiny_run(seed=s), replace(workplace, runtime=runtime)) for s in (0, 1)]
+    for record in records:
+        assert record.json("environment")["device"] == "cuda"
+        assert record.json("probe")["transductive"] is False
+        assert np.isfinite(record.array("test_logits")).all()

@@ -186,11 +186,11 @@ def record(tmp_path: Path) -> RunWriter:
 
 def test_record_that_nobody_touched_verifies(record: RunWriter):
     record.verify()
-    assert set(record.json("done")["files"]) == {"spec.json", "val_logits.npy"}
+    assert set(record.json("done")["files"]) == {"spec.json", "val_logits.npy", "model.pt"}
     assert not record.work.exists()
 
 
-@pytest.mark.parametrize("name", ["spec.json", "val_logits.npy"])
+@pytest.mark.parametrize("name", ["spec.json", "val_logits.npy", "model.pt"])
 def test_changed_byte_is_noticed_with_the_file_named(record: RunWriter, name: str):
     file = record.path / name
     data = bytearray(file.read_bytes())
@@ -214,6 +214,41 @@ def test_a_file_that_may_be_missing_must_still_be_what_it_was(record: RunWriter)
     (record.path / "val_logits.npy").write_bytes(b"other")
     with pytest.raises(LedgerError, match=r"val_logits\.npy has changed"):
         record.verify(spared=["val_logits.npy"])
+
+
+def test_a_done_mark_that_lists_nothing_or_not_everything_is_not_sound(record: RunWriter):
+    done = record.json("done")
+    record.put("done", {**done, "files": {}})
+    with pytest.raises(LedgerError, match=r"can't be checked: done\.json does not list spec\.json"):
+        record.verify()
+    record.put("done", {**done, "files": {"spec.json": done["files"]["spec.json"]}})
+    with pytest.raises(LedgerError, match=r"done\.json does not list val_logits\.npy"):
+        record.verify()
+
+
+def test_a_symbolic_link_in_a_record_is_not_followed(record: RunWriter, tmp_path: Path):
+    (tmp_path / "secret.json").write_text('{"key": "of somebody"}')
+    np.save(tmp_path / "secret.npy", np.arange(3))
+    (record.path / "history.json").symlink_to(tmp_path / "secret.json")
+    (record.path / "test_logits.npy").symlink_to(tmp_path / "secret.npy")
+    for read in (
+        lambda: record.json("history"),
+        lambda: record.array("test_logits"),
+        lambda: record.has("history.json"),
+    ):
+        with pytest.raises(LedgerError, match="is a symbolic link, which is not followed"):
+            read()
+
+
+def test_a_work_folder_that_is_a_link_is_not_used(tmp_path: Path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/checkpoint.pt").write_bytes(b"somebody's")
+    writer = Ledger(tmp_path / "ledger").writer("0123456789abcdef")
+    writer.path.mkdir(parents=True)
+    writer.work.symlink_to(tmp_path / "elsewhere")
+    writer.start()
+    assert not list(writer.work.iterdir())
+    assert (tmp_path / "elsewhere/checkpoint.pt").exists()
 
 
 def test_volatile_files_may_differ(record: RunWriter):

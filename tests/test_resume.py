@@ -1,7 +1,7 @@
 """Killing and resuming: a run that dies at any instant ends in bitwise the same record as one that was left alone.
 
-The runs die for real: a server process imports torch once, then forks a child for every attempt, which is killed from
-outside at a random moment, or kills itself at a chosen one (the moments that chance seldom meets).
+The runs die for real: a process imports torch once, then forks a driver for every attempt, which is killed from outside
+at a random moment, or at a chosen one (the moments that chance seldom meets), whichever of its processes is at work.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ import numpy as np
 import pytest
 import torch
 
-from fer_bench import fit
+from fer_bench import worker
+from fer_bench.checkpoint import load_plain
 from fer_bench.errors import FerBenchError, LockedError, TrainingError
 from fer_bench.executor import execute, identify
+from fer_bench.job import Listener
 from fer_bench.ledger import UNHASHED
 
 TWO_STAGE = '''
@@ -98,14 +100,12 @@ class Estimator(Method):
 """
 
 SERVER = """
-import json, os, signal, sys, time, traceback
-import torch
-torch.set_num_threads(1)
-import fer_bench.executor, fer_bench.methods.rasn, timm
-from fer_bench import fit
+import json, os, signal, socket, sys, time, traceback
+from types import SimpleNamespace
+from fer_bench import forkserver, worker
 from fer_bench.errors import FerBenchError
 from fer_bench.executor import Workplace, execute
-from fer_bench.fit import Listener, Runtime
+from fer_bench.job import Listener, Runtime
 from fer_bench.home import Home
 from fer_bench.plugins import plugins
 from fer_bench.spec import RunSpec
@@ -115,10 +115,39 @@ class Watch(Listener):
     def __init__(self, order):
         self.order, self.steps = order, 0
 
-    def step(self, images):
-        self.steps += 1
+    def step(self, images, steps=1):
+        self.steps += steps
         if self.order.get("at") == f"step {self.steps}":
             os.kill(os.getpid(), self.order.get("signal", 9))
+
+
+worker.STEP_SECONDS = -1.0  # tell of every step
+
+
+def start(server):
+    '''The real server, forked from here instead of started anew, so that its imports are paid once for all orders.'''
+    if server._process is not None:
+        return
+    server._socket, theirs = socket.socketpair()
+    server._owner = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        connection = theirs.detach()
+        os.closerange(3, connection)  # the run's lock among them, as a program that is started anew has none of these
+        os.closerange(connection + 1, 99)
+        sys.argv = ["", str(connection)]
+        forkserver.main()
+    theirs.close()
+    server._process = SimpleNamespace(poll=lambda: None, wait=lambda: os.waitpid(pid, 0))
+
+
+forkserver.ForkServer.start = start
+
+
+def die():
+    '''Kill the driver, which is this process or the one this works for; its server then ends everything else.'''
+    os.kill(DRIVER, 9)
+    time.sleep(600)
 
 
 def die_at(at):
@@ -131,15 +160,17 @@ def die_at(at):
         due = os.path.basename(new) == name and calls[0] == int(nth)
         if due and how == "before":
             os.truncate(old, os.path.getsize(old) // 2)
-            os.kill(os.getpid(), 9)
+            die()
         replace(old, new)
         if due:
-            os.kill(os.getpid(), 9)
+            die()
 
     os.replace = dying
 
 
 def child(order, told):
+    global DRIVER
+    DRIVER = os.getpid()
     os.dup2(told, 1)
     if order.get("at", "").startswith(("before", "after")):
         die_at(order["at"])
@@ -241,7 +272,7 @@ def assert_equal_records(one, other) -> None:
         assert files[0][name] == files[1][name], name
     one.verify()
     other.verify()
-    models = [torch.load(r.path / "model.pt", weights_only=False) for r in (one, other)]
+    models = [load_plain(r.path / "model.pt") for r in (one, other)]
     assert set(models[0]["model"]) == set(models[1]["model"])
     for name, tensor in models[0]["model"].items():
         assert torch.equal(tensor, models[1]["model"][name]), name
@@ -281,8 +312,9 @@ def test_ten_kills_at_random_moments_change_no_bit(workplace, copy_of, server, t
 MOMENTS = (
     "before spec.json 1", "before fold_0.pt 1", "step 1", "before snapshot_0000.pt 1", "after snapshot_0000.pt 1",
     "before checkpoint.pt 2", "after checkpoint.pt 1", "step 2", "step 7",
-    "after checkpoint.pt 1", "after selection.json 1", "before probe.json 1",
-    "before seal.json 1", "after seal.json 1", "after test_logits.npy 1", "before model.pt 1",
+    "after checkpoint.pt 1", "after selection.json 1", "before trained.json 1", "after trained.json 1",
+    "before seal.json 1", "after seal.json 1", "before test_logits.npy 1", "after test_epochs.npy 1",
+    "before probe_0_1.npy 1", "before probe.json 1", "after test_labels.npy 1", "before model.pt 1",
     "after timing.json 1", "before done.json 1",
 )  # fmt: skip
 
@@ -363,7 +395,7 @@ def test_finished_run_is_never_trained_again(workplace, tiny_run, monkeypatch: p
     spec = tiny_run(recipe={"epochs": 1})
     record = execute(spec, workplace)
     before = {p.name: p.stat().st_mtime_ns for p in record.path.iterdir()}
-    monkeypatch.setattr("fer_bench.executor.fit", lambda job: pytest.fail("trained again"))
+    monkeypatch.setattr("fer_bench.forkserver.ForkServer.call", lambda *a: pytest.fail("trained again"))
 
     again = execute(spec, workplace, started=lambda: pytest.fail("started again"))
 
@@ -371,15 +403,17 @@ def test_finished_run_is_never_trained_again(workplace, tiny_run, monkeypatch: p
     assert {p.name: p.stat().st_mtime_ns for p in record.path.iterdir()} == before
 
 
-def test_failed_run_says_why_and_is_tried_again(workplace, tiny_run, monkeypatch: pytest.MonkeyPatch):
+def test_failed_run_says_why_and_is_tried_again(workplace, tiny_run, in_process, monkeypatch: pytest.MonkeyPatch):
     spec = tiny_run(recipe={"epochs": 2})
 
+    train = worker.fit
+
     def fail_late(job):
-        fit.fit(job)
+        train(job)
         raise TrainingError("the loss of 'x' is not finite")
 
     with monkeypatch.context() as patch:
-        patch.setattr("fer_bench.executor.fit", fail_late)
+        patch.setattr(worker, "fit", fail_late)
         with pytest.raises(TrainingError):
             execute(spec, workplace)
     record = record_of(spec, workplace)
@@ -395,19 +429,19 @@ def test_failed_run_says_why_and_is_tried_again(workplace, tiny_run, monkeypatch
 
 @pytest.mark.parametrize("damage", ["empty", "half"])
 def test_damaged_checkpoint_is_named_and_the_run_starts_again(
-    workplace, copy_of, tiny_run, monkeypatch: pytest.MonkeyPatch, damage: str
+    workplace, copy_of, tiny_run, in_process, monkeypatch: pytest.MonkeyPatch, damage: str
 ):
     spec, calm = tiny_run(recipe={"epochs": 2}), copy_of("calm")
     execute(spec, calm)
-    monkeypatch.setattr("fer_bench.executor._select", lambda *a: (_ for _ in ()).throw(TrainingError("stop")))
-    with pytest.raises(TrainingError):
-        execute(spec, workplace)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "select", lambda *a: (_ for _ in ()).throw(TrainingError("stop")))
+        with pytest.raises(TrainingError):
+            execute(spec, workplace)
     file = record_of(spec, workplace).path / "work/checkpoint.pt"
     whole = file.read_bytes()
     file.write_bytes({"empty": b"", "half": whole[: len(whole) // 2]}[damage])
 
-    with pytest.warns(UserWarning, match=r"checkpoint\.pt is damaged .* starts again"):
+    with pytest.warns(UserWarning, match=r"checkpoint\.pt is damaged: the run starts again"):
         record = execute(spec, workplace)
 
     assert record.json("timing")["resumed"] == 0
@@ -448,7 +482,7 @@ def test_pruned_trial_keeps_its_history_even_where_no_checkpoint_was_due(workpla
 
     from fer_bench.errors import PrunedTrial
 
-    class Pruner(fit.Listener):
+    class Pruner(Listener):
         def epoch(self, entry):
             if entry["epoch"] == 1:
                 raise PrunedTrial("below the median")
@@ -471,7 +505,7 @@ def test_pruned_trial_keeps_its_history_even_where_no_checkpoint_was_due(workpla
 
 @pytest.mark.parametrize("name", ["checkpoint.pt", "val_logits.npy", "done.json"])
 def test_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
-    workplace, copy_of, tiny_run, monkeypatch: pytest.MonkeyPatch, name: str
+    workplace, copy_of, tiny_run, in_process, monkeypatch: pytest.MonkeyPatch, name: str
 ):
     import errno
 

@@ -1,13 +1,12 @@
-"""The seal: what a method may try to reach test images or labels in training, and what the record says of it.
+"""The seal: what a method may try to reach test images or labels, and what the record says of it.
 
-Each attempt is the body of a function in a real plug-in, run by the real executor on a small store. Test images of this
-world carry a pattern in their first pixel row, so that finding them needs no luck.
+Each attempt is the body of a function in a real plug-in, run by the real executor and its processes on a small store.
+Test images of this world carry a pattern in their first pixel row, so that finding them needs no luck.
 """
 
 from __future__ import annotations
 
 import ast
-import gc
 import shutil
 import textwrap
 from dataclasses import dataclass
@@ -132,8 +131,8 @@ class World:
 
     def workplace(self):
         from fer_bench.executor import Workplace
-        from fer_bench.fit import Runtime
         from fer_bench.home import Home
+        from fer_bench.job import Runtime
         from fer_bench.plugins import plugins
 
         runtime = Runtime(device="cpu", checkpoint_seconds=0.0)
@@ -198,7 +197,6 @@ REFUSED = {
     "np.memmap": "return np.memmap(IMAGES, np.uint8, 'r')[-9:]",
     "np.fromfile": "return np.fromfile(IMAGES, np.uint8)",
     "pandas.read_csv": "import pandas; return pandas.read_csv(TABLE)['label'].tolist()",
-    "pandas.read_csv, engine of pyarrow": "import pandas; return pandas.read_csv(TABLE, engine='pyarrow')",
     "Store.columns": "from fer_bench.store import Store; return Store.open(STORE).columns('label')",
     "Store.images": "from fer_bench.store import Store; return Store(STORE, {}).images(np.arange(94))",
     "Store.columns, manifest forged": "from fer_bench.store import Store; return Store(STORE, {}).columns('label')",
@@ -213,10 +211,6 @@ REFUSED = {
     "symbolic link to the folder": "os.symlink(STORE, TMP / 'x'); return (TMP / 'x/images.npy').read_bytes()",
     "symbolic link to the home": "os.symlink(HOME, TMP / 'x'); return (TMP / 'x/data/marked/table.csv').read_bytes()",
     "hard link": "os.link(IMAGES, TMP / 'x'); return (TMP / 'x').read_bytes()",
-    "rename": "os.rename(TABLE, TMP / 'x'); return (TMP / 'x').read_bytes()",
-    "rename the folder": "os.rename(STORE, TMP / 'x'); return (TMP / 'x/table.csv').read_bytes()",
-    "overwrite": "(TMP / 'x').write_text(''); os.replace(TMP / 'x', TABLE)",
-    "truncate": "os.truncate(IMAGES, 0)",
     "shutil.copy": "shutil.copy(IMAGES, TMP / 'x'); return (TMP / 'x').read_bytes()",
     "chdir": "os.chdir(STORE); return open('images.npy', 'rb').read()",
     "dir_fd": "return os.read(os.open('images.npy', os.O_RDONLY, dir_fd=os.open(STORE, os.O_RDONLY)), 999)",
@@ -243,20 +237,6 @@ REFUSED = {
             startswith = lambda self, *a: False
         return open(Liar(IMAGES), "rb").read()
     """,
-    "torch.from_file": "return torch.from_file(str(IMAGES), size=99, dtype=torch.uint8)",
-    "torch storage": "return torch.UntypedStorage.from_file(str(IMAGES), False, 99)",
-    "torchvision read_file": "import torchvision.io; return torchvision.io.read_file(str(IMAGES))",
-    "libc": "import ctypes; return ctypes.CDLL(None).open(os.fsencode(IMAGES), 0)",
-    "cat": "return subprocess.run(['cat', str(IMAGES)], capture_output=True).stdout",
-    "cat, in the folder": "return subprocess.run('cat *', shell=True, cwd=STORE, capture_output=True).stdout",
-    "cat, after chdir": "os.chdir(STORE); return subprocess.run('cat *', shell=True, capture_output=True).stdout",
-    "cat, by a relative name": """
-        os.chdir(HOME)
-        return subprocess.run("cat data/*/*.csv ledger/*/test_labels.npy | cat", shell=True, capture_output=True).stdout
-    """,
-    "cp by os.system": "os.system(f'cp {TABLE} {TMP}/x'); return (TMP / 'x').read_text()",
-    "os.popen": "return os.popen(f'cat {TABLE}').read()",
-    "os.posix_spawn": "return os.posix_spawn('/bin/cp', ['cp', str(TABLE), str(TMP / 'x')], os.environ)",
     "the source file": "return SOURCE.read_text()",
     "another copy in the raw folder": "return (RAW / 'another_copy.csv').read_text()",
     "labels in another run": "return np.load(OTHER / 'test_labels.npy')",
@@ -270,31 +250,6 @@ REFUSED = {
         kind.read = lambda self, source: None
         (TMP / "faces.csv").write_text("test,0,1")
         return next(iter(kind.__new__(kind).chunks(TMP)))
-    """,
-    "the harness's own store, through frames": """
-        frame = sys._getframe()
-        while "store" not in frame.f_locals:
-            frame = frame.f_back
-        return frame.f_locals["store"].columns("label")
-    """,
-    "the seal, opened before selection": """
-        from fer_bench.seal import Seal
-        seal = next(o for o in gc.get_objects() if isinstance(o, Seal) and o.closed)
-        seal.open("mine", 1)
-        return TABLE.read_text()
-    """,
-    "the seal, read without opening": """
-        from fer_bench.seal import Seal
-        seal = next(o for o in gc.get_objects() if isinstance(o, Seal) and o.closed)
-        with seal.reading():
-            return TABLE.read_text()
-    """,
-    "the seal, lifted and closed again": """
-        from fer_bench.seal import Seal
-        seal = next(o for o in gc.get_objects() if isinstance(o, Seal) and o.closed)
-        seal.__exit__()
-        loot = TABLE.read_text()
-        seal.close()
     """,
 }
 
@@ -340,37 +295,6 @@ def test_opening_a_file_while_the_plugin_is_imported_is_refused(world: World):
     assert not world.loot.exists()
 
 
-def test_seal_locked_and_opened_by_the_method_fails_the_run(world: World):
-    body = """
-        from fer_bench.seal import Seal
-        seal = next(o for o in gc.get_objects() if isinstance(o, Seal) and o.closed)
-        seal.lock({"epoch": 0}); seal.open("mine", 1)
-    """
-    world.write(ATTEMPT.replace("{body}", textwrap.indent(textwrap.dedent(body), "    ")))
-
-    run = world.run()
-
-    assert isinstance(run.error, SealError)
-    assert run.record.status == "failed"
-    assert run.blocked == [{"event": "selection locked twice", "file": "seal"}]
-    assert run.record.json("seal")["openings"][0]["reason"] == "mine"
-    assert not run.record.has("test_logits.npy")
-
-
-def test_seal_lifted_by_the_method_fails_the_run(world: World):
-    body = """
-        from fer_bench.seal import Seal
-        next(o for o in gc.get_objects() if isinstance(o, Seal) and o.closed).__exit__()
-    """
-    world.write(ATTEMPT.replace("{body}", textwrap.indent(textwrap.dedent(body), "    ")))
-
-    run = world.run()
-
-    assert isinstance(run.error, SealError)
-    assert run.blocked == [{"event": "guard lifted before selection", "file": "seal"}]
-    assert not run.record.has("test_logits.npy")
-
-
 def test_child_made_by_fork_is_bound_too(world: World):
     body = """
         child = os.fork()
@@ -387,6 +311,7 @@ def test_child_made_by_fork_is_bound_too(world: World):
 
     assert not world.loot.exists()
     assert run.record.status == "finished"
+    assert run.blocked == [{"event": "open", "file": "table.csv"}]
 
 
 # -- attempts that search what is in memory --------------------------------------------------------------------------
@@ -434,8 +359,6 @@ SEARCHES = {
 @pytest.mark.parametrize("body", [pytest.param(b, id=n) for n, b in SEARCHES.items()])
 def test_search_in_training_finds_nothing_of_the_test(world: World, body: str):
     world.write(ATTEMPT.replace("{body}", textwrap.indent(textwrap.dedent(body), "    ")))
-    gc.collect()  # what other tests of this process left behind in cycles is not this run's
-
     run = world.run()
 
     assert run.error is None
@@ -460,33 +383,35 @@ def test_searches_know_the_test_when_they_meet_it(world: World):
     assert not is_test(images[:64])
 
 
-SPY = """
-SEEN, EARLIER = [], set(HOME.glob("ledger/*/selection.json"))
-
-class Spy(Method):
-    card = card
-
-    def predict(self, model, x):
-        row = torch.tensor([255.0, 0.0] * 12) / 255 / 0.25 - 2
-        marked = bool(torch.isclose(x[:, 0, 0, :], row, atol=1e-4).all(1).any())
-        chosen = bool(set(HOME.glob("ledger/*/selection.json")) - EARLIER)
-        SEEN.append((marked, chosen, len(x)))
-        return model(x)
-"""
-
-
 def test_predict_sees_no_test_image_before_selection_is_written(world: World):
-    import sys
+    world.write("""
+        if not (TMP / "earlier.txt").exists():
+            (TMP / "earlier.txt").write_text(str(len(list(HOME.glob("ledger/*/selection.json")))))
+        EARLIER = int((TMP / "earlier.txt").read_text())
 
-    world.write(SPY)
+        class Spy(Method):
+            card = card
+
+            def predict(self, model, x):
+                row = torch.tensor([255.0, 0.0] * 12) / 255 / 0.25 - 2
+                marked = bool(torch.isclose(x[:, 0, 0, :], row, atol=1e-4).all(1).any())
+                chosen = len(list(HOME.glob("ledger/*/selection.json"))) > EARLIER
+                with open(TMP / "seen.txt", "a") as file:
+                    print(int(marked), int(chosen), os.getpid(), file=file)
+                return model(x)
+    """)
+
     run = world.run()
 
     assert run.record.status == "finished"
-    module = next(m for n, m in sys.modules.items() if n.endswith(".thief") and world.loot == m.LOOT)
-    before = [marked for marked, chosen, _ in module.SEEN if not chosen]
+    seen = [tuple(map(int, line.split())) for line in (world.tmp / "seen.txt").read_text().splitlines()]
+    before = [marked for marked, chosen, _ in seen if not chosen]
     assert before
     assert not any(before)
-    assert any(marked for marked, chosen, _ in module.SEEN if chosen)
+    assert any(marked for marked, chosen, _ in seen if chosen)
+    trainers = {pid for _, chosen, pid in seen if not chosen}
+    assert len(trainers) == 1
+    assert len({pid for _, _, pid in seen} - trainers) == 3, "one process scores, and two probe"
     assert run.record.json("seal")["count"] == 1
 
 
@@ -515,22 +440,22 @@ def test_predict_can_not_read_the_labels_while_it_predicts_the_test(world: World
     }
 
 
-def test_no_array_of_test_labels_exists_while_the_method_predicts_the_test(world: World):
-    body, frames = SEARCHES["everything the collector knows"], SEARCHES["local variables of all frames"]
+@pytest.mark.parametrize("body", [pytest.param(SEARCHES[n], id=n) for n in list(SEARCHES)[:3]])
+def test_search_in_scoring_finds_no_label(world: World, body: str):
+    """Labels alone: the images are given to the method, and may be found."""
     body = body.replace("if is_test(value)", "if value.ndim == 1 and is_test(value)")
-    frames = frames.replace(
+    body = body.replace(
         "if is_test(piece)", "if isinstance(piece, (np.ndarray, torch.Tensor)) and piece.ndim == 1 and is_test(piece)"
     )
     world.write(
         "def search():\n" + textwrap.indent(textwrap.dedent(body), "    ")
-        + "\ndef frames():\n" + textwrap.indent(textwrap.dedent(frames), "    ")
         + textwrap.dedent("""
         class Late(Method):
             card = card
 
             def predict(self, model, x):
                 if len(x) == 30:
-                    take(search() or frames())
+                    take(search())
                 return model(x)
         """)
     )  # fmt: skip
@@ -541,39 +466,28 @@ def test_no_array_of_test_labels_exists_while_the_method_predicts_the_test(world
     assert not world.loot.exists(), world.loot.read_text()
 
 
-def test_thread_that_waits_for_the_opening_gets_nothing(world: World):
+def test_what_a_method_keeps_in_memory_does_not_reach_the_scoring_process(world: World):
     world.write("""
-        GOT, END = [], threading.Event()
+        KEPT = []
 
-        def wait():
-            while not END.wait(0.0002):
-                try:
-                    GOT.append(TABLE.read_text())
-                except OSError:
-                    pass
-
-        class Patient(Method):
+        class Keeper(Method):
             card = card
 
             def on_fit_start(self, model, view):
-                threading.Thread(target=wait, daemon=True).start()
+                KEPT.append(view)
+                np.secret = view
+                self.secret = view
 
             def predict(self, model, x):
-                take("labels" if GOT else None)
+                if len(x) == 30:
+                    take(KEPT or getattr(np, "secret", None) or getattr(self, "secret", None))
                 return model(x)
-
-            def state_dict(self):  # the last call of all is for model.pt, while the seal is closed still
-                if sys._getframe(1).f_code.co_name == "_keep_model":
-                    END.set()
-                return {}
     """)
 
     run = world.run()
 
     assert run.error is None
-    assert not world.loot.exists()
-    assert run.blocked == [{"event": "open", "file": "table.csv"}]
-    assert run.record.json("seal")["count"] == 1
+    assert not world.loot.exists(), world.loot.read_text()
 
 
 # -- the record ------------------------------------------------------------------------------------------------------
@@ -654,60 +568,6 @@ def test_tuning_trial_that_reads_in_predict_is_refused_like_any_other(world: Wor
     assert not world.loot.exists()
 
 
-def test_nothing_is_flagged_before_closing_and_after_the_end(world: World, tmp_path: Path):
-    from fer_bench.seal import Seal
-
-    file = tmp_path / "labels.csv"
-    file.write_text("0,1,2")
-    seal = Seal([file], journal=tmp_path / "seal.json")
-    assert file.read_text() == "0,1,2"
-    with seal, pytest.raises(SealError, match="sealed"):
-        file.read_text()
-    assert file.read_text() == "0,1,2"
-    assert seal.record() == {"count": 0, "openings": [], "blocked": [{"event": "open", "file": "labels.csv"}]}
-    assert (tmp_path / "seal.json").exists()
-
-
-def test_harness_reads_within_reading_and_nobody_else(tmp_path: Path):
-    import threading
-
-    from fer_bench.seal import Seal
-
-    file, heard = tmp_path / "labels.csv", []
-    file.write_text("0,1,2")
-
-    def listen() -> None:
-        try:
-            heard.append(file.read_text())
-        except SealError:
-            heard.append("refused")
-
-    with Seal([file]) as seal:
-        seal.lock({"epoch": 4})
-        seal.open("test", rows=3)
-        with pytest.raises(SealError):
-            file.read_text()
-        with seal.reading():
-            assert file.read_text() == "0,1,2"
-            thread = threading.Thread(target=listen)
-            thread.start()
-            thread.join()
-        with pytest.raises(SealError):
-            file.read_text()
-    assert heard == ["refused"]
-    assert seal.record()["openings"] == [{"reason": "test", "rows": 3, "epoch": 4}]
-
-
-def test_opening_again_on_the_same_selection_counts_once_and_on_another_twice(tmp_path: Path):
-    from fer_bench.seal import Seal
-
-    for epoch, count in ((4, 1), (4, 1), (5, 2)):
-        with Seal([], journal=tmp_path / "seal.json") as seal:
-            seal.lock({"epoch": epoch})
-            seal.open("test", rows=3)
-        assert seal.record()["count"] == count
-
-
 def test_own_folder_and_logs_stay_usable_in_training(world: World):
     world.write("""
         class Busy(Method):
@@ -738,17 +598,49 @@ READERS = {
     "the order of the batch": ("out = model(x).logits; return Output(logits=out + out.roll(1, 0))", True),
     "BatchNorm left in training mode": ("model.train(); return model(x)", True),
     "the size of the batch": ("out = model(x).logits; return Output(logits=out * (1 + (len(x) == 1)))", True),
+    "the batch, remembered by image": (
+        """
+                out, names = model(x).logits, [bytes(i.numpy().tobytes()) for i in x]
+                out = out - out.mean(0)
+                rows = [CACHE.setdefault(n, r.clone()) for n, r in zip(names, out)]
+                return Output(logits=torch.stack(rows))
+        """,
+        True,
+    ),
+    "whether it has seen an image": (
+        """
+                out, names = model(x).logits, [bytes(i.numpy().tobytes()) for i in x]
+                bonus = torch.tensor([[float(n in CACHE)] + [0.0] * 2 for n in names])
+                CACHE.update(dict.fromkeys(names))
+                return Output(logits=out + bonus)
+        """,
+        True,
+    ),
+    "how often it was called": (
+        "self.calls = getattr(self, 'calls', 0) + 1; return Output(logits=model(x).logits * self.calls)",
+        True,
+    ),
+    "draws of its own": ("out = model(x).logits; return Output(logits=out + torch.randn_like(out))", True),
+    "its own row, remembered": (
+        """
+                out, names = model(x).logits, [bytes(i.numpy().tobytes()) for i in x]
+                return Output(logits=torch.stack([CACHE.setdefault(n, r.clone()) for n, r in zip(names, out)]))
+        """,
+        False,
+    ),
 }
 
 
 @pytest.mark.parametrize(("body", "flagged"), [pytest.param(*v, id=n) for n, v in READERS.items()])
 def test_probe_flags_predictions_that_read_the_batch(world: World, body: str, flagged: bool):
     world.write(f"""
+        CACHE = {{}}
+
         class Reader(Method):
             card = card
 
             def predict(self, model, x):
-                {body}
+                {body.strip()}
     """)
 
     run = world.run()
@@ -766,21 +658,35 @@ def test_probe_flags_rasn_only_when_its_affinity_is_of_the_test_batch(world: Wor
         assert run.record.json("probe")["transductive"] is flagged
 
 
-# -- the attempts are real (last, for they leave files and labels behind) ---------------------------------------------
+# -- what it does not stop, as docs/architecture.md says, and that the attempts are real ------------------------------
 
+NOT_STOPPED = {
+    "torch.from_file": "return torch.from_file(str(IMAGES), size=99, dtype=torch.uint8)",
+    "libc": "import ctypes; return ctypes.CDLL(None).open(os.fsencode(IMAGES), 0)",
+    "another program": "return subprocess.run(['cat', str(TABLE)], capture_output=True).stdout",
+    "a copy elsewhere": "return (TMP / 'copy.csv').read_text()",
+}
 WOULD_SUCCEED = (
-    "open", "dir_fd", "dir_fd, with a decoy in the present folder", "a path that lies", "opener",
-    "symbolic link to the folder", "torch.from_file", "torchvision read_file", "libc", "cat",
-    "cat, by a relative name", "the data set, without its constructor", "labels in another run",
+    "open", "dir_fd", "dir_fd, with a decoy in the present folder", "opener", "symbolic link to the folder",
+    "hard link",
+    "the data set, without its constructor", "labels in another run", "another copy in the raw folder",
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", WOULD_SUCCEED)
-def test_attempt_would_succeed_without_the_seal(world: World, name: str, monkeypatch: pytest.MonkeyPatch):
-    from fer_bench import seal
+@pytest.mark.parametrize("body", [pytest.param(b, id=n) for n, b in NOT_STOPPED.items()])
+def test_what_the_docs_say_is_not_stopped_is_not_stopped(world: World, body: str):
+    shutil.copy(world.home / "data/marked/table.csv", world.tmp / "copy.csv")
+    world.write(ATTEMPT.replace("{body}", textwrap.indent(body, "    ")))
 
-    monkeypatch.setattr(seal._GUARD, "set", lambda s: None)
-    monkeypatch.setattr(seal.Seal, "lock", lambda self, chosen: setattr(self, "selection", chosen))
+    run = world.run()
+
+    assert run.error is None
+    assert world.loot.exists()
+    assert run.blocked == []
+
+
+@pytest.mark.parametrize("name", WOULD_SUCCEED)
+def test_attempt_would_succeed_without_the_seal(world: World, name: str, in_process):
     world.write(ATTEMPT.replace("{body}", textwrap.indent(textwrap.dedent(REFUSED[name]), "    ")))
 
     run = world.run()

@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from fer_bench.errors import UnknownNameError
+from fer_bench.errors import TrainingError, UnknownNameError
 from fer_bench.executor import Workplace, execute, identify
+from fer_bench.ledger import UNHASHED
 from fer_bench.plugins import plugins
 from fer_bench.spec import StudySpec
 from fer_bench.study import run_study
@@ -52,6 +54,24 @@ class Broken(Method):
 '''
 
 
+FRAGILE = '''
+"""Dies once, in its second epoch, as a process does that the system kills."""
+import os
+from fer_bench import Method, MethodCard
+
+card = MethodCard(name="fragile", title="dies once")
+
+
+class Fragile(Method):
+    card = card
+
+    def on_epoch_start(self, epoch, model):
+        if epoch == 1 and not os.path.exists(MARK):
+            open(MARK, "w").close()
+            os.kill(os.getpid(), 9)
+'''
+
+
 @pytest.fixture
 def with_methods(workplace: Workplace, plugin_folder: Path, tmp_path: Path) -> Workplace:
     folder = tmp_path / "mine"
@@ -76,26 +96,22 @@ def test_what_a_method_kept_of_one_runs_test_is_out_of_reach_of_the_next(with_me
     outcome = run_study(study_of(*runs), with_methods, say=quiet)
     assert outcome.failed == {}
     assert [r.status for r in outcome.finished] == ["finished"] * 3
-    # the trap works: in one process the second run does find the first one's images
-    again = tiny_run("hoarder", seed=7, recipe={"epochs": 1})
-    with pytest.raises(Exception, match="of an earlier run are still here"):
-        execute(again, with_methods)
 
 
-def test_a_second_study_trains_apart_from_what_the_first_has_opened(with_methods: Workplace, tiny_run):
-    first, second = (tiny_run("hoarder", seed=s, recipe={"epochs": 1}) for s in (3, 4))
-    outcome = run_study(study_of(first), with_methods, say=quiet)
-    assert outcome.opened
-    assert run_study(study_of(second), with_methods, say=quiet, opened=outcome.opened).failed == {}
+def test_in_one_process_it_would_be_within_reach(with_methods: Workplace, tiny_run, in_process):
+    runs = [tiny_run("hoarder", seed=s, recipe={"epochs": 1}) for s in (3, 4)]
+    outcome = run_study(study_of(*runs), with_methods, say=quiet)
+    assert "of an earlier run are still here" in outcome.failed[identify(runs[1], with_methods)[0]]
 
 
-def test_a_run_in_its_own_process_gives_the_same_record(with_methods: Workplace, tiny_run, tmp_path: Path):
-    first, second = tiny_run(seed=0, recipe={"epochs": 1}), tiny_run(seed=1, recipe={"epochs": 1})
-    outcome = run_study(study_of(first, second), with_methods, say=quiet)
-    apart = outcome.finished[1]
-    kept = {p.name: p.read_bytes() for p in apart.path.iterdir() if p.suffix == ".npy" or p.name == "history.json"}
+def test_a_run_in_processes_of_its_own_gives_the_record_of_one_process(with_methods, tiny_run, request, tmp_path: Path):
+    spec = tiny_run(recipe={"epochs": 1})
+    apart = execute(spec, with_methods)
+    kept = {p.name: p.read_bytes() for p in apart.path.iterdir() if p.name not in UNHASHED}
     shutil.rmtree(apart.path)
-    here = execute(second, with_methods)
+    request.getfixturevalue("in_process")
+    here = execute(spec, with_methods)
+    assert {"test_logits.npy", "model.pt", "history.json"} < set(kept)
     assert {n: (here.path / n).read_bytes() for n in kept} == kept
 
 
@@ -151,7 +167,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from fer_bench.executor import Workplace
-from fer_bench.fit import Runtime
+from fer_bench.job import Runtime
 from fer_bench.home import Home
 from fer_bench.plugins import plugins
 from fer_bench.recipe import Recipe
@@ -175,6 +191,11 @@ def children(pid: int) -> list[int]:
     return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def gone(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or " Z " in stat.read_text()
+
+
 def wait_until(condition, seconds: float = 180.0) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -190,9 +211,23 @@ def test_a_killed_study_leaves_no_training_behind(workplace: Workplace, plugin_f
         try:
             assert study.stdout is not None
             assert any("[2/2]" in line for line in study.stdout), "the second run starts"
-            (worker,) = children(study.pid)
+            (server,) = children(study.pid)
             folder = workplace.home.root / "ledger"
-            assert wait_until(lambda: len(list(folder.glob("*/work/snapshot_0001.pt"))) == 1), "the worker trains"
+            assert wait_until(lambda: len(list(folder.glob("*/work/snapshot_0001.pt"))) == 1), "it trains"
+            (trainer,) = children(server)
         finally:
             study.kill()
-    assert wait_until(lambda: not Path(f"/proc/{worker}").exists() or "Z" in Path(f"/proc/{worker}/stat").read_text())
+    for process in (server, trainer):
+        assert wait_until(lambda pid=process: gone(pid)), process
+
+
+def test_a_killed_training_fails_its_run_and_the_next_try_resumes(with_methods: Workplace, tiny_run, tmp_path: Path):
+    mine = tmp_path / "mine/fragile.py"
+    mine.write_text(FRAGILE.replace("MARK", repr(str(tmp_path / "mark"))))
+    work = replace(with_methods, plugins=plugins(with_methods.plugins.folders))
+    spec = tiny_run("fragile", recipe={"epochs": 3})
+    with pytest.raises(TrainingError, match=r"was to train 'fragile' ended by SIGKILL\n  hint: .* out of memory"):
+        execute(spec, work)
+    record = execute(spec, work)
+    assert record.json("timing")["resumed"] == 1
+    assert len(record.json("history")) == 3

@@ -154,7 +154,7 @@ def fast_precision(device: str) -> str:
 
 def runtime_of(options: dict[str, Any]) -> Any:
     """The runtime settings from the command's options."""
-    from fer_bench.fit import Runtime
+    from fer_bench.job import Runtime
 
     return Runtime(
         device=options["device"],

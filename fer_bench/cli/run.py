@@ -50,12 +50,12 @@ def run(methods: tuple[str, ...], **options: Any) -> int:
     mirror = Mirror(work, options)
     template, preset = template_of(options, work.plugins)
     profiles = profiles_of(options)
-    opened, failed, reported = False, False, []
+    failed, reported = False, []
     for profile in profiles:
         study = _study(methods, options, {**template, "profile": profile}, preset, work, several=len(profiles) > 1)
         _announce(study, options, preset, work)
-        outcome = _carry_out(study, work, mirror, opened)
-        opened, failed = outcome.opened, failed or bool(outcome.failed)
+        outcome = _carry_out(study, work, mirror)
+        failed = failed or bool(outcome.failed)
         reported += [outcome.study] if outcome.finished else []
     if len(reported) > 1:
         _curves(reported, options["name"] or reported[0]["name"], work)
@@ -119,12 +119,12 @@ def _announce(study: StudySpec, options: dict[str, Any], preset: str, work: Work
         warn("this machine does not multiply bf16 itself, which makes training several times slower: --precision auto")
 
 
-def _carry_out(study: StudySpec, work: Workplace, mirror: Mirror, opened: bool) -> Outcome:
+def _carry_out(study: StudySpec, work: Workplace, mirror: Mirror) -> Outcome:
     from fer_bench.cli.workplace import finish_study
     from fer_bench.console import say, warn
     from fer_bench.study import run_study
 
-    outcome = run_study(study, work, say=say, opened=opened, after_run=mirror)
+    outcome = run_study(study, work, say=say, after_run=mirror)
     if outcome.finished:
         finish_study(outcome.study, work, mirror)
     if outcome.failed:

@@ -15,6 +15,7 @@ from fer_bench.datasets._tables import class_list, read_table, split_in, underst
 from fer_bench.datasets.csv import Csv, card
 from fer_bench.home import Home
 from fer_bench.prepare import prepare
+from fer_bench.splits import divide
 from fer_bench.store import Store
 
 # name, label, split, subject; in the order that the store must have: by split, then by name
@@ -186,6 +187,56 @@ def test_given_names_decide_on_the_order_of_named_labels(tmp_path):
     assert [k for _, k, _ in rows_of(store)] == [2 - k for _, k, _ in EXPECTED]
 
 
+MISSING = ("", "nan", "NaN", "None", "NA", "null", "N/A", "?", "-", "<NA>", "#N/A")
+
+
+@pytest.mark.parametrize("text", MISSING)
+def test_a_missing_label_is_no_class_but_a_row_without_label_and_counted(tmp_path, text):
+    lines = [*LINES[:2], f"c.png,{text},train,ann", *LINES[3:]]
+    store, said = prepared(write_table(tmp_path / "raw", lines), tmp_path)
+    assert list(store.classes) == CLASSES
+    assert [k for _, k, _ in rows_of(store)] == [-1 if n == 2 else k for n, (_, k, _) in enumerate(EXPECTED)]
+    assert f"; 1 row has NO LABEL ({text or 'empty'}): kept in the store, left out by every protocol" in said
+
+
+def test_several_missing_labels_are_told_with_the_way_to_a_class_of_that_name(tmp_path):
+    lines = [
+        f"{name},{label}"
+        for (name, *_), label in zip(WORLD, ["None", "NA", "x", "None", "y", "none", "x", "y"], strict=True)
+    ]
+    raw = write_table(tmp_path / "raw", lines, "image,label")
+    store, said = prepared(raw, tmp_path)
+    assert store.columns("label")["label"].tolist() == [-1, -1, 0, -1, 1, -1, 0, 1]
+    assert "4 rows have NO LABEL (NA, None, none)" in said
+    assert "(if NA is a class: --dataset-set classes=NA,x,y)" in said
+    named, said = prepared(raw, tmp_path / "b", classes="x,None,y")  # None, in any case, is a class; NA is not
+    assert named.columns("label")["label"].tolist() == [1, -1, 0, 1, 2, 1, 0, 2]
+    assert "1 row has NO LABEL (NA)" in said
+
+
+def test_missing_labels_beside_numbers_are_no_words(tmp_path):
+    lines = [f"{name},{label}" for (name, *_), label in zip(WORLD, ("0.0", "nan", "2.0") * 3, strict=False)]
+    store, _ = prepared(write_table(tmp_path / "raw", lines, "image,label"), tmp_path, classes="a,b,c")
+    assert store.columns("label")["label"].tolist() == [0, -1, 2, 0, -1, 2, 0, -1]
+
+
+def test_every_protocol_leaves_rows_without_label_out(tmp_path):
+    lines = [*LINES[:2], "c.png,?,train,ann", *LINES[3:]]
+    store, _ = prepared(write_table(tmp_path / "raw", lines), tmp_path)
+    for protocol in (card.protocol("given"), card.protocol("random60-20-20")):
+        division = divide(store, card, protocol)
+        rows = np.concatenate([rows for fold in division.folds for rows in fold.values()])
+        assert 2 not in rows
+        assert len(set(rows.tolist())) == 7
+    assert [p.unlabelled for p in card.protocols] == ["drop"] * 4
+
+
+def test_a_missing_subject_is_no_person(tmp_path):
+    lines = [line.replace(",bob", ",nan").replace(",cleo", ",NA") for line in LINES]
+    store, _ = prepared(write_table(tmp_path / "raw", lines), tmp_path)
+    assert store.columns("subject")["subject"].tolist() == ["ann", "", "ann", "", "dan", "eve", "fay", "gus"]
+
+
 def test_latin_1_is_read_and_said(tmp_path):
     raw = write_table(tmp_path / "raw")
     (raw / "labels.csv").write_bytes("\n".join(["image,label", *pairs()]).replace("angry", "fâché").encode("latin-1"))
@@ -254,10 +305,15 @@ MALFORMED = {
         *edited(2, "a.png,happy,train,ann"),
         r"row 4: a second row for one image: 'a\.png', also in .*row 2",
     ),
-    "no label": (*edited(2, "c.png,,train,ann"), r"row 4: unknown label: '', expected angry, happy, sad"),
     "number among names": (*edited(2, "c.png,3,train,ann"), r"row 4: unknown label: '3'"),
     "label not given": (write_table, {"classes": "happy,sad"}, r"row 5: unknown label: 'angry', expected happy, sad"),
     "no split": (*edited(2, "c.png,happy,,ann"), r"row 4: the split is empty"),
+    "missing split": (*edited(2, "c.png,happy,nan,ann"), r"row 4: the split is missing: 'nan'"),
+    "no label at all": (
+        lambda raw: write_table(raw, [f"{row[0]},NA" for row in WORLD], "image,label"),
+        {},
+        r"not one row of the table has a label\n  where: .*labels\.csv",
+    ),
     "too few cells": (*edited(2, "c.png,happy"), r"row 4: wrong number of columns: 2, expected 4"),
     "too many cells": (*edited(2, "c.png,happy,train,ann,x"), r"row 4: wrong number of columns: 5"),
     "open quote": (*edited(2, '"c.png,happy,train,ann'), r"row 4: can't be read on from here, a quote may be open"),
@@ -275,7 +331,7 @@ MALFORMED = {
         r"no known layout of csv[\s\S]*fer2013\.csv \(holds pixels, not image names: fer2013 and ckplus",
     ),
     "one column": (with_file("x.csv", b"image\na.png\n"), {}, r"no known layout[\s\S]*x\.csv \(one column: image"),
-    "binary": (with_file("x.csv", bytes(range(256))), {}, r"no known layout[\s\S]*x\.csv \(empty, or no text"),
+    "binary": (with_file("x.csv", bytes(range(256))), {}, r"no known layout[\s\S]*x\.csv \(binary file\)"),
     "no images in it": (with_file("x.csv", b"1,2\n3,4\n"), {}, r"no image names in its column 1: 1, 3"),
     "header only": (lambda raw: write_table(raw, []), {}, r"not one readable image[\s\S]*labels\.csv"),
     "unknown columns": (
@@ -308,7 +364,7 @@ def test_malformed_table_is_named_and_nothing_is_written(tmp_path, case):
 
 
 def test_all_problems_are_told_at_once(tmp_path):
-    lines = ["x.png,sad,train,x", *LINES[1:3], "d.png,angry", *LINES[4:7], "h.png,,test,x"]
+    lines = ["x.png,sad,train,x", *LINES[1:3], "d.png,angry", *LINES[4:7], "h.png,sad,,x"]
     with pytest.raises(DataError, match="3 problems") as error:
         prepared(write_table(tmp_path / "raw", lines), tmp_path)
     assert [row in str(error.value) for row in ("row 2:", "row 5:", "row 9:")] == [True] * 3

@@ -222,6 +222,25 @@ def test_colour_files_with_equal_channels_are_grey(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("suffix", "change"),
+    [
+        ("png", lambda image: image.astype(np.uint16)),  # widened, values as they were
+        ("png", lambda image: image.astype(np.uint16) * 257),  # widened with its values
+        ("PGM", lambda image: image),
+        ("webp", lambda image: np.dstack([image] * 3)),
+        ("png", lambda image: np.dstack([image, np.full_like(image, 255)])),  # grey with an opaque alpha
+    ],
+)
+def test_lossless_copies_of_other_kinds_are_the_same_images(tmp_path, suffix, change):
+    raw = write_folders(tmp_path / "raw")
+    for path in raw.rglob("*.png"):
+        image = Image.fromarray(change(np.asarray(Image.open(path))))
+        path.unlink()
+        image.save(path.with_suffix(f".{suffix}"), **({"lossless": True} if suffix == "webp" else {}))
+    assert rows_of(prepared(raw, tmp_path)[0]) == EXPECTED
+
+
+@pytest.mark.parametrize(
     ("start", "end", "quote", "blank", "bom"),
     [("", "\r\n", '"', "", ""), ("", "\n", "", " ", "\ufeff"), ("\n", "\n\n", '"', " ", "")],
 )
@@ -260,9 +279,9 @@ def with_file(name: str, data: bytes):
     return write
 
 
-def png(array: np.ndarray) -> bytes:
+def png(array: np.ndarray, kind="PNG") -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, "PNG")
+    Image.fromarray(array).save(buffer, kind)
     return buffer.getvalue()
 
 
@@ -333,7 +352,7 @@ MALFORMED = {
     "empty image": (in_folders(FIRST, b""), r"Training_0\.png: unreadable image"),
     "image size": (in_folders(FIRST, png(IMAGES[0][:40])), r"Training_0\.png: wrong image size: 48x40, expected 48x48"),
     "colour image": (in_folders(FIRST, COLOUR), r"Training_0\.png: a colour image"),
-    "16-bit image": (in_folders(FIRST, png(IMAGES[0].astype(np.uint16))), r"not an 8-bit grey image: mode I;16"),
+    "32-bit image": (in_folders(FIRST, png(IMAGES[0].astype(np.float32), "TIFF")), r"neither an 8-bit nor a 16-bit"),
     "text among images": (in_folders("train/sad/notes.txt", b"x"), r"notes\.txt: not an image"),
     "unknown class": (in_folders("train/contempt/Training_90.png", GREY), r"unknown class folder: 'contempt'"),
     "two names of a class": (in_folders("train/happiness/Training_30.png", GREY), r"two folders for one class"),

@@ -164,9 +164,9 @@ MALFORMED = {
     "two names of a class": (with_file("train/HAPPY/x.png", png(1)), r"two folders for one class"),
     "damaged image": (with_file("test/Sad/S4_g.png", png(70)[:40]), r"S4_g\.png: unreadable image"),
     "no image": (with_file("test/Sad/x.png", b"no image"), r"x\.png: unreadable image"),
-    "16 bits": (
-        lambda root: Image.fromarray(np.full((8, 8), 9, np.uint16)).save(root / "val/Sad/deep.png"),
-        r"deep\.png: not an 8-bit image",
+    "32 bits": (
+        lambda root: Image.fromarray(np.full((8, 8), 9, np.float32)).save(root / "val/Sad/deep.tif"),
+        r"deep\.tif: neither an 8-bit nor a 16-bit image: mode F",
     ),
 }
 

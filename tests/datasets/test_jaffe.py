@@ -161,7 +161,10 @@ MALFORMED = {
     "no image": (put("KA.AN1.39.tiff", b"text"), r"KA\.AN1\.39\.tiff: unreadable image"),
     "cut image": (put("KA.AN1.39.tiff", picture()[:-300]), r"KA\.AN1\.39\.tiff: unreadable image"),
     "empty image": (put("KA.AN1.39.tiff", b""), r"KA\.AN1\.39\.tiff: unreadable image"),
-    "deep image": (put("KA.AN1.39.tiff", picture("I;16")), r"KA\.AN1\.39\.tiff: not an 8-bit image: mode I;16"),
+    "deep image": (
+        put("KA.AN1.39.tiff", picture("F")),
+        r"KA\.AN1\.39\.tiff: neither an 8-bit nor a 16-bit image: mode F",
+    ),
     "wrong folder": (
         put("sad/KA.HA1.40.tiff", picture(), write_folders),
         r"KA\.HA1\.40\.tiff: the name says happy but it lies in sad/",

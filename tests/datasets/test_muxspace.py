@@ -191,7 +191,7 @@ def test_colour_and_other_sizes_are_brought_together(tmp_path):
 
 def deep() -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(face("x").astype(np.uint16)).save(buffer, "PNG")
+    Image.fromarray(face("x").astype(np.float32)).save(buffer, "TIFF")
     return buffer.getvalue()
 
 
@@ -236,7 +236,7 @@ MALFORMED = {
     ),
     "unreadable image": (put("images/Bo_0001.jpg", b"text"), r"Bo_0001\.jpg: unreadable image"),
     "empty image": (put("images/Bo_0001.jpg", b""), r"Bo_0001\.jpg: unreadable image"),
-    "deep image": (put("images/Bo_0001.jpg", deep()), r"Bo_0001\.jpg: not an 8-bit image: mode I;16"),
+    "deep image": (put("images/Bo_0001.jpg", deep()), r"Bo_0001\.jpg: neither an 8-bit nor a 16-bit image: mode F"),
     "other header": (
         headed("user,image,emotion"),
         r"no known layout of muxspace[\s\S]*legend\.csv \(its first line is not",

@@ -195,6 +195,42 @@ def test_hidden_labels_are_kept_as_unlabelled_and_said(tmp_path):
     assert "3 rows have NO LABEL (-1)" in said
 
 
+@pytest.mark.parametrize(
+    ("kind", "labels"),
+    [
+        (NUMBERS, [0, None, 2, 0, 1]),
+        (pa.float64(), [0.0, None, 2.0, 0.0, 1.0]),  # as pandas keeps numbers of which one is missing
+        (pa.float64(), [0.0, float("nan"), 2.0, 0.0, 1.0]),
+        (pa.float32(), [0.0, -1.0, 2.0, 0.0, 1.0]),
+        (pa.string(), ["surprise", "None", "neutral", "surprise", "anger"]),
+        (pa.string(), ["surprise", "", "neutral", "surprise", "anger"]),
+        (pa.string(), ["surprise", None, "neutral", "surprise", "anger"]),
+    ],
+)
+def test_a_missing_label_is_no_class_but_a_row_without_label_and_counted(tmp_path, kind, labels):
+    write_file(tmp_path / "raw" / "train.parquet", "train", labels=labels, kind=kind)
+    store, said = prepared(tmp_path / "raw", tmp_path)
+    assert store.classes == CLASSES
+    assert store.columns("label")["label"].tolist() == [0, -1, 2, 0, 1]
+    assert "1 row has NO LABEL" in said
+
+
+def test_a_set_without_any_label_is_refused(tmp_path):
+    write_file(tmp_path / "raw" / "train.parquet", "train", labels=["NA"] * 5, kind=pa.string(), metadata=None)
+    with pytest.raises(DataError, match="not one row has a label"):
+        prepared(tmp_path / "raw", tmp_path)
+
+
+def test_sixteen_bits_are_brought_to_eight_and_counted(tmp_path):
+    deep = [png(i.astype(np.uint16) * 257) for i in IMAGES["train"]]
+    plain = [*(png(i) for i in IMAGES["train"][:2]), *deep[2:]]
+    write_file(tmp_path / "raw" / "train.parquet", "train", files=plain)
+    store, said = prepared(tmp_path / "raw", tmp_path)
+    assert rows_of(store) == EXPECTED[:5]
+    assert "3 images of 16 bits a pixel brought to 8" in said
+    assert store.manifest["survey"]["treated"] == {"16-bit": 3}
+
+
 def test_survey_counts_sizes_and_modes(tmp_path):
     store, _ = prepared(write_hub(tmp_path / "raw"), tmp_path)
     assert store.manifest["survey"] == {"sizes": {"9x9": 10}, "modes": {"L": 10}}
@@ -272,15 +308,9 @@ MALFORMED = {
     "names contradict": (contradicting, {}, r"class names differ[\s\S]*README\.md: anger, surprise, neutral"),
     "parameter contradicts": (write_hub, {"classes": "anger,neutral,surprise"}, r"contradicts[\s\S]*tell: surprise"),
     "label above": (one(labels=[0, 1, 3, 0, 1]), {}, r"train\.parquet, row 2: unknown label: '3', the classes are sur"),
-    "no label": (one(labels=[0, None, 2, 0, 1]), {}, r"row 1: unknown label: ''"),
     "no bytes": (one(files=[*GOOD[:4], None]), {}, r"row 4: no image: the row holds no bytes"),
     "no image": (one(files=[*GOOD[:4], b"GIF"]), {}, r"row 4: unreadable image"),
     "cut image": (one(files=[*GOOD[:4], GOOD[4][:60]]), {}, r"row 4: unreadable image"),
-    "16-bit image": (
-        one(files=[*GOOD[:4], png(IMAGES["train"][4].astype(np.uint16))]),
-        {},
-        r"row 4: not an 8-bit image: mode I;16",
-    ),
     "truncated file": (truncated, {}, r"no readable parquet file[\s\S]*train\.parquet"),
     "damaged pages": (damaged_inside, {}, r"train\.parquet: damaged from row 0 on"),
     "no parquet": (with_file("train.parquet", b"PAR1"), {}, r"no readable parquet file"),
@@ -289,8 +319,12 @@ MALFORMED = {
     "no image column": (one(files=["a"] * 5, struct=False), {}, r"no column holds image files: image string"),
     "no label column": (one(names=("image", "id")), {}, r"no label column known among id: --dataset-set label_column"),
     "column not there": (write_hub, {"label_column": "mood"}, r"no column 'mood' for the label among label"),
-    "labels are fractions": (one(labels=[0.5] * 5, kind=pa.float64()), {}, r"neither integers nor texts: double"),
-    "labels are lists": (one(labels=[[0]] * 5, kind=pa.list_(NUMBERS)), {}, r"neither integers nor texts: list<"),
+    "labels are fractions": (
+        one(labels=[0.5] * 5, kind=pa.float64()),
+        {},
+        r"row 0: unknown label: '0\.5', the classes are",
+    ),
+    "labels are lists": (one(labels=[[0]] * 5, kind=pa.list_(NUMBERS)), {}, r"neither numbers nor texts: list<"),
     "one file without a split": (half_named, {}, r"some files name their split[\s\S]*faces\.parquet: no split"),
     "part missing": (missing_part, {}, r"train-00001-of-00002\.parquet: other parts are missing: of 2 of train, num"),
     "part twice": (part_twice, {}, r"train-00000-of-00002\.parquet: a second file for one part: also train-00000"),
