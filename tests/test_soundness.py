@@ -256,6 +256,19 @@ def test_a_store_that_is_prepared_again_while_it_is_used_goes_on(store, tmp_path
     assert store.columns("label")["label"].tolist() == LABELS
 
 
+def test_a_process_at_work_refuses_a_store_that_is_not_the_one_its_driver_opened(store, tmp_path):
+    import torch
+
+    from fer_bench.worker import Order
+
+    told = {"path": str(store.path), "fingerprint": store.fingerprint, "states": dict(store.states)}
+    order = Order(given={"store": told}, arrays={}, line=None)
+    assert order.images(np.array([1]), torch.device("cpu")).flatten().tolist() == list(range(12, 24))
+    toy(tmp_path, add=1)
+    with pytest.raises(ChangedStoreError, match="has changed while it was used"):
+        order.images(np.array([1]), torch.device("cpu"))
+
+
 def test_the_next_command_names_source_parameters_and_home(tmp_path, monkeypatch):
     (tmp_path / "my faces").mkdir()
     store = toy(tmp_path / "data", params={"subject": r"^(s\d+)"}, **{"from": str(tmp_path / "my faces")})
