@@ -10,7 +10,8 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "fer_bench.cards": ("Choice", "DatasetCard", "Fetch", "Float", "Int", "MethodCard", "Param", "Protocol", "Scale"),
+    "fer_bench.cards": ("DatasetCard", "Fetch", "MethodCard", "Protocol"),
+    "fer_bench.params": ("Choice", "Float", "Int", "Param", "Scale"),
     "fer_bench.dataset": ("Chunk", "Dataset", "Problems", "Reading"),
     "fer_bench.method": (
         "Augment",

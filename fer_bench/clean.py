@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,8 @@ import numpy as np
 
 from fer_bench.atomic import read_json, write_json, write_text
 from fer_bench.errors import DataError
-from fer_bench.home import Home, typed
+from fer_bench.home import Home
+from fer_bench.names import name_of
 
 NAME, PROOF = "clean.csv", "clean.json"
 HEADER = ["row", "reason", "kept"]
@@ -71,9 +73,9 @@ def load_clean(folder: Path) -> CleanManifest:
         There is none, it is damaged, or it is not what the doctor wrote for this store.
     """
     path = folder / NAME
-    name = folder.name.rpartition("-")[0]
-    words = ["data", "check", name]
-    again = Home(folder.parents[2]).command(*words) if folder.parts[-3:-1] == ("data", "splits") else typed(words)
+    name = name_of(folder.name.rpartition("-")[0])
+    options = Home(folder.parents[2].resolve()).options if folder.parts[-3:-1] == ("data", "splits") else ()
+    again = shlex.join(["fer-bench", "data", "check", name, *options])
     if not has_clean(folder):
         raise DataError(f"'{name}' has no clean manifest yet", where=str(path), next=again)
     text = _proven(path, again)

@@ -19,7 +19,8 @@ import numpy as np
 from fer_bench.cards import DatasetCard
 from fer_bench.clean import Dropped, conflicting, grouped, rows_to_drop
 from fer_bench.dataset import Problems
-from fer_bench.label_checks import LEVEL, SLIPS, Exchange, disagreements, exchanges, label_order
+from fer_bench.label_checks import LEVEL, SLIPS, Exchange, disagreements, exchanges
+from fer_bench.label_order import mapping_told, suspicion
 from fer_bench.near_duplicates import Pairs, Progress, close_hashes, untold
 from fer_bench.patient import FLAT, Patient
 from fer_bench.splits import fitting
@@ -125,7 +126,7 @@ def examine(
     """
     patient = Patient(store, card, progress)
     checks = (
-        *(_counts, _missing, _order, _digests, _files, _flat, _exact, _near, _alike, _crowd),
+        *(_mapping, _counts, _missing, _order, _digests, _files, _flat, _exact, _near, _alike, _crowd),
         *(_subjects, _sequences, _imbalance),
     )
     found = [*_faults(faults), *(finding for check in checks for finding in check(patient))]
@@ -144,7 +145,7 @@ def examine(
 
 def without_rejects(store: Store, card: DatasetCard) -> str:
     """The protocol that fits the store and leaves out what the doctor rejects, by its full name; "" if none fits."""
-    protocol = fitting(card, store.manifest["counts"])
+    protocol = fitting(store, card)
     return card.full_name(card.cleaned(protocol)) if protocol else ""
 
 
@@ -204,21 +205,19 @@ def _missing(patient: Patient) -> list[Finding]:
 
 
 def _order(patient: Patient) -> list[Finding]:
+    if told := suspicion(patient.card, patient.store.manifest):
+        return [Finding(level="error", kind="label-order", title=told.title, detail=told.lines, count=len(told.lines))]
     splits = [s for s in patient.splits if s in patient.known]
     if not splits:
         return []
     observed = np.stack([patient.counts[s] for s in splits])
     known = np.asarray([patient.known[s] for s in splits])
-    names = patient.store.classes
-    order = label_order(observed, known, names)
-    if order.name != "the card's order":
-        moved = [(n, names[p]) for n, p in zip(names, order.positions, strict=True) if n != names[p]]
-        lines = [f"what is labelled {name} counts like {like}" for name, like in moved]
-        lines.append(f"the card's own order is off by {order.card_misfit:,}")
-        fit = "exactly" if order.exact else f"up to {order.misfit:,} differences"
-        title = f"The labels look {order.name or 'permuted'}: the counts fit that order {fit}"
-        return [Finding(level="error", kind="label-order", title=title, detail=tuple(lines), count=len(moved))]
-    return _exchanged(exchanges(observed, known, splits), names)
+    return _exchanged(exchanges(observed, known, splits), patient.store.classes)
+
+
+def _mapping(patient: Patient) -> list[Finding]:
+    title = f"Labels are read as {mapping_told(patient.store.manifest)}"
+    return [Finding(level="note", kind="labels", title=title, count=len(patient.store.classes))]
 
 
 def _exchanged(found: Sequence[Exchange], names: Sequence[str]) -> list[Finding]:

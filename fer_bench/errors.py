@@ -9,6 +9,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MANY = 40  # names that an answer lists at most
+LONG = 60  # characters of what was typed that an answer repeats at most
+
 
 class FerBenchError(Exception):
     """Root of all expected errors.
@@ -38,7 +41,7 @@ class FerBenchError(Exception):
             lines.append(f"  hint:  {self.hint}")
         if self.next:
             lines.append(f"  next:  {self.next}")
-        return "\n".join(lines)
+        return harmless("\n".join(lines))
 
 
 class UnknownNameError(FerBenchError, LookupError):
@@ -65,6 +68,10 @@ class SealError(FerBenchError, PermissionError):
     """An attempt to read test data before selection is locked."""
 
 
+class WeightsError(FerBenchError):
+    """Pretrained weights that do not exist or can't be loaded."""
+
+
 class PluginError(FerBenchError):
     """A plug-in that can't be loaded, or two that claim one name."""
 
@@ -89,6 +96,17 @@ class PrunedTrial(FerBenchError):
     """A tuning trial stopped early by the pruner; not a failure."""
 
 
+def harmless(text: str) -> str:
+    """The text with everything spelled out that is neither printed nor a line's end: a terminal must not obey it."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def shown(value: object) -> str:
+    """A value as it was typed; a long one is cut."""
+    text = str(value)
+    return text if len(text) <= LONG else f"{text[: LONG - 3]}..."
+
+
 def nearest(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
     """Known names that look most like `name`, best first (case is ignored)."""
     by_lower = {k.lower(): k for k in known}
@@ -104,5 +122,6 @@ def unknown(kind: str, name: str, known: Iterable[str], *, where: str | None = N
     if close:
         hint = "did you mean " + " or ".join(f"'{c}'" for c in close) + "?"
     else:
-        hint = f"known {kind}{'es' if kind.endswith('s') else 's'}: " + (", ".join(known) if known else "none")
-    return UnknownNameError(f"unknown {kind} '{name}'", where=where, hint=hint, next=next)
+        more = f" and {len(known) - MANY} more" if len(known) > MANY else ""
+        hint = f"known {kind}{'es' if kind.endswith('s') else 's'}: {', '.join(known[:MANY]) or 'none'}{more}"
+    return UnknownNameError(f"unknown {kind} '{shown(name)}'", where=where, hint=hint, next=next)

@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from fer_bench.cards import DatasetCard
+from fer_bench.label_order import PARAMETER
 from fer_bench.near_duplicates import Looks, Pairs, Progress, components, look, near_duplicates, untold
 from fer_bench.store import Store
 
@@ -33,8 +34,10 @@ class Patient:
     @cached_property
     def as_stated(self) -> bool:
         """Whether the store was made with the parameters and has the classes that the card's numbers are about."""
-        default = self.store.manifest.get("params", {}) == self.card.resolve({})
-        return default and self.card.classes == self.store.classes
+        given, default = self.store.manifest.get("params", {}), self.card.resolve({})
+        if self.card.classes:  # the order of the source's numbers leaves the numbers of images as they are
+            given, default = ({k: v for k, v in params.items() if k != PARAMETER} for params in (given, default))
+        return given == default and self.card.classes == self.store.classes
 
     @cached_property
     def known(self) -> dict[str, tuple[int, ...]]:

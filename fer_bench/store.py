@@ -19,8 +19,9 @@ import hashlib
 import io
 import json
 import os
+import shlex
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ from fer_bench.atomic import disk_full, is_full, read_json, sha256_file, write_j
 from fer_bench.cards import DatasetCard
 from fer_bench.dataset import Chunk, Reading
 from fer_bench.errors import ChangedStoreError, StoreError
-from fer_bench.home import Home, typed
+from fer_bench.home import Home
+from fer_bench.names import folder_of, locate, name_of
 
 FORMAT = 1
 ENTRIES = ("classes", "counts", "shape", "sizes", "sha256", "parts", "fingerprint", "params", "sources")
@@ -145,7 +147,7 @@ class Store:
 def _read_manifest(path: Path) -> dict[str, Any]:
     again = prepare_command(path)
     if not (path / "manifest.json").is_file():
-        raise StoreError(f"no prepared store for '{path.name}'", where=str(path), next=again)
+        raise StoreError(f"no prepared store for '{name_of(path.name)}'", where=str(path), next=again)
     try:
         manifest = read_json(path / "manifest.json")
     except ValueError as error:
@@ -163,7 +165,7 @@ def _sound(path: Path, manifest: Mapping[str, Any]) -> dict[str, list[int]]:
     again = prepare_command(path, manifest)
     for name in soundness.FILES:
         if not (path / name).is_file():
-            raise ChangedStoreError(f"{name} of '{path.name}' is missing", where=str(path / name), next=again)
+            raise ChangedStoreError(f"{name} of '{name_of(path.name)}' is missing", where=str(path / name), next=again)
     try:
         entries = soundness.contents(path)
         found = soundness.difference(manifest, {name: entry["holds"] for name, entry in entries.items()})
@@ -173,7 +175,7 @@ def _sound(path: Path, manifest: Mapping[str, Any]) -> dict[str, list[int]]:
         found = soundness.Difference("manifest.json", f"it is no manifest any more ({error!r})")
     if found is not None:
         raise ChangedStoreError(
-            f"{found.file} of '{path.name}' has changed since the store was prepared: {found.what}",
+            f"{found.file} of '{name_of(path.name)}' has changed since the store was prepared: {found.what}",
             where=str(path / found.file),
             hint=found.detail or None,
             next=again,
@@ -183,14 +185,21 @@ def _sound(path: Path, manifest: Mapping[str, Any]) -> dict[str, list[int]]:
 
 def prepare_command(path: Path, manifest: Mapping[str, Any] | None = None) -> str:
     """The command that writes the store at `path` anew, from the same source with the same parameters."""
-    words = ["data", "prepare", path.name]
+    words = ["fer-bench", "data", "prepare", name_of(path.name)]
     manifest = manifest or {}
     source = manifest.get("from", "PATH")
     if source is not None:  # as for a built-in set
         words += ["--from", str(source) if Path(str(source)).exists() else "PATH"]
     for name, value in dict(manifest.get("given", manifest.get("params", {}))).items():
         words += ["--dataset-set", f"{name}={value}"]
-    return Home(path.parent.parent).command(*words) if path.parent.name == "data" else typed(words)
+    return shlex.join([*words, *(Home(path.parent.parent.resolve()).options if path.parent.name == "data" else ())])
+
+
+def naming_plugins(error: ChangedStoreError, folders: Sequence[str | Path]) -> ChangedStoreError:
+    """The error with the folders of plug-ins in the command that mends it."""
+    words = [word for folder in folders for word in ("--plugins", str(folder))]
+    again = shlex.join([*shlex.split(error.next or ""), *words]) if error.next else None
+    return ChangedStoreError(error.what, where=error.where, hint=error.hint, next=again)
 
 
 def _typed(values: list[str]) -> np.ndarray:
@@ -212,7 +221,7 @@ def write_store(
     Parameters
     ----------
     root : path
-        Folder of all stores; the store becomes ``root/card.name``.
+        Folder of all stores; the store becomes ``root/<name>``, as :func:`fer_bench.names.locate` spells it.
     reading : Reading
         Its chunks must agree in image shape.
     params, notes : dict, optional
@@ -227,8 +236,8 @@ def write_store(
     FerBenchError
         The disk is full.
     """
-    target = Path(root) / card.name
-    aside = target.with_name(f".{card.name}.{os.getpid()}.part")
+    target = locate(Path(root), card.name)
+    aside = target.with_name(f".{target.name}.{os.getpid()}.part")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
@@ -267,12 +276,16 @@ def _swap(aside: Path, target: Path) -> None:
 
 def recover(root: str | Path, name: str) -> None:
     """After a kill in the middle: give the old store its name back, and remove what dead processes left behind."""
-    target = Path(root) / name
-    old = target.with_name(f".{name}.old")
+    for folder in dict.fromkeys((folder_of(name), name)):  # the store may lie where an earlier version put it
+        _recover_folder(Path(root) / folder)
+
+
+def _recover_folder(target: Path) -> None:
+    old = target.with_name(f".{target.name}.old")
     if old.exists() and not target.exists():
         os.rename(old, target)
     shutil.rmtree(old, ignore_errors=True)
-    for aside in target.parent.glob(f".{name}.*.part"):
+    for aside in target.parent.glob(f".{target.name}.*.part"):
         pid = aside.name.split(".")[-2]
         if pid.isdigit() and not _alive(int(pid)):
             shutil.rmtree(aside, ignore_errors=True)
@@ -329,6 +342,7 @@ def _write_files(folder: Path, card: DatasetCard, reading: Reading) -> tuple[dic
         "shape": [len(labels), *shape],
         "counts": _counts(labels, splits, len(classes)),
         "survey": dict(reading.survey),
+        "label_names": [list(pair) for pair in reading.labels.items()],
         "sources": [str(Path(p).resolve()) for p in reading.files],
         "sizes": {n: (folder / n).stat().st_size for n in ("images.npy", "table.csv")},
         "sha256": {n: sha256_file(folder / n) for n in ("images.npy", "table.csv")},

@@ -15,6 +15,7 @@ from PIL import Image
 from fer_bench import Chunk, DatasetCard, Param, Protocol, Reading, soundness
 from fer_bench.cli import cli
 from fer_bench.errors import ChangedStoreError, FerBenchError
+from fer_bench.home import Home
 from fer_bench.store import Store, prepare_command, write_store
 
 CARD = DatasetCard(
@@ -299,7 +300,7 @@ def test_every_command_that_reads_data_refuses_them_and_the_command_it_prints_me
         Image.fromarray(rng.integers(0, 256, (12, 12), dtype=np.uint8)).save(folder / f"p{k // 4}_{k}.png")
     home, subject = tmp_path / "home", ["--dataset-set", r"subject=^(p\d+)"]
     run("data", "prepare", "folder:lab", "--from", str(tmp_path / "faces"), *subject, home=home)
-    sound = Store.open(home / "data" / "folder:lab")
+    sound = Store.open(Home(home).store("folder:lab"))
     edited = (sound.path / "table.csv").read_text().replace("\n3,0,", "\n3,1,")
     (sound.path / "table.csv").write_text(edited)
 
