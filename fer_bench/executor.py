@@ -200,7 +200,11 @@ class _Run:
             "spec": self.spec.to_dict(),
             "runtime": dataclasses.asdict(self.work.runtime),
             "plugin": {"path": str(plugin.path), "module": plugin.module, "origin": plugin.origin},
-            "store": str(self.store.path),
+            "store": {
+                "path": str(self.store.path),
+                "fingerprint": self.store.fingerprint,
+                "states": dict(self.store.states),
+            },
             "shape": list(self.store.shape),
             "record": str(self.writer.path),
             "classes": list(self.roles.classes),

@@ -12,10 +12,10 @@ from fer_bench.atomic import read_json
 from fer_bench.cards import DatasetCard
 from fer_bench.credentials import command_line
 from fer_bench.dataset import Dataset
-from fer_bench.errors import FerBenchError, StoreError, UnknownNameError
+from fer_bench.errors import ChangedStoreError, FerBenchError, StoreError, UnknownNameError
 from fer_bench.home import Home
 from fer_bench.plugins import Plugins
-from fer_bench.store import Store
+from fer_bench.store import Store, naming_plugins
 
 
 def dataset_card(
@@ -53,6 +53,8 @@ def open_prepared(found: Plugins, name: str, home: Home, typed: Sequence[str] = 
     """
     try:
         store = Store.open(home.store(name))
+    except ChangedStoreError as error:
+        raise naming_plugins(error, found.folders) from None
     except StoreError as error:
         dataset_card(found, name, home, typed=typed)
         dataset = found.dataset(name)

@@ -57,6 +57,7 @@ def check(
     from rich.console import Console  # after the names are known to be right: these take a second
 
     from fer_bench.clean import save_clean
+    from fer_bench.cli.progress import Steps
     from fer_bench.doctor import examine
     from fer_bench.reports.doctor_page import write_page
 
@@ -67,12 +68,13 @@ def check(
         place.require_writable()
     with _store(place, dataset, source, drawn_anew=bool(dataset_set)) as store:
         click.echo(f"{name}: examining {len(store):,} images")
-        diagnosis = examine(store, dataset.card, faults=dataset.faults)
+        with Steps(name) as steps:
+            diagnosis = examine(store, dataset.card, faults=dataset.faults, progress=steps)
         page = write_page(diagnosis, store, dataset.card, folder, images=not no_images)
         clean = save_clean(folder if source else place.splits(store.path.name, store.fingerprint), diagnosis.dropped)
     _tell(diagnosis, console)
     _tell_remedy(dataset, store, console)
-    console.print(f"page:   {page}", markup=False)
+    console.print(f"page:   {page.with_name('index.html')} (as Markdown: {page.name})", markup=False)
     console.print(f"clean:  {clean} leaves out {len(diagnosis.dropped):,} rows", markup=False)
     if strict and diagnosis.number("error"):
         raise SystemExit(1)

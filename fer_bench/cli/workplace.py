@@ -51,8 +51,15 @@ def open_workplace(options: dict[str, Any], found: Plugins) -> Workplace:
 
 
 def _fit_protocol(options: dict[str, Any], store: Store, card: DatasetCard) -> None:
-    """Choose a protocol for one's own images where none is asked for and the first one can't be carried out."""
-    if options["protocol"] is None and not card.classes and (chosen := protocol_that_fits(store, card)):
+    """Choose a protocol for one's own images where none is asked for and the first one can't be carried out.
+
+    So too where the first one's twin is asked for, which leaves out what the doctor rejects.
+    """
+    cleaned, asked = card.cleaned(), options["protocol"]
+    if asked not in (None, cleaned.name, card.full_name(cleaned)) or card.classes:
+        return
+    if chosen := protocol_that_fits(store, card):
+        chosen = card.cleaned(chosen) if asked else chosen
         options["protocol"] = chosen.name
         have = ", ".join(sorted(set(store.columns("split")["split"].tolist())))
         say(
@@ -64,15 +71,17 @@ def _fit_protocol(options: dict[str, Any], store: Store, card: DatasetCard) -> N
 
 def _ensure_clean(home: Home, store: Store, card: DatasetCard, protocol: str, folders: Sequence[str]) -> None:
     """Have the doctor write the clean manifest where the protocol needs one and there is none."""
-    from fer_bench.clean import NAME, save_clean
+    from fer_bench.clean import has_clean, save_clean
+    from fer_bench.cli.progress import Steps
     from fer_bench.doctor import examine
 
     folder = home.splits(store.path.name, store.fingerprint)
-    if not card.protocol(protocol).clean or (folder / NAME).is_file():
+    if not card.protocol(protocol).clean or has_clean(folder):
         return
     check = complete(f"fer-bench data check {shlex.quote(card.name)}", home=home.root, plugins=folders)
     say(f"{card.name}: the doctor examines the data set first; {check} shows what it finds")
-    dropped = examine(store, card).dropped
+    with Steps(card.name) as steps:
+        dropped = examine(store, card, progress=steps).dropped
     say(f"{card.name}: {save_clean(folder, dropped)} leaves out {len(dropped):,} rows")
 
 
