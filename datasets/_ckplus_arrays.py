@@ -10,6 +10,7 @@ import numpy as np
 from fer_bench import DataError, Problems, missing_library
 
 from ._ckplus_frames import NEUTRAL, SPLIT, Faults, Found
+from ._class_names import ClassNames
 from ._images import Row
 from ._pixels_csv import PixelCsv, read_rows
 
@@ -17,12 +18,11 @@ SIDE = 48
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 HDF5_SHA256 = "ec21b482361c35136c095e9360757d1554da6284f34947ea1cf2c8ec89733666"  # the published CK_data.h5
 CSV_CLASSES = ("anger", "disgust", "fear", "happy", "sadness", "surprise", "neutral", "contempt")
-CSV_LABELS = (0, 1, 2, 3, 4, 5, NEUTRAL, 6)
 CSV_USAGES = ("Training", "PublicTest", "PrivateTest")
 NO_SUBJECTS = "no subjects and no sequences, so protocols by subject can't be used"
 
 
-def hdf5(path: Path, seen: list[str]) -> Found | None:
+def hdf5(path: Path, numbered: ClassNames, seen: list[str]) -> Found | None:
     """The arrays `data_pixel` and `data_label` of an HDF5 file; None, with the reason in `seen`, where it has none.
 
     Raises
@@ -47,7 +47,7 @@ def hdf5(path: Path, seen: list[str]) -> Found | None:
                 seen.append(f"{path.name} (HDF5 with {', '.join(file) or 'nothing'})")
                 return None
             _check(path, pixels, labels)
-            return _from_arrays(path, pixels[:], labels[:])
+            return _from_arrays(path, pixels[:], labels[:], numbered)
     except OSError as error:
         seen.append(f"{path.name} (a damaged HDF5 file: {str(error).split(chr(10))[0][:80]})")
         return None
@@ -62,21 +62,22 @@ def _check(path: Path, pixels, labels) -> None:
         raise DataError(f"data_label is {labels.dtype} {shape}, expected integers [{len(pixels)}]", where=str(path))
 
 
-def _from_arrays(path: Path, pixels: np.ndarray, labels: np.ndarray) -> Found:
+def _from_arrays(path: Path, pixels: np.ndarray, labels: np.ndarray, numbered: ClassNames) -> Found:
     known = hashlib.sha256(path.read_bytes()).hexdigest() == HDF5_SHA256
     rows: list[Row] = []
     faults: Faults = []
+    place, expected = numbered.positions(), f"0 {numbered.numbered[0]} .. 6 {numbered.numbered[-1]}"
     for k, label in enumerate(labels.tolist()):
         if 0 <= label < NEUTRAL:
-            rows.append(_row(pixels[k], k, label))
+            rows.append(_row(pixels[k], k, int(place[label])))
         else:
-            faults.append((f"{path}, row {k}", f"the label is out of range: {label}, expected 0 anger .. 6 contempt"))
+            faults.append((f"{path}, row {k}", f"the label is out of range: {label}, expected {expected}"))
     which = "the known file by its SHA-256" if known else "NOT the known file: its SHA-256 differs"
     said = f"{path}: arrays data_pixel and data_label, {which}; {NO_SUBJECTS}"
-    return Found(layout="hdf5", said=said, rows=rows, faults=faults, files=[path])
+    return Found(layout="hdf5", said=said, rows=rows, faults=faults, files=[path], labels=numbered.by_number())
 
 
-def pixels_csv(table: PixelCsv, neutral: bool, forced: bool, seen: list[str]) -> Found | None:
+def pixels_csv(table: PixelCsv, neutral: bool, forced: bool, numbered: ClassNames, seen: list[str]) -> Found | None:
     """The rows of a CSV with CK+'s labels; None, with the reason in `seen`, where it may as well be FER2013's.
 
     Its header is that of fer2013.csv; what tells it is the label 7, contempt. `forced` takes it without one.
@@ -85,11 +86,11 @@ def pixels_csv(table: PixelCsv, neutral: bool, forced: bool, seen: list[str]) ->
         seen.append(f"{table.path.name} (as FER2013's, without label 7: is it CK+? then --dataset-set ck_csv=true)")
         return None
     problems = Problems(lenient=True)
-    rows, dropped = [], 0
-    for block in read_rows(table, SIDE * SIDE, CSV_CLASSES, CSV_USAGES, problems):
+    rows, dropped, place = [], 0, numbered.positions()
+    for block in read_rows(table, SIDE * SIDE, numbered.numbered, CSV_USAGES, problems):
         images = block.pixels.reshape(-1, SIDE, SIDE)
         for number, image, value, usage in zip(block.numbers, images, block.labels, block.usages, strict=True):
-            label = CSV_LABELS[value]
+            label = int(place[value])
             if label == NEUTRAL and not neutral:
                 dropped += 1
             else:
@@ -98,7 +99,8 @@ def pixels_csv(table: PixelCsv, neutral: bool, forced: bool, seen: list[str]) ->
     said = f"{table.path}: {table.said}; the Usage column is kept but no split; {NO_SUBJECTS}"
     if dropped:
         said += f"; {dropped} neutral rows are left out (neutral=true keeps them)"
-    return Found(layout="csv", said=said, rows=rows, faults=faults, files=[table.path])
+    labels = numbered.by_number()
+    return Found(layout="csv", said=said, rows=rows, faults=faults, files=[table.path], labels=labels)
 
 
 def _has_contempt(table: PixelCsv) -> bool:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fer_bench import DataError
 
-from ._folders import IMAGES, ROLES, class_position, entries, subfolders
+from ._class_names import ClassNames, class_position, nearest_class, role_of
+from ._folders import IMAGES, entries, subfolders
 from ._images import Row
 
 CLASSES = ("anger", "disgust", "fear", "happy", "sadness", "surprise", "contempt")
 NEUTRAL = len(CLASSES)  # label of the eighth class, where it is asked for
-# numbers in the label files: 0 neutral, 1 anger, 2 contempt, 3 disgust, 4 fear, 5 happy, 6 sadness, 7 surprise
-EMOTIONS = (NEUTRAL, 0, 6, 1, 2, 3, 4, 5)
+ALL = (*CLASSES, "neutral")
+EMOTIONS = ("neutral", "anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")  # 0 .. 7 in label files
 SPLIT = "all"
 
 Key = tuple[str, str]  # subject and sequence, as in S010/004
@@ -25,13 +26,17 @@ Faults = list[tuple[Path | str, str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """Rows of a recognised form with labels 0 to NEUTRAL; `files` holds what is read beside the rows' own files."""
+    """Rows of a recognised form with labels 0 to NEUTRAL; `files` holds what is read beside the rows' own files.
+
+    `labels` say what the source's own labels mean.
+    """
 
     layout: str
     said: str
     rows: list[Row]
     faults: Faults
     files: Sequence[Path] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, order=True)
@@ -95,10 +100,10 @@ def _sequence_files(root: Path) -> Iterator[Path]:
     return root.glob("S[0-9][0-9][0-9]/[0-9][0-9][0-9]/[!.]*")
 
 
-def original(images: Path, labels: Path, last: int, neutral: bool) -> Found:
+def original(images: Path, labels: Path, last: int, neutral: bool, numbered: ClassNames) -> Found:
     """The last frames of each labelled sequence, and the first one of every sequence where `neutral` is asked for."""
     faults: Faults = []
-    emotions = _emotions(labels, faults)
+    emotions = _emotions(labels, numbered, faults)
     sequences = _sequences(images, faults)
     faults += [(e.path, f"no image of the sequence {'/'.join(k)}") for k, e in emotions.items() if k not in sequences]
     rows, left, other_peak = [], 0, 0
@@ -124,10 +129,10 @@ def original(images: Path, labels: Path, last: int, neutral: bool) -> Found:
         + "; whole pictures: faces are neither cropped nor aligned, so results do not compare with the 48x48 form"
     )
     files = [emotion.path for emotion in emotions.values()]
-    return Found(layout="original", said=said, rows=rows, faults=faults, files=files)
+    return Found(layout="original", said=said, rows=rows, faults=faults, files=files, labels=numbered.by_number())
 
 
-def _emotions(root: Path, faults: Faults) -> dict[Key, Emotion]:
+def _emotions(root: Path, numbered: ClassNames, faults: Faults) -> dict[Key, Emotion]:
     found: dict[Key, Emotion] = {}
     for path in sorted(_sequence_files(root)):
         name = re.fullmatch(r"(S\d{3})_(\d{3})_(\d{8})_emotion\.txt", path.name)
@@ -136,7 +141,7 @@ def _emotions(root: Path, faults: Faults) -> dict[Key, Emotion]:
                 faults.append((path, "not a name of a label file"))
             continue
         key = (name[1], name[2])
-        label = _emotion_label(path)
+        label = _emotion_label(path, numbered)
         if reason := _misplaced(key, path):
             faults.append((path, reason))
         elif isinstance(label, str):
@@ -148,7 +153,7 @@ def _emotions(root: Path, faults: Faults) -> dict[Key, Emotion]:
     return found
 
 
-def _emotion_label(path: Path) -> int | str:
+def _emotion_label(path: Path, numbered: ClassNames) -> int | str:
     """The label a file of one number holds, or why it holds none."""
     text = path.read_text(encoding="utf-8", errors="replace").strip()
     try:
@@ -156,8 +161,9 @@ def _emotion_label(path: Path) -> int | str:
     except ValueError:
         return f"the label is no number: '{text[:20]}'"
     if not math.isfinite(value) or value != int(value) or not 0 <= value < len(EMOTIONS):
-        return f"the label is out of range: {text[:20]}, expected 0 neutral .. 7 surprise"
-    return EMOTIONS[int(value)]
+        first, last = numbered.numbered[0], numbered.numbered[-1]
+        return f"the label is out of range: {text[:20]}, expected 0 {first} .. {numbered.last} {last}"
+    return int(numbered.positions()[int(value)])
 
 
 def _sequences(root: Path, faults: Faults) -> dict[Key, list[Frame]]:
@@ -188,7 +194,7 @@ def _misplaced(key: Key, path: Path) -> str | None:
 
 def find_folders(where: Path) -> list[list[Path]]:
     """Every set of class trees that `where` is: itself, or its train, validation and test folders together."""
-    parts = [f for f in subfolders(where) if any(f.name.lower() in names for names in ROLES.values())]
+    parts = [f for f in subfolders(where) if role_of(f.name.lower())]
     return [
         trees for trees in ([where], [p for p in parts if _has_frames(p)]) if trees and all(map(_has_frames, trees))
     ]
@@ -200,7 +206,7 @@ def _has_frames(root: Path) -> bool:
 
 
 def _label(folder: Path) -> int | None:
-    return class_position(folder.name, (*CLASSES, "neutral"))
+    return class_position(folder.name, ALL)
 
 
 def folders(trees: Sequence[Path], neutral: bool) -> Found:
@@ -211,7 +217,9 @@ def folders(trees: Sequence[Path], neutral: bool) -> Found:
     for folder in (f for tree in trees for f in entries(tree)):
         label = _label(folder) if folder.is_dir() else None
         if label is None and (folder.is_dir() or folder.suffix.lower() in IMAGES):
-            faults.append((folder, f"not a class folder: expected {', '.join(CLASSES)}, neutral"))
+            near = nearest_class(folder.name, ALL) if folder.is_dir() else None
+            hint = f"did you mean '{near}'? (rename the folder)" if near else f"expected {', '.join(ALL)}"
+            faults.append((folder, f"not a class folder: {hint}"))
         for path in entries(folder) if label is not None else []:
             frame = frame_of(path)
             if frame is None:
@@ -230,4 +238,5 @@ def folders(trees: Sequence[Path], neutral: bool) -> Found:
         said += f"; {', '.join(t.name for t in trees)} are put together: CK+ has no such parts"
     if dropped:
         said += f"; {dropped} neutral images are left out (neutral=true keeps them)"
-    return Found(layout="folders48", said=said, rows=rows, faults=faults)
+    labels = {f.name: ALL[k] for tree in trees for f in subfolders(tree) if (k := _label(f)) is not None}
+    return Found(layout="folders48", said=said, rows=rows, faults=faults, labels=labels)

@@ -17,12 +17,16 @@ ROLE_SPLITS = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
 
 @dataclass(frozen=True)
 class Placed:
-    """A tree whose images have a split and an order. `faults` are told when it is read."""
+    """A tree whose images have a split and an order.
+
+    `faults` are told when it is read; `labels` say what its class folders mean.
+    """
 
     layout: str
     said: str
     images: list[tuple[str, ImageFile]]
     faults: list[tuple[Path, str]] = field(default_factory=list)
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def place(tree: ClassTree, counts: Mapping[str, tuple]) -> Placed:
@@ -43,7 +47,7 @@ def place(tree: ClassTree, counts: Mapping[str, tuple]) -> Placed:
     said = placed.said
     if tree.jpeg:
         said += "; JPEG copies: their pixels are not the original's, so results do not compare exactly"
-    return Placed(placed.layout, said, placed.images, tree.strange + placed.faults)
+    return Placed(placed.layout, said, placed.images, tree.strange + placed.faults, tree.labels)
 
 
 def _prefix(file: ImageFile, splits: Mapping[str, tuple]) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,14 +61,17 @@ def _images(folder: Path) -> Iterator[Path]:
     return (path for path in entries(folder) if path.suffix.lower() in IMAGES)
 
 
-def read_export(places: dict[str, tuple[Path, Path]]) -> Export:
-    """Join lists and images by name; `places` gives the list and the image folder of each role."""
+def read_export(places: dict[str, tuple[Path, Path]], emotions: Sequence[str]) -> Export:
+    """Join lists and images by name; `places` gives the list and the image folder of each role.
+
+    `emotions` is the order of the lists' columns of votes.
+    """
     files: list[ImageFile] = []
     counts: list[np.ndarray] = []
     faults: list[tuple[Path, int | None, str]] = []
     lost = 0
     for role, (label_list, folder) in places.items():
-        votes = read_label_list(label_list)
+        votes = read_label_list(label_list, emotions)
         faults += [(label_list, line, reason) for line, reason in votes.unread]
         faults += [(label_list, votes.lines[k], reason) for k, reason in votes.faults.items()]
         present = {path.name: path for path in _images(folder)}

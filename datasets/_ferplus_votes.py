@@ -85,10 +85,16 @@ def read_votes_table(path: Path, usages: Sequence[str]) -> Votes:
     return votes
 
 
-def read_label_list(path: Path) -> Votes:
-    """Read a ``label.csv``; the face box is left unread, as it covers the whole image."""
+def read_label_list(path: Path, emotions: Sequence[str] = EMOTIONS) -> Votes:
+    """Read a ``label.csv``; the face box is left unread, as it covers the whole image.
+
+    `emotions` is the order of its first eight columns of votes, which have no names.
+    """
     table = without_numbers(read_table(path))
-    return _votes(table, [(line, ["", cells[0], *cells[2:]]) for line, cells in table.rows])
+    order = [0, *(2 + emotions.index(name) for name in EMOTIONS), *range(2 + len(EMOTIONS), 2 + len(VOTES))]
+    whole = 2 + len(VOTES)
+    rows = [(line, ["", *([cells[k] for k in order] if len(cells) == whole else cells)]) for line, cells in table.rows]
+    return _votes(table, rows)
 
 
 def _votes(table: Table, rows: Sequence[tuple[int, list[str]]]) -> Votes:

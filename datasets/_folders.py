@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,26 +11,10 @@ import numpy as np
 
 from fer_bench import Problems
 
+from ._class_names import ROLES as ROLES  # several readers take it from here
+from ._class_names import ClassNames, misplaced, role_of
 from ._pictures import Unreadable, check_mode, depth_of, is_deep, opened, peak, plain
 
-ROLES = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
-ALIASES = {
-    "anger": ("angry",),
-    "angry": ("anger",),
-    "contempt": ("contemptuous",),
-    "disgust": ("disgusted",),
-    "fear": ("fearful", "afraid"),
-    "happiness": ("happy", "joy", "happily"),
-    "happy": ("happiness", "joy", "happily"),
-    "neutral": ("neutrality",),
-    "sad": ("sadness",),
-    "sadness": ("sad",),
-    "surprise": ("surprised", "surprize"),
-}
 JPEGS = (".jpg", ".jpeg", ".jpe", ".jfif")
 IMAGES = (".png", *JPEGS, ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pnm", ".pbm")  # in any case
 CLUTTER = ("thumbs.db", "desktop.ini", "__macosx")
@@ -49,12 +33,13 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class ClassTree:
-    """A recognised tree. `strange` holds what does not belong there, with the reason."""
+    """A recognised tree. `strange` holds what does not belong there, with the reason; `labels` what folders mean."""
 
     root: Path
     roles: dict[str, Path]
     files: list[ImageFile]
     strange: list[tuple[Path, str]]
+    labels: dict[str, str]
 
     @property
     def jpeg(self) -> bool:
@@ -62,43 +47,41 @@ class ClassTree:
         return any(f.path.suffix.lower() in JPEGS for f in self.files)
 
 
-def class_position(name: str, classes: Sequence[str]) -> int | None:
-    """Position of the class a folder called `name` holds, by name or alias, case ignored; None for another name."""
-    name = name.strip().lower()
-    for position, known in enumerate(classes):
-        if name == known or name in ALIASES.get(known, ()):
-            return position
-    return None
+def find_tree(root: Path, names: ClassNames) -> ClassTree | None:
+    """The class tree in `root`, or None where no training folder with class folders lies there.
 
-
-def find_tree(root: Path, classes: Sequence[str]) -> ClassTree | None:
-    """The class tree in `root`, or None where no training folder with class folders lies there."""
+    Class folders may be numbered, from `names.first` on or from 0 or 1, whichever fits them all.
+    """
     roles: dict[str, Path] = {}
     strange: list[tuple[Path, str]] = []
     for folder in entries(root):
-        role = next((r for r, names in ROLES.items() if folder.name.lower() in names), None)
+        role = role_of(folder.name.lower())
         if role is None or not folder.is_dir():
             continue
-        if not any(class_position(f.name, classes) is not None for f in entries(folder) if f.is_dir()):
+        inner = [f.name for f in entries(folder) if f.is_dir()]
+        if not inner or (role == "train" and not any(names.position(name) is not None for name in inner)):
             continue
         if role in roles:
             strange.append((folder, f"a second folder for the role {role}: beside {roles[role].name}"))
         roles.setdefault(role, folder)
     if "train" not in roles:
         return None
+    inside = [f.name for folder in roles.values() for f in entries(folder) if f.is_dir()]
+    names = names.counted_as(inside)
     files: list[ImageFile] = []
     for role, folder in roles.items():
-        files += _images(root, role, folder, classes, strange)
-    return ClassTree(root, roles, files, strange)
+        files += _images(root, role, folder, names, strange)
+    return ClassTree(root, roles, files, strange, names.read_as(inside))
 
 
-def _images(root: Path, role: str, folder: Path, classes: Sequence[str], strange: list) -> Iterator[ImageFile]:
+def _images(root: Path, role: str, folder: Path, names: ClassNames, strange: list) -> Iterator[ImageFile]:
     seen: dict[int, Path] = {}
     for inner in entries(folder):
-        label = class_position(inner.name, classes) if inner.is_dir() else None
-        if label is None:
-            kind = "unknown class folder" if inner.is_dir() else "a file among the class folders"
-            strange.append((inner, f"{kind}: '{inner.name}', expected {', '.join(classes)}"))
+        label = names.position(inner.name) if inner.is_dir() else None
+        reason = misplaced(inner.name, role)
+        if label is None or reason:
+            beside = f"a file among the class folders: '{inner.name}'"
+            strange.append((inner, reason or (names.fault(inner.name) if inner.is_dir() else beside)))
             continue
         if label in seen:
             strange.append((inner, f"two folders for one class: {inner.name} and {seen[label].name}"))

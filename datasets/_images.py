@@ -259,6 +259,7 @@ def reading(
         said += f"; images of {_span(headers)} are brought to {fit.width}x{fit.height} ({fit.how})"
     said += treated_said(headers)
     paths = [r.file for r in sound if isinstance(r.file, Path)]
+    largest = max(range(len(sound)), key=lambda k: (max(headers[k].width, headers[k].height), -k))
     return Reading(
         layout=layout,
         said=said,
@@ -266,6 +267,7 @@ def reading(
         chunks=lambda: _chunks(dataset, sound, fit, known),
         classes=classes,
         shape=(len(sound), fit.channels, fit.height, fit.width),
+        largest=_where(sound[largest]),
         survey=survey_of(headers),
     )
 

@@ -302,6 +302,11 @@ class Labels:
     positions: Mapping[str, int]
     said: str
 
+    @property
+    def read_as(self) -> dict[str, str]:
+        """The class of each text that stands for one."""
+        return {text: self.classes[k] for text, k in self.positions.items() if k >= 0}
+
     def missing_said(self, texts: Iterable[str]) -> str:
         """How many of these rows have no label, for people; empty where all have one."""
         blank = Counter(text for text in texts if self.positions.get(text) == -1)

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from ._class_names import Names, misplaced
 from ._folders import IMAGES, ROLES, entries
 
 SPLITS = tuple(ROLES)
+NESTED = 4  # folders inside a class folder that are searched, one in the other, where that is asked for
 
 Faults = list[tuple[Path | str, str]]
 T = TypeVar("T")
@@ -87,19 +89,20 @@ def merge_classes(names: list[str]) -> dict[str, str]:
     return {name: first[key] for key in order for name in names if name.casefold() == key}
 
 
-def find_image_tree(root: Path) -> ImageTree | None:
+def find_image_tree(root: Path, *, nested: bool = False) -> ImageTree | None:
     """The tree of class folders in `root`, or None.
 
     Split folders count where class folders with images lie in them; without split folders, two folders that hold
-    images make a tree.
+    images make a tree. `nested` takes images from folders inside the class folders as well.
     """
+    depth = NESTED if nested else 0
     folders = [f for f in entries(root) if f.is_dir()]
     if not any(split_named(f.name) for f in folders):
-        holding = [f for f in folders if next(images_below(f, 0), None)]
+        holding = [f for f in folders if next(images_below(f, depth), None)]
         if len(holding) < 2:
             return None
         tree = ImageTree(root)
-        _add_split(tree, "", root)
+        _add_split(tree, "", root, depth)
         return tree
     tree = ImageTree(root)
     for folder in folders:
@@ -114,15 +117,15 @@ def find_image_tree(root: Path) -> ImageTree | None:
             tree.splits[split] = folder
     for split in SPLITS:
         if split in tree.splits:
-            _add_split(tree, split, tree.splits[split])
+            _add_split(tree, split, tree.splits[split], depth)
     return tree if tree.splits else None
 
 
-def _add_split(tree: ImageTree, split: str, folder: Path) -> None:
+def _add_split(tree: ImageTree, split: str, folder: Path, depth: int) -> None:
     """Enter the class folders of `folder` and their images."""
     for inner in entries(folder):
         if inner.is_dir():
-            found = list(_images_of(tree, split, inner))
+            found = list(_images_of(tree, split, inner, depth))
             if split or found:  # without split folders, a folder without images may be anything
                 tree.folders.append((split, inner))
                 tree.images.extend(found)
@@ -130,9 +133,12 @@ def _add_split(tree: ImageTree, split: str, folder: Path) -> None:
             tree.faults.append((inner, f"an image among the class folders: '{inner.name}'"))
 
 
-def _images_of(tree: ImageTree, split: str, folder: Path) -> Iterator[TreeImage]:
+def _images_of(tree: ImageTree, split: str, folder: Path, depth: int) -> Iterator[TreeImage]:
     for path in entries(folder):
-        if path.is_dir():
+        if path.is_dir() and depth:
+            for image in images_below(path, depth - 1):
+                yield TreeImage(image, image.relative_to(tree.root).as_posix(), split, folder.name)
+        elif path.is_dir():
             if next(images_below(path, 3), None):
                 tree.faults.append((path, f"a folder of images inside a class folder: '{path.name}'"))
         elif is_image(path):
@@ -141,27 +147,19 @@ def _images_of(tree: ImageTree, split: str, folder: Path) -> Iterator[TreeImage]
             tree.faults.append((path, f"not an image: '{path.name}'"))
 
 
-def labelled(
-    tree: ImageTree, position: Callable[[str], int | None], expected: str
-) -> tuple[list[tuple[TreeImage, int]], Faults]:
-    """Each image with its label, and faults: unknown class folders, two folders for one class in one split.
-
-    Parameters
-    ----------
-    position : callable
-        From a folder's name to its label, None for no class.
-    expected : str
-        The accepted names, for the reason.
-    """
+def labelled(tree: ImageTree, names: Names) -> tuple[list[tuple[TreeImage, int]], Faults]:
+    """Each image with its label, and faults: unknown class folders, two folders for one class in one split."""
     faults = list(tree.faults)
     seen: dict[tuple[str, int], Path] = {}
     for split, folder in tree.folders:
-        label = position(folder.name)
+        label = names.position(folder.name)
         if label is None:
-            faults.append((folder, f"unknown class folder: '{folder.name}', expected {expected}"))
+            faults.append((folder, names.fault(folder.name)))
+        elif reason := misplaced(folder.name, split):
+            faults.append((folder, reason))
         elif seen.setdefault((split, label), folder) != folder:
             faults.append((folder, f"two folders for one class: {folder.name} and {seen[split, label].name}"))
-    known = [(image, position(image.folder)) for image in tree.images]
+    known = [(image, names.position(image.folder)) for image in tree.images]
     return [(image, label) for image, label in known if label is not None], faults
 
 

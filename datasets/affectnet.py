@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from fer_bench import Dataset, DatasetCard, Param, Protocol, Reading
 
-from ._folders import class_position, entries
+from ._class_names import ClassNames
+from ._folders import entries
 from ._images import Row, reading
 from ._search import find_layout
 from ._tree import (
@@ -31,7 +33,15 @@ card = DatasetCard(
     name="affectnet",
     title="AffectNet, the images annotated by people",
     classes=CLASSES,
-    # no counts: they are known for the seven classes without contempt alone, and a card's counts need all of them
+    # no counts: copies differ; the published ones of the 287,651 training images, 283,901 of them without contempt
+    shares={"train": (74874, 134415, 25459, 14090, 6378, 3803, 24882, 3750)},
+    orders={
+        "FER2013": ("anger", "disgust", "fear", "happy", "sad", "surprise", "neutral", "contempt"),
+        "FER+": ("neutral", "happy", "surprise", "sad", "anger", "disgust", "fear", "contempt"),
+        "RAF-DB": ("surprise", "fear", "disgust", "happy", "sad", "anger", "neutral", "contempt"),
+        "CK+": ("neutral", "anger", "contempt", "disgust", "fear", "happy", "sad", "surprise"),
+        "alphabetical, contempt last": ("anger", "disgust", "fear", "happy", "neutral", "sad", "surprise", "contempt"),
+    },
     layouts={
         "annotations": "train_set|val_set/images/<id>.jpg and annotations/<id>_exp.npy",
         "folders": "train|val/<0..7 or class name>/<id>.jpg",
@@ -73,7 +83,7 @@ card = DatasetCard(
         " data/raw/affectnet, then: fer-bench data prepare affectnet"
     ),
     params={
-        "size": Param(224, "largest side in pixels; larger images are scaled down", low=8),
+        "size": Param(224, "largest side in pixels; larger images are scaled down", low=8, high=2048),
         "colour": Param(
             "auto",
             "colour channels kept: auto keeps them where the files have them",
@@ -82,6 +92,7 @@ card = DatasetCard(
         "fit": Param(
             "stretch", "how an image of another shape is fitted into the square", choices=("stretch", "pad", "crop")
         ),
+        "classes": Param("", "classes by number, with commas, where the source numbers them in another order"),
     },
     image="224x224 RGB",
 )
@@ -97,6 +108,7 @@ class AffectNet(Dataset):
 
     def read(self, source: Path | None) -> Reading:
         """Recognise the layout in `source` or at most two folders below it."""
+        self.names = ClassNames.of(CLASSES, self.params)
         return find_layout(self, source, self._fits)
 
     def _fits(self, where: Path, seen: list[str]) -> list[Reading]:
@@ -105,15 +117,10 @@ class AffectNet(Dataset):
         annotated = [f for f in entries(where) if split_named(f.name) and _is_annotated(f)]
         return [self._by_annotations(where, annotated)] if annotated else self._by_folders(where)
 
-    def _position(self, folder: str) -> int | None:
-        """Label of a class folder: AffectNet's number 0 .. 7, or a name."""
-        if folder in map(str, range(len(CLASSES))):
-            return int(folder)
-        return class_position(folder, CLASSES)
-
     def _by_annotations(self, where: Path, folders: list[Path]) -> Reading:
         faults: Faults = []
         found = []
+        place = self.names.positions()
         for folder in folders:
             split = split_named(folder.name) or ""
             labels = _annotations(folder / "annotations", faults)
@@ -123,17 +130,21 @@ class AffectNet(Dataset):
                 if label is None:
                     faults.append((path, f"an image without its annotation {path.stem}{ANNOTATION}"))
                 elif label >= 0:
-                    found.append((TreeImage(path, path.relative_to(where).as_posix(), split, ""), label))
+                    found.append((TreeImage(path, path.relative_to(where).as_posix(), split, ""), int(place[label])))
             lonely = sorted(labels.keys() - {path.stem for path in images})
             faults += [(folder / "annotations" / f"{name}{ANNOTATION}", "no image for it") for name in lonely]
-        return self._reading("annotations", where, found, faults, "labels from annotations/*_exp.npy")
+        read = self._reading("annotations", where, found, faults, "labels from annotations/*_exp.npy")
+        return replace(read, labels=self.names.by_number())
 
     def _by_folders(self, where: Path) -> list[Reading]:
         tree = find_image_tree(where)
-        if tree is None or not tree.splits or not any(self._position(f.name) is not None for _, f in tree.folders):
+        inside = [folder.name for _, folder in tree.folders] if tree else []
+        names = self.names.counted_as(inside)
+        if tree is None or not tree.splits or not any(names.position(name) is not None for name in inside):
             return []
-        found, faults = labelled(tree, self._position, f"0 .. {len(CLASSES) - 1} or {', '.join(CLASSES)}")
-        return [self._reading("folders", where, found, faults, "labels from class folders")]
+        found, faults = labelled(tree, names)
+        read = self._reading("folders", where, found, faults, "labels from class folders")
+        return [replace(read, labels=names.read_as(inside))]
 
     def _reading(
         self, layout: str, where: Path, found: Iterable[tuple[TreeImage, int]], faults: Faults, labels: str

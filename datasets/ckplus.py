@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from fer_bench import DataError, Dataset, DatasetCard, Param, Protocol, Reading
 
-from ._ckplus_arrays import hdf5, pixels_csv
-from ._ckplus_frames import NEUTRAL, Found, find_folders, find_original, folders, original
+from ._ckplus_arrays import CSV_CLASSES, hdf5, pixels_csv
+from ._ckplus_frames import ALL, CLASSES, EMOTIONS, NEUTRAL, Found, find_folders, find_original, folders, original
+from ._class_names import ClassNames
 from ._folders import entries
 from ._images import reading
 from ._pixels_csv import describe, sniff
@@ -20,6 +22,10 @@ card = DatasetCard(
     title="CK+ (extended Cohn-Kanade): 327 labelled sequences of 118 subjects, three peak frames each",
     classes=("anger", "disgust", "fear", "happy", "sadness", "surprise", "contempt"),
     counts={"all": (135, 177, 75, 207, 84, 249, 54)},
+    orders={
+        "the original": ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise"),
+        "FER2013": ("anger", "disgust", "fear", "happy", "sadness", "surprise", "contempt"),
+    },
     sequence=3,
     layouts={
         "original": "cohn-kanade-images/S005/001/S005_001_00000011.png + Emotion/S005/001/*_emotion.txt (one number)",
@@ -64,7 +70,7 @@ card = DatasetCard(
         " Emotion_labels side by side in data/raw/ckplus, then: fer-bench data prepare ckplus"
     ),
     params={
-        "size": Param(224, "largest side in pixels; larger images are scaled down", low=8),
+        "size": Param(224, "largest side in pixels; larger images are scaled down", low=8, high=2048),
         "colour": Param(
             "auto",
             "colour channels kept: auto keeps them where the files have them",
@@ -73,9 +79,10 @@ card = DatasetCard(
         "fit": Param(
             "crop", "how an image of another shape is fitted into the square", choices=("stretch", "pad", "crop")
         ),
-        "frames": Param(3, "last frames of each labelled sequence that are taken (the peak)", low=1),
+        "frames": Param(3, "last frames of each labelled sequence that are taken (the peak)", low=1, high=100),
         "neutral": Param(False, "also take the first frame of each sequence as class neutral (an eighth class)"),
         "ck_csv": Param(False, "read a FER2013-like CSV as ckextended.csv"),
+        "classes": Param("", "classes by number, with commas, where the source numbers them in another order"),
     },
     image="48x48 grey; 640x490 grey or colour in the original",
 )
@@ -95,7 +102,7 @@ class CkPlus(Dataset):
         if where.is_dir():
             trees = find_original(where, seen)
             if trees:
-                found.append(original(*trees, self.params["frames"], self.params["neutral"]))
+                found.append(original(*trees, self.params["frames"], self.params["neutral"], self._numbered(EMOTIONS)))
             found += [folders(parts, self.params["neutral"]) for parts in find_folders(where)]
         return [self._reading(f) for f in found]
 
@@ -105,9 +112,14 @@ class CkPlus(Dataset):
         arrays = [p for p in paths if p.suffix.lower() in (".h5", ".hdf5")]
         seen += [describe(sniff(p)) for p in paths if p.suffix.lower() in ENDINGS[0] and sniff(p).kind != "usage"]
         tables = [sniff(p) for p in tables_in(where, lambda p: p not in arrays and sniff(p).kind == "usage")]
-        found = [hdf5(path, seen) for path in arrays]
-        found += [pixels_csv(t, self.params["neutral"], self.params["ck_csv"], seen) for t in tables]
+        found = [hdf5(path, self._numbered(CLASSES), seen) for path in arrays]
+        numbered = self._numbered(CSV_CLASSES)
+        found += [pixels_csv(t, self.params["neutral"], self.params["ck_csv"], numbered, seen) for t in tables]
         return [f for f in found if f is not None]
+
+    def _numbered(self, official: Sequence[str]) -> ClassNames:
+        """The classes of a form with these official numbers, or in the order of the parameter `classes`."""
+        return ClassNames.of(ALL, self.params, numbered=official)
 
     def _reading(self, found: Found) -> Reading:
         """Rows in canonical order: class, subject, sequence, frame; without names, as the source has them."""
@@ -117,4 +129,4 @@ class CkPlus(Dataset):
         rows = sorted(found.rows, key=lambda r: (r.label, r.extra["sequence"], r.extra["frame"]))
         classes = (*self.card.classes, "neutral") if neutral else ()
         made = reading(self, found.layout, found.said, rows, faults=found.faults, classes=classes)
-        return replace(made, files=[*found.files, *made.files])
+        return replace(made, files=[*found.files, *made.files], labels=found.labels)

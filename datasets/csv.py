@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fer_bench import DataError, Dataset, DatasetCard, Param, Protocol, Reading
@@ -85,7 +85,13 @@ card = DatasetCard(
             "class names in label order, separated by commas: for labels that are numbers, and where a class has a name"
             " that stands for a missing label elsewhere (none, na, ?)",
         ),
-        "size": Param(0, "largest side in pixels; larger images are scaled down (0: keep the largest)", low=0),
+        "size": Param(
+            0,
+            "largest side in pixels; larger images are scaled down (0: keep the largest)",
+            low=8,
+            high=2048,
+            special=(0,),
+        ),
         "colour": Param(
             "auto",
             "colour channels kept: auto keeps them where the files have them",
@@ -215,7 +221,8 @@ class Csv(Dataset):
         first, columns = next(iter(tables.items()))
         names = ", ".join(path.name for path in tables)
         said = "; ".join([f"{first.parent}: {names}, {_columns_said(columns, bool(parts))}", labels.said, *notes])
-        return reading(self, layout, said, rows, faults=faults, files=tables, classes=labels.classes)
+        found_rows = reading(self, layout, said, rows, faults=faults, files=tables, classes=labels.classes)
+        return replace(found_rows, labels=labels.read_as)
 
     def _entries(
         self, table: Table, columns: Columns, part: str | None, faults: list[tuple[str, str]]

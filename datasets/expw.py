@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fer_bench import Dataset, DatasetCard, Param, Protocol, Reading
 
+from ._class_names import ClassNames
 from ._folders import entries
 from ._images import Row, reading
 from ._search import find_layout
@@ -19,6 +21,12 @@ card = DatasetCard(
     name="expw",
     title="ExpW (Expression in-the-Wild)",
     classes=("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"),
+    shares={"all": (3671, 3995, 1088, 30537, 10559, 7060, 34883)},  # as published; together the 91,793 of its title
+    orders={
+        "FER+": ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear"),
+        "RAF-DB": ("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral"),
+        "AffectNet": ("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry"),
+    },
     layouts={
         "boxes": "label.lst (photo, face, top, left, right, bottom, confidence, label) and the photos in origin/",
         "names": "label.lst (image, label) and the images beside it or in origin/",
@@ -40,7 +48,7 @@ card = DatasetCard(
         " put label.lst and origin/ into data/raw/expw, then: fer-bench data prepare expw"
     ),
     params={
-        "size": Param(224, "largest side in pixels; larger images are scaled down", low=8),
+        "size": Param(224, "largest side in pixels; larger images are scaled down", low=8, high=2048),
         "colour": Param(
             "auto",
             "colour channels kept: auto keeps them where the files have them",
@@ -50,6 +58,7 @@ card = DatasetCard(
             "stretch", "how an image of another shape is fitted into the square", choices=("stretch", "pad", "crop")
         ),
         "crop": Param(True, "cut each face out by its box; false keeps the whole photo"),
+        "classes": Param("", "classes by number, with commas, where the source numbers them in another order"),
     },
     image="224x224 RGB",
 )
@@ -69,6 +78,7 @@ class ExpW(Dataset):
 
     def read(self, source: Path | None) -> Reading:
         """Recognise the layout in `source` or at most two folders below it."""
+        self.names = ClassNames.of(self.card.classes, self.params)
         return find_layout(self, source, self._fits)
 
     def _fits(self, where: Path, seen: list[str]) -> list[Reading]:
@@ -109,7 +119,8 @@ class ExpW(Dataset):
             said += f"; {unread} images in no row left unread"
         if repeated:
             said += f"; {repeated} rows that repeat another word for word read once"
-        return reading(self, "boxes" if columns == 8 else "names", said, ordered, faults=faults, files=[path])
+        found = reading(self, "boxes" if columns == 8 else "names", said, ordered, faults=faults, files=[path])
+        return replace(found, labels=self.names.by_number())
 
     def _row(self, fields: Sequence[str], columns: int, photos: dict[str, Path]) -> Row | str:
         """The row of a line, or what is wrong with it."""
@@ -117,7 +128,7 @@ class ExpW(Dataset):
             return f"wrong number of columns: {len(fields)}, expected {columns} ({COLUMNS[columns]})"
         photo, label = fields[0], whole(fields[-1])
         if label is None or not 0 <= label < len(self.card.classes):
-            first, last = self.card.classes[0], self.card.classes[-1]
+            first, last = self.names.numbered[0], self.names.numbered[-1]
             return f"unknown label: '{fields[-1][:20]}', expected 0 {first} .. {len(self.card.classes) - 1} {last}"
         if photo not in photos:
             return f"no image for it: '{photo[:60]}'"
@@ -129,7 +140,8 @@ class ExpW(Dataset):
             face, top, left, right, bottom = numbers
             box = (left, top, right, bottom) if self.params["crop"] else None
             name = f"{photo}#{face}"
-        return Row(file=photos[photo], name=name, label=label, split="all", box=box, extra={"photo": photo})
+        position = int(self.names.positions()[label])
+        return Row(file=photos[photo], name=name, label=position, split="all", box=box, extra={"photo": photo})
 
 
 def _table(path: Path, limit: int | None = None) -> Table:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_bench import Chunk, DataError, Dataset, DatasetCard, Fetch, Protocol, Reading
+from fer_bench import Chunk, DataError, Dataset, DatasetCard, Fetch, Param, Protocol, Reading
 
+from ._class_names import ClassNames
 from ._fer2013_folders import ROLE_SPLITS, Placed, place
 from ._folders import entries, find_tree, load_blocks
 from ._pixels_csv import PixelCsv, describe, read_rows, sniff
@@ -30,9 +31,14 @@ card = DatasetCard(
         "icml": "one table with the same columns in another order (icml_face_data.csv: emotion, Usage, pixels)",
         "csv_splits": "train.csv, val.csv and test.csv, each with columns emotion, pixels",
         "kaggle": "the competition's pair: train.csv (emotion, pixels) and test.csv (pixels: no labels)",
-        "folders": "train|validation|test/<class>/<Usage>_<row>.png or .jpg",
+        "folders": "train|validation|test/<class or 0..6>/<Usage>_<row>.png or .jpg",
         "folders_numbered": "train|test/<class>/im<k>.png; in test each class has its PublicTest images first",
         "folders_validation": "train|validation[|test]/<class>/<n>.jpg",
+    },
+    orders={
+        "FER+": ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear"),
+        "RAF-DB": ("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral"),
+        "AffectNet": ("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry"),
     },
     digests={
         "pixels": "c267d81af4fae7bced50ff1be0ce06f7d14fb05887ece2efe39e04c35f8558b1",
@@ -120,6 +126,9 @@ card = DatasetCard(
             licence="no licence by the owners is known; you accept the competition's rules with your Kaggle account",
         ),
     ),
+    params={
+        "classes": Param("", "classes by number, with commas, where the source numbers them in another order"),
+    },
     image="48x48 grey",
 )
 
@@ -139,6 +148,7 @@ class Fer2013(Dataset):
 
     def read(self, source: Path | None) -> Reading:
         """Recognise the layout in `source` or at most two folders below it."""
+        self.names = ClassNames.of(self.card.classes, self.params)
         return find_layout(self, source, self._fits)
 
     def _fits(self, where: Path, seen: list[str]) -> list[Reading]:
@@ -149,7 +159,7 @@ class Fer2013(Dataset):
         whole = [self._one_csv(t) for t in tables if t.kind == "usage"]
         if where.is_file():
             return whole
-        tree = find_tree(where, self.card.classes)
+        tree = find_tree(where, self.names)
         folders = [self._folders(place(tree, self.card.counts))] if tree else []
         pair = {t.path.stem.lower(): t for t in tables if t.kind in ("labelled", "unlabelled")}
         if not whole:
@@ -163,15 +173,23 @@ class Fer2013(Dataset):
 
     def _one_csv(self, table: PixelCsv) -> Reading:
         layout = "csv" if table.columns == COLUMNS else "icml"
-        said = f"{table.path}: {table.said}; split by the Usage column"
-        return Reading(layout=layout, said=said, files=[table.path], chunks=lambda: self._csv_chunks([(table, None)]))
+        return self._csvs(layout, f"{table.path}: {table.said}; split by the Usage column", [(table, None)])
+
+    def _csvs(self, layout: str, said: str, parts: Sequence[tuple[PixelCsv, list[str] | None]]) -> Reading:
+        return Reading(
+            layout=layout,
+            said=said,
+            files=[table.path for table, _ in parts],
+            labels=self.names.by_number(),
+            chunks=lambda: self._csv_chunks(parts),
+        )
 
     def _split_csvs(self, tables: dict[str, PixelCsv]) -> list[Reading]:
         roles = {role: tables[role] for role in ROLE_SPLITS if role in tables}
         if not {"train", "test"} <= set(roles) or roles["train"].kind != "labelled":
             return []
-        files, folder = [t.path for t in roles.values()], roles["train"].path.parent
-        names = ", ".join(p.name for p in files)
+        folder = roles["train"].path.parent
+        names = ", ".join(table.path.name for table in roles.values())
         unlabelled = [t.path.name for t in roles.values() if t.kind == "unlabelled"]
         missing = (
             f"; {', '.join(unlabelled)} has NO LABELS, so the official protocol can't be scored with it"
@@ -180,7 +198,7 @@ class Fer2013(Dataset):
         if "val" in roles:
             parts = [(t, [ROLE_SPLITS[role]] * t.count()) for role, t in roles.items()]
             said = f"{folder}: {names}; val is taken as PublicTest, test as PrivateTest" + missing * bool(unlabelled)
-            return [Reading(layout="csv_splits", said=said, files=files, chunks=lambda: self._csv_chunks(parts))]
+            return [self._csvs("csv_splits", said, parts)]
         public, private = (sum(self.card.counts[s]) for s in ("PublicTest", "PrivateTest"))
         rows = roles["test"].count()
         if rows != public + private:
@@ -190,24 +208,28 @@ class Fer2013(Dataset):
         parts = [(roles["train"], ["Training"] * roles["train"].count()), (roles["test"], usages)]
         said = f"{folder}: {names}, the competition's pair; the first {public} test rows are PublicTest"
         said += missing * bool(unlabelled)
-        return [Reading(layout="kaggle", said=said, files=files, chunks=lambda: self._csv_chunks(parts))]
+        return [self._csvs("kaggle", said, parts)]
 
     def _csv_chunks(self, parts: Sequence[tuple[PixelCsv, list[str] | None]]) -> Iterator[Chunk]:
-        problems = self.problems()
+        problems, place = self.problems(), self.names.positions()
         for table, splits in parts:
             prefix = f"{table.path.name}:" if len(parts) > 1 else ""
-            for rows in read_rows(table, SIDE * SIDE, self.card.classes, tuple(self.card.counts), problems):
+            for rows in read_rows(table, SIDE * SIDE, self.names.numbered, tuple(self.card.counts), problems):
                 if problems.worth_reading:
                     images = rows.pixels.reshape(-1, 1, SIDE, SIDE)
                     split = rows.usages if splits is None else [splits[k] for k in rows.numbers]
                     source = [f"{prefix}{k}" for k in rows.numbers]
-                    yield Chunk(images=images, labels=rows.labels, split=split, source=source)
+                    yield Chunk(images=images, labels=place[rows.labels], split=split, source=source)
         problems.raise_if_any()
 
     def _folders(self, placed: Placed) -> Reading:
-        files = [file.path for _, file in placed.images]
-        chunks = lambda: self._folder_chunks(placed)  # noqa: E731
-        return Reading(layout=placed.layout, said=placed.said, files=files, chunks=chunks)
+        return Reading(
+            layout=placed.layout,
+            said=placed.said,
+            files=[file.path for _, file in placed.images],
+            labels=placed.labels,
+            chunks=lambda: self._folder_chunks(placed),
+        )
 
     def _folder_chunks(self, placed: Placed) -> Iterator[Chunk]:
         problems = self.problems()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fer_bench import DataError, Dataset, DatasetCard, Fetch, Protocol, Reading
+from fer_bench import DataError, Dataset, DatasetCard, Fetch, Param, Protocol, Reading
 
+from ._class_names import ClassNames
 from ._ferplus_chunks import exported_chunks, joined_chunks
 from ._ferplus_folders import Export, image_folder, label_lists, read_export
 from ._ferplus_votes import NINE_VOTES, Votes, is_votes_table, read_votes_table
@@ -25,6 +26,11 @@ card = DatasetCard(
         "Training": (8740, 7287, 3149, 3014, 2100, 119, 532, 119),
         "PublicTest": (1182, 865, 415, 351, 287, 24, 62, 13),
         "PrivateTest": (1090, 893, 396, 384, 273, 18, 83, 16),
+    },
+    orders={
+        "FER2013": ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral", "contempt"),
+        "AffectNet": ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt"),
+        "CK+": ("neutral", "anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise"),
     },
     unlabelled=4475,
     digests={"pixels": "c267d81af4fae7bced50ff1be0ce06f7d14fb05887ece2efe39e04c35f8558b1"},
@@ -112,6 +118,9 @@ card = DatasetCard(
             licence="labels: MIT, Microsoft",
         ),
     ),
+    params={
+        "classes": Param("", "emotions by column of votes, with commas, where lists without header have another order"),
+    },
     image="48x48 grey",
 )
 
@@ -130,6 +139,7 @@ class Ferplus(Dataset):
 
     def read(self, source: Path | None) -> Reading:
         """Recognise votes with their images in `source` or at most two folders below it."""
+        self.names = ClassNames.of(EIGHT, self.params, first=1)
         lonely: list[Path] = []
         try:
             return find_layout(self, source, lambda where, seen: self._fits(where, Path(source or "."), seen, lonely))
@@ -159,7 +169,7 @@ class Ferplus(Dataset):
         places = {role: (path, image_folder(path, source)) for role, path in lists.items()}
         lonely += [path for path, folder in places.values() if folder is None]
         whole = {role: (path, folder) for role, (path, folder) in places.items() if folder is not None}
-        return [self._exported(read_export(whole))] if whole else []
+        return [self._exported(read_export(whole, self.names.numbered))] if whole else []
 
     def _images_for(self, votes: Path, source: Path) -> tuple[Fer2013, Reading] | None:
         """FER2013 with its row order: with the votes, beside them, or anywhere in the source."""
@@ -201,6 +211,7 @@ class Ferplus(Dataset):
             layout="microsoft",
             said=export.said,
             files=[*export.lists, *(file.path for file in export.files)],
+            labels=self.names.by_number(),
             chunks=lambda: exported_chunks(export, self.problems()),
             shape=(len(export.files), 1, SIDE, SIDE),
         )

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from fer_bench import Dataset, DatasetCard, Param, Protocol, Reading, SpecError
+from fer_bench import DataError, Dataset, DatasetCard, Param, Protocol, Reading, SpecError
 
+from ._folders import subfolders
 from ._images import Row, reading
+from ._own_classes import OwnClasses, look_alikes, nested_folders, own_classes, split_by_names
 from ._search import contents, find_layout
-from ._tree import SPLITS, ImageTree, TreeImage, find_image_tree, labelled, merge_classes, natural
+from ._tables import class_list
+from ._tree import SPLITS, ImageTree, TreeImage, find_image_tree, labelled, natural
 
 card = DatasetCard(
     name="folder",
     title="A folder of class folders, with any class names",
     classes=(),
     layouts={
-        "splits": "train|val|test/<class>/<image>",
+        "splits": "train|val|test/<class>/<image>, or <class>_train|<class>_val|<class>_test/<image>",
         "classes": "<class>/<image>, without a split",
     },
     protocols=(
@@ -56,7 +61,11 @@ card = DatasetCard(
     ),
     params={
         "size": Param(
-            0, "largest side in pixels; larger images are scaled down; 0 keeps the largest side found", low=0
+            0,
+            "largest side in pixels; larger images are scaled down; 0 keeps the largest side found",
+            low=8,
+            high=2048,
+            special=(0,),
         ),
         "colour": Param(
             "auto",
@@ -66,6 +75,8 @@ card = DatasetCard(
         "fit": Param(
             "stretch", "how an image of another shape is fitted into the square", choices=("stretch", "pad", "crop")
         ),
+        "classes": Param("", "class names for folders that are numbers, in order, separated by commas"),
+        "nested": Param(False, "also take images from folders inside the class folders"),
         "subject": Param("", "regular expression whose first group, searched in the file name, is the subject"),
     },
     image="as found",
@@ -89,15 +100,19 @@ class Folder(Dataset):
         return find_layout(self, source, self._fits)
 
     def _fits(self, where: Path, seen: list[str]) -> list[Reading]:
-        tree = find_image_tree(where) if where.is_dir() else None
+        tree = find_image_tree(where, nested=self.params["nested"]) if where.is_dir() else None
         if tree is None:
+            if where.is_dir() and len(nested := nested_folders(where)) > 1:
+                raise self._too_deep(where, nested)
             return []
-        classes = merge_classes([folder.name for _, folder in tree.folders])
-        names = tuple(dict.fromkeys(classes.values()))
-        if len(names) < 2:
-            seen.append(f"{contents(where)}: a single class, {names[0]}")
+        if not tree.images and (deeper := [folder for _, folder in tree.folders if subfolders(folder)]):
+            raise self._too_deep(where, deeper)
+        tree = split_by_names(tree)
+        own = own_classes(tree, class_list(self.params["classes"], f"{self.card.name}[classes]"))
+        if len(own.classes) < 2:
+            seen.append(f"{contents(where)}: a single class, {own.classes[0]}")
             return []
-        images, faults = labelled(tree, lambda name: names.index(classes[name]), "")
+        images, faults = labelled(tree, own)
         rows = []
         for image, label in images:
             subject = self._subject(image)
@@ -107,8 +122,21 @@ class Folder(Dataset):
                 split = image.split or "all"
                 rows.append(Row(file=image.path, name=image.relative, label=label, split=split, subject=subject))
         rows.sort(key=lambda r: (("all", *SPLITS).index(r.split), r.label, natural(r.name)))
-        layout = "splits" if tree.splits else "classes"
-        return [reading(self, layout, _said(tree, classes, names), rows, faults=faults, classes=names)]
+        layout = "splits" if any(split for split, _ in tree.folders) else "classes"
+        found = reading(self, layout, _said(tree, own), rows, faults=faults, classes=own.classes)
+        return [replace(found, labels=own.by_folder)]
+
+    def _too_deep(self, where: Path, nested: Sequence[Path]) -> DataError:
+        """The error for ``<class>/<sub>/<image>``: it can't be told which of the two folders is the class."""
+        outer = ", ".join(dict.fromkeys(f"{folder.name}/" for folder in nested[:4]))
+        inner = subfolders(nested[0])[0].name
+        return DataError(
+            f"the images lie one folder deeper than <class>/<image>: {nested[0].name}/{inner}/<image>",
+            where=str(where),
+            hint=f"if {outer} are the classes, take what lies below them too, as the command below does;"
+            f" if {inner}/ is a class, name the folder that holds the classes: --from {nested[0]}",
+            next=self.command("prepare", where, nested=True),
+        )
 
     def _subject_pattern(self) -> re.Pattern[str] | None:
         text = self.params["subject"]
@@ -132,19 +160,25 @@ class Folder(Dataset):
         return (found[1] or None) if found else None
 
 
-def _said(tree: ImageTree, classes: dict[str, str], names: tuple[str, ...]) -> str:
-    """One line: root, splits, classes in order, and which class is missing in which split."""
-    if not tree.splits:
-        said = f"{tree.root}: class folders without a split"
-    else:
+def _said(tree: ImageTree, own: OwnClasses) -> str:
+    """One line: root, splits, how names were understood, and which class is missing in which split."""
+    splits = list(dict.fromkeys(split for split, _ in tree.folders if split))
+    if tree.splits:
         parts = ", ".join(f"{folder.name}/ is {split}" for split, folder in tree.splits.items())
         said = f"{tree.root}: class folders, split by folder ({parts})"
-    said += f"; {len(names)} classes in order of folder name: {', '.join(names)}"
-    spellings = [name for name, known in classes.items() if name != known]
+    else:
+        said = f"{tree.root}: class folders{'' if splits else ' without a split'}"
+    numbers = "number" if all(name.isdecimal() for name in own.by_folder) else "name"
+    said += "; ".join(["", *own.notes])
+    said += f"; {len(own.classes)} classes in order of folder {numbers}: {', '.join(own.classes)}" * (not own.notes)
+    spellings = [name for name, known in own.by_folder.items() if name != known and name.lower() == known.lower()]
     if spellings:
         said += f"; {', '.join(spellings)} differ in case alone and count as one class"
-    for split in tree.splits:
-        missing = set(names) - {classes[image.folder] for image in tree.images if image.split == split}
+    for split in splits:
+        here = {own.by_folder.get(image.folder) for image in tree.images if image.split == split}
+        missing = [name for name in own.classes if name not in here]
         if missing:
-            said += f"; {split} has NO {', '.join(n for n in names if n in missing)}"
+            said += f"; {split} has NO {', '.join(missing)}"
+    for one, other in look_alikes(tree, own):
+        said += f"; WARNING: is '{one}' the same class as '{other}'? they share no split, so one may be misspelt"
     return said

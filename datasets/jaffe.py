@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fer_bench import Dataset, DatasetCard, Param, Protocol, Reading
 
-from ._folders import IMAGES, JPEGS, class_position, entries, subfolders
+from ._class_names import class_position
+from ._folders import IMAGES, JPEGS, entries, subfolders
 from ._images import Row, reading
 from ._search import find_layout
 
@@ -38,7 +40,7 @@ card = DatasetCard(
         " then: fer-bench data prepare jaffe"
     ),
     params={
-        "size": Param(256, "largest side in pixels; larger images are scaled down", low=8),
+        "size": Param(256, "largest side in pixels; larger images are scaled down", low=8, high=2048),
         "colour": Param(
             "auto",
             "colour channels kept: auto keeps them where the files have them",
@@ -93,7 +95,8 @@ class Jaffe(Dataset):
         said = f"{where}: classes and {len({r.subject for r in rows})} subjects from the file names"
         if any(p.suffix.lower() in JPEGS for p in images):
             said += "; JPEG copies: their pixels are not the original's, so results do not compare exactly"
-        return reading(self, layout, said, rows, faults=faults)
+        labels = dict(zip(CODES, self.card.classes, strict=True))
+        return replace(reading(self, layout, said, rows, faults=faults), labels=labels)
 
     def _fault(self, path: Path, layout: str) -> str | None:
         if not _parts(path):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fer_bench import Dataset, DatasetCard, Param, Protocol, Reading
 
-from ._folders import IMAGES, class_position, entries
+from ._class_names import class_position
+from ._folders import IMAGES, entries
 from ._images import Row, reading
 from ._search import find_layout
 from ._tables import Table, read_table, without_numbers
@@ -21,6 +22,7 @@ card = DatasetCard(
     name="muxspace",
     title="muxspace/facial_expressions",
     classes=("anger", "contempt", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"),
+    shares={"all": (252, 9, 208, 21, 5696, 6868, 268, 368)},
     layouts={"list": "data/legend.csv with columns user.id, image, emotion; the images in images/"},
     protocols=(
         Protocol(
@@ -51,7 +53,7 @@ card = DatasetCard(
         " then: fer-bench data prepare muxspace"
     ),
     params={
-        "size": Param(350, "largest side in pixels; larger images are scaled down", low=8),
+        "size": Param(350, "largest side in pixels; larger images are scaled down", low=8, high=2048),
         "colour": Param(
             "auto",
             "colour channels kept: auto keeps them where the files have them",
@@ -83,6 +85,7 @@ class Entry:
     user: str
     image: str
     label: int
+    word: str
 
 
 class Muxspace(Dataset):
@@ -119,7 +122,8 @@ class Muxspace(Dataset):
         said += f"; {len({r.subject for r in rows})} different names in the file names"
         if spare:
             said += f"; {', '.join(spare)} beside it left unread"
-        return reading(self, "list", said, rows, faults=faults, files=[path])
+        found = reading(self, "list", said, rows, faults=faults, files=[path])
+        return replace(found, labels={e.word: self.card.classes[e.label] for e in listed})
 
     def _rows(self, folder: Path, same: Sequence[Entry]) -> list[Row]:
         """The rows of one image: one, or one for each label where its labels differ and conflicts are kept."""
@@ -166,7 +170,7 @@ def _entry(line: int, cells: Sequence[str], names: Sequence[str], classes: Seque
         return f"unknown emotion: '{cell['emotion'][:20]}', expected {', '.join(classes)}"
     if image in ("", ".", "..") or "/" in image or "\\" in image or len(image.encode()) > LONGEST:
         return f"not a file name: '{image[:40]}'"
-    return Entry(line, cell["user.id"], image, label)
+    return Entry(line, cell["user.id"], image, label, cell["emotion"])
 
 
 def _folder(path: Path, images: set[str]) -> Path:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from fer_bench import DataError, Dataset, DatasetCard, Param, Protocol, Reading
 
-from ._folders import class_position
+from ._class_names import ClassNames
 from ._images import Row, reading
 from ._rafdb_files import (
-    LABELS,
     Face,
     face_of,
     find_faces,
@@ -36,6 +36,11 @@ card = DatasetCard(
     counts={
         "train": (1290, 281, 717, 4772, 1982, 705, 2524),
         "test": (329, 74, 160, 1185, 478, 162, 680),
+    },
+    orders={
+        "FER2013": ("anger", "disgust", "fear", "happy", "sad", "surprise", "neutral"),
+        "FER+": ("neutral", "happy", "surprise", "sad", "anger", "disgust", "fear"),
+        "AffectNet": ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger"),
     },
     layouts={
         "original": "EmoLabel/list_patition_label.txt and Image/aligned/train_00001_aligned.jpg, or both in one folder",
@@ -72,7 +77,7 @@ card = DatasetCard(
         " then: fer-bench data prepare rafdb"
     ),
     params={
-        "size": Param(100, "largest side in pixels; larger images are scaled down", low=8),
+        "size": Param(100, "largest side in pixels; larger images are scaled down", low=8, high=2048),
         "colour": Param(
             "auto",
             "colour channels kept: auto keeps them where the files have them",
@@ -81,6 +86,7 @@ card = DatasetCard(
         "fit": Param(
             "stretch", "how an image of another shape is fitted into the square", choices=("stretch", "pad", "crop")
         ),
+        "classes": Param("", "classes by number, with commas, where the source numbers them in another order"),
     },
     image="100x100 RGB",
 )
@@ -95,6 +101,7 @@ class RafDb(Dataset):
 
     def read(self, source: Path | None) -> Reading:
         """Recognise the layout in `source` or at most two folders below it."""
+        self.names = ClassNames.of(self.card.classes, self.params, first=1)
         return find_layout(self, source, self._fits)
 
     def _fits(self, where: Path, seen: list[str]) -> list[Reading]:
@@ -103,33 +110,36 @@ class RafDb(Dataset):
         lists = find_lists(where)
         return self._by_lists(where, lists, seen) if lists else self._by_folders(where, seen)
 
-    def _position(self, folder: str) -> int | None:
-        """Label of a class folder: its name, or RAF-DB's number 1 .. 7."""
-        if folder in map(str, range(1, LABELS + 1)):
-            return int(folder) - 1
-        return class_position(folder, self.card.classes)
+    def _number(self, folder: str) -> int | None:
+        """RAF-DB's number, from 0, of what a class folder holds: the lists that it must agree with have numbers."""
+        position = self.names.position(folder)
+        return None if position is None else self.names.numbered.index(self.card.classes[position])
 
     def _by_lists(self, where: Path, lists: Sequence[Path], seen: list[str]) -> list[Reading]:
         """Labels from lists; a class folder, where there is one, must agree."""
-        faces, originals = prefer_aligned(find_faces(where, self._position))
+        faces, originals = prefer_aligned(find_faces(where, self._number))
         names = ", ".join(p.relative_to(where).as_posix() for p in lists)
         if not faces:
             seen.append(f"{where.name}/ with the labels {names}, but no images below it")
             return []
         faults: Faults = []
-        pairs = join(faces, lists, faults)
+        place = self.names.positions()
+        pairs = [(face, int(place[number])) for face, number in join(faces, lists, faults)]
         official = any(_sha256(p) == OFFICIAL_LIST for p in lists)
         said = f"{where}: labels from {names}{' (the official list)' if official else ''}; split by file name"
         if originals:
             said += f"; {originals} originals of aligned images left unread"
-        return [self._reading(layout_of(faces, lists), said, where, pairs, faults, lists)]
+        found = self._reading(layout_of(faces, lists), said, where, pairs, faults, lists)
+        return [replace(found, labels=self.names.by_number())]
 
     def _by_folders(self, where: Path, seen: list[str]) -> list[Reading]:
         """Labels from class folders alone."""
         tree = find_image_tree(where)
-        if tree is None or not any(self._position(folder.name) is not None for _, folder in tree.folders):
+        inside = [folder.name for _, folder in tree.folders] if tree else []
+        names = self.names.counted_as(inside)
+        if tree is None or not any(names.position(name) is not None for name in inside):
             return []
-        known, faults = labelled(tree, self._position, f"1 .. {LABELS} or {', '.join(self.card.classes)}")
+        known, faults = labelled(tree, names)
         faces = [face_of(image.path, image.split, label) for image, label in known]
         nameless = [face.path for face in faces if face.key is None]
         if nameless and not tree.splits:
@@ -140,13 +150,14 @@ class RafDb(Dataset):
                 "it can't be told whether the validation folder holds training or test images of RAF-DB",
                 where=f"{nameless[0]} and {len(nameless) - 1} more have no name train_<number> or test_<number>",
                 hint="RAF-DB has train and test alone: leave one of the two folders out, or use the data set 'folder'",
-                next=f"fer-bench data prepare folder:rafdb --from {where}",
+                next=f"fer-bench data prepare folder:rafdb --from {shlex.quote(str(where))}",
             )
         pairs = [(face, face.label) for face in unique(faces, faults) if face.label is not None]
         how = "folder" if len(nameless) == len(faces) else "file name" if not nameless else "file name or folder"
         said = f"{where}: class folders; split by {how}; no label list to check them against"
         lies_in_valid = any(face.split == "val" and face.key for face in faces)
-        return [self._reading("apvit" if lies_in_valid else "folders", said, where, pairs, faults, ())]
+        found = self._reading("apvit" if lies_in_valid else "folders", said, where, pairs, faults, ())
+        return [replace(found, labels=names.read_as(inside))]
 
     def _reading(
         self, layout: str, said: str, where: Path, pairs: list[tuple[Face, int]], faults: Faults, lists: Sequence[Path]

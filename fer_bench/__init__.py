@@ -13,7 +13,8 @@ from fer_bench.process import wait_passively
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "fer_bench.cards": ("Choice", "DatasetCard", "Fetch", "Float", "Int", "MethodCard", "Param", "Protocol", "Scale"),
+    "fer_bench.cards": ("DatasetCard", "Fetch", "MethodCard", "Protocol"),
+    "fer_bench.params": ("Choice", "Float", "Int", "Param", "Scale"),
     "fer_bench.dataset": ("Chunk", "Dataset", "Problems", "Reading"),
     "fer_bench.method": (
         "Augment",

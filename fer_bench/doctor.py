@@ -20,7 +20,8 @@ import numpy as np
 from fer_bench.cards import DatasetCard
 from fer_bench.clean import Dropped, conflicting, grouped, rows_to_drop
 from fer_bench.dataset import Problems
-from fer_bench.label_checks import Exchange, disagreements, exchanges, label_order
+from fer_bench.label_checks import Exchange, disagreements, exchanges
+from fer_bench.label_order import PARAMETER, mapping_told, suspicion
 from fer_bench.near_duplicates import Looks, Pairs, close_hashes, components, look, near_duplicates
 from fer_bench.store import Store, check_counts, duplicates
 
@@ -125,8 +126,10 @@ class _Patient:
     @cached_property
     def as_stated(self) -> bool:
         """Whether the store was made with the parameters and has the classes that the card's numbers are about."""
-        default = self.store.manifest.get("params", {}) == self.card.resolve({})
-        return default and self.card.classes == self.store.classes
+        given, default = self.store.manifest.get("params", {}), self.card.resolve({})
+        if self.card.classes:  # the order of the source's numbers leaves the numbers of images as they are
+            given, default = ({k: v for k, v in params.items() if k != PARAMETER} for params in (given, default))
+        return given == default and self.card.classes == self.store.classes
 
     @cached_property
     def known(self) -> dict[str, tuple[int, ...]]:
@@ -187,7 +190,10 @@ def examine(store: Store, card: DatasetCard, *, faults: Problems | None = None) 
     Reads every distinct image once, in blocks; memory grows by about 8 kB an image.
     """
     patient = _Patient(store, card)
-    checks = (_counts, _missing, _order, _digests, _files, _flat, _exact, _near, _subjects, _sequences, _imbalance)
+    checks = (
+        *(_mapping, _counts, _missing, _order, _digests, _files),
+        *(_flat, _exact, _near, _subjects, _sequences, _imbalance),
+    )
     found = [*_faults(faults), *(finding for check in checks for finding in check(patient))]
     dropped = rows_to_drop(patient.flat, patient.exact, patient.near, patient.label, patient.rank)
     return Diagnosis(
@@ -258,21 +264,19 @@ def _missing(patient: _Patient) -> list[Finding]:
 
 
 def _order(patient: _Patient) -> list[Finding]:
+    if told := suspicion(patient.card, patient.store.manifest):
+        return [Finding(level="error", kind="label-order", title=told.title, detail=told.lines, count=len(told.lines))]
     splits = [s for s in patient.splits if s in patient.known]
     if not splits:
         return []
     observed = np.stack([patient.counts[s] for s in splits])
     known = np.asarray([patient.known[s] for s in splits])
-    names = patient.store.classes
-    order = label_order(observed, known, names)
-    if order.name != "the card's order":
-        moved = [(n, names[p]) for n, p in zip(names, order.positions, strict=True) if n != names[p]]
-        lines = [f"what is labelled {name} counts like {like}" for name, like in moved]
-        lines.append(f"the card's own order is off by {order.card_misfit:,}")
-        fit = "exactly" if order.exact else f"up to {order.misfit:,} differences"
-        title = f"The labels look {order.name or 'permuted'}: the counts fit that order {fit}"
-        return [Finding(level="error", kind="label-order", title=title, detail=tuple(lines), count=len(moved))]
-    return _exchanged(exchanges(observed, known, splits), names)
+    return _exchanged(exchanges(observed, known, splits), patient.store.classes)
+
+
+def _mapping(patient: _Patient) -> list[Finding]:
+    title = f"Labels are read as {mapping_told(patient.store.manifest)}"
+    return [Finding(level="note", kind="labels", title=title, count=len(patient.store.classes))]
 
 
 def _exchanged(found: Sequence[Exchange], names: Sequence[str]) -> list[Finding]:

@@ -10,6 +10,9 @@ import difflib
 import traceback
 from collections.abc import Iterable
 
+MANY = 40  # names that an answer lists at most
+LONG = 60  # characters of what was typed that an answer repeats at most
+
 
 class FerBenchError(Exception):
     """Root of all expected errors.
@@ -39,7 +42,7 @@ class FerBenchError(Exception):
             lines.append(f"  hint:  {self.hint}")
         if self.next:
             lines.append(f"  next:  {self.next}")
-        return "\n".join(lines)
+        return harmless("\n".join(lines))
 
 
 class UnknownNameError(FerBenchError, LookupError):
@@ -60,6 +63,10 @@ class StoreError(FerBenchError):
 
 class SealError(FerBenchError, PermissionError):
     """An attempt to read test data before selection is locked."""
+
+
+class WeightsError(FerBenchError):
+    """Pretrained weights that do not exist or can't be loaded."""
 
 
 class PluginError(FerBenchError):
@@ -84,6 +91,17 @@ class TrackingError(FerBenchError):
 
 class PrunedTrial(FerBenchError):
     """A tuning trial stopped early by the pruner; not a failure."""
+
+
+def harmless(text: str) -> str:
+    """The text with everything spelled out that is neither printed nor a line's end: a terminal must not obey it."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def shown(value: object) -> str:
+    """A value as it was typed; a long one is cut."""
+    text = str(value)
+    return text if len(text) <= LONG else f"{text[: LONG - 3]}..."
 
 
 def missing_library(
@@ -126,5 +144,6 @@ def unknown(kind: str, name: str, known: Iterable[str], *, where: str | None = N
     if close:
         hint = "did you mean " + " or ".join(f"'{c}'" for c in close) + "?"
     else:
-        hint = f"known {kind}{'es' if kind.endswith('s') else 's'}: " + (", ".join(known) if known else "none")
-    return UnknownNameError(f"unknown {kind} '{name}'", where=where, hint=hint, next=next)
+        more = f" and {len(known) - MANY} more" if len(known) > MANY else ""
+        hint = f"known {kind}{'es' if kind.endswith('s') else 's'}: {', '.join(known[:MANY]) or 'none'}{more}"
+    return UnknownNameError(f"unknown {kind} '{shown(name)}'", where=where, hint=hint, next=next)

@@ -63,9 +63,9 @@ def fetch(
     if not card.fetch:
         raise _by_hand(home, card)
     raw = home.raw(card.name)
-    aside = raw.resolve().with_name(f".{card.name}.fetch")
+    aside = raw.resolve().with_name(f".{raw.name}.fetch")
     try:
-        with locked(home.data / f".{card.name}.fetch.lock", f"another process fetches '{card.name}'"):
+        with locked(home.data / f".{raw.name}.fetch.lock", f"another process fetches '{card.name}'"):
             for part in card.fetch:
                 _Job(part=part, raw=raw, aside=aside / _key(part), say=say, meter=meter, patience=patience).bring()
             _remove_if_empty(aside)

@@ -1,4 +1,4 @@
-"""Whether the labels of a store mean what its card says, judged by counts and by copies: permuted, exchanged."""
+"""Whether the labels of a store mean what its card says, judged by counts and by copies: exchanged."""
 
 from __future__ import annotations
 
@@ -7,38 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
-CLOSE = 0.02  # share of all images by which a set may differ from known counts and still be told as that set
-CLEAR = 4  # times that an order must fit better than the card's
 STRAY = 0.2  # share of an exchange that other changes may have
 SURE = 4  # a share is told of classes whose sizes differ by this many square roots of their sum: to about 0.1
 NOISY, FEW = 0.10, 5  # share and number of groups of copies with two labels that are more than slips
-
-
-@dataclass(frozen=True)
-class Order:
-    """Which order of the classes fits the counts.
-
-    Attributes
-    ----------
-    positions : tuple of int
-        Label k of the store counts like class ``positions[k]`` of the card.
-    name : str
-        "the card's order", "alphabetical", "reversed", "shifted by one", or "" for another one.
-    misfit, card_misfit : int
-        Sum of count differences over classes and splits, under this order and under the card's.
-    """
-
-    positions: tuple[int, ...]
-    name: str
-    misfit: int
-    card_misfit: int
-
-    @property
-    def exact(self) -> bool:
-        """Whether every count fits."""
-        return self.misfit == 0
 
 
 @dataclass(frozen=True)
@@ -54,41 +26,6 @@ class Exchange:
     lost: int
     moved: int
     share: float | None
-
-
-def label_order(observed: np.ndarray, known: np.ndarray, classes: Sequence[str]) -> Order:
-    """Find the order of classes whose known counts are nearest to the observed ones, over all splits together.
-
-    Parameters
-    ----------
-    observed, known : int [splits, classes]
-    classes : sequence of str
-        The card's names, which decide what is alphabetical.
-
-    Returns
-    -------
-    Order
-        The card's order unless another one fits clearly better; among equally good ones a well-known one.
-    """
-    cost = np.abs(observed[:, :, None] - known[:, None, :]).sum(0)
-    labels = np.arange(len(classes))
-    alphabetical = sorted(range(len(classes)), key=lambda k: classes[k])
-    named = {
-        "the card's order": labels,
-        "alphabetical": np.asarray(alphabetical),
-        "reversed": labels[::-1],
-        "shifted by one": np.roll(labels, 1),
-    }
-    best = linear_sum_assignment(cost)[1]
-    card_misfit, misfit = (int(cost[labels, order].sum()) for order in (labels, best))
-    total = known.sum()
-    close, better = misfit <= CLOSE * total, card_misfit - misfit > CLOSE * total and card_misfit >= CLEAR * misfit
-    if not (misfit == 0 < card_misfit or (close and better)):
-        return Order(tuple(labels.tolist()), "the card's order", card_misfit, card_misfit)
-    for name, order in named.items():
-        if cost[labels, order].sum() == misfit:
-            return Order(tuple(order.tolist()), name, misfit, card_misfit)
-    return Order(tuple(best.tolist()), "", misfit, card_misfit)
 
 
 def exchanges(observed: np.ndarray, known: np.ndarray, splits: Sequence[str]) -> list[Exchange]:

@@ -7,19 +7,23 @@ import fcntl
 import hashlib
 import inspect
 import math
-import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from fer_bench.dataset import Dataset, Reading
 from fer_bench.errors import DataError, FerBenchError, StoreError
 from fer_bench.home import Home
+from fer_bench.label_order import PARAMETER, mapping_told, suspicion
+from fer_bench.names import folder_of
 from fer_bench.plugins import Plugin
 from fer_bench.store import Store, recover, write_store
 
 Say = Callable[[str], object]
+
+RARE = 20  # one image in so many may be left aside to tell how large the others are
 
 
 def prepare(home: Home, dataset: Dataset, source: str | Path | None, *, force: bool = False, say: Say = print) -> Store:
@@ -42,6 +46,7 @@ def prepare(home: Home, dataset: Dataset, source: str | Path | None, *, force: b
         A file can't be read or written, or the disk is full. The old store, if any, is intact.
     """
     name = dataset.card.name
+    dataset.options = home.options
     try:
         with _one_at_a_time(home.data, name, say):
             recover(home.data, name)
@@ -52,15 +57,20 @@ def prepare(home: Home, dataset: Dataset, source: str | Path | None, *, force: b
                     raise _missing(home, dataset)
                 say(f"{name}: the prepared store is used; its source files are not here any more")
                 return old
+            dataset.source = source
             reading = dataset.read(source)
             say(f"{name}: recognised {reading.layout}: {reading.said}")
             state = _state(dataset, reading)
             if old is not None and not force and _same(old, dataset, reading, state):
+                _tell_labels(dataset, old, say)
                 say(f"{name}: the store is up to date ({len(old)} images, fingerprint {old.fingerprint})")
                 return old
-            _check_room(home, dataset, reading, say)
+            outliers = _outliers(dataset, reading)
+            if outliers:
+                say(f"{name}: WARNING: {outliers.told}")
+            _check_room(home, dataset, reading, outliers, say)
             return _write(home, dataset, reading, source, state, old, say)
-    except FerBenchError:  # some are OSErrors too, and say what they mean already
+    except (FerBenchError, BrokenPipeError):  # some are OSErrors too; a closed terminal says nothing of the data
         raise
     except OSError as error:
         raise StoreError(f"{error.strerror or error}", where=str(error.filename or home.data)) from error
@@ -74,13 +84,58 @@ def ensure_store(home: Home, dataset: Dataset, source: str | Path | None = None,
     """
     if source is None and not dataset.card.built_in:
         with contextlib.suppress(StoreError):
-            store = Store.open(home.data / dataset.card.name)
+            store = Store.open(home.store(dataset.card.name))
             if store.manifest["params"] == dataset.params:
                 return store
     return prepare(home, dataset, source, say=say)
 
 
-def _check_room(home: Home, dataset: Dataset, reading: Reading, say: Say) -> None:
+@dataclass(frozen=True)
+class _Outliers:
+    """A few images that are much larger than all others, and so decide the size of the store."""
+
+    told: str
+    size: int
+
+
+def _outliers(dataset: Dataset, reading: Reading) -> _Outliers | None:
+    """At most one image in :data:`RARE`, more than twice as large as the largest of the others; None without them."""
+    sizes = {tuple(map(int, text.split("x"))): n for text, n in reading.survey.get("sizes", {}).items()}
+    if reading.shape is None or "size" not in dataset.params or not sizes:
+        return None
+    total, beyond = sum(sizes.values()), 0
+    by_side = sorted(sizes, key=lambda size: (-max(size), size))
+    for size in by_side:
+        if beyond + sizes[size] > max(1, total // RARE):
+            break
+        beyond += sizes[size]
+    usual, side = max(size), max(by_side[0])
+    if side <= 2 * usual or reading.shape[-1] < side:
+        return None
+    number, channels = reading.shape[:2]
+    now, then = (human_size(number * channels * s**2) for s in (side, usual))
+    largest = "x".join(map(str, by_side[0]))
+    images = "1 image is" if beyond == 1 else f"{beyond:,} images are"
+    told = f"{images} larger than {usual} pixels, the other {total - beyond:,} are not. The largest"
+    told += f", {reading.largest} ({largest})," if reading.largest else f" ({largest})"
+    told += f" makes every image of the store {side} pixels wide: {now} instead of {then}\n"
+    told += f"  to bring all images to {usual} pixels: {dataset.command('prepare', dataset.source, size=usual)}"
+    return _Outliers(told, usual)
+
+
+def _tell_labels(dataset: Dataset, store: Store, say: Say) -> None:
+    """What the labels were read as, and a warning where the counts speak for another order."""
+    name = dataset.card.name
+    say(f"{name}: labels are read as {mapping_told(store.manifest)}")
+    wrong = None if dataset.card.built_in else suspicion(dataset.card, store.manifest)
+    if wrong:
+        lines = [f"{name}: WARNING: {wrong.title}", *wrong.lines]
+        if wrong.order:
+            lines.append(f"next: {dataset.command('prepare', dataset.source, **{PARAMETER: wrong.order})}")
+        say("\n  ".join(lines))
+
+
+def _check_room(home: Home, dataset: Dataset, reading: Reading, outliers: _Outliers | None, say: Say) -> None:
     """Say what the store will take, and stop before work starts where the disk has no room for it."""
     if reading.shape is None:
         return
@@ -89,11 +144,13 @@ def _check_room(home: Home, dataset: Dataset, reading: Reading, say: Say) -> Non
     need = f"{reading.shape[0]} images of {shape}: {human_size(size)} on disk, as much in the device's memory"
     say(f"{name}: {need}")
     if size * 1.05 > free:
-        smaller = f"; --dataset-set size={reading.shape[-1] // 2} takes a quarter" if "size" in dataset.params else ""
+        side = outliers.size if outliers else reading.shape[-1] // 2
+        smaller = dataset.command("prepare", dataset.source, size=side) if "size" in dataset.params else None
         raise StoreError(
             f"the disk has no room for the store: {human_size(size)} are needed, {human_size(free)} are free",
             where=str(home.data),
-            hint=f"make room, or take another --home{smaller}",
+            hint="make room, or take another --home" + f", or store the images at {side} pixels" * bool(smaller),
+            next=smaller,
         )
 
 
@@ -117,6 +174,7 @@ def _write(
     say(f"{card.name}: {len(store)} images of {size} written to {store.path} in {seconds:.1f} s")
     if old is not None and old.fingerprint != store.fingerprint:
         say(f"{card.name}: the data have changed: fingerprint {old.fingerprint} became {store.fingerprint}")
+    _tell_labels(dataset, store, say)
     checks = store.manifest["checks"]
     if checks["counts"] == "match":
         say(f"{card.name}: the counts of every split and class match its card")
@@ -130,10 +188,10 @@ def _write(
 
 def _existing(home: Home, name: str, say: Say) -> Store | None:
     """The present store; a damaged one is named and counts as none."""
-    if not (home.data / name).exists():
+    if not home.store(name).exists():
         return None
     try:
-        return Store.open(home.data / name)
+        return Store.open(home.store(name))
     except StoreError as error:
         say(f"{name}: the present store can't be used: {error.what}")
         return None
@@ -147,7 +205,7 @@ def _source(home: Home, dataset: Dataset, source: str | Path | None, old: Store 
                 "the source does not exist",
                 where=str(given),
                 hint=dataset.card.get or None,
-                next=f"fer-bench data prepare {dataset.card.name} --from PATH",
+                next=dataset.command("prepare", "PATH"),
             )
         return given
     if dataset.card.built_in:
@@ -165,7 +223,7 @@ def _missing(home: Home, dataset: Dataset) -> DataError:
         f"there are no source files for '{name}'",
         where=f"{raw} {'is empty' if raw.is_dir() else 'does not exist'}",
         hint=f"{get}put the files there, or name another place with --from",
-        next=f"fer-bench data prepare {name} --from PATH --home {shlex.quote(str(home.root))}",
+        next=dataset.command("prepare", "PATH"),
     )
 
 
@@ -195,7 +253,7 @@ def _same(old: Store, dataset: Dataset, reading: Reading, state: str) -> bool:
 def _one_at_a_time(root: Path, name: str, say: Say) -> Iterator[None]:
     """Hold the data set's lock; the kernel lets go of it when a process dies, however it dies."""
     root.mkdir(parents=True, exist_ok=True)
-    with open(root / f".{name}.lock", "wb") as file:
+    with open(root / f".{folder_of(name)}.lock", "wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

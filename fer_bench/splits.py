@@ -10,6 +10,7 @@ every library. The rows of all folds make one text, whose hash stands in each ru
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -168,7 +169,7 @@ def _check_labels(taken: np.ndarray, labels: np.ndarray, protocol: Protocol, sto
         raise DataError(
             f"{without} images have no label in layout '{store.manifest['layout']}'",
             where=where, hint="prepare from a layout that has all labels",
-            next=f"fer-bench data prepare {store.path.name} --from PATH",
+            next=f"fer-bench data prepare {store.manifest['dataset']} --from PATH",
         )  # fmt: skip
 
 
@@ -190,9 +191,23 @@ def _named_roles(protocol: Protocol, split: np.ndarray, card: DatasetCard, store
     return roles
 
 
+def protocol_that_fits(store: Store, card: DatasetCard) -> Protocol | None:
+    """The protocol to take where the store does not allow the card's first one; None where it does, or none fits.
+
+    One that uses the store's own parts comes before one that divides all images anew, and of these one that keeps
+    people together where the store knows them.
+    """
+    sound = [p for p in card.protocols[1:] if not p.watermark and not p.clean]
+    for protocol in [*card.protocols[:1], *sorted(sound, key=lambda p: (p.scheme != "splits", not p.group))]:
+        with contextlib.suppress(DataError):
+            divide(store, card, protocol)
+            return None if protocol is card.protocols[0] else protocol
+    return None
+
+
 def _way_out(card: DatasetCard, store: Store, have: set[str]) -> str:
     """The first protocol that the store's splits allow, or another source."""
-    again = f"fer-bench data prepare {store.path.name} --from PATH"
+    again = f"fer-bench data prepare {store.manifest['dataset']} --from PATH"
     fit = [p for p in card.protocols if {*p.train, *p.val, *p.test} <= have and not p.watermark]
     return f"the same command with --protocol {card.full_name(fit[0])}; or {again}" if fit else again
 

@@ -102,7 +102,7 @@ def test_lists_tell_what_there_is(call):
         (["run", "rasn", "--dataset", "synthetic", "--protocol", "oficial"], ["unknown protocol", "official'"]),
         (["run", "rasn", "--dataset", "synthetic", "--select", "recall"], ["unknown metric", "'mean_recall'"]),
         (["run", "rasn", "--dataset", "synthetic", "--device", "gpu"], ["device 'gpu'", "cuda"]),
-        (["run", "rasn", "--dataset", "synthetic", "--seeds", "0"], ["at least one seed"]),
+        (["run", "rasn", "--dataset", "synthetic", "--seeds", "0"], ["--seeds 0 is out of range", "1 to 1,000"]),
         (["run", "rasn", "--dataset", "synthetic", "--plugins", "no/such"], ["does not exist", "no/such"]),
         (["tune", "rsan", "--dataset", "synthetic"], ["unknown method 'rsan'", "'rasn'"]),
         (["report", "--home", "."], ["the ledger holds no study"]),
@@ -176,6 +176,43 @@ def test_run_trains_compares_reports_and_reuses(on_tiny, call, tmp_path):
     assert "baseline_resnet" in out
     assert "finished" in call("list", "runs", "--home", tmp_path)[1]
     assert "small" in call("list", "studies", "--home", tmp_path)[1]
+
+
+def test_a_name_stays_with_its_runs_until_it_is_replaced(on_tiny, call, tmp_path):
+    words = ("run", "baseline_resnet", "--threads", "1", "--quiet")
+    assert on_tiny(*words, "--name", "mine")[0] == 0
+    code, _, err = on_tiny(*words, "--name", "mine", "--set", "lr=0.01")
+    assert code == 1
+    assert "there is a study 'mine' already" in err
+    assert "--replace" in err
+    assert "next:  the same command with --name mine-2" in err
+    ledger = Home(tmp_path).ledger
+    assert [r.spec["recipe"]["lr"] for r in ledger.runs()] == [0.004]
+    assert on_tiny(*words, "--name", "mine", "--set", "lr=0.01", "--replace")[0] == 0
+    assert sorted(r.spec["recipe"]["lr"] for r in ledger.runs()) == [0.004, 0.01]
+
+    record = tmp_path / "ledger" / "studies" / "mine.json"
+    record.write_text(record.read_text().replace('"name": "mine"', '"name": "../../../evil"'))
+    for command in (
+        ["report", "mine"],
+        ["report"],
+        ["response", "mine"],
+        ["compare", "mine"],
+        ["track", "sync", "mine"],
+    ):
+        code, _, err = call(*command, "--home", tmp_path)
+        assert code == 1, command
+        assert "the record of study 'mine' calls itself '../../../evil'" in err
+    assert "calls itself" in call("list", "studies", "--home", tmp_path)[1]
+    assert not (tmp_path.parent / "evil").exists()
+
+
+@pytest.mark.parametrize("name", ["../../evil", "a" * 300, "/tmp/evil", "folder:", "my study"])
+def test_a_name_that_leads_elsewhere_is_refused_before_anything_is_made(on_tiny, tmp_path, name):
+    code, _, err = on_tiny("run", "baseline_resnet", "--name", name)
+    assert code == 1
+    assert "study's name" in err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_several_profiles_and_folds_make_studies_and_curves(on_tiny, tmp_path):

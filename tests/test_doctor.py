@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from fer_bench import Chunk, DatasetCard, Problems, Protocol, Reading
+from fer_bench import Chunk, DatasetCard, Param, Problems, Protocol, Reading
 from fer_bench.clean import load_clean
 from fer_bench.cli.check import check
 from fer_bench.doctor import Diagnosis, examine
@@ -80,7 +80,7 @@ def test_sound_data_give_no_error_and_no_warning(tmp_path):
     diagnosis = World.sound().examined(tmp_path)
     assert told(diagnosis) == set()
     assert diagnosis.verdict == "0 errors, 0 warnings"
-    assert {f.kind for f in diagnosis.findings} == {"counts-match", "imbalance"}
+    assert {f.kind for f in diagnosis.findings} == {"labels", "counts-match", "imbalance"}
     assert diagnosis.dropped == ()
 
 
@@ -246,7 +246,22 @@ def test_counts_of_other_parameters_or_classes_are_not_compared(tmp_path):
     chunk = Chunk(images=world.images, labels=world.labels, split=world.split.tolist(), source=[""] * len(world.labels))
     reading = Reading(layout="d", said="", files=[], chunks=lambda: iter([chunk]), classes=("a", "b", "c", "d"))
     diagnosis = examine(write_store(tmp_path, CARD, reading, {}, {}), CARD)
-    assert {f.kind for f in diagnosis.findings} == {"counts-unknown", "imbalance"}
+    assert {f.kind for f in diagnosis.findings} == {"labels", "counts-unknown", "imbalance"}
+
+
+def test_counts_are_compared_whatever_order_the_source_numbers_its_classes_in(tmp_path):
+    card = dataclasses.replace(CARD, params={"classes": Param("", "order"), "other": Param(1, "another parameter")})
+    world = World.sound()
+    for given, kind in (({"classes": "angry,...", "other": 1}, "match"), ({"classes": "", "other": 2}, "unknown")):
+        chunk = Chunk(
+            images=world.images,
+            labels=world.labels,
+            split=world.split.tolist(),
+            source=[""] * len(world.labels),
+        )
+        reading = Reading(layout="d", said="", files=[], chunks=lambda chunk=chunk: iter([chunk]))
+        diagnosis = examine(write_store(tmp_path, card, reading, given, {}), card)
+        assert diagnosis.of_kind(f"counts-{kind}") is not None
 
 
 def test_balance_is_told_by_hand_computed_figures(tmp_path):

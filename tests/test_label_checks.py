@@ -1,9 +1,9 @@
-"""What counts tell of labels: orders of the classes and exchanges between two of them."""
+"""What counts and copies tell of labels: exchanges between two classes."""
 
 import numpy as np
 import pytest
 
-from fer_bench.label_checks import disagreements, exchanges, label_order
+from fer_bench.label_checks import disagreements, exchanges
 
 FER2013 = {
     "classes": ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"),
@@ -15,29 +15,6 @@ FER2013 = {
         ]
     ),
 }
-
-
-@pytest.mark.parametrize(
-    ("name", "positions"),
-    [("alphabetical", [0, 1, 2, 3, 6, 4, 5]), ("reversed", [6, 5, 4, 3, 2, 1, 0]), ("", [3, 1, 2, 0, 4, 5, 6])],
-)
-def test_order_of_real_counts_is_found_though_some_images_are_missing(name, positions):
-    observed = FER2013["known"][:, positions] - np.arange(7)
-    order = label_order(observed, FER2013["known"], FER2013["classes"])
-    assert (order.name, list(order.positions), order.misfit) == (name, positions, 3 * 21)
-
-
-def test_order_that_fits_exactly_is_found_though_the_classes_are_almost_equally_many():
-    positions = [2, 1, 0, 3, 4, 5, 6]  # angry and fear: 102 images apart
-    order = label_order(FER2013["known"][:, positions], FER2013["known"], FER2013["classes"])
-    assert (list(order.positions), order.exact) == (positions, True)
-
-
-def test_cards_order_is_kept_when_counts_are_merely_different():
-    for factor in (0.5, 0.9, 1.3):
-        observed = (FER2013["known"] * factor).astype(int)
-        order = label_order(observed, FER2013["known"], FER2013["classes"])
-        assert order.name == "the card's order"
 
 
 @pytest.mark.parametrize("pair", [(0, 3), (1, 3), (5, 6), (0, 4)])

@@ -204,7 +204,7 @@ class TestContent:
         assert [metrics[f"test_recall/{c}"] for c in CLASSES] == [3 / 4, 1 / 2, 1.0]
         f1 = [2 * 3 / (4 + 3), 2 * 1 / (2 + 1), 2 * 2 / (2 + 4)]
         assert metrics["test_macro_f1"] == pytest.approx(sum(f1) / 3)
-        assert (metrics["selected_epoch"], metrics["selected_value"]) == (1, 0.5)
+        assert (metrics["selected_epoch"], metrics["selected_value"]) == (2, 0.5)
         assert (metrics["probe/alone/max_difference"], metrics["probe/alone/flipped"]) == (0.125, 3)
 
     def test_the_history_becomes_curves_with_the_times_of_the_run(self, ledger, uri):
@@ -212,7 +212,7 @@ class TestContent:
         run = runs_of(uri, "run")["a" * 16]
         curve = mlflow_client(uri).get_metric_history(run.info.run_id, "train_loss")
         start = int(1000 * datetime.fromisoformat(STARTED).timestamp())
-        assert [(m.step, m.value) for m in curve] == [(0, 1.5), (1, 1.4), (2, 1.3)]
+        assert [(m.step, m.value) for m in curve] == [(1, 1.5), (2, 1.4), (3, 1.3)]
         assert [m.timestamp - start for m in curve] == [10_000, 20_000, 30_000]
         assert (run.info.start_time - start, run.info.end_time - start) == (0, 60_000)
         assert run.data.metrics["val_recall/happy"] == 1.0

@@ -11,6 +11,7 @@ from importlib import import_module
 import click
 
 from fer_bench import __version__
+from fer_bench.cli.output import CLOSED, OutputClosed, watch_output
 from fer_bench.errors import FerBenchError, unknown
 from fer_bench.process import settle
 
@@ -73,8 +74,9 @@ def cli() -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point; exits with 0, 1 for an expected error, 2 for wrong usage, 130 after Ctrl-C."""
+    """Entry point; exits with 0, 1 for an expected error, 2 for wrong usage, 130 after Ctrl-C, 141 without a reader."""
     settle()
+    watch_output()
     try:
         code = cli.main(args=argv, standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -82,15 +84,17 @@ def main(argv: list[str] | None = None) -> None:
         click.secho("error: ", fg="red", bold=True, nl=False, err=True)
         click.echo(error.render(), err=True)
         sys.exit(1)
-    except click.exceptions.Abort:
-        _interrupted()
-    except KeyboardInterrupt:
-        _interrupted()
+    except click.exceptions.Abort as error:
+        _interrupted(error.__cause__)
+    except KeyboardInterrupt as error:
+        _interrupted(error)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
 
 
-def _interrupted() -> None:
+def _interrupted(cause: BaseException | None) -> None:
+    if isinstance(cause, OutputClosed):
+        sys.exit(CLOSED)
     click.echo("Interrupted. Finished runs are saved. Rerun the command to resume.", err=True)
     sys.exit(130)

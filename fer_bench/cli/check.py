@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,20 +44,23 @@ def check(
     home: str | None,
 ) -> None:
     """Examine NAME: counts, label order, duplicates, people, sequences, images, balance; write a clean manifest."""
-    from rich.console import Console
+    from fer_bench.home import Home
+    from fer_bench.names import locate
+    from fer_bench.own_data import dataset_card
+    from fer_bench.plugins import plugins
+    from fer_bench.recipe import parse_assignments
+
+    found, place = plugins(plugin_dirs), Home.find(home)
+    dataset_card(found, name, place, source, typed=sys.argv[1:])
+    dataset = found.dataset(name, parse_assignments(dataset_set, "--dataset-set"), lenient=source is not None)
+    dataset.source, dataset.options = source, place.options
+    from rich.console import Console  # after the names are known to be right: these take a second
 
     from fer_bench.clean import save_clean
     from fer_bench.doctor import examine
-    from fer_bench.home import Home
-    from fer_bench.plugins import plugins
-    from fer_bench.recipe import parse_assignments
     from fer_bench.reports.doctor_page import write_page
 
-    dataset = plugins(plugin_dirs).dataset(
-        name, parse_assignments(dataset_set, "--dataset-set"), lenient=source is not None
-    )
-    place = Home.find(home)
-    folder = Path(out) if out else place.results("doctor") / name
+    folder = Path(out) if out else locate(place.results("doctor"), name)
     console = Console(highlight=False, soft_wrap=True)
     with _store(place, dataset, source, drawn_anew=bool(dataset_set)) as store:
         click.echo(f"{name}: examining {len(store):,} images")
@@ -64,6 +68,7 @@ def check(
         page = write_page(diagnosis, store, dataset.card, folder, images=not no_images)
         clean = save_clean(folder if source else place.splits(store.path.name, store.fingerprint), diagnosis.dropped)
     _tell(diagnosis, console)
+    _tell_remedy(dataset, store, console)
     console.print(f"page:   {page}", markup=False)
     console.print(f"clean:  {clean} leaves out {len(diagnosis.dropped):,} rows", markup=False)
     if strict and diagnosis.number("error"):
@@ -74,20 +79,21 @@ def check(
 def _store(home: Home, dataset: Dataset, source: str | None, *, drawn_anew: bool) -> Iterator[Store]:
     """The store to examine; one made from `source` lasts as long as the block, and the home's is left alone."""
     from fer_bench.errors import SpecError
+    from fer_bench.own_data import open_prepared
+    from fer_bench.plugins import plugins
     from fer_bench.prepare import ensure_store
-    from fer_bench.store import Store
 
     name, built_in = dataset.card.name, dataset.card.built_in
     if source is not None:
         with tempfile.TemporaryDirectory(prefix="fer-bench-") as folder:
             yield _read(Path(folder), dataset, Path(source).expanduser())
-    elif built_in and (drawn_anew or not (home.data / name).exists()):
+    elif built_in and (drawn_anew or not home.store(name).exists()):
         yield ensure_store(home, dataset, say=click.echo)
     elif drawn_anew:
         again = f"fer-bench data check {name} --from PATH --dataset-set NAME=VALUE"
         raise SpecError("--dataset-set goes with --from: a prepared store is examined as it is", next=again)
     else:
-        yield Store.open(home.data / name)
+        yield open_prepared(plugins(dataset.plugin_dirs), name, home)[0]
 
 
 def _read(folder: Path, dataset: Dataset, source: Path) -> Store:
@@ -99,6 +105,17 @@ def _read(folder: Path, dataset: Dataset, source: Path) -> Store:
     reading = dataset.read(source)
     click.echo(f"{dataset.card.name}: recognised {reading.layout}: {reading.said}")
     return write_store(root=folder, card=dataset.card, reading=reading, params=dataset.params)
+
+
+def _tell_remedy(dataset: Dataset, store: Store, console: Console) -> None:
+    """The command that takes the labels in the order that fits better, where there is one."""
+    from fer_bench.label_order import PARAMETER, suspicion
+
+    wrong = suspicion(dataset.card, store.manifest)
+    if wrong and wrong.order:
+        dataset.params = {**dataset.params, **store.manifest["params"]}
+        source = dataset.source or store.manifest.get("from")
+        console.print(f"next:   {dataset.command('prepare', source, **{PARAMETER: wrong.order})}", markup=False)
 
 
 def _tell(diagnosis: Diagnosis, console: Console) -> None:

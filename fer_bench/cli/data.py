@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fer_bench.cli.check import check
 from fer_bench.cli.fetch import fetch
-from fer_bench.cli.options import home_option, plugins_option
+from fer_bench.cli.options import home_option, number_option, plugins_option
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from fer_bench.cards import DatasetCard
     from fer_bench.store import Store
 
 
@@ -39,46 +41,72 @@ def prepare(
 ) -> None:
     """Turn the source files of NAME, in any known layout, into the store that training reads."""
     from fer_bench.home import Home
+    from fer_bench.own_data import dataset_card
     from fer_bench.plugins import plugins
     from fer_bench.prepare import prepare
     from fer_bench.recipe import parse_assignments
 
-    dataset = plugins(plugin_dirs).dataset(name, parse_assignments(dataset_set, "--dataset-set"))
-    prepare(Home.find(home), dataset, source, force=force, say=click.echo)
+    found, place = plugins(plugin_dirs), Home.find(home)
+    dataset_card(found, name, place, source)
+    dataset = found.dataset(name, parse_assignments(dataset_set, "--dataset-set"))
+    prepare(place, dataset, source, force=force, say=click.echo)
 
 
 @data.command()
 @click.argument("name")
+@plugins_option
 @home_option
-def stats(name: str, home: str | None) -> None:
+def stats(name: str, plugin_dirs: tuple[str, ...], home: str | None) -> None:
     """Counts by split and class, imbalance, duplicates, size and layout of the prepared NAME."""
+    from fer_bench.home import Home
+    from fer_bench.own_data import open_prepared
+    from fer_bench.plugins import plugins
+    from fer_bench.store import duplicates
+
+    store, card = open_prepared(plugins(plugin_dirs), name, Home.find(home), sys.argv[1:])
     from rich.console import Console
 
-    from fer_bench.home import Home
-    from fer_bench.store import Store, duplicates
-
-    store = Store.open(Home.find(home).data / name)
     console, found = Console(highlight=False, soft_wrap=True), duplicates(store)
     console.print(_counts_table(store, found))
     _print_facts(store, found, console)
+    _print_labels(store, card, console)
 
 
 @data.command()
 @click.argument("name")
 @click.option("--out", type=click.Path(dir_okay=False), required=True, help="PNG file to write.")
-@click.option("--per-class", default=8, show_default=True, type=click.IntRange(1, 200), help="Images a class.")
+@number_option("--per-class", int, 1, 200, "Images a class.", default=8)
 @click.option("--split", help="Draw from this split only.")
-@click.option("--seed", default=0, show_default=True, help="Which images are drawn.")
+@number_option("--seed", int, 0, 2**31 - 1, "Which images are drawn.", default=0)
+@plugins_option
 @home_option
-def show(name: str, out: str, per_class: int, split: str | None, seed: int, home: str | None) -> None:
+def show(
+    name: str,
+    out: str,
+    per_class: int,
+    split: str | None,
+    seed: int,
+    plugin_dirs: tuple[str, ...],
+    home: str | None,
+) -> None:
     """Write a contact sheet: one row a class, some images of each."""
     from fer_bench.contact_sheet import contact_sheet
     from fer_bench.home import Home
-    from fer_bench.store import Store
+    from fer_bench.own_data import open_prepared
+    from fer_bench.plugins import plugins
 
-    store = Store.open(Home.find(home).data / name)
+    store, _ = open_prepared(plugins(plugin_dirs), name, Home.find(home), sys.argv[1:])
     rows = contact_sheet(store, out, per_class, split, seed)
     click.echo(f"{name}: {len(rows)} images of {len(store.classes)} classes written to {out}")
+
+
+def _print_labels(store: Store, card: DatasetCard | None, console: Console) -> None:
+    from fer_bench.label_order import mapping_told, suspicion
+
+    console.print(f"labels       read as {mapping_told(store.manifest)}", markup=False)
+    wrong = suspicion(card, store.manifest) if card and not card.built_in else None
+    for line in (f"WARNING: {wrong.title}", *wrong.lines) if wrong else ():
+        console.print(f"             {line}", markup=False)
 
 
 def _counts_table(store: Store, found: dict[str, Any]) -> Table:

@@ -9,7 +9,7 @@ import click
 
 from fer_bench.cards import DatasetCard, MethodCard
 from fer_bench.cli.options import home_option, plugins_option
-from fer_bench.errors import unknown
+from fer_bench.errors import FerBenchError, unknown
 from fer_bench.plugins import Plugins, plugins
 
 FILTERS = ("method", "dataset", "study", "status")
@@ -42,12 +42,12 @@ def _recipes(found: Plugins, options: dict[str, Any]) -> None:
     from fer_bench.recipe import PRESETS, Recipe
 
     table((name, f"{preset.title} ({preset.backbone})") for name, preset in PRESETS.items())
-    click.echo("\nfields (--set name=value) and their defaults")
-    table((f"  {name}", param.default, param.help) for name, param in Recipe.options().items())
+    click.echo("\nfields (--set name=value), their defaults and what is accepted")
+    table((f"  {name}", param.default, param.accepts, param.help) for name, param in Recipe.options().items())
 
 
 def _backbones(found: Plugins, options: dict[str, Any]) -> None:
-    from fer_bench.backbones import backbone_names  # timm needs torch: the one list that costs seconds
+    from fer_bench.backbone_names import backbone_names
 
     click.echo("\n".join(backbone_names(options["pattern"])))
 
@@ -63,7 +63,14 @@ def _studies(found: Plugins, options: dict[str, Any]) -> None:
     from fer_bench.home import Home
 
     ledger = Home.find(options["home"]).ledger
-    table((n, f"{len(ledger.study(n)['runs'])} runs", ledger.study(n)["command"]) for n in ledger.studies())
+    rows = []
+    for name in ledger.studies():
+        try:
+            study = ledger.study(name)
+            rows.append((name, f"{len(study['runs'])} runs", study.get("command", "")))
+        except FerBenchError as error:
+            rows.append((name, "unreadable", error.what))
+    table(rows)
 
 
 LISTS: dict[str, Callable[[Plugins, dict[str, Any]], None]] = {
@@ -139,7 +146,7 @@ def _show_params(card: Any) -> None:
         return
     click.echo("\nparameters")
     for name, param in card.params.items():
-        extra = f"  one of {', '.join(map(str, param.choices))}" if param.choices else ""
+        extra = f"  ({'one of ' * bool(param.choices)}{param.accepts})" if param.accepts else ""
         tuned = f"  tuned over {param.space}" if param.space else ""
         click.echo(f"  {name} = {param.default}{extra}{tuned}\n      {param.help}")
     first = next(iter(card.params))

@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
-from fer_bench.cards import DatasetCard, MethodCard
+from fer_bench.cards import DatasetCard
 from fer_bench.cli.listing import tell_broken
 from fer_bench.cli.options import dataset_params, runtime_of, template_of
 from fer_bench.console import Live, say, warn
 from fer_bench.executor import Workplace
+from fer_bench.forkserver import SERVER
 from fer_bench.home import Home
-from fer_bench.plugins import Plugins, plugins
+from fer_bench.machine import this_machine
+from fer_bench.plugins import Plugins
 from fer_bench.prepare import ensure_store
 from fer_bench.roles import roles_of
-from fer_bench.spec import parse_variant
+from fer_bench.splits import protocol_that_fits
 from fer_bench.store import Store
 from fer_bench.track import check_uri, try_sync
 
 EVERY = 60.0  # seconds between updates of the MLflow mirror while a study runs
 
 
-def open_workplace(options: dict[str, Any], methods: Sequence[str]) -> Workplace:
-    """The home, the plug-ins and the prepared data that a command's options name; built-in data are made if missing."""
+def open_workplace(options: dict[str, Any], found: Plugins) -> Workplace:
+    """The home and the prepared data that a command's options name; built-in data are made if missing."""
     home = Home.find(options["home"])
-    found = plugins(options["plugin_dirs"])
     tell_broken(found)
-    _check_request(options, methods, found)
+    SERVER.start()  # its imports take seconds, in which the data are looked after
+    if options["device"] not in ("auto", "cpu"):
+        this_machine().check(options["device"])
     dataset = found.dataset(options["dataset"], dataset_params(options, found.dataset_card(options["dataset"])))
     store = ensure_store(home, dataset)
+    _fit_protocol(options, store, dataset.card)
     template, _ = template_of(options, found)
     _ensure_clean(home, store, dataset.card, template["protocol"])
     profile = template["profile"]
@@ -39,6 +42,18 @@ def open_workplace(options: dict[str, Any], methods: Sequence[str]) -> Workplace
 
     quiet: dict[str, Any] = {} if options["quiet"] else {"listener": Live(rarest)}
     return Workplace(home=home, plugins=found, runtime=runtime_of(options), **quiet)
+
+
+def _fit_protocol(options: dict[str, Any], store: Store, card: DatasetCard) -> None:
+    """Choose a protocol for one's own images where none is asked for and the first one can't be carried out."""
+    if options["protocol"] is None and not card.classes and (chosen := protocol_that_fits(store, card)):
+        options["protocol"] = chosen.name
+        have = ", ".join(sorted(set(store.columns("split")["split"].tolist())))
+        say(
+            f"protocol {card.full_name(chosen)}: {chosen.in_words}\n"
+            f"  (the images' parts are {have}, so {card.full_name(card.protocols[0])} can't be carried out;"
+            " --protocol takes another)"
+        )
 
 
 def _ensure_clean(home: Home, store: Store, card: DatasetCard, protocol: str) -> None:
@@ -52,16 +67,6 @@ def _ensure_clean(home: Home, store: Store, card: DatasetCard, protocol: str) ->
     say(f"{card.name}: the doctor examines the data set first; fer-bench data check {card.name} shows what it finds")
     dropped = examine(store, card).dropped
     say(f"{card.name}: {save_clean(folder, dropped)} leaves out {len(dropped):,} rows")
-
-
-def _check_request(options: dict[str, Any], methods: Sequence[str], found: Plugins) -> None:
-    """Tell what is wrong with a command before any data are drawn for it."""
-    template_of(options, found)
-    runtime_of(options).resolve()
-    for variant in map(parse_variant, methods):
-        card = found.method(variant.method).card
-        assert isinstance(card, MethodCard)
-        card.resolve(variant.given)
 
 
 class Mirror:

@@ -262,3 +262,79 @@ def test_classes_with_a_name_among_the_numbers_are_sorted_as_text():
 def test_the_protocols_of_the_card():
     assert [p.name for p in card.protocols] == ["given", "holdout10", "random60-20-20", "subject10"]
     assert (card.classes, dict(card.counts)) == ((), {})
+
+
+# -- how people write the names of class folders ---------------------------------------------------------------------
+
+
+def of(tmp_path: Path, names: dict[str, int], **params) -> tuple[Store, str]:
+    return prepared(write(tmp_path / "raw", names), tmp_path, **params)
+
+
+def test_numbers_in_the_names_are_the_order_and_no_part_of_the_class(tmp_path):
+    store, said = of(tmp_path, {"train/0_sad/1.png": 1, "train/1_Angry/2.png": 2, "test/1-Angry/3.png": 3})
+    assert store.classes == ("sad", "Angry")
+    assert rows_of(store) == [(1, "sad", "train"), (2, "Angry", "train"), (3, "Angry", "test")]
+    assert "labels are read as 0_sad = sad (1 image), 1_Angry and 1-Angry = Angry (2 images)" in said
+
+
+def test_numbers_that_differ_between_the_splits_leave_the_decision_to_the_words(tmp_path):
+    store, _ = of(tmp_path, {"train/0_a/1.png": 1, "train/1_b/2.png": 2, "test/0_b/3.png": 3, "test/1_a/4.png": 4})
+    assert rows_of(store) == [(1, "a", "train"), (2, "b", "train"), (4, "a", "test"), (3, "b", "test")]
+
+
+def test_numbers_that_tell_the_classes_apart_stay(tmp_path):
+    store, _ = of(tmp_path, {"pain_0/1.png": 1, "pain_1/2.png": 2, "pain_10/3.png": 3})
+    assert store.classes == ("pain_0", "pain_1", "pain_10")
+
+
+def test_the_split_may_stand_in_the_names_of_the_class_folders(tmp_path):
+    store, said = of(tmp_path, {"a_train/1.png": 1, "b_train/2.png": 2, "test b/3.png": 3, "a-test/4.png": 4})
+    assert rows_of(store) == [(1, "a", "train"), (2, "b", "train"), (4, "a", "test"), (3, "b", "test")]
+    assert "the words train, val and test in the folders' names are their split" in said
+    assert store.manifest["layout"] == "splits"
+
+
+def test_the_word_of_a_split_in_only_some_names_is_a_part_of_them(tmp_path):
+    store, _ = of(tmp_path, {"train station/1.png": 1, "airport/2.png": 2})
+    assert store.classes == ("airport", "train station")
+
+
+def test_a_class_folder_that_says_another_split_than_its_own_is_a_fault(tmp_path):
+    with pytest.raises(DataError, match="the name 'b_test' says test, but it lies in the train folder"):
+        of(tmp_path, {"train/a_train/1.png": 1, "train/b_test/2.png": 2})
+
+
+def test_numbered_folders_get_the_names_that_are_given(tmp_path):
+    names = {f"train/{k}/x.png": k for k in (1, 2, 3)}
+    store, said = of(tmp_path, names, classes="sad,happy,angry")
+    assert rows_of(store) == [(1, "sad", "train"), (2, "happy", "train"), (3, "angry", "train")]
+    assert "1 = sad (1 image), 2 = happy (1 image), 3 = angry (1 image)" in said
+
+
+def test_a_folder_that_is_none_of_the_given_classes_is_a_fault(tmp_path):
+    names = {"train/sad/1.png": 1, "train/happy/2.png": 2, "train/hapy/3.png": 3}
+    with pytest.raises(DataError, match="unknown class folder: 'hapy', did you mean 'happy'"):
+        of(tmp_path, names, classes="sad,happy")
+
+
+def test_classes_that_look_alike_and_share_no_split_are_told(tmp_path):
+    names = {"train/happy/1.png": 1, "train/sad/2.png": 2, "test/hapy/3.png": 3, "test/sad/4.png": 4}
+    assert "WARNING: is 'happy' the same class as 'hapy'?" in of(tmp_path, names)[1]
+
+
+def test_classes_that_look_alike_in_one_split_are_two_classes(tmp_path):
+    assert "WARNING" not in of(tmp_path, {"train/sad/1.png": 1, "train/sat/2.png": 2, "test/sad/3.png": 3})[1]
+
+
+def test_images_in_folders_of_a_class_folder_are_read_on_request(tmp_path):
+    names = {"train/a/p1/1.png": 1, "train/a/p2/x/1.png": 2, "train/b/3.png": 3, "test/b/p1/4.png": 4}
+    store, _ = of(tmp_path, names, nested=True)
+    assert rows_of(store) == [(1, "a", "train"), (2, "a", "train"), (3, "b", "train"), (4, "b", "test")]
+    assert store.columns("source")["source"][1] == "train/a/p2/x/1.png"
+
+
+def test_folders_of_folders_of_images_are_not_taken_for_classes(tmp_path):
+    names = {f"{c}/{s}/{k}.png": k for k, (c, s) in enumerate([("happy", "s1"), ("happy", "s2"), ("sad", "s1")])}
+    with pytest.raises(DataError, match=r"one folder deeper than <class>/<image>: happy/s1/<image>"):
+        of(tmp_path, names)  # happy/ alone would be a tree of two classes, s1 and s2
