@@ -42,10 +42,11 @@ from typing import Any
 import numpy as np
 
 from fer_bench.atomic import canonical_json, locked, read_array, read_json, sha256_file, write_array, write_json
+from fer_bench.credentials import hide, hide_command
 from fer_bench.errors import FerBenchError, LedgerError, nearest
 from fer_bench.names import DATASET, PROTOCOL, RUN, STUDY, checked, locate, name_of
 
-NUMERICS = 1  # raised by hand when a change of the harness changes results, so that old runs are not taken for new ones
+NUMERICS = 2  # raised by hand when a change of the harness changes results, so that old runs are not taken for new ones
 VOLATILE = ("environment.json", "timing.json")  # differ between equal runs, so they take no part in comparisons
 UNHASHED = (*VOLATILE, "done.json", "lock", "failed.json")
 
@@ -181,7 +182,7 @@ class RunWriter(RunRecord):
     def fail(self, error: BaseException) -> None:
         """Note why the run failed, if the disk has room for it; a failed run is tried again by the next command."""
         told = "".join(traceback.format_exception(error))
-        failure = {"type": type(error).__name__, "message": str(error), "traceback": told}
+        failure = {"type": type(error).__name__, "message": hide(str(error)), "traceback": hide(told)}
         with contextlib.suppress(OSError, FerBenchError):
             write_json(self.path / "failed.json", failure)
 
@@ -244,7 +245,7 @@ class Ledger:
     def put_study(self, name: str, study: Mapping[str, Any]) -> Path:
         """Write the study record ``studies/<name>.json``; raises SpecError where the name can't be a study's."""
         path = self._study_file(checked(name, STUDY))
-        write_json(path, dict(study))
+        write_json(path, hide_command(dict(study)))
         return path
 
     def study(self, name: str | None = None) -> dict[str, Any]:
@@ -306,7 +307,7 @@ def read_study(path: Path, name: str) -> dict[str, Any]:
     wrong = [key for key, fits in FIELDS.items() if key in study and not fits(study[key])]
     if wrong:
         raise damaged(f"{', '.join(wrong)} of another type than fer-bench writes")
-    return {"name": name, "runs": [], **study}
+    return hide_command({"name": name, "runs": [], **study})
 
 
 def check_study_names(study: Mapping[str, Any], name: str, path: Path) -> None:

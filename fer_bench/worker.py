@@ -82,8 +82,10 @@ class Order:
         return Plugin("methods", card, path, self.given["plugin"]["module"], self.given["plugin"]["origin"])
 
     def images(self, rows: np.ndarray, device: torch.device) -> Tensor:
-        """Images of store rows, uint8 [n, C, H, W] on the device."""
-        return torch.from_numpy(Store(Path(self.given["store"]), {}).images(rows)).to(device)
+        """Images of store rows, uint8 [n, C, H, W] on the device; an error if the store has changed since."""
+        told = self.given["store"]
+        store = Store(Path(told["path"]), {"fingerprint": told["fingerprint"]}, told["states"])
+        return torch.from_numpy(store.images(rows)).to(device)
 
     def method(self, device: torch.device) -> Method:
         """The method, imported under guard, with its context."""
@@ -393,7 +395,7 @@ def explained(error: Exception, order: Order, *, fresh: bool) -> Exception:
         return TrainingError(
             f"the device ran out of memory with batches of {spec.recipe.batch_size}",
             hint="a smaller batch_size or image_size, or a smaller backbone",
-            next=f"the same command with --set batch_size={max(1, spec.recipe.batch_size // 2)}",
+            next=f"the same command with --set batch_size={max(2, spec.recipe.batch_size // 2)}",
         )
     frame = _frame_to_blame(error, Path(order.given["plugin"]["path"]))
     if frame is None:

@@ -238,7 +238,7 @@ def test_one_large_photo_is_named_and_the_printed_command_makes_the_store_small(
     assert "every image of the store 300 pixels wide: 2 MB instead of 3 kB" in out  # 21 x 300 x 300, 21 x 12 x 12
     code, out, _ = typed(command_in(out))
     assert (code, "WARNING" in out) == (0, False)
-    assert Store.open(tmp_path / "data" / "folder:lab").shape == (1, 12, 12)
+    assert Store.open(Home(tmp_path).store("folder:lab")).shape == (1, 12, 12)
 
 
 @pytest.mark.parametrize("sides", [[12] * 30 + [24], range(12, 200), [12] * 10 + [300] * 3])

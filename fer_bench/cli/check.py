@@ -47,7 +47,7 @@ def check(
     home: str | None,
 ) -> None:
     """Examine NAME: counts, label order, duplicates, people, sequences, images, balance; write a clean manifest."""
-    from fer_bench.home import Home
+    from fer_bench.home import Home, require_writable
     from fer_bench.names import locate
     from fer_bench.own_data import dataset_card
     from fer_bench.plugins import plugins
@@ -59,9 +59,10 @@ def check(
     dataset.source, dataset.options = source, place.options
     from rich.console import Console  # after the names are known to be right: these take a second
 
-    from fer_bench.clean import NAME, clean_text, save_clean
+    from fer_bench.clean import NAME, PROOF, clean_files, save_clean
+    from fer_bench.cli.progress import Steps
     from fer_bench.doctor import examine
-    from fer_bench.reports.doctor_page import PAGE, write_page
+    from fer_bench.reports.doctor_page import PAGES, write_page
     from fer_bench.reports.folder import CHECK, Target
     from fer_bench.reports.folder import check as look_through
 
@@ -72,18 +73,22 @@ def check(
     typed += [w for given in dataset_set for w in ("--dataset-set", given)] + ["--no-images"] * no_images
     own = folder.resolve().is_relative_to(place.root / "results")
     target = Target(out=folder, kept=CHECK, own=own, force=force, again=shlex.join(typed))
-    look_through(target, [PAGE, *([NAME] if source else [])])
+    look_through(target, [*PAGES, *((NAME, PROOF) if source else ())])
     console = Console(highlight=False, soft_wrap=True)
+    require_writable(folder, "the folder of the page", "name another with --out DIR")
+    if source is None:
+        place.require_writable()
     with _store(place, dataset, source, drawn_anew=bool(dataset_set)) as store:
         click.echo(f"{name}: examining {len(store):,} images")
-        diagnosis = examine(store, dataset.card, faults=dataset.faults)
-        more = {NAME: clean_text(diagnosis.dropped)} if source else {}
+        with Steps(name) as steps:
+            diagnosis = examine(store, dataset.card, faults=dataset.faults, progress=steps)
+        more = clean_files(diagnosis.dropped, folder.name) if source else {}
         page = write_page(diagnosis, store, dataset.card, target, images=not no_images, more=more)
         derived = place.splits(store.path.name, store.fingerprint)
         clean = folder / NAME if source else save_clean(derived, diagnosis.dropped)
     _tell(diagnosis, console)
     _tell_remedy(dataset, store, console)
-    console.print(f"page:   {page}", markup=False)
+    console.print(f"page:   {page.with_name('index.html')} (as Markdown: {page.name})", markup=False)
     console.print(f"clean:  {clean} leaves out {len(diagnosis.dropped):,} rows", markup=False)
     if strict and diagnosis.number("error"):
         raise SystemExit(1)
