@@ -7,6 +7,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -96,6 +97,25 @@ def write_array(path: str | Path, array: np.ndarray) -> None:
     """Write a ``.npy`` file atomically (equal arrays give equal bytes)."""
     with writing(path) as file:
         np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+
+
+def read_array(path: str | Path) -> np.ndarray:
+    """Read a ``.npy`` file of numbers; what its head claims is compared with its size before any memory is taken.
+
+    Raises
+    ------
+    OSError, ValueError
+        It can't be read, is no such file, or claims another size than it has.
+    """
+    with open(path, "rb") as file:
+        version = np.lib.format.read_magic(file)
+        head = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, kind = head(file)
+        claimed, held = math.prod(shape) * kind.itemsize, os.fstat(file.fileno()).st_size - file.tell()
+        if kind.kind not in "biuf" or claimed != held:
+            raise ValueError(f"{shape} of {kind} are {claimed} bytes, and the file holds {held}")
+        file.seek(0)
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def write_with(path: str | Path, save: Callable[[IO[bytes]], None]) -> None:

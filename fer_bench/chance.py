@@ -42,7 +42,7 @@ from scipy import special
 
 from fer_bench.crossed import Jackknife
 from fer_bench.rng import numpy_generator
-from fer_bench.stacks import confusions, mean_known, ratio
+from fer_bench.stacks import Margins, confusions, mean_known, ratio
 from fer_bench.stats import holm, images_of
 
 COLLAPSED = 0.9  # share of one answer from which a training has collapsed
@@ -132,9 +132,8 @@ def against_chance(
     clusters : ndarray [n], optional
         Images that belong together.
     """
-    matrices = confusions(labels, predictions, classes)
-    sizes = matrices.sum(-1)
-    shares = mean_known(np.moveaxis(ratio(matrices, sizes[..., None] + 0 * matrices), -1, -2))  # mean over classes
+    sizes = Margins.counted(labels, predictions, classes).true
+    shares = np.stack([_shares(labels, of, classes) for of in predictions])
     leaning, answer = shares.max(-1), shares.argmax(-1)
     tested = (sizes > 0).sum(-1)
     if tested.min() < 2:
@@ -148,6 +147,12 @@ def against_chance(
         leaning=leaning,
         answer=answer,
     )
+
+
+def _shares(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """How often one training gives each answer [C], the mean over classes; one matrix is in memory at a time."""
+    matrix = confusions(labels, predicted[None], classes)[0]
+    return mean_known(ratio(matrix, matrix.sum(-1, keepdims=True) + 0 * matrix).T)
 
 
 def _score_test(sample: Jackknife, name: str, rival: float) -> float:

@@ -46,13 +46,19 @@ def save_clean(folder: Path, rows: Iterable[Dropped]) -> Path:
 
     Its hash is written beside it, so that :func:`load_clean` knows the file again.
     """
+    text = clean_text(rows)
+    write_text(folder / NAME, text)
+    write_json(folder / PROOF, {"sha256": _digest(text), "folder": folder.name})
+    return folder / NAME
+
+
+def clean_text(rows: Iterable[Dropped]) -> str:
+    """The manifest as :func:`save_clean` writes it."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(HEADER)
     writer.writerows((row, reason, "" if kept is None else kept) for row, reason, kept in sorted(rows))
-    write_text(folder / NAME, out.getvalue())
-    write_json(folder / PROOF, {"sha256": _digest(out.getvalue()), "folder": folder.name})
-    return folder / NAME
+    return out.getvalue()
 
 
 def has_clean(folder: Path) -> bool:

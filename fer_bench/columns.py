@@ -209,13 +209,22 @@ def evaluate(column: Column, answers: Answers, labels: np.ndarray, context: Metr
     return Values(column=column, values=values)
 
 
-def of_matrices(metric: stacks.Stacked) -> Compute:
+def of_matrices(metric: Callable[[np.ndarray], np.ndarray]) -> Compute:
     """A column's computation from a function of confusion matrices [S, C, C]."""
     return partial(_of_matrices, metric)
 
 
 def _of_matrices(metric, predictions, labels, context):
     return metric(stacks.confusions(labels, predictions, len(context.classes)))
+
+
+def of_margins(metric: stacks.Stacked) -> Compute:
+    """A column's computation from a function of :class:`~fer_bench.stacks.Margins` [S, C], which take less memory."""
+    return partial(_of_margins, metric)
+
+
+def _of_margins(metric, predictions, labels, context):
+    return metric(stacks.Margins.counted(labels, predictions, len(context.classes)))
 
 
 def without_context(metric: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Compute:
@@ -229,7 +238,7 @@ def _without_context(metric, answers, labels, context):
 
 def _of_group(grouping, name, predictions, labels, context):
     members = getattr(context, grouping).members[name]
-    return _of_matrices(stacks.group_recall(members), predictions, labels, context)
+    return _of_margins(stacks.group_recall(members), predictions, labels, context)
 
 
 def _without_group(grouping: str, name: str, context: MetricContext) -> str:
@@ -238,8 +247,9 @@ def _without_group(grouping: str, name: str, context: MetricContext) -> str:
 
 
 def _under(metric, prior, predictions, labels, context):
-    matrices = stacks.confusions(labels, predictions, len(context.classes))
-    return metric(stacks.under_prior(matrices, prior(context)))
+    classes = len(context.classes)
+    one_by_one = (stacks.confusions(labels, seed[None], classes) for seed in predictions)
+    return np.concatenate([metric(stacks.under_prior(matrix, prior(context))) for matrix in one_by_one])
 
 
 def _without_counts(context: MetricContext) -> str:
@@ -268,14 +278,14 @@ def _decisions() -> Iterable[Column]:
         "worst_recall": ("Recall of the worst class", stacks.worst_recall),
     }
     for name, (title, metric) in scores.items():
-        yield Column(name=name, title=title, compute=of_matrices(metric))
+        yield Column(name=name, title=title, compute=of_margins(metric))
     by_class = {
         "recall": ("Recall", stacks.recalls),
         "precision": ("Precision", stacks.precisions),
         "f1": ("F1", stacks.f1_scores),
     }
     for name, (title, metric) in by_class.items():
-        yield Column(name=name, title=title, compute=of_matrices(metric), kind="class")
+        yield Column(name=name, title=title, compute=of_margins(metric), kind="class")
 
 
 def _group_columns() -> Iterable[Column]:

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from fer_bench.credentials import hide
+from fer_bench.harmless import shown
 from fer_bench.job import Listener
 from fer_bench.spec import RunSpec
 
@@ -100,9 +101,9 @@ class Live:
 
 def say(text: str) -> None:
     """Print one line at once, also into pipes."""
-    print(hide(text), flush=True)
+    print(shown(hide(text)), flush=True)
 
 
 def warn(text: str) -> None:
     """Print one line to the error stream."""
-    print(hide(text), file=sys.stderr, flush=True)
+    print(shown(hide(text)), file=sys.stderr, flush=True)

@@ -28,16 +28,16 @@ B. Efron, C. Stein (1981), The jackknife estimate of variance, Annals of Statist
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from scipy import special
 
-from fer_bench.stacks import Stacked, Stratum, confusions, strata
+from fer_bench.stacks import Margins, Stacked, Stratum, depends_on, strata
 
-CHUNK = 500_000  # matrix cells held at once: 4 MB of floats
+CHUNK = 500_000  # numbers held at once: 4 MB of floats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,8 @@ class Jackknife:
     seen : dict
         Name to values [S]; NaN where a metric is not defined.
     left : dict
-        Name to values [U, S] for each stratum, without each of its U units; one row where no unit makes a difference.
+        Name to values [U, S] by the number of the stratum, without each of its U units, for the strata on which the
+        metric depends; one row where no unit makes a difference.
     units : tuple of int
         U of each stratum.
     least : dict
@@ -121,7 +122,7 @@ class Jackknife:
     """
 
     seen: dict[str, np.ndarray]
-    left: dict[str, tuple[np.ndarray, ...]]
+    left: dict[str, dict[int, np.ndarray]]
     units: tuple[int, ...]
     least: dict[str, float]
     single: bool
@@ -129,7 +130,7 @@ class Jackknife:
     def __sub__(self, other: Jackknife) -> Jackknife:
         """The paired difference: seed s of both has met the same images."""
         left = {
-            name: tuple(a - b for a, b in zip(parts, other.left[name], strict=True))
+            name: {stratum: values - other.left[name][stratum] for stratum, values in parts.items()}
             for name, parts in self.left.items()
         }
         seen = {name: values - other.seen[name] for name, values in self.seen.items()}
@@ -146,9 +147,9 @@ class Jackknife:
         if not known.any():
             nothing = dict.fromkeys(("value", "error", "seeds", "images", "excess", "doubt"), np.nan)
             return Estimate(**nothing, trainings=0)
-        parts = [_variances(left[:, known]) for left in self.left[name]]
-        alone, together = (np.array(part) for part in zip(*parts, strict=True))
-        return combine(values[known], alone, together, np.array(self.units))
+        left = self.left[name]
+        alone, together = np.reshape([_variances(of[:, known]) for of in left.values()], (-1, 2)).T
+        return combine(values[known], alone, together, np.array([self.units[stratum] for stratum in left]))
 
 
 def combine(values: np.ndarray, alone: np.ndarray, together: np.ndarray, units: np.ndarray) -> Estimate:
@@ -196,25 +197,41 @@ def jackknife(
     predictions : ndarray [S, n]
         Predicted classes of S seeds; -1 where an image was not seen.
     metrics : mapping
-        Name to function of a stack of matrices [..., C, C] giving [...].
+        Name to function of a stack of matrices, or of their margins, giving [...].
     clusters : ndarray [n], optional
         Images that are one unit of sampling, as in :func:`fer_bench.stacks.strata`.
     """
-    seen = confusions(labels, predictions, classes)
+    seen = Margins.counted(labels, predictions, classes)
     parts = list(strata(labels, predictions, classes, clusters))
-    left: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
-    for part in parts:
+    left: dict[str, dict[int, np.ndarray]] = {name: {} for name in metrics}
+    for stratum, (part, asked) in enumerate(zip(parts, _asked(parts, metrics), strict=True)):
         without = _without_images if part.single else _without_clusters
-        for name, values in without(part, seen, metrics).items():
-            left[name].append(values)
-    shown = _units_by_class(labels, predictions, clusters)
+        for name, values in without(part, seen, asked).items():
+            left[name][stratum] = values
+    shown, usual = _units_by_class(labels, predictions, clusters), _usual_answers(labels, predictions, classes)
+    pooled = seen.map(lambda array: array.sum(0))
     return Jackknife(
         seen={name: metric(seen) for name, metric in metrics.items()},
-        left={name: tuple(of) for name, of in left.items()},
+        left=left,
         units=tuple(part.size for part in parts),
-        least={name: _least(metric, seen.sum(0), *shown) for name, metric in metrics.items()},
+        least={name: _least(metric, pooled, usual, *shown) for name, metric in metrics.items()},
         single=all(part.single for part in parts),
     )
+
+
+def _asked(parts: Sequence[Stratum], metrics: Mapping[str, Stacked]) -> list[dict[str, Stacked]]:
+    """The metrics that depend on each stratum."""
+    of: dict[int, list[int]] = {}
+    for stratum, part in enumerate(parts):
+        for label in part.rows.tolist():
+            of.setdefault(label, []).append(stratum)
+    asked: list[dict[str, Stacked]] = [{} for _ in parts]
+    for name, metric in metrics.items():
+        classes = depends_on(metric)
+        everywhere = range(len(parts)) if classes is None else {s for label in classes for s in of.get(label, ())}
+        for stratum in everywhere:
+            asked[stratum][name] = metric
+    return asked
 
 
 def _variances(left: np.ndarray) -> tuple[float, float]:
@@ -232,38 +249,49 @@ def _variances(left: np.ndarray) -> tuple[float, float]:
     return scale * float(np.einsum("us,us->", off, off)) / off.shape[1], scale * float(together @ together)
 
 
-def _without_images(stratum: Stratum, seen: np.ndarray, metrics: Mapping[str, Stacked]) -> dict[str, np.ndarray]:
-    """Where units are images of one class: without an image, a run's matrix depends on its answer to it alone."""
-    classes = stratum.classes
-    matrices = np.repeat(seen[None], classes + 1, axis=0)  # the last for an image that was not seen
-    answer = np.arange(classes)
-    matrices[answer, :, stratum.rows[0], answer] -= 1
-    # An answer that a run never gave leaves -1 in a matrix that nobody asks for.
-    matrices = np.maximum(matrices, 0)
-    given = stratum.answers.T
-    given = np.where(given < 0, classes, given)
+def _copies(number: int) -> Callable[[np.ndarray], np.ndarray]:
+    """What makes `number` copies of an array, along a new first axis."""
+    return lambda array: np.repeat(array[None], number, axis=0)
+
+
+def _without_images(stratum: Stratum, seen: Margins, metrics: Mapping[str, Stacked]) -> dict[str, np.ndarray]:
+    """Where units are images of one class: without an image, a run's margins depend on its answer to it alone."""
+    label, given = stratum.rows[0], stratum.answers.T
+    answers = np.unique(given[given >= 0])
+    place = np.where(given < 0, len(answers), np.searchsorted(answers, given))
+    by_answer: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
+    step = max(1, CHUNK // seen.right.size)
+    for start in range(0, len(answers), step):
+        some = answers[start : start + step]
+        left = seen.map(_copies(len(some)))
+        left.right[some == label, :, label] -= 1
+        left.true[:, :, label] -= 1
+        left.answered[np.arange(len(some)), :, some] -= 1
+        # An answer that a run never gave leaves -1 in margins that nobody asks for.
+        left = left.map(lambda array: np.maximum(array, 0))
+        for name, metric in metrics.items():
+            by_answer[name].append(metric(left))
     out = {}
     for name, metric in metrics.items():
-        by_answer = metric(matrices)
-        same = (by_answer == by_answer[0]).all()  # a recall of another class
-        out[name] = by_answer[:1] if same else np.take_along_axis(by_answer, given, axis=0)
+        values = np.concatenate([*by_answer[name], metric(seen)[None]])  # the last for an image that was not seen
+        same = (values == values[-1]).all()
+        out[name] = values[:1] if same else np.take_along_axis(values, place, axis=0)
     return out
 
 
-def _without_clusters(stratum: Stratum, seen: np.ndarray, metrics: Mapping[str, Stacked]) -> dict[str, np.ndarray]:
-    """Where units are clusters of any kind: what equal ones leave is scored once, some at a time."""
-    cells = np.moveaxis(stratum.cells, (3, 2), (0, 1))
-    unique, place = np.unique(cells.reshape(len(cells), -1), axis=0, return_inverse=True)
-    unique = unique.reshape(-1, *cells.shape[1:])
-    step = max(1, CHUNK // seen.size)
+def _without_clusters(stratum: Stratum, seen: Margins, metrics: Mapping[str, Stacked]) -> dict[str, np.ndarray]:
+    """Where units are clusters of any kind: some at a time, and of those what equal ones leave is scored once."""
+    step = max(1, CHUNK // (3 * seen.right.size))
     found: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
-    for start in range(0, len(unique), step):
-        some = unique[start : start + step]
-        left = np.repeat(seen[None], len(some), axis=0)
-        left[:, :, stratum.rows[:, None], stratum.columns] -= some
+    for start in range(0, stratum.size, step):
+        added = stratum.added(start, min(start + step, stratum.size))
+        together = np.stack([added.right, added.true, added.answered], axis=1)
+        unique, place = np.unique(together.reshape(len(together), -1), axis=0, return_inverse=True)
+        right, true, answered = np.moveaxis(unique.reshape(-1, *together.shape[1:]), 1, 0)
+        left = Margins(seen.right - right, seen.true - true, seen.answered - answered)
         for name, metric in metrics.items():
-            found[name].append(metric(left))
-    return {name: np.concatenate(values)[place.ravel()] for name, values in found.items()}
+            found[name].append(metric(left)[place.ravel()])
+    return {name: np.concatenate(values) for name, values in found.items()}
 
 
 def _units_by_class(
@@ -276,21 +304,38 @@ def _units_by_class(
     return shown[0], shown[1]
 
 
-def _least(metric: Stacked, matrix: np.ndarray, units: np.ndarray, of: np.ndarray) -> float:
+def _usual_answers(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
+    """The answer that was given to most images of each class [C], the first of equal ones; 0 where there are none."""
+    seen = predictions >= 0
+    pairs = np.broadcast_to(labels, predictions.shape)[seen] * classes + predictions[seen]
+    pairs, often = np.unique(pairs, return_counts=True)
+    pairs = pairs[np.lexsort((-pairs, often))]  # of those of one class the last is kept
+    out = np.zeros(classes, dtype=np.int64)
+    out[pairs // classes] = pairs % classes
+    return out
+
+
+def _least(metric: Stacked, pooled: Margins, usual: np.ndarray, units: np.ndarray, of: np.ndarray) -> float:
     """Units that the metric rests on at least; 0 where it rests on none. `units` [K] show the classes `of` [K].
 
-    A class weighs what one answer to it changes, a right one to a wrong one or the other way round, times its answers;
-    one of its units weighs an even part of that. The heaviest unit tells: a recall rests on the units of its class,
-    accuracy on all of them, and the mean of C recalls on C times those of the smallest class, since all that could be
-    wrong unseen may lie there. Units that show several classes count once.
+    A class weighs what one answer to it changes, a right one to a wrong one or, where none is right, the `usual` one to
+    the right one, times its answers; one of its units weighs an even part of that. The heaviest unit tells: a recall
+    rests on the units of its class, accuracy on all of them, and the mean of C recalls on C times those of the smallest
+    class, since all that could be wrong unseen may lie there. Units that show several classes count once.
     """
-    own, right = np.arange(len(matrix)), np.diag(matrix) > 0
-    moved = np.repeat(matrix[None], len(matrix), axis=0)
-    moved[own, own, np.where(right, own, matrix.argmax(1))] -= 1
-    moved[own, own, np.where(right, (own + 1) % len(matrix), own)] += 1
-    shown = np.bincount(of, minlength=len(matrix))
-    present = np.flatnonzero(shown)
-    weight = np.abs(metric(moved[present]) - metric(matrix[None])) * matrix[present].sum(1) / shown[present]
+    classes, own = len(usual), depends_on(metric)
+    shown = np.bincount(of, minlength=classes)
+    present = np.flatnonzero(shown) if own is None else np.array([c for c in sorted(own) if shown[c]], dtype=np.int64)
+    now = metric(pooled.map(lambda array: array[None]))
+    weight, step = np.zeros(len(present)), max(1, CHUNK // classes)
+    for start in range(0, len(present), step):
+        some = present[start : start + step]
+        row, right = np.arange(len(some)), pooled.right[some] > 0
+        moved = pooled.map(_copies(len(some)))
+        moved.right[row, some] += np.where(right, -1, 1)
+        moved.answered[row, np.where(right, some, usual[some])] -= 1
+        moved.answered[row, np.where(right, (some + 1) % classes, some)] += 1
+        weight[start : start + step] = np.abs(metric(moved) - now) * pooled.true[some] / shown[some]
     if not (weight > 0).any():
         return 0.0
     matter = np.isin(of, present[weight > 0])

@@ -10,6 +10,8 @@ import difflib
 import traceback
 from collections.abc import Iterable
 
+from fer_bench import harmless
+
 MANY = 40  # names that an answer lists at most
 LONG = 60  # characters of what was typed that an answer repeats at most
 
@@ -42,7 +44,7 @@ class FerBenchError(Exception):
             lines.append(f"  hint:  {self.hint}")
         if self.next:
             lines.append(f"  next:  {self.next}")
-        return harmless("\n".join(lines))
+        return harmless.shown("\n".join(lines))
 
 
 class UnknownNameError(FerBenchError, LookupError):
@@ -95,11 +97,6 @@ class TrackingError(FerBenchError):
 
 class PrunedTrial(FerBenchError):
     """A tuning trial stopped early by the pruner; not a failure."""
-
-
-def harmless(text: str) -> str:
-    """The text with everything spelled out that is neither printed nor a line's end: a terminal must not obey it."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def shown(value: object) -> str:

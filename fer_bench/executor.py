@@ -91,11 +91,13 @@ def execute(spec: RunSpec, work: Workplace, *, started: Callable[[], None] = lam
             return work.home.ledger.run(key)
         started()
         writer.start()
+        run = _Run(spec, store, work, writer)
         try:
-            _Run(spec, store, work, writer).carry_out()
+            run.carry_out()
         except PrunedTrial:
             raise
         except Exception as error:
+            run.seal.save()
             writer.fail(error)
             raise
     return work.home.ledger.run(key)
@@ -124,6 +126,11 @@ class _Log:
         """Add to the openings or to the attempts."""
         if entry not in entries:
             entries.append(entry)
+            self.save()
+
+    def save(self) -> None:
+        """Write what there is, if there is anything: a method may have removed what was written before."""
+        if self.openings or self.blocked:
             with contextlib.suppress(OSError, FerBenchError):  # a full disk must not hide the attempt itself
                 write_json(self._file, self.record())
 

@@ -32,7 +32,7 @@ import os
 import re
 import shutil
 import traceback
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,7 +41,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_bench.atomic import canonical_json, locked, read_json, sha256_file, write_array, write_json
+from fer_bench.atomic import canonical_json, locked, read_array, read_json, sha256_file, write_array, write_json
 from fer_bench.credentials import hide, hide_command
 from fer_bench.errors import FerBenchError, LedgerError, nearest
 from fer_bench.names import DATASET, PROTOCOL, RUN, STUDY, checked, locate, name_of
@@ -80,19 +80,19 @@ class RunRecord:
             return read_json(self._own(f"{name}.json"))
         except FileNotFoundError as error:
             raise LedgerError(f"run {self.id} has no {name}.json", where=str(self.path)) from error
-        except ValueError as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise LedgerError(f"run {self.id}: {name}.json is damaged: {error}", where=str(self.path)) from error
 
     def array(self, name: str) -> np.ndarray:
         """Content of ``<name>.npy``; raises LedgerError where it is missing or damaged."""
         try:
-            return np.load(self._own(f"{name}.npy"), allow_pickle=False)
-        except (FileNotFoundError, ValueError, EOFError) as error:
+            return read_array(self._own(f"{name}.npy"))
+        except (OSError, ValueError, MemoryError) as error:
             raise LedgerError(f"run {self.id}: {name}.npy is missing or damaged", where=str(self.path)) from error
 
     def has(self, name: str) -> bool:
         """Whether the record holds the file `name` (with its ending)."""
-        return self._own(name).is_file()
+        return os.path.isfile(self._own(name))
 
     def _own(self, name: str) -> Path:
         """The path of a file of the record; a symbolic link might lead to any file of this machine, and raises."""
@@ -202,6 +202,19 @@ class RunWriter(RunRecord):
         return locked(self.path / "lock", f"run {self.id} is being trained by another process")
 
 
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+FIELDS: dict[str, Callable[[Any], bool]] = {
+    "runs": _texts,
+    "methods": _texts,
+    "reference": lambda value: value is None or isinstance(value, str),
+    **dict.fromkeys(("name", "command", "kind", "dataset", "protocol"), lambda value: isinstance(value, str)),
+}
+"""What the fields of a study's record must be, where they are there."""
+
+
 class Ledger:
     """The folder of all run records and studies."""
 
@@ -221,7 +234,7 @@ class Ledger:
         if not self.root.is_dir():
             return []
         named = (p for p in sorted(self.root.iterdir()) if re.fullmatch(RUN.pattern, p.name))
-        return [RunRecord(p) for p in named if (p / "spec.json").is_file()]
+        return [RunRecord(p) for p in named if os.path.isfile(p / "spec.json")]
 
     def studies(self) -> list[str]:
         """Names of all studies."""
@@ -236,40 +249,70 @@ class Ledger:
         return path
 
     def study(self, name: str | None = None) -> dict[str, Any]:
-        """A study's record; the one written last for None.
+        """A study's record; for None the one written last of those that can be read.
 
         Raises
         ------
         LedgerError
-            There is no such study; the nearest names are given.
+            There is no such study (the nearest names are given), or its file can't be read.
         """
-        names = self.studies()
-        if not names:
+        if name is not None:
+            return read_study(self._study_file(self.known_studies([name])[0]), name)
+        newest = sorted(self.known_studies(self.studies()), key=self._age)
+        for other in newest[:-1]:
+            with contextlib.suppress(LedgerError):
+                return self.study(other)
+        return self.study(newest[-1])
+
+    def _age(self, name: str) -> tuple[int, str]:
+        return -os.stat(self._study_file(name)).st_mtime_ns, name
+
+    def known_studies(self, names: Sequence[str]) -> list[str]:
+        """The names as they are; raises LedgerError where the ledger holds no study, or none of such a name."""
+        known = self.studies()
+        if not known:
             raise LedgerError(
                 "the ledger holds no study", where=str(self.root), next="fer-bench run METHOD --dataset D"
             )
-        if name is None:
-            name = max(names, key=lambda n: (os.stat(self._study_file(n)).st_mtime_ns, n))
-        if name not in names:
-            close = nearest(name, names) or names
-            raise LedgerError(f"no study called '{name}'", where=str(self.root), hint="known: " + ", ".join(close[:8]))
-        path = self._study_file(name)
-        try:
-            study = read_json(path)
-        except (OSError, ValueError) as error:
-            raise LedgerError(f"the record of study '{name}' is damaged: {error}", where=str(path)) from error
-        check_study_names(study, name, path)
-        return hide_command(study)
+        for name in names:
+            if name not in known:
+                close = ", ".join((nearest(name, known) or known)[:8])
+                raise LedgerError(f"no study called '{name}'", where=str(self.root), hint=f"known: {close}")
+        return list(names)
 
     def _study_file(self, name: str) -> Path:
         return locate(self.root / "studies", name, ".json")
 
 
+def read_study(path: Path, name: str) -> dict[str, Any]:
+    """The record of a study, with values of the types that it was written with, and names that can be such.
+
+    Raises
+    ------
+    LedgerError
+        The file can't be read, or holds something else.
+    """
+    again = "type the command of the study again: its runs are kept, and the file is written anew"
+
+    def damaged(why: str) -> LedgerError:
+        return LedgerError(f"the record of study '{name}' is damaged: {why}", where=str(path), hint=again)
+
+    try:
+        study = read_json(path)
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged("it is empty" if path.is_file() and not path.stat().st_size else str(error)) from error
+    if not isinstance(study, dict) or not isinstance(study.get("runs", []), list):
+        raise damaged("it holds something else than a study")
+    check_study_names(study, name, path)
+    wrong = [key for key, fits in FIELDS.items() if key in study and not fits(study[key])]
+    if wrong:
+        raise damaged(f"{', '.join(wrong)} of another type than fer-bench writes")
+    return hide_command({"name": name, "runs": [], **study})
+
+
 def check_study_names(study: Mapping[str, Any], name: str, path: Path) -> None:
     """Raise LedgerError unless the names in a study's record can be such; they become paths, and the record may have
     been received from anybody."""
-    if not isinstance(study, dict) or not isinstance(study.get("runs", []), list):
-        raise LedgerError(f"the record of study '{name}' is damaged", where=str(path))
     if study.get("name", name) != name:
         what = f"the record of study '{name}' calls itself {study['name']!r:.80}"
         raise LedgerError(what, where=str(path), hint=f'its "name" must be that of its file: "{name}"')

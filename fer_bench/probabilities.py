@@ -16,6 +16,7 @@ J. Hanley, B. McNeil (1982), The meaning and use of the area under a receiver op
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,6 +62,12 @@ class Reliability:
             ratio(np.nan_to_num(of * self.counts).sum(0), counts) for of in (self.confidence, self.frequency)
         )
         return Reliability(self.edges, counts, confidence, frequency)
+
+
+def joined(parts: Sequence[Reliability]) -> Reliability:
+    """Diagrams of some seeds after those of others."""
+    arrays = (np.concatenate([getattr(p, name) for p in parts]) for name in ("counts", "confidence", "frequency"))
+    return Reliability(parts[0].edges, *arrays)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -177,11 +184,11 @@ def auroc(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     wide = _by_class(logits)
     seeds, classes = wide.shape[1:-1], len(wide)
     out = np.full((*seeds, classes), np.nan)
-    sides = [(np.flatnonzero(labels == c), np.flatnonzero(labels != c)) for c in range(classes)]
     for seed in np.ndindex(seeds):  # one at a time stays in the processor's cache
         odds = _log_odds(wide[(slice(None), *seed)].astype(np.float64))
-        for c, (of, (ours, others)) in enumerate(zip(odds, sides, strict=True)):
-            out[(*seed, c)] = _above(of[ours], of[others])
+        for c, of in enumerate(odds):
+            own = labels == c
+            out[(*seed, c)] = _above(of[own], of[~own])
     return out
 
 

@@ -1,19 +1,70 @@
 """Stacks of confusion matrices: how they are counted, what they are resampled from, and every score read off them.
 
 A stack has any shape [..., C, C], rows true classes, columns predicted ones: one function serves one run, all seeds, or
-two thousand draws of a bootstrap. A class without images has no recall (NaN) and is left out of means, unless a
-function says otherwise. :mod:`fer_bench.metrics` holds the same scores of a single matrix for the training loop.
+two thousand draws of a bootstrap. Nearly every score needs three numbers a class, not C: how many images of it were
+recognised, how many there are, and how often it was answered. So whatever has many matrices keeps their
+:class:`Margins`, and the scores take either. A class without images has no recall (NaN) and is left out of means,
+unless a function says otherwise. :mod:`fer_bench.metrics` holds the same scores of a single matrix for the training
+loop.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-Stacked = Callable[[np.ndarray], np.ndarray]
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+
+@dataclass(frozen=True, eq=False)
+class Margins:
+    """What scores need of confusion matrices [..., C, C]; three arrays [..., C].
+
+    Attributes
+    ----------
+    right : ndarray
+        Images of each class that were recognised: the diagonals.
+    true : ndarray
+        Images of each class: the sums of rows.
+    answered : ndarray
+        Images for which each class was the answer: the sums of columns.
+    """
+
+    right: np.ndarray
+    true: np.ndarray
+    answered: np.ndarray
+
+    @classmethod
+    def of(cls, matrices: Stack) -> Margins:
+        """Those of matrices, or the ones that are given."""
+        if isinstance(matrices, Margins):
+            return matrices
+        return cls(np.diagonal(matrices, axis1=-2, axis2=-1), matrices.sum(-1), matrices.sum(-2))
+
+    @classmethod
+    def counted(cls, labels: np.ndarray, predictions: np.ndarray, classes: int) -> Margins:
+        """Those of `predictions` [R, n], [R, C]; an image predicted -1 (not seen by a run) is left out."""
+        out = cls(*np.zeros((3, len(predictions), classes)))
+        for run, predicted in enumerate(predictions):
+            seen = predicted >= 0
+            truth, answer = labels[seen], predicted[seen]
+            out.right[run] = np.bincount(truth[truth == answer], minlength=classes)
+            out.true[run] = np.bincount(truth, minlength=classes)
+            out.answered[run] = np.bincount(answer, minlength=classes)
+        return out
+
+    def map(self, change: Callable[[np.ndarray], np.ndarray]) -> Margins:
+        """The same change made to all three arrays."""
+        return Margins(change(self.right), change(self.true), change(self.answered))
+
+
+Stack = np.ndarray | Margins
+Stacked = Callable[[Stack], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +94,6 @@ class Stratum:
         return np.unique(self.labels)
 
     @cached_property
-    def columns(self) -> np.ndarray:
-        """Answers [K] that occur in it."""
-        return np.flatnonzero(np.bincount(self.predictions.ravel() + 1, minlength=self.classes + 1)[1:])
-
-    @cached_property
     def size(self) -> int:
         """Number of units U."""
         return int(self.units.max()) + 1
@@ -62,32 +108,71 @@ class Stratum:
         """Predictions [R, U] in the order of the units, where every unit is one image."""
         return self.predictions[:, np.argsort(self.units)]
 
-    @property
-    def cells(self) -> np.ndarray:
-        """What each unit adds to `rows` and `columns` of the runs' confusion matrices, float32 [L, K, R, U]."""
-        shape = len(self.rows), len(self.columns), self.size
-        row = np.searchsorted(self.rows, self.labels)
-        place = np.zeros(self.classes + 1, int)
-        place[self.columns] = np.arange(len(self.columns))  # the last, for what was not seen, is not asked for
-        cells = np.empty((*shape[:2], len(self.predictions), self.size), np.float32)
+    def added(self, first: int, last: int) -> Margins:
+        """What each of some units adds to the margins of the runs, [last - first, R, C]."""
+        mine = np.flatnonzero((self.units >= first) & (self.units < last))
+        runs, size = len(self.predictions), (last - first) * self.classes
+        units = (self.units[mine] - first) * self.classes
+        out = Margins(*np.zeros((3, last - first, runs, self.classes)))
+        for run in range(runs):
+            found = _places(self.labels[mine], self.predictions[run, mine])
+            for array, (images, places) in zip((out.right, out.true, out.answered), found, strict=True):
+                array[:, run] = np.bincount(units[images] + places, minlength=size).reshape(-1, self.classes)
+        return out
+
+    @cached_property
+    def cells(self) -> tuple[np.ndarray, csr_array]:
+        """What each unit adds to the margins of the runs, where it adds anything.
+
+        Returns
+        -------
+        ndarray [M]
+            Where a row stands among the margins [3, C, R], counted through.
+        csr_array [M, U]
+            How much each unit adds, float32.
+        """
+        from scipy.sparse import csr_array  # late: whoever scores logits alone needs no scipy
+
+        runs, places, units = len(self.predictions), [], []
         for run, predicted in enumerate(self.predictions):
-            flat = (row * shape[1] + place[predicted]) * self.size + self.units
-            counts = np.bincount(flat[predicted >= 0], minlength=int(np.prod(shape)))
-            cells[:, :, run] = counts.reshape(shape)
-        return cells
+            for kind, (images, classes) in enumerate(_places(self.labels, predicted)):
+                places.append((kind * self.classes + classes) * runs + run)
+                units.append(self.units[images])
+        rows, place = np.unique(np.concatenate(places), return_inverse=True)
+        ones = np.ones(len(place), np.float32)
+        return rows, csr_array((ones, (place, np.concatenate(units))), shape=(len(rows), self.size))
+
+
+def _places(labels: np.ndarray, predicted: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    """Images that count as right, as true and as answered in one run, each with the classes for which they do."""
+    seen = np.flatnonzero(predicted >= 0)
+    right = seen[labels[seen] == predicted[seen]]
+    return (right, labels[right]), (seen, labels[seen]), (seen, predicted[seen])
 
 
 def confusions(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
     """Confusion matrices [R, C, C] of `predictions` [R, n]; an image predicted -1 (not seen by a run) is left out."""
-    cells, first = classes**2, np.asarray(labels) * classes
-    matrices = np.empty((len(predictions), cells))
+    matrices = np.empty((len(predictions), classes**2))
     for matrix, row in zip(matrices, predictions, strict=True):  # one at a time stays in the processor's cache
-        place = first + row
-        unseen = row < 0
-        if unseen.any():
-            place[unseen] = cells
-        matrix[:] = np.bincount(place, minlength=cells)[:cells]
+        matrix[:] = _counts(labels, row, classes)
     return matrices.reshape(-1, classes, classes)
+
+
+def mean_confusion(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
+    """The mean [C, C] of :func:`confusions`, of which one is in memory at a time."""
+    total = np.zeros(classes**2)
+    for row in predictions:
+        total += _counts(labels, row, classes)
+    return (total / len(predictions)).reshape(classes, classes)
+
+
+def _counts(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """A confusion matrix [C * C]."""
+    cells, place = classes**2, np.asarray(labels) * classes + predicted
+    unseen = predicted < 0
+    if unseen.any():
+        place[unseen] = cells
+    return np.bincount(place, minlength=cells)[:cells]
 
 
 def paired(ours: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -149,41 +234,41 @@ def mean_known(values: np.ndarray) -> np.ndarray:
     return ratio(np.where(known, values, 0.0).sum(-1), known.sum(-1, dtype=values.dtype))
 
 
-def _diagonal(matrices: np.ndarray) -> np.ndarray:
-    return np.diagonal(matrices, axis1=-2, axis2=-1)
-
-
-def recalls(matrices: np.ndarray) -> np.ndarray:
+def recalls(matrices: Stack) -> np.ndarray:
     """Recalls [..., C]."""
-    return ratio(_diagonal(matrices), matrices.sum(-1))
+    of = Margins.of(matrices)
+    return ratio(of.right, of.true)
 
 
-def precisions(matrices: np.ndarray) -> np.ndarray:
+def precisions(matrices: Stack) -> np.ndarray:
     """Precisions [..., C]; 0 where a class is never predicted (scikit-learn's convention)."""
-    return np.nan_to_num(ratio(_diagonal(matrices), matrices.sum(-2)))
+    of = Margins.of(matrices)
+    return np.nan_to_num(ratio(of.right, of.answered))
 
 
-def f1_scores(matrices: np.ndarray) -> np.ndarray:
+def f1_scores(matrices: Stack) -> np.ndarray:
     """F1 scores [..., C]; NaN where a class neither occurs nor is predicted."""
-    return ratio(2 * _diagonal(matrices), matrices.sum(-1) + matrices.sum(-2))
+    of = Margins.of(matrices)
+    return ratio(2 * of.right, of.true + of.answered)
 
 
-def accuracy(matrices: np.ndarray) -> np.ndarray:
+def accuracy(matrices: Stack) -> np.ndarray:
     """Accuracies [...]."""
-    return ratio(_diagonal(matrices).sum(-1), matrices.sum((-2, -1)))
+    of = Margins.of(matrices)
+    return ratio(of.right.sum(-1), of.true.sum(-1))
 
 
-def mean_recall(matrices: np.ndarray) -> np.ndarray:
+def mean_recall(matrices: Stack) -> np.ndarray:
     """Mean-class accuracies [...]."""
     return mean_known(recalls(matrices))
 
 
-def macro_f1(matrices: np.ndarray) -> np.ndarray:
+def macro_f1(matrices: Stack) -> np.ndarray:
     """Macro-F1 [...]: the mean of the classes' F1 scores."""
     return mean_known(f1_scores(matrices))
 
 
-def geometric_mean(matrices: np.ndarray) -> np.ndarray:
+def geometric_mean(matrices: Stack) -> np.ndarray:
     """Geometric mean of the recalls [...]; 0 as soon as one class is never recognised.
 
     Kubat, Matwin (1997), Addressing the curse of imbalanced training sets, ICML, for two classes; Sun, Kamel, Wang
@@ -194,29 +279,54 @@ def geometric_mean(matrices: np.ndarray) -> np.ndarray:
         return np.exp(mean_known(np.log(recall)))
 
 
-def worst_recall(matrices: np.ndarray) -> np.ndarray:
+def worst_recall(matrices: Stack) -> np.ndarray:
     """Recall [...] of the class that is recognised worst."""
     recall = recalls(matrices)
     worst = np.where(np.isnan(recall), np.inf, recall).min(-1)
     return np.where(np.isinf(worst), np.nan, worst)
 
 
-def group_recall(members: tuple[int, ...]) -> Stacked:
-    """The metric "mean recall of the classes `members`"."""
-    return partial(_group_recall, members=members)
+@dataclass(frozen=True)
+class GroupRecall:
+    """The metric "mean recall of some classes"; it depends on answers to their images alone."""
+
+    classes: tuple[int, ...]
+
+    def __call__(self, matrices: Stack) -> np.ndarray:
+        """The recall [...]."""
+        members = list(self.classes)
+        return mean_known(recalls(Margins.of(matrices).map(lambda array: array[..., members])))
 
 
-def _group_recall(matrices: np.ndarray, members: tuple[int, ...]) -> np.ndarray:
-    return mean_known(recalls(matrices)[..., list(members)])
+@dataclass(frozen=True)
+class ClassRecall:
+    """The metric "recall of class `index`"; it depends on answers to its images alone."""
+
+    index: int
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The class."""
+        return (self.index,)
+
+    def __call__(self, matrices: Stack) -> np.ndarray:
+        """The recall [...]."""
+        return recalls(Margins.of(matrices).map(lambda array: array[..., self.index]))
 
 
-def recall_of(index: int) -> Stacked:
-    """The metric "recall of class `index`"."""
-    return partial(_recall_of, index=index)
+group_recall, recall_of = GroupRecall, ClassRecall
 
 
-def _recall_of(matrices: np.ndarray, index: int) -> np.ndarray:
-    return ratio(matrices[..., index, index], matrices[..., index, :].sum(-1))
+def depends_on(metric: Stacked) -> tuple[int, ...] | None:
+    """The classes on whose images a metric depends; None for all."""
+    return getattr(metric, "classes", None)
+
+
+def accuracy_under_prior(matrices: Stack, prior: np.ndarray) -> np.ndarray:
+    """Accuracies [...] to expect where classes have the shares `prior` [C]: :func:`under_prior` without matrices."""
+    of = Margins.of(matrices)
+    shares = np.asarray(prior, dtype=float) * (of.true > 0)
+    return ratio((shares * np.nan_to_num(ratio(of.right, of.true))).sum(-1), shares.sum(-1))
 
 
 def under_prior(matrices: np.ndarray, prior: np.ndarray) -> np.ndarray:

@@ -40,7 +40,7 @@ from scipy.special import ndtri, stdtrit
 
 from fer_bench.crossed import Estimate, Jackknife, jackknife
 from fer_bench.rng import numpy_generator
-from fer_bench.stacks import STACKED, Stacked, Stratum, confusions, paired, ratio, recall_of, recalls, strata
+from fer_bench.stacks import STACKED, Margins, Stacked, Stratum, confusions, paired, ratio, recall_of, recalls, strata
 
 __all__ = [
     "DRAWS",
@@ -64,7 +64,7 @@ __all__ = [
     "recall_of",
     "recalls",
     "replicates",
-    "resampled_confusions",
+    "resampled",
     "score_differences",
     "score_intervals",
     "wilson",
@@ -73,7 +73,7 @@ __all__ = [
 DRAWS = 2000
 LEVEL = 0.95
 CHUNK = 4_000_000  # resampled images held at once: 32 MB of 64-bit counts
-BLOCK = 500_000  # cells of drawn matrices held at once: 4 MB
+BLOCK = 500_000  # numbers of drawn margins held at once: 2 MB
 
 
 @dataclass(frozen=True)
@@ -210,23 +210,23 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def resampled_confusions(
+def resampled(
     labels: np.ndarray,
     predictions: np.ndarray,
     classes: int,
     draws: int,
     rng: np.random.Generator,
     clusters: np.ndarray | None = None,
-) -> np.ndarray:
-    """Confusion matrices under resampled images, [draws, R, C, C].
+) -> Margins:
+    """Margins of confusion matrices under resampled images, [draws, R, C].
 
     Units are drawn with replacement within each stratum (:func:`fer_bench.stacks.strata`: images within classes, unless
     `clusters` are given), the same ones for all R runs. One matrix product a stratum turns "how often was each unit
-    drawn" into "how often was each class predicted".
+    drawn" into "how often was each class true, answered, and both".
     """
     parts = list(strata(labels, predictions, classes, clusters))
-    counts = [_counts(rng, part.size, draws) for part in parts]
-    return np.concatenate(list(_weighted(parts, counts, draws)))
+    found = list(_weighted(parts, [_counts(rng, part.size, draws) for part in parts], draws))
+    return Margins(*(np.concatenate([getattr(m, name) for m in found]) for name in ("right", "true", "answered")))
 
 
 def _counts(rng: np.random.Generator, n: int, draws: int) -> np.ndarray:
@@ -240,23 +240,21 @@ def _counts(rng: np.random.Generator, n: int, draws: int) -> np.ndarray:
     return out
 
 
-def _weighted(parts: Sequence[Stratum], counts: Sequence[np.ndarray], draws: int) -> Iterator[np.ndarray]:
-    """Confusion matrices [d, R, C, C] of some draws at a time, from how often each unit of each stratum was drawn.
+def _weighted(parts: Sequence[Stratum], counts: Sequence[np.ndarray], draws: int) -> Iterator[Margins]:
+    """Margins [d, R, C] of some draws at a time, from how often each unit of each stratum was drawn.
 
     In memory the draws are the innermost axis, so that metrics work on long rows; and counts are 32-bit floats, which
     hold whole numbers up to 16 million, since a bootstrap is bound by how fast memory is read.
     """
     classes, runs = parts[0].classes, len(parts[0].predictions)
-    cells = [part.cells for part in parts]
-    step = max(1, BLOCK // (runs * classes**2))
+    step = max(1, BLOCK // (3 * runs * classes))
     for start in range(0, draws, step):
         size = min(step, draws - start)
-        out = np.zeros((classes, classes, runs, size), np.float32)
-        for part, units, drawn in zip(parts, cells, counts, strict=True):
-            weights = drawn[start : start + size].T.astype(np.float32)
-            rows = units.reshape(-1, part.size) @ weights  # exact: sums of small integers
-            out[np.ix_(part.rows, part.columns)] = rows.reshape(*units.shape[:3], size)
-        yield out.transpose(3, 2, 0, 1)
+        out = np.zeros((3 * classes * runs, size), np.float32)
+        for part, drawn in zip(parts, counts, strict=True):
+            rows, units = part.cells
+            out[rows] += units @ drawn[start : start + size].T.astype(np.float32)  # exact: sums of small integers
+        yield Margins(*out.reshape(3, classes, runs, size).transpose(0, 3, 2, 1))
 
 
 @lru_cache(maxsize=2)
@@ -340,13 +338,14 @@ def replicates(
     metrics = STACKED if metrics is None else metrics
     parts = list(strata(labels, predictions, classes, clusters))
     shares, counts = _resampling(tuple(part.size for part in parts), len(predictions), draws, tuple(names))
-    seen = confusions(labels, predictions, classes)
+    seen = Margins.counted(labels, predictions, classes)
     drawn = {name: np.empty_like(shares, dtype=np.float32) for name in metrics}
     start = 0
-    for matrices in _weighted(parts, counts, draws):
+    for margins in _weighted(parts, counts, draws):
+        size = len(margins.true)
         for name, metric in metrics.items():
-            drawn[name][start : start + len(matrices)] = metric(matrices)
-        start += len(matrices)
+            drawn[name][start : start + size] = metric(margins)
+        start += size
     return Replicates({name: metric(seen) for name, metric in metrics.items()}, drawn, shares)
 
 
@@ -370,7 +369,7 @@ def bootstrap(
     predictions : ndarray [S, n]
         Predicted classes, one row a seed; -1 where a seed has not seen an image (a missing fold).
     metrics : mapping, optional
-        Name to function of a stack of matrices [..., C, C] giving [...]; by default :data:`STACKED`.
+        Name to function of a stack of matrices, or of their margins, giving [...]; by default :data:`STACKED`.
     classes : int
         Number of classes C.
     names : tuple

@@ -32,12 +32,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from fer_bench import harmless
 from fer_bench.addresses import absolute, check_uri, is_server, scheme_of, sqlite_path
 from fer_bench.atomic import canonical_json, sha256_file
 from fer_bench.credentials import hide, hide_command, holds_secret, shown
@@ -115,26 +116,36 @@ def sync(
         There is no such study.
     """
     check_uri(uri)
-    _studies(ledger, study)
+    done = SyncResult()
+    asked = {s["name"]: s for s in _readable(ledger, study, done)}
     if is_server(uri):
         try:
             _probe(uri, timeout)
         except TrackingError as error:
             error.next = sync_command(ledger, study, uri)
             raise
-    done = SyncResult()
     with _http_limits(timeout), _lock(ledger), _opened(uri, warn) as (address, rebuilt):
         mirror = _Mirror(ledger, uri, address, timeout, restore, say)
-        for name, content in _studies(ledger, None if rebuilt else study).items():
+        studies = {s["name"]: s for s in _readable(ledger, None, done)} if rebuilt else asked
+        for name, content in studies.items():
             folder = results if results is not None and name == study else Home(ledger.root.parent).results(name)
             mirror.study(content, folder, done)
     return done
 
 
-def _studies(ledger: Ledger, study: str | None) -> dict[str, dict[str, Any]]:
-    """One study, or all of them for None; an empty ledger is an error."""
-    names = ledger.studies() if study is None and ledger.studies() else [study]
-    return {s["name"]: s for s in map(ledger.study, names)}
+def _readable(ledger: Ledger, study: str | None, done: SyncResult) -> Iterator[dict[str, Any]]:
+    """The record of a study, or all records; of several, one that can't be read is noted as failed."""
+    for name in ledger.studies() if study is None and ledger.studies() else [study]:
+        try:
+            record = ledger.study(name)
+            missing = [key for key in ("dataset", "protocol") if not record.get(key)]
+            if missing:
+                raise LedgerError(f"study '{record['name']}' names no {' and no '.join(missing)}")
+            yield record
+        except LedgerError as error:
+            if study is not None or name is None:
+                raise
+            done.failed[f"study {name}"] = harmless.shown(error.what)
 
 
 @contextmanager
@@ -168,12 +179,12 @@ class _Mirror:
             if not record.has("done.json"):
                 done.unfinished.append(run)
                 continue
-            digest = sha256_file(record.path / "done.json")
-            copies = there.get(run, [])
-            if any(tags.get("fer_bench.digest") == digest for _, tags in copies):
-                done.skipped.append(run)
-                continue
             try:
+                digest = sha256_file(record.path / "done.json")
+                copies = there.get(run, [])
+                if any(tags.get("fer_bench.digest") == digest for _, tags in copies):
+                    done.skipped.append(run)
+                    continue
                 self._replace(experiment, parent, study["name"], record, digest, [i for i, _ in copies])
             except Exception as error:  # MLflow, its stores and its HTTP client raise whatever they like
                 self._still_there(error)
@@ -211,9 +222,16 @@ class _Mirror:
             if run.data.tags.get("fer_bench.study") == study["name"]:
                 return run.info.run_id
         tags = tags_of({"role": "study", "study": study["name"]}, **_author())
-        starts = [clock(r)[0][0] for r in map(self.ledger.run, study["runs"]) if r.has("done.json")]
-        start = min(starts, default=int(1000 * time.time()))
+        start = min((begin for begin, _ in self._spans(study)), default=int(1000 * time.time()))
         return self.client.create_run(experiment, start_time=start, tags=tags, run_name=study["name"]).info.run_id
+
+    def _spans(self, study: Mapping[str, Any]) -> list[tuple[int, int]]:
+        """Start and end of the finished runs whose records tell."""
+        found = []
+        for record in map(self.ledger.run, study["runs"]):
+            with suppress(Exception):  # whatever a damaged record holds, its own mirroring tells it
+                found.append(clock(record)[0])
+        return found
 
     def _children(self, experiment: str, parent: str) -> dict[str, list[tuple[str, dict[str, str]]]]:
         """Ledger run id -> its mirrored runs, as (MLflow's id, tags)."""
@@ -243,7 +261,7 @@ class _Mirror:
             self._log_file(run, file)
         self.client.set_terminated(run, content.status, content.span[1])
         self.client.set_tag(run, "fer_bench.digest", digest)
-        self.say(f"mirrored {content.name}")
+        self.say(harmless.shown(f"mirrored {content.name}"))
 
     def _finish_parent(self, parent: str, study: Mapping[str, Any], results: Path) -> None:
         """Tags, report and status of the study's own run, where they changed."""
@@ -261,7 +279,7 @@ class _Mirror:
             self.client.set_tag(parent, name, value)
         for file in report:
             self._log_file(parent, file, str(Path("report", file.relative_to(results).parent)))
-        end = max((clock(r)[0][1] for r in records), default=None)
+        end = max((end for _, end in self._spans(study)), default=None)
         complete = len(records) == len(study["runs"])
         if complete:
             self.client.set_terminated(parent, "FINISHED", end)
@@ -328,7 +346,7 @@ def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 def _first_line(error: BaseException, uri: str = "") -> str:
     text = error.what if isinstance(error, FerBenchError) else str(error)
-    return hide((text.strip() or type(error).__name__).splitlines()[0], uri)[:300]
+    return harmless.shown(hide((text.strip() or type(error).__name__).splitlines()[0], uri)[:300])
 
 
 # Addresses, time limits, locks ----------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,16 @@ def build_report(ledger: Ledger, study: dict[str, Any], out: str | Path, **optio
     return build(ledger, study, Path(out), **options)
 
 
-def build_response(ledger: Ledger, studies: list[dict[str, Any]], out: str | Path, **options: Any) -> Path:
+def build_response(ledger: Ledger, studies: Sequence[Mapping[str, Any] | str], out: str | Path, **options: Any) -> Path:
     """Write the page of imbalance-response curves; see :func:`fer_bench.reports.build.build_response`."""
     from fer_bench.reports.build import build_response as build
 
     return build(ledger, studies, Path(out), **options)
 
 
-def build_comparison(ledger: Ledger, studies: list[dict[str, Any]], out: str | Path, **options: Any) -> Path:
+def build_comparison(
+    ledger: Ledger, studies: Sequence[Mapping[str, Any] | str], out: str | Path, **options: Any
+) -> Path:
     """Write the page on several data sets; see :func:`fer_bench.reports.build.build_comparison`."""
     from fer_bench.reports.build import build_comparison as build
 

@@ -24,7 +24,7 @@ from fer_bench.ledger import Ledger
 from fer_bench.reports import answer, words
 from fer_bench.reports.minority import judge_tail
 from fer_bench.reports.numbers import SCORES, Judgement, Numbers, Verdict, compute, group_key
-from fer_bench.reports.records import Run, StudyData, load_study
+from fer_bench.reports.records import Run, StudyData, readable
 from fer_bench.stacks import mean_known
 from fer_bench.stats import Interval
 
@@ -194,15 +194,17 @@ class Comparison:
 # -- reading ---------------------------------------------------------------------------------------------------------
 
 
-def load_comparison(ledger: Ledger, studies: Sequence[Mapping[str, Any]], *, draws: int = stats.DRAWS) -> Comparison:
-    """Read studies of several data sets, and compute the numbers of each as its own report does.
+def load_comparison(
+    ledger: Ledger, studies: Sequence[Mapping[str, Any] | str], *, draws: int = stats.DRAWS
+) -> Comparison:
+    """Read studies of several data sets, given or named, and compute the numbers of each as its own report does.
 
     Raises
     ------
     LedgerError
         Fewer than two data sets are left, or fewer than two methods are in all of them.
     """
-    loaded, unreadable = _readable(ledger, studies)
+    loaded, unreadable = readable(ledger, studies)
     kept, repeated = _distinct(loaded)
     left_out = [*unreadable, *repeated]
     if len(kept) < 2:
@@ -226,17 +228,6 @@ def load_comparison(ledger: Ledger, studies: Sequence[Mapping[str, Any]], *, dra
         reference=_shared_reference(kept, notes),
         notes=tuple(dict.fromkeys(notes)),
     )
-
-
-def _readable(ledger: Ledger, studies: Sequence[Mapping[str, Any]]) -> tuple[list[StudyData], list[str]]:
-    """The studies that can be reported, and a sentence for each that can't."""
-    found, left_out = [], []
-    for study in studies:
-        try:
-            found.append(load_study(ledger, study))
-        except LedgerError as error:
-            left_out.append(f"Left out: {error.what}. {error.hint or ''}".strip())
-    return found, left_out
 
 
 def _distinct(studies: Sequence[StudyData]) -> tuple[list[StudyData], list[str]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure as Drawing
 
+from fer_bench.harmless import cells
 from fer_bench.reports import answer, blocks, describe, figures, words
 from fer_bench.reports.across import (
     FREQUENT,
@@ -415,7 +416,7 @@ def csv_text(comparison: Comparison) -> str:
         for label in comparison.methods:
             for entry in comparison.entries:
                 ranked = label in comparison.ranked and entry in counted
-                rows.writerow(_line(comparison, entry, label, measure, ranked))
+                rows.writerow(cells(_line(comparison, entry, label, measure, ranked)))
     return out.getvalue()
 
 

@@ -6,10 +6,7 @@ import contextlib
 import csv
 import gc
 import io
-import os
-import shutil
-import tempfile
-import time
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -17,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from fer_bench.atomic import write_text
-from fer_bench.errors import FerBenchError, unknown
+from fer_bench.errors import unknown
+from fer_bench.harmless import cells, shown
+from fer_bench.home import Home
 from fer_bench.ledger import Ledger
 from fer_bench.reports import across_page, html, latex, markdown, printing, response_page, tables
 from fer_bench.reports.across import load_comparison
 from fer_bench.reports.blocks import Document, Figure, plain
+from fer_bench.reports.folder import Target, aside, check, move, tell
 from fer_bench.reports.helper import Job, Work, work_for
 from fer_bench.reports.numbers import compute
 from fer_bench.reports.priors import Prior
@@ -30,10 +30,6 @@ from fer_bench.reports.response import load_response
 from fer_bench.reports.scoring import begin
 from fer_bench.reports.sections import Context, Section, all_sections, document
 from fer_bench.reports.tables import Table
-
-ASIDE = ".report-"
-ABANDONED = 3600  # seconds after which a folder of half-written files belongs to nobody
-OWNED = {"figures": (".svg", ".png"), "tables": (".tex", ".csv")}  # kinds of files that a report replaces as a whole
 
 
 @dataclass(frozen=True)
@@ -47,28 +43,33 @@ class Format:
 
 
 def _write_markdown(page: Document, folder: Path) -> None:
-    write_text(folder / "report.md", markdown.page(page))
+    _put(folder / "report.md", markdown.page(page))
 
 
 def _write_html(page: Document, folder: Path) -> None:
     drawings = {f.name: (folder / "figures" / f"{f.name}.svg").read_bytes() for f in page.figures}
-    write_text(folder / "report.html", html.page(page, drawings))
+    _put(folder / "report.html", html.page(page, drawings))
 
 
 def _write_latex(page: Document, folder: Path) -> None:
     for name, text in latex.files(page).items():
-        write_text(folder / "tables" / name, text)
+        _put(folder / "tables" / name, text)
 
 
 def _write_csv(page: Document, folder: Path) -> None:
     for block in page.tables:
-        write_text(folder / "tables" / f"{block.id}.csv", table_csv(block.table))
+        _put(folder / "tables" / f"{block.id}.csv", table_csv(block.table))
+
+
+def _put(path: Path, text: str) -> None:
+    """Write a page, or a part of one, in which nothing is obeyed by a terminal."""
+    write_text(path, shown(text))
 
 
 def table_csv(table: Table) -> str:
     """A table as a page shows it, without marks, and with the minus sign that programs read."""
     text = io.StringIO()
-    rows = ([plain(cell).replace("−", "-") for cell in row] for row in (table.titles, *table.rows))
+    rows = (cells(plain(cell).replace("−", "-") for cell in row) for row in (table.titles, *table.rows))
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
@@ -105,14 +106,18 @@ def build_report(
     priors: Sequence[Prior] = (),
     formats: Sequence[str] = tuple(FORMATS),
     sections: Sequence[Section] = (),
+    force: bool = False,
 ) -> Path:
     """Write the report of a study into `out`; returns the first file to open, ``report.md`` by default.
 
     `priors` adds a section on the accuracy under other class shares than the test's, `sections` adds others. Formats
-    that are not asked for stay as they are. Nothing in `out` changes before everything is written beside it.
+    that are not asked for stay as they are. Nothing in `out` changes before everything is written beside it, and no
+    file that fer-bench did not write is replaced without `force` (:mod:`.folder`).
 
     Raises
     ------
+    FerBenchError
+        The folder can't be written, or holds files of others in the place of ours.
     LedgerError
         No run of the study can be reported.
     PluginError
@@ -122,6 +127,7 @@ def build_report(
     """
     chosen = parse_formats(",".join(formats))
     ordered, remarks = all_sections(sections)
+    target = _target(ledger, "report", [study], out, chosen, force)
     with _uncollected(), work_for(len(study.get("runs", ()))) as work:
         if _drawn(chosen):
             work.add(import_module, printing.__name__)  # what a helper can do while records are read
@@ -129,56 +135,107 @@ def build_report(
         scoring = begin(data, work)
         numbers = compute(data)
         context = Context(numbers, tuple(priors), tuple(remarks), scoring)
-        with _aside(out) as folder:
+        with aside(target) as folder:
             pictures = _Pictures(work, folder, chosen)
             page = document(context, ordered, pictures.add)
             pictures.finish()
             more = {"table.csv": tables.csv_text(numbers)} if "csv" in chosen else {}
-            return _write(page, folder, out, chosen, more)
+            return _write(page, folder, target, chosen, more)
 
 
 def build_response(
-    ledger: Ledger, studies: Sequence[Mapping[str, Any]], out: Path, *, formats: Sequence[str] = tuple(FORMATS)
+    ledger: Ledger,
+    studies: Sequence[Mapping[str, Any] | str],
+    out: Path,
+    *,
+    formats: Sequence[str] = tuple(FORMATS),
+    force: bool = False,
+    say: Callable[[str], None] = tell,
 ) -> Path:
     """Write the page of imbalance-response curves of some studies into `out`; returns the first file to open.
 
+    Studies are given as records or by name; `say` is told what is left out of the page, and why.
+
     Raises
     ------
+    FerBenchError
+        The folder can't be written, or holds files of others in the place of ours.
     LedgerError
         The studies do not make a curve.
     UnknownNameError
         There is no such format.
     """
     chosen = parse_formats(",".join(formats))
+    target = _target(ledger, "response", studies, out, chosen, force)
     response = load_response(ledger, studies)
-    return _write_at_once(response_page.page(response, out.name), out, chosen, response_page.csv_text(response))
+    _tell_all(response.notes, say)
+    return _write_at_once(response_page.page(response, out.name), target, chosen, response_page.csv_text(response))
 
 
 def build_comparison(
-    ledger: Ledger, studies: Sequence[Mapping[str, Any]], out: Path, *, formats: Sequence[str] = tuple(FORMATS)
+    ledger: Ledger,
+    studies: Sequence[Mapping[str, Any] | str],
+    out: Path,
+    *,
+    formats: Sequence[str] = tuple(FORMATS),
+    force: bool = False,
+    say: Callable[[str], None] = tell,
 ) -> Path:
     """Write the page on studies of several data sets into `out`; returns the first file to open.
 
+    Studies are given as records or by name; `say` is told what is left out of the page, and why.
+
     Raises
     ------
+    FerBenchError
+        The folder can't be written, or holds files of others in the place of ours.
     LedgerError
         The studies can't be compared.
     UnknownNameError
         There is no such format.
     """
     chosen = parse_formats(",".join(formats))
+    target = _target(ledger, "compare", studies, out, chosen, force)
     comparison = load_comparison(ledger, studies)
-    return _write_at_once(across_page.page(comparison, out.name), out, chosen, across_page.csv_text(comparison))
+    _tell_all(comparison.notes, say)
+    return _write_at_once(across_page.page(comparison, out.name), target, chosen, across_page.csv_text(comparison))
 
 
-def _write_at_once(page: Document, out: Path, formats: Sequence[str], table: str) -> Path:
+def _tell_all(notes: Sequence[str], say: Callable[[str], None]) -> None:
+    for note in notes:
+        say(f"! {plain(note)}")
+
+
+def _target(
+    ledger: Ledger,
+    command: str,
+    studies: Sequence[Mapping[str, Any] | str],
+    out: Path,
+    formats: Sequence[str],
+    force: bool,
+) -> Target:
+    """The folder of a page, looked through before anything is computed.
+
+    It is fer-bench's own where it lies among the results of the ledger's home.
+    """
+    home = Home(ledger.root.resolve().parent)
+    names = [study if isinstance(study, str) else str(study.get("name", "")) for study in studies]
+    words = ["fer-bench", command, *names, "--home", str(home.root), "--out", str(out)]
+    words += ["--format", ",".join(formats)] if set(formats) != set(FORMATS) else []
+    own = out.resolve().is_relative_to(home.root / "results")
+    target = Target(out=out, own=own, force=force, again=shlex.join(words))
+    check(target, [FORMATS[name].main for name in formats])
+    return target
+
+
+def _write_at_once(page: Document, target: Target, formats: Sequence[str], table: str) -> Path:
     """Print the figures of a finished document and write it; `table` is what ``table.csv`` holds."""
-    with _aside(out) as folder:
+    with aside(target) as folder:
         pictures = _Pictures(Work(), folder, formats)
         for figure in page.figures:
             pictures.add(figure)
         pictures.finish()
-        return _write(page, folder, out, formats, {"table.csv": table} if "csv" in formats else {})
+        return _write(page, folder, target, formats, {"table.csv": table} if "csv" in formats else {})
 
 
 @dataclass(frozen=True)
@@ -203,14 +260,14 @@ def _drawn(formats: Sequence[str]) -> bool:
     return any(FORMATS[name].drawn for name in formats)
 
 
-def _write(page: Document, folder: Path, out: Path, formats: Sequence[str], more: Mapping[str, str]) -> Path:
-    """Write a document into `folder`, beside its figures, then move all to `out`; returns the first file to open."""
+def _write(page: Document, folder: Path, target: Target, formats: Sequence[str], more: Mapping[str, str]) -> Path:
+    """Write a document into `folder`, beside its figures, then move all into place; returns the first file to open."""
     for name in formats:
         FORMATS[name].write(page, folder)
     for file, text in more.items():
-        write_text(folder / file, text)
-    _move(folder, out)
-    return out / FORMATS[formats[0]].main
+        _put(folder / file, text)
+    move(folder, target)
+    return target.out / FORMATS[formats[0]].main
 
 
 @contextlib.contextmanager
@@ -223,34 +280,3 @@ def _uncollected() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-@contextlib.contextmanager
-def _aside(out: Path) -> Iterator[Path]:
-    """A folder inside `out`, so that moving is renaming; what killed builds have left is swept away."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for left in out.glob(f"{ASIDE}*"):
-            if left.is_dir() and time.time() - left.stat().st_mtime > ABANDONED:
-                shutil.rmtree(left, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(prefix=ASIDE, dir=out))
-    except OSError as error:
-        raise FerBenchError(f"the report can't be written: {error.strerror}", where=str(out)) from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _move(folder: Path, out: Path) -> None:
-    """Rename every file into `out`, pages after the figures that they show; then drop what no page shows any more."""
-    files = [p.relative_to(folder) for p in sorted(folder.rglob("*")) if p.is_file()]
-    for name in sorted(files, key=lambda p: (-len(p.parts), str(p))):
-        (out / name).parent.mkdir(exist_ok=True)
-        os.replace(folder / name, out / name)
-    written = {(p.parts[0], p.suffix) for p in files}
-    for place, kinds in OWNED.items():
-        for old in (out / place).glob("*"):
-            stale = old.suffix in kinds and (place, old.suffix) in written and old.relative_to(out) not in files
-            if stale and old.is_file():
-                old.unlink()

@@ -9,6 +9,7 @@ import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import matplotlib
 import numpy as np
@@ -21,6 +22,7 @@ from fer_bench.atomic import write_bytes, write_text
 from fer_bench.cards import DatasetCard
 from fer_bench.contact_sheet import tile, tile_size
 from fer_bench.doctor import LEVELS, Diagnosis, Finding, without_rejects
+from fer_bench.harmless import shown
 from fer_bench.reports import html, markdown
 from fer_bench.reports.blocks import (
     Block,
@@ -35,11 +37,14 @@ from fer_bench.reports.blocks import (
     TableBlock,
 )
 from fer_bench.reports.figures import COLOURS
+from fer_bench.reports.folder import CHECK, Target, aside, check, move
 from fer_bench.reports.printing import STYLE, save
 from fer_bench.reports.tables import Table
 from fer_bench.reports.words import code, count, percent
 from fer_bench.store import Store
 
+PAGE = "README.md"
+WEB_PAGE = "index.html"
 PICTURED = {
     "exact-conflict": "Pixel-equal images with conflicting labels",
     "exact-across": "Pixel-equal images in more than one split",
@@ -55,11 +60,23 @@ ACROSS = 12  # images side by side
 TALL, GAP, CAPTION, CAPTION_WIDTH = 96, 8, 40, 84  # pixels
 
 
-def write_page(diagnosis: Diagnosis, store: Store, card: DatasetCard, out: str | Path, *, images: bool = True) -> Path:
-    """Write ``README.md`` with ``figures/``, and ``index.html``, which needs no other file, into `out`.
+def write_page(
+    diagnosis: Diagnosis,
+    store: Store,
+    card: DatasetCard,
+    out: str | Path | Target,
+    *,
+    images: bool = True,
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> Path:
+    """Write ``README.md`` with ``figures/``, and ``index.html``, which needs no other file, into the folder `out`.
+
+    Files there that are not ours are not replaced.
 
     Parameters
     ----------
+    more : mapping
+        Text of further files by name.
     images : bool
         Show images of the data set; without them the page can be published where its licence forbids showing faces.
         Pictures of an earlier page are then removed.
@@ -68,10 +85,23 @@ def write_page(diagnosis: Diagnosis, store: Store, card: DatasetCard, out: str |
     -------
     Path
         The Markdown file.
+
+    Raises
+    ------
+    FerBenchError
+        The folder can't be written, or holds files of others in the place of ours.
     """
-    out = Path(out)
-    for kind in PICTURED:
-        (out / "figures" / f"{kind}.png").unlink(missing_ok=True)
+    target = out if isinstance(out, Target) else Target(out=Path(out), kept=CHECK)
+    check(target, [PAGE, WEB_PAGE, *more])
+    with aside(target) as folder:
+        _write(diagnosis, store, card, folder, images)
+        for name, text in more.items():
+            write_text(folder / name, text)
+        move(folder, target, retired=[f"figures/{kind}.png" for kind in PICTURED])
+    return target.out / PAGE
+
+
+def _write(diagnosis: Diagnosis, store: Store, card: DatasetCard, out: Path, images: bool) -> None:
     with matplotlib.rc_context(STYLE):
         save(_chart(diagnosis), out / "figures", "counts")
     pictures = _pictures(diagnosis, store) if images else {}
@@ -79,9 +109,9 @@ def write_page(diagnosis: Diagnosis, store: Store, card: DatasetCard, out: str |
         write_bytes(out / "figures" / f"{kind}.png", png)
     page = _document(diagnosis, store, card, {kind: said for kind, (said, _) in pictures.items()}, images)
     drawings = {"counts": (out / "figures" / "counts.svg").read_bytes()}
-    write_text(out / "index.html", html.page(page, drawings | {kind: png for kind, (_, png) in pictures.items()}))
-    write_text(out / "README.md", markdown.page(page))
-    return out / "README.md"
+    drawings |= {kind: png for kind, (_, png) in pictures.items()}
+    write_text(out / WEB_PAGE, shown(html.page(page, drawings)))
+    write_text(out / PAGE, shown(markdown.page(page)))
 
 
 def _document(

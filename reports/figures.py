@@ -28,6 +28,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", (0, (1, 1.2)), (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), "-")
 WIDTH = 8.0
+MOST = 100  # classes up to which each has a line, a row of a matrix, or a name in a figure
+NUMBERED = 40  # classes up to which the cells of a matrix hold their numbers
 WRITTEN = 8  # panels of confusion matrices up to which cells hold their number: more are an overview beside tables
 
 
@@ -95,7 +97,7 @@ def watermark(numbers: Numbers, figure: Figure) -> None:
 def _class_ticks(numbers: Numbers) -> list[str]:
     study = numbers.study
     counts = study.counts.get("train", study.counts["test"])
-    return [f"{study.classes[i]}\n{counts[i]:,} train · {study.counts['test'][i]:,} test" for i in study.order]
+    return [f"{study.classes[i]}\n{counts[i]:,} train · {study.counts['test'][i]:,} test" for i in study.order[:MOST]]
 
 
 def dots(axis: Axes, shown: Sequence[tuple[str, tuple, Sequence[Interval | None]]]) -> None:
@@ -127,8 +129,8 @@ def _dot_height(classes: int, methods: int) -> float:
 
 @styled
 def recall(numbers: Numbers) -> Figure:
-    """Recall of every class and method, with intervals."""
-    order = numbers.study.order
+    """Recall of every class and method, with intervals; of more classes than :data:`MOST` the rarest."""
+    order = numbers.study.order[:MOST]
     shown = [(m, [m.recall[i] for i in order]) for m in numbers.methods]
     figure, axes = new_figure(WIDTH, _dot_height(len(order), len(shown)))
     axis = axes[0, 0]
@@ -147,7 +149,7 @@ def gains(numbers: Numbers) -> Figure | None:
     if not numbers.compared:
         return None
     study = numbers.study
-    keys = [*(recall_key(study.classes[i]) for i in study.order), "mean_recall"]
+    keys = [*(recall_key(study.classes[i]) for i in study.order[:MOST]), "mean_recall"]
     shown = [(m, [m.gains[k] for k in keys]) for m in numbers.compared]
     figure, axes = new_figure(WIDTH, _dot_height(len(keys), len(shown)))
     axis = axes[0, 0]
@@ -181,7 +183,8 @@ def frequency(numbers: Numbers) -> Figure | None:
     axis.xaxis.set_major_locator(FixedLocator(_ticks(x)))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.set_xticks(_ticks(x), [f"{t:,}" for t in _ticks(x)])
-    _name_classes(axis, [study.classes[i] for i in study.order], x)
+    if len(x) <= MOST:
+        _name_classes(axis, [study.classes[i] for i in study.order], x)
     axis.set_xlabel("training images of the class (log scale)")
     axis.set_ylabel("recall, %")
     axis.grid(axis="y")
@@ -216,22 +219,27 @@ def _name_classes(axis: Axes, names: list[str], x: np.ndarray) -> None:
 
 @styled
 def confusion(numbers: Numbers) -> Figure:
-    """Row-normalised confusion matrices, one panel a method, classes from the rarest to the most frequent."""
+    """Row-normalised confusion matrices, one panel a method, classes from the rarest to the most frequent.
+
+    Above :data:`MOST` classes their rarest are shown.
+    """
     if len(numbers.methods) > WRITTEN:
         return _overview(numbers)
-    names = [numbers.study.classes[i] for i in numbers.study.order]
+    names = _shown_names(numbers)
     columns = min(len(numbers.methods), 3 if len(numbers.methods) != 4 else 2)
     rows = -(-len(numbers.methods) // columns)
-    side = 0.36 * len(names) + 0.35
+    side = (0.36 if len(names) <= NUMBERED else 0.15) * len(names) + 0.35  # inches
     figure, axes = new_figure(columns * side + 1.4, rows * (side + 0.35) + 0.8, rows, columns, sharex=True, sharey=True)
     shown: Any = None
     for axis, method in zip(axes.flat, numbers.methods, strict=False):
         shares = _shares(numbers, method)
         shown = axis.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-        _write_cells(axis, shares)
+        if len(names) <= NUMBERED:
+            _write_cells(axis, shares)
         axis.set_title(_matrix_title(method, len(names)))
-        axis.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
-        axis.set_yticks(range(len(names)), names)
+        small: dict[str, Any] = {} if len(names) <= NUMBERED else {"fontsize": 6}
+        axis.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor", **small)
+        axis.set_yticks(range(len(names)), names, **small)
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)
     for axis in axes.flat[len(numbers.methods) :]:
@@ -244,7 +252,7 @@ def confusion(numbers: Numbers) -> Figure:
 
 def _overview(numbers: Numbers) -> Figure:
     """Many confusion matrices in one picture, which is drawn and laid out faster than as many axes."""
-    names = [numbers.study.classes[i] for i in numbers.study.order]
+    names = _shown_names(numbers)
     size, columns = len(names), 3
     rows, pitch = -(-len(numbers.methods) // columns), len(names) + 1  # a cell apart, and above each its title
     picture = np.full((rows * pitch, columns * pitch), np.nan)
@@ -267,9 +275,13 @@ def _overview(numbers: Numbers) -> Figure:
 
 def _shares(numbers: Numbers, method: MethodNumbers) -> np.ndarray:
     """A method's confusion matrix in percent of the rows, classes from the rarest to the most frequent."""
-    sizes, order = method.matrix.sum(1, keepdims=True), numbers.study.order
-    shares = np.divide(100 * method.matrix, sizes, out=np.zeros_like(method.matrix), where=sizes > 0)
-    return shares[np.ix_(order, order)]
+    order = numbers.study.order[:MOST]
+    sizes, rows = method.matrix[order].sum(1, keepdims=True), method.matrix[np.ix_(order, order)]
+    return np.divide(100 * rows, sizes, out=np.zeros_like(rows), where=sizes > 0)
+
+
+def _shown_names(numbers: Numbers) -> list[str]:
+    return [numbers.study.classes[i] for i in numbers.study.order[:MOST]]
 
 
 def _matrix_title(method: MethodNumbers, classes: int) -> str:

@@ -15,11 +15,12 @@ import os
 import pickle
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+
+from fer_bench.scratch import Scratch
 
 MANY = 200  # runs from which a second process pays: it takes most of a second to start
 
@@ -64,20 +65,20 @@ class SharedWork(Work):
     """Work that a second process does in the order in which it came, while this one has other things to do."""
 
     def __init__(self) -> None:
-        self._sheets = tempfile.TemporaryDirectory(prefix="fer-bench-")
+        self._sheets = Scratch()
         self._added = 0
         self._over: set[str] = set()
-        command = [sys.executable, "-P", "-m", "fer_bench.reports.helper", self._sheets.name]
+        command = [sys.executable, "-P", "-m", "fer_bench.reports.helper", str(self._sheets.path)]
         pipe, quiet = subprocess.PIPE, subprocess.DEVNULL
         self._helper = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=quiet, text=True)
 
     def __exit__(self, *error: object) -> None:
         self._helper.kill()
         self._helper.communicate()
-        self._sheets.cleanup()
+        self._sheets.release()
 
     def add(self, function: Callable[..., T], *arguments: Any) -> Job[T]:
-        sheet = Path(self._sheets.name, str(self._added))
+        sheet = self._sheets.path / str(self._added)
         self._added += 1
         try:
             sheet.write_bytes(pickle.dumps((function, arguments)))

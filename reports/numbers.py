@@ -14,7 +14,7 @@ from fer_bench import stats
 from fer_bench.chance import Chance, against_chance
 from fer_bench.groups import Groups, head_middle_tail
 from fer_bench.reports.records import MethodRuns, Run, StudyData
-from fer_bench.stacks import group_recall
+from fer_bench.stacks import Margins, group_recall, mean_confusion
 from fer_bench.stats import Interval
 
 MIN_SEEDS = 5  # fewer trainings can't tell a gain from training noise (facts/claims.md, finding 6)
@@ -124,7 +124,7 @@ class MethodNumbers:
         """Whether anything may be claimed of it."""
         return self.runs.ranked
 
-    @property
+    @cached_property
     def recall(self) -> tuple[Interval, ...]:
         """Recall of every class."""
         return tuple(interval for key, interval in self.scores.items() if key.startswith(recall_key("")))
@@ -256,14 +256,13 @@ def _numbers(study: StudyData, reference: _Scored | None, draws: int, method: Me
     known = reference is not None and method.label == study.reference
     own = reference if known and reference is not None else _Scored(study, *study.predictions(method.label), draws)
     compared = _Gains() if known or reference is None else _gains(study, own, reference, draws)
-    matrices = stats.confusions(study.labels, own.predictions, len(study.classes))
     epochs = _epoch_scores(study, method.runs)
     return MethodNumbers(
         runs=method,
         seeds=own.seeds,
-        matrix=matrices.mean(0),
+        matrix=mean_confusion(study.labels, own.predictions, len(study.classes)),
         by_seed={name: own.sample.seen[name] for name in stats.STACKED},
-        recall_by_seed=stats.recalls(matrices),
+        recall_by_seed=stats.recalls(Margins.counted(study.labels, own.predictions, len(study.classes))),
         scores=stats.score_intervals(own.sample),
         gains=compared.gains,
         resampled=compared.resampled,
@@ -379,8 +378,8 @@ def _epoch_scores(study: StudyData, runs: Sequence[Run]) -> tuple[_Epochs, ...]:
         if not kept:
             continue
         answers = np.concatenate([np.concatenate([run.predictions[None], epochs]) for run, epochs in kept])
-        matrices = stats.confusions(kept[0][0].labels, answers, len(study.classes))
-        scores = {name: score(matrices) for name, score in stats.STACKED.items()}
+        margins = Margins.counted(kept[0][0].labels, answers, len(study.classes))
+        scores = {name: score(margins) for name, score in stats.STACKED.items()}
         start = 0
         for run, epochs in kept:
             mine = {name: values[start : start + 1 + len(epochs)] for name, values in scores.items()}
@@ -394,4 +393,6 @@ def _epochs(run: Run) -> np.ndarray | None:
     epochs = run.array("test_epochs")
     if epochs is None or epochs.ndim != 2 or epochs.shape[1] != len(run.labels) or not len(epochs):
         return None
-    return epochs if epochs.max() < len(run.data["classes"]) else None
+    if epochs.dtype.kind not in "iu":
+        return None
+    return epochs if epochs.min() >= 0 and epochs.max() < len(run.data["classes"]) else None

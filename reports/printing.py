@@ -33,6 +33,7 @@ STYLE: dict[Any, Any] = {
     "savefig.facecolor": "white",
     "svg.hashsalt": "fer-bench",
     "svg.fonttype": "path",
+    "text.parse_math": False,  # a class may be called "$"
     "path.simplify": True,
 }
 DPI = 160

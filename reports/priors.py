@@ -7,7 +7,7 @@ and backward priors). Predictions are not corrected for the prior either.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -77,17 +77,12 @@ def parse_prior(text: str) -> Prior:
     return Prior(kind, value)
 
 
-def weighted_recall(matrices: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Accuracy [...] under class shares [C], from confusion matrices [..., C, C]; empty classes are left out."""
-    return stacks.accuracy(stacks.under_prior(matrices, shares))
-
-
 def prior_table(numbers: Numbers, priors: Sequence[Prior]) -> Table:
     """Accuracy of every method under each prior, with its interval over seeds and images."""
     study = numbers.study
     asked = {str(p): p.shares(study) for p in priors}
-    metrics: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-        name: partial(weighted_recall, shares=shares) for name, shares in asked.items()
+    metrics: dict[str, stats.Stacked] = {
+        name: partial(stacks.accuracy_under_prior, prior=shares) for name, shares in asked.items()
     }
     found = {
         m.label: stats.score_intervals(measured(study, study.predictions(m.label)[1], metrics)) for m in numbers.methods

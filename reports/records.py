@@ -7,12 +7,9 @@ classes, other data, other test images) is left out, and each time the reader is
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -21,43 +18,11 @@ import numpy as np
 from fer_bench.atomic import canonical_json
 from fer_bench.credentials import hide_command
 from fer_bench.errors import LedgerError
+from fer_bench.harmless import cleaned, shown
 from fer_bench.ledger import Ledger, RunRecord
+from fer_bench.reports.runs import MALFORMED, Run, read_run
 
-NEEDED = ("spec.json", "data.json", "test_rows.npy", "test_labels.npy", "test_logits.npy")
-OPTIONAL = ("method", "selection", "history", "seal", "probe", "environment", "timing")
-TELL_IF_MISSING = ("method", "selection", "history", "seal", "probe")
-GROUPS = "test_groups.npy"
 PEEKING_RULES = ("test_best", "test")
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """One finished run whose test predictions can be used; `facts` holds the optional files that were readable."""
-
-    record: RunRecord
-    label: str
-    seed: int
-    fold: int
-    spec: dict[str, Any]
-    data: dict[str, Any]
-    rows: np.ndarray
-    labels: np.ndarray
-    predictions: np.ndarray
-    groups: np.ndarray | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """How sentences call the run."""
-        fold = f", fold {self.fold}" if self.fold else ""
-        return f"`{self.label}` seed {self.seed}{fold} (run {self.record.id})"
-
-    def array(self, name: str) -> np.ndarray | None:
-        """An array of the record, for sections that need more than predictions; None where it can't be read."""
-        try:
-            return self.record.array(name)
-        except LedgerError:
-            return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,22 +210,23 @@ CHECKS = (
 )
 
 
-def load_study(ledger: Ledger, study: Mapping[str, Any]) -> StudyData:
-    """Read the runs of a study; what can't be used is named in `notes`.
+def load_study(ledger: Ledger, study: Mapping[str, Any] | str) -> StudyData:
+    """Read the runs of a study, or of the study of that name; what can't be used is named in `notes`.
 
     Raises
     ------
     LedgerError
         No run of the study can be reported.
     """
+    content: dict[str, Any] = cleaned(dict(ledger.study(study) if isinstance(study, str) else study))
     notes: list[str] = []
-    listed = [ledger.run(i) for i in study.get("runs", [])]
+    listed = [ledger.run(i) for i in content.get("runs", [])]
     records = [r for r in listed if not _is_trial(r)]
     trials = len(listed) - len(records)
     if trials:
         notes.append(f"{trials} tuning trial{'s' * (trials > 1)} never opened the test, so no table holds them.")
     arrays: dict[str, np.ndarray] = {}
-    runs = [run for r in records if (run := _read_run(r, arrays, notes)) is not None]
+    runs = [run for r in records if (run := read_run(r, arrays, notes)) is not None]
     runs = _without_repeats(runs, notes)
     for check in CHECKS:
         runs = _agreeing(runs, check, notes)
@@ -269,26 +235,38 @@ def load_study(ledger: Ledger, study: Mapping[str, Any]) -> StudyData:
         kept = _agreeing([r for r in runs if r.fold == fold], same, notes)
         runs = [r for r in runs if r.fold != fold or r in kept]
     if not runs:
-        raise _nothing(ledger, study, notes)
+        raise _nothing(ledger, content, notes)
     used = {r.record.id for r in runs}
-    return _assemble(study, runs, notes, _refused(r for r in listed if r.id not in used))
+    return _assemble(content, runs, notes, _refused(r for r in listed if r.id not in used))
 
 
 def _refused(records: Iterable[RunRecord]) -> dict[str, tuple[Any, ...]]:
     """What the seal refused to runs that are left out, by label: one that failed at its attempt has no other trace."""
     found: dict[str, tuple[Any, ...]] = {}
     for record in records:
-        with contextlib.suppress(LedgerError, KeyError, TypeError, AttributeError):
-            blocked = record.json("seal").get("blocked") or () if record.has("seal.json") else ()
-            found[record.label] = (*found.get(record.label, ()), *blocked)
+        with contextlib.suppress(LedgerError, *MALFORMED):
+            seal = cleaned(record.json("seal")) if record.has("seal.json") else {}
+            label = shown(record.label)
+            found[label] = (*found.get(label, ()), *(seal.get("blocked") or ()))
     return found
+
+
+def readable(ledger: Ledger, studies: Sequence[Mapping[str, Any] | str]) -> tuple[list[StudyData], list[str]]:
+    """The studies that can be reported, and a sentence for each that can't."""
+    found, left_out = [], []
+    for study in studies:
+        try:
+            found.append(load_study(ledger, study))
+        except LedgerError as error:
+            left_out.append(shown(f"Left out: {error.what}. {error.hint or ''}".strip()))
+    return found, left_out
 
 
 def _is_trial(record: RunRecord) -> bool:
     """Whether the run was never meant to open its test."""
     try:
         return record.spec.get("test") is False
-    except (LedgerError, KeyError, AttributeError, TypeError):
+    except (LedgerError, *MALFORMED):
         return False
 
 
@@ -319,145 +297,20 @@ def _assemble(
         methods=tuple(methods),
         folds=folds,
         labels=np.concatenate([first[f].labels for f in folds]).astype(np.int64),
-        notes=tuple(notes),
+        notes=tuple(map(shown, notes)),
         tuned=study.get("tuned"),
     )
 
 
 def _nothing(ledger: Ledger, study: Mapping[str, Any], notes: list[str]) -> LedgerError:
     name = study.get("name", "?")
-    why = " ".join(notes[:3]) if notes else "It lists no runs."
+    why = shown(" ".join(notes[:3])) if notes else "It lists no runs."
     return LedgerError(
         f"study '{name}' has no run that can be reported",
         where=str(ledger.root),
         hint=why,
         next=hide_command(study).get("command") or "fer-bench run METHOD --dataset D",
     )
-
-
-def _read_run(record: RunRecord, arrays: dict[str, np.ndarray], notes: list[str]) -> Run | None:
-    """The run, or None with a sentence in `notes`; `arrays` by hash are those that earlier runs share with it."""
-    try:
-        name = _describe(record)
-        status = record.status
-        if status != "finished":
-            notes.append(f"{name} is {status}{_reason(record, status)} and is left out.")
-            return None
-        digests = record.json("done").get("files", {})
-        texts, damaged = _checked(record, digests)
-        bad = {n: damaged[n] for n in NEEDED if n in damaged}
-        if bad:
-            notes.append(f"{name}: " + ", ".join(f"{n} {how}" for n, how in bad.items()) + "; the run is left out.")
-            return None
-        rows, labels = (_shared(record, name, digests, arrays) for name in ("test_rows", "test_labels"))
-        run = _usable(record, rows, labels, _parsed(record, "data", texts))
-        if GROUPS in digests and GROUPS not in damaged:
-            run = replace(run, groups=_groups(_shared(record, "test_groups", digests, arrays), labels))
-    except (LedgerError, KeyError, TypeError, ValueError, IndexError) as error:
-        what = error.what if isinstance(error, LedgerError) else f"its record is malformed ({error!r})"
-        notes.append(f"Run {record.id}: {what}; it is left out.")
-        return None
-    return _with_facts(run, texts, damaged, notes)
-
-
-def _describe(record: RunRecord) -> str:
-    if not record.path.is_dir():
-        raise LedgerError("the ledger holds no such record")
-    if not record.has("spec.json"):
-        return f"Run {record.id}"
-    seed, fold = record.spec.get("seed"), record.spec.get("fold")
-    return f"`{record.label}` seed {seed}{f', fold {fold}' if fold else ''} (run {record.id})"
-
-
-def _reason(record: RunRecord, status: str) -> str:
-    if status != "failed":
-        return ""
-    why = record.json("failed")
-    text = " ".join(str(why.get("message", "")).split())
-    return f" ({why.get('type', 'error')}: {text[:200]})"
-
-
-def _checked(record: RunRecord, digests: Mapping[str, str]) -> tuple[dict[str, bytes], dict[str, str]]:
-    """JSON files that are as they were hashed, by name; and what is wrong with files that are gone or differ."""
-    texts, damaged, folder = {}, {}, str(record.path)
-    for name, digest in digests.items():
-        try:
-            with open(os.path.join(folder, name), "rb") as file:
-                data = file.read()
-        except (FileNotFoundError, IsADirectoryError):
-            damaged[name] = "is missing"
-            continue
-        if hashlib.sha256(data).hexdigest() != digest:
-            damaged[name] = "has changed since the run"
-        elif name.endswith(".json"):
-            texts[name] = data
-    return texts, damaged
-
-
-def _parsed(record: RunRecord, name: str, texts: Mapping[str, bytes]) -> Any:
-    """Content of ``<name>.json``, from what was read for its hash where it has one."""
-    text = texts.get(f"{name}.json")
-    if text is None:
-        return record.json(name)
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise LedgerError(f"run {record.id}: {name}.json is damaged: {error}", where=str(record.path)) from error
-
-
-def _groups(groups: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    if groups.shape != labels.shape:
-        raise LedgerError(f"{groups.shape} groups do not fit {len(labels)} labels")
-    return groups
-
-
-def _shared(record: RunRecord, name: str, digests: Mapping[str, str], arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """An array of the record; one of the same hash is read once for all runs."""
-    key = digests.get(f"{name}.npy", f"{record.id} {name}")
-    if key not in arrays:
-        arrays[key] = record.array(name)
-    return arrays[key]
-
-
-def _usable(record: RunRecord, rows: np.ndarray, labels: np.ndarray, data: dict[str, Any]) -> Run:
-    spec, logits = record.spec, record.array("test_logits")
-    classes = len(data["classes"])
-    if logits.shape != (len(labels), classes) or rows.shape != labels.shape or not len(labels):
-        raise LedgerError(f"test logits {logits.shape} do not fit {len(labels)} labels and {classes} classes")
-    if not np.isfinite(logits).all():
-        raise LedgerError("test logits are not finite")
-    if labels.min() < 0 or labels.max() >= classes:
-        raise LedgerError(f"test labels lie outside 0 to {classes - 1}")
-    predictions = logits.argmax(1).astype(np.int64)
-    fold = int(spec.get("fold") or 0)
-    return Run(
-        record,
-        record.label,
-        int(spec["seed"]),
-        fold,
-        spec,
-        data,
-        rows,
-        labels.astype(np.int64, copy=False),
-        predictions,
-    )
-
-
-def _with_facts(run: Run, texts: Mapping[str, bytes], damaged: Mapping[str, str], notes: list[str]) -> Run:
-    facts = {}
-    if GROUPS in damaged:
-        notes.append(f"{run.name}: {GROUPS} {damaged[GROUPS]}; which images belong together is read from other runs.")
-    for name in OPTIONAL:
-        how = damaged.get(f"{name}.json", "is missing")
-        if f"{name}.json" not in damaged and (f"{name}.json" in texts or run.record.has(f"{name}.json")):
-            try:
-                facts[name] = _parsed(run.record, name, texts)
-                continue
-            except LedgerError:
-                how = "is damaged"
-        if name in TELL_IF_MISSING:
-            notes.append(f"{run.name}: {name}.json {how}; what it would tell is left out.")
-    return replace(run, facts=facts)
 
 
 def _without_repeats(runs: list[Run], notes: list[str]) -> list[Run]:

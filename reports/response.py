@@ -20,7 +20,7 @@ from fer_bench.errors import LedgerError
 from fer_bench.groups import Groups
 from fer_bench.ledger import Ledger
 from fer_bench.reports.numbers import groups_of, measured
-from fer_bench.reports.records import MethodRuns, StudyData, load_study
+from fer_bench.reports.records import MethodRuns, StudyData, readable
 from fer_bench.stacks import group_recall
 from fer_bench.stats import Interval
 
@@ -106,21 +106,23 @@ class Response:
         return found
 
 
-def load_response(ledger: Ledger, studies: Sequence[Mapping[str, Any]]) -> Response:
-    """Read studies that differ in their imbalance profile.
+def load_response(ledger: Ledger, studies: Sequence[Mapping[str, Any] | str]) -> Response:
+    """Read studies, given or named, that differ in their imbalance profile.
 
     Raises
     ------
     LedgerError
-        Fewer than two ratios are left, or a study can't be reported.
+        Fewer than two ratios are left.
     """
-    loaded = [load_study(ledger, study) for study in studies]
-    notes = [f"{s.name}: {note}" for s in loaded for note in s.notes]
+    loaded, left_out = readable(ledger, studies)
     uncounted = [s for s in loaded if "train" not in s.counts]
-    notes += [f"Study `{s.name}` does not tell its training images, so it has no ratio; left out." for s in uncounted]
+    left_out += [
+        f"Study `{s.name}` does not tell its training images, so it has no ratio; left out." for s in uncounted
+    ]
     loaded = [s for s in loaded if s not in uncounted]
+    notes = [*left_out, *(f"{s.name}: {note}" for s in loaded for note in s.notes)]
     if not loaded:
-        raise LedgerError("no study tells how many training images its classes have", where=str(ledger.root))
+        raise _too_few(ledger, loaded, left_out)
     first = loaded[0]
     alike: list[StudyData] = []
     for study in loaded:
@@ -132,11 +134,7 @@ def load_response(ledger: Ledger, studies: Sequence[Mapping[str, Any]]) -> Respo
     alike.sort(key=lambda s: (_ratio(s), s.name))
     kept = {_profile(s): s for s in reversed(alike)}
     if len(kept) < 2:
-        raise LedgerError(
-            "imbalance response needs studies of at least two ratios",
-            where=", ".join(f"{s.name}: {_profile(s)}" for s in loaded),
-            next="fer-bench run METHOD... --dataset D --imbalance exp:20 --imbalance exp:50 --imbalance exp:100",
-        )
+        raise _too_few(ledger, loaded, left_out)
     ordered = sorted(kept.values(), key=lambda s: (_ratio(s), s.name))
     groups = groups_of(ordered[-1])
     methods = tuple(m.label for m in ordered[0].methods if all(m.label in _labels(s) for s in ordered))
@@ -145,6 +143,15 @@ def load_response(ledger: Ledger, studies: Sequence[Mapping[str, Any]]) -> Respo
     reference = first.reference if first.reference in methods else None
     points = tuple(_point(s, methods, reference, groups) for s in ordered)
     return Response(points, methods, reference, groups, tuple(dict.fromkeys(notes)))
+
+
+def _too_few(ledger: Ledger, loaded: Sequence[StudyData], left_out: Sequence[str]) -> LedgerError:
+    return LedgerError(
+        "imbalance response needs studies of at least two ratios",
+        where=", ".join(f"{s.name}: {_profile(s)}" for s in loaded) or str(ledger.root),
+        hint=" ".join(left_out) or None,
+        next="fer-bench run METHOD... --dataset D --imbalance exp:20 --imbalance exp:50 --imbalance exp:100",
+    )
 
 
 SAME = {
@@ -177,7 +184,7 @@ def _ratio(study: StudyData) -> float:
 
 
 def _point(study: StudyData, methods: tuple[str, ...], reference: str | None, groups: Groups) -> Point:
-    metrics = {name: group_recall(members) for name, members in groups.members.items()}
+    metrics: dict[str, Any] = {name: group_recall(members) for name, members in groups.members.items()}
     metrics[MEAN] = group_recall(tuple(range(len(study.classes))))
     metrics[ACCURACY] = stats.STACKED["accuracy"]
     recall, gain, pairs, chance = {}, {}, {}, {}

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from fer_bench.harmless import cells
 from fer_bench.reports import answer, blocks, describe, figures, words
 from fer_bench.reports.blocks import Block, Bullets, Code, Document, Figure, Notice, Paragraph, Part, TableBlock
 from fer_bench.reports.numbers import MIN_SEEDS
@@ -75,7 +76,7 @@ def csv_text(response: Response) -> str:
             for point in response.points:
                 gain = point.gain.get(method, {}).get(measure)
                 rows.writerow(
-                    [method, measure, point.profile, f"{point.ratio:.4f}", point.images]
+                    [*cells([method, measure, point.profile]), f"{point.ratio:.4f}", point.images]
                     + [f"{100 * v:.4f}" for v in _ends(point.recall[method][measure])]
                     + ([f"{100 * v:.4f}" for v in _ends(gain)] if gain else ["", "", ""])
                     + _standing(point, method)

@@ -65,18 +65,21 @@ class Tested:
     labels: np.ndarray
     context: MetricContext
 
-    def answers(self) -> Answers:
-        """Decisions and logits, read from disk; without logits where those of a run can't be read.
+    def answers(self, seed: int | None = None) -> Answers:
+        """Decisions and logits of all seeds or of one, read from disk; no logits where those of a run can't be read.
 
         In memory the classes are the outermost axis, as the scores of logits like it.
         """
-        logits = np.full((len(self.context.classes), *self.predictions.shape), np.nan)
+        seeds = range(len(self.predictions)) if seed is None else [seed]
+        predictions = self.predictions[list(seeds)]
+        logits = np.full((len(self.context.classes), *predictions.shape), np.nan)
         try:
-            for record, (seed, images) in self.parts:
-                logits[:, seed, images] = record.array("test_logits").T
+            for record, (of, images) in self.parts:
+                if of in seeds:
+                    logits[:, seeds.index(of), images] = record.array("test_logits").T
         except LedgerError:
-            return Answers(self.predictions, None)
-        return Answers(self.predictions, np.moveaxis(logits, 0, -1))
+            return Answers(predictions, None)
+        return Answers(predictions, np.moveaxis(logits, 0, -1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,11 +119,27 @@ def _tested(study: StudyData, label: str, context: MetricContext) -> Tested:
 
 
 def score(names: Sequence[str], tested: Tested) -> MethodResults:
-    """Compute the columns `names` of a method, and its reliability."""
-    answers = tested.answers()
-    columns, chances = _columns(names, tested, answers), answers.probabilities
-    diagram = None if chances is None else probabilities.top_label_reliability(chances, tested.labels).pooled()
-    return MethodResults(columns, diagram)
+    """Compute the columns `names` of a method, and its reliability; the logits of one seed are in memory at a time."""
+    by_seed: list[dict[str, Values | PluginError]] = []
+    diagrams: list[probabilities.Reliability] = []
+    for seed in range(len(tested.predictions)):
+        answers = tested.answers(seed)
+        by_seed.append(_columns(names, tested, answers))
+        if answers.probabilities is not None:
+            diagrams.append(probabilities.top_label_reliability(answers.probabilities, tested.labels))
+    columns = {name: _together([of[name] for of in by_seed]) for name in names}
+    complete = len(diagrams) == len(by_seed)
+    return MethodResults(columns, probabilities.joined(diagrams).pooled() if complete else None)
+
+
+def _together(seeds: Sequence[Values | PluginError]) -> Values | PluginError:
+    """A column of all seeds; where one has none, the reason why."""
+    found: list[Values] = []
+    for of in seeds:
+        if isinstance(of, PluginError) or of.values is None:
+            return of
+        found.append(of)
+    return replace(found[0], values=np.concatenate([of.values for of in found]))
 
 
 def _columns(names: Sequence[str], tested: Tested, answers: Answers) -> dict[str, Values | PluginError]:

@@ -162,6 +162,10 @@ def leak_section(context: Context) -> list | str:
 def confusion_section(context: Context) -> list:
     """Confusion matrices as a figure and as tables."""
     parts: list = [context.figure("confusion", figures.confusion, "Row-normalised confusion matrices")]
+    classes = len(context.study.classes)
+    if classes > figures.MOST:
+        rarest = f"The figures show the {figures.MOST} rarest of {classes:,} classes."
+        return [*parts, f"{rarest} Tables of {classes:,} by {classes:,} cells are left out."]
     for method in context.numbers.methods:
         table = tables.confusion_table(context.numbers, method)
         what = f"{tables.title(method)}, rows in %{tables.pooled(context.study, method)}"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from fer_bench import metrics
+from fer_bench import harmless, metrics
 from fer_bench.chance import COLLAPSED, Against
 from fer_bench.reports import answer, words
 from fer_bench.reports.numbers import SCORES, Leak, MethodNumbers, Numbers, recall_key
@@ -405,4 +405,5 @@ def _decimal(share: float) -> str:
 
 
 def _quoted(cell: str) -> str:
+    cell = harmless.cell(cell)
     return '"' + cell.replace('"', '""') + '"' if any(c in cell for c in ',"\n') else cell

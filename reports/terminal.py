@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from fer_bench.harmless import shown
 from fer_bench.ledger import Ledger
 from fer_bench.reports import answer, tables
 from fer_bench.reports.blocks import spans
@@ -24,7 +25,7 @@ MOST_WIDE = 5  # columns beside which a terminal of 100 characters has room for 
 def plain(text: str, style: str = "") -> Text:
     """Text of a cell or sentence, without marks; what they make bold is bold."""
     out = Text(style=style)
-    for span in spans(text):
+    for span in spans(shown(text)):
         out.append(span.text, "bold" if span.bold else "")
     return out
 
@@ -61,7 +62,7 @@ def render(numbers: Numbers) -> RenderableType:
     return Group(*parts)
 
 
-def study_table(ledger: Ledger, study: Mapping[str, Any]) -> RenderableType:
+def study_table(ledger: Ledger, study: Mapping[str, Any] | str) -> RenderableType:
     """The study's numbers, ready for ``rich.print``; the same as in ``report.md``.
 
     Raises

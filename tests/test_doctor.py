@@ -5,6 +5,7 @@ import dataclasses
 import importlib.util
 import os
 import re
+import shlex
 from html import escape
 from math import comb
 from pathlib import Path
@@ -17,12 +18,15 @@ from scipy.ndimage import gaussian_filter
 
 from fer_bench import Chunk, DatasetCard, Param, Problems, Protocol, Reading
 from fer_bench.clean import load_clean
+from fer_bench.cli import cli
 from fer_bench.cli.check import check
 from fer_bench.cli.progress import Steps
 from fer_bench.doctor import Diagnosis, examine
+from fer_bench.errors import FerBenchError
 from fer_bench.home import Home
 from fer_bench.plugins import plugins
 from fer_bench.reports.doctor_page import write_page
+from fer_bench.reports.folder import CHECK, Target
 from fer_bench.store import write_store
 
 CLASSES = ("sad", "happy", "angry", "neutral")
@@ -468,6 +472,29 @@ def test_a_pipe_gets_a_line_now_and_then_and_a_terminal_a_bar(capsys, monkeypatc
     assert " 40%" in out
 
 
+def test_pictures_of_a_page_that_kept_no_list_go_where_the_folder_is_ours(tmp_path):
+    store = harmed().store(tmp_path / "data")
+    diagnosis, out = examine(store, CARD), tmp_path / "page"
+    write_page(diagnosis, store, CARD, out)
+    (out / CHECK).unlink()
+    (out / "figures" / "mine.png").write_bytes(b"mine")
+    with pytest.raises(FerBenchError, match=r"not listed as its own: README\.md"):
+        write_page(diagnosis, store, CARD, out, images=False)
+    write_page(diagnosis, store, CARD, Target(out=out, kept=CHECK, own=True), images=False)
+    assert {p.name for p in (out / "figures").iterdir()} == {"counts.svg", "counts.png", "mine.png"}
+
+
+def test_somebody_elses_page_or_manifest_is_refused_before_anything_is_examined(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "README.md").write_text("my project")
+    arguments = ["data", "check", "synthetic", "--home", str(tmp_path), "--out", str(tmp_path / "mine")]
+    done = CliRunner().invoke(cli, arguments)
+    assert isinstance(done.exception, FerBenchError)
+    assert "examining" not in done.output
+    assert (tmp_path / "mine" / "README.md").read_text() == "my project"
+    assert done.exception.next == shlex.join(["fer-bench", *arguments, "--force"])
+
+
 PLUGIN = """
 import numpy as np
 from PIL import Image
@@ -525,13 +552,8 @@ def test_source_is_examined_leniently_and_without_touching_the_home(files):
     assert "1 file or row of the source can't be read" in out
     assert "verdict: 1 error, 1 warning" in out
     assert not (files / "home").exists()
-    assert {p.name for p in (files / "page").iterdir()} == {
-        "README.md",
-        "index.html",
-        "figures",
-        "clean.csv",
-        "clean.json",
-    }
+    written = {"README.md", "index.html", "figures", "clean.csv", CHECK}
+    assert {p.name for p in (files / "page").iterdir()} == written
 
 
 def test_strict_makes_an_error_exit_with_one(files):

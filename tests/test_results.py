@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from fer_bench.atomic import sha256_file
 from fer_bench.ledger import Ledger
 from fer_bench.reports import build_report, build_response
+from fer_bench.reports.folder import REPORT
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 LEFT_OUT = {f"val_{part}.npy" for part in ("epochs", "labels", "logits", "rows")}  # no report reads them
@@ -49,3 +52,10 @@ def test_the_report_is_what_the_ledger_gives(folder: Path, tmp_path: Path):
     assert sorted(p.name for p in (page / "figures").iterdir()) == sorted(
         p.name for p in (folder / "figures").iterdir()
     )
+
+
+@pytest.mark.parametrize("folder", STUDIES, ids=lambda p: p.name)
+def test_the_list_of_files_is_up_to_date_so_that_the_report_can_be_written_again(folder: Path):
+    listed = json.loads((folder / REPORT).read_text())["files"]
+    pages = [p for p in folder.rglob("*") if p.is_file() and "ledger" not in p.relative_to(folder).parts]
+    assert listed == {p.relative_to(folder).as_posix(): sha256_file(p) for p in pages if p.name != REPORT}

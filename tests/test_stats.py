@@ -76,10 +76,12 @@ def test_resampling_keeps_class_sizes_and_shares_images_between_runs():
     labels = np.repeat([0, 1, 2], [3, 5, 9])
     predictions = np.random.default_rng(0).integers(0, 3, size=(2, len(labels)))
     twice = np.concatenate([predictions, predictions[:1]])
-    drawn = stats.resampled_confusions(labels, twice, 3, 50, np.random.default_rng(1))
-    assert (drawn.sum(-1) == [3, 5, 9]).all()
-    assert (drawn[:, 0] == drawn[:, 2]).all()
-    assert (drawn[:, 0] != drawn[:, 1]).any()
+    drawn = stats.resampled(labels, twice, 3, 50, np.random.default_rng(1))
+    assert (drawn.true == [3, 5, 9]).all()
+    assert (drawn.answered.sum(-1) == 17).all()
+    for margin in (drawn.right, drawn.answered):
+        assert (margin[:, 0] == margin[:, 2]).all()
+        assert (margin[:, 0] != margin[:, 1]).any()
 
 
 def test_bootstrap_of_one_seed_has_the_binomial_standard_error():
@@ -170,9 +172,11 @@ def test_people_are_drawn_with_all_their_images_of_every_class():
     person = np.array(["a", "a", "a", "b", "b", "b"])
     predictions = np.where(person == "a", labels, 1 - labels)[None]
     rng = np.random.default_rng(0)
-    drawn = stats.resampled_confusions(labels, predictions, 2, 4000, rng, clusters=person)
-    assert {tuple(m.ravel()) for m in drawn[:, 0]} == {(4, 0, 0, 2), (2, 1, 2, 1), (0, 2, 4, 0)}
-    assert (drawn[:, 0, 0, 0] == 2).mean() == pytest.approx(0.5, abs=0.03)
+    drawn = stats.resampled(labels, predictions, 2, 4000, rng, clusters=person)
+    found = np.concatenate([drawn.right, drawn.true, drawn.answered], axis=-1)[:, 0]
+    # Of (c0, c1): right, true, answered. Person a: 2, 1 right of 2, 1; person b: 0, 0 right of 1, 2, answered 2, 1.
+    assert {tuple(row) for row in found} == {(4, 2, 4, 2, 4, 2), (2, 1, 3, 3, 4, 2), (0, 0, 2, 4, 4, 2)}
+    assert (drawn.right[:, 0, 0] == 2).mean() == pytest.approx(0.5, abs=0.03)
 
 
 def test_clusters_of_one_image_change_nothing():

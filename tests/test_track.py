@@ -348,6 +348,51 @@ class TestIdempotence:
         assert "test_logits.npy" in done.failed["a" * 16]
         assert set(runs_of(uri, "run")) == {"b" * 16}
 
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            ("timing.json", '{"started": [], "finished": 3, "epoch_seconds": "long"}'),
+            ("timing.json", "[]"),
+            ("spec.json", '{"spec": [], "label": 3}'),
+            ("data.json", '{"classes": 3}'),
+            ("history.json", '[{"epoch": "last"}]'),
+            ("done.json", "{"),
+        ],
+    )
+    def test_a_record_of_other_types_fails_alone(self, ledger, uri, name, content):
+        (ledger.root / ("a" * 16) / name).write_text(content)
+        done = sync(ledger, "first", uri)
+        assert done.written == ["b" * 16]
+        assert set(done.failed) == {"a" * 16}
+
+    def test_a_study_that_can_not_be_read_fails_alone(self, ledger, uri):
+        (ledger.root / "studies" / "bad.json").write_text("")
+        (ledger.root / "studies" / "odd.json").write_text('{"runs": []}')
+        done = sync(ledger, None, uri)
+        assert done.written == ["a" * 16, "b" * 16]
+        assert done.failed == {
+            "study bad": "the record of study 'bad' is damaged: it is empty",
+            "study odd": "study 'odd' names no dataset and no protocol",
+        }
+        with pytest.raises(LedgerError, match="the record of study 'bad' is damaged"):
+            sync(ledger, "bad", uri)
+        said = CliRunner().invoke(
+            track_command, ["sync", "--all", "--home", str(ledger.root.parent), "--tracking-uri", uri]
+        )
+        assert "2 already there, 2 failed" in said.output
+        assert "2 studies were not mirrored" in str(said.exception)
+
+    def test_what_is_half_written_or_hidden_is_no_artifact(self, ledger, uri, tmp_path):
+        report = tmp_path / "home" / "results" / "first"
+        for name in ("report.md", ".report-x.held/report.md", ".fer-bench-report.json", "figures/.recall.png.1.part"):
+            (report / name).parent.mkdir(parents=True, exist_ok=True)
+            (report / name).write_text("text")
+        (report / "figures" / "recall.png").write_bytes(b"png")
+        sync(ledger, "first", uri)
+        client, parent = mlflow_client(uri), runs_of(uri, "study")["first"].info.run_id
+        assert [f.path for f in client.list_artifacts(parent, "report")] == ["report/figures", "report/report.md"]
+        assert [f.path for f in client.list_artifacts(parent, "report/figures")] == ["report/figures/recall.png"]
+
     def test_mirrors_that_start_together_share_one_parent(self, ledger, uri):
         with ThreadPoolExecutor(3) as pool:
             done = list(pool.map(lambda _: sync(ledger, "first", uri).written, range(3)))

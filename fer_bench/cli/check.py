@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fer_bench.cli.options import home_option, plugins_option
+from fer_bench.cli.options import force_option, home_option, plugins_option
+from fer_bench.harmless import shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,6 +29,7 @@ COLOURS = {"error": "bold red", "warning": "yellow", "note": "dim"}
 @click.argument("name")
 @click.option("--from", "source", type=click.Path(), help="Examine these files  [default: the prepared store]")
 @click.option("--out", metavar="DIR", help="Folder of the page  [default: HOME/results/doctor/NAME]")
+@force_option
 @click.option("--no-images", is_flag=True, help="Show no image of the data set on the page.")
 @click.option("--strict", is_flag=True, help="Exit with 1 if there is an error among the findings.")
 @click.option("--dataset-set", multiple=True, metavar="NAME=VALUE", help="A parameter of the data set; repeatable.")
@@ -37,6 +39,7 @@ def check(
     name: str,
     source: str | None,
     out: str | None,
+    force: bool,
     no_images: bool,
     strict: bool,
     dataset_set: tuple[str, ...],
@@ -56,12 +59,21 @@ def check(
     dataset.source, dataset.options = source, place.options
     from rich.console import Console  # after the names are known to be right: these take a second
 
-    from fer_bench.clean import save_clean
+    from fer_bench.clean import NAME, clean_text, save_clean
     from fer_bench.cli.progress import Steps
     from fer_bench.doctor import examine
-    from fer_bench.reports.doctor_page import write_page
+    from fer_bench.reports.doctor_page import PAGE, WEB_PAGE, write_page
+    from fer_bench.reports.folder import CHECK, Target
+    from fer_bench.reports.folder import check as look_through
 
     folder = Path(out) if out else locate(place.results("doctor"), name)
+    typed = ["fer-bench", "data", "check", name, "--home", str(place.root), "--out", str(folder)]
+    typed += ["--from", source] if source else []
+    typed += [w for path in plugin_dirs for w in ("--plugins", path)]
+    typed += [w for given in dataset_set for w in ("--dataset-set", given)] + ["--no-images"] * no_images
+    own = folder.resolve().is_relative_to(place.root / "results")
+    target = Target(out=folder, kept=CHECK, own=own, force=force, again=shlex.join(typed))
+    look_through(target, [PAGE, WEB_PAGE, *([NAME] if source else [])])
     console = Console(highlight=False, soft_wrap=True)
     require_writable(folder, "the folder of the page", "name another with --out DIR")
     if source is None:
@@ -70,8 +82,10 @@ def check(
         click.echo(f"{name}: examining {len(store):,} images")
         with Steps(name) as steps:
             diagnosis = examine(store, dataset.card, faults=dataset.faults, progress=steps)
-        page = write_page(diagnosis, store, dataset.card, folder, images=not no_images)
-        clean = save_clean(folder if source else place.splits(store.path.name, store.fingerprint), diagnosis.dropped)
+        more = {NAME: clean_text(diagnosis.dropped)} if source else {}
+        page = write_page(diagnosis, store, dataset.card, target, images=not no_images, more=more)
+        derived = place.splits(store.path.name, store.fingerprint)
+        clean = folder / NAME if source else save_clean(derived, diagnosis.dropped)
     _tell(diagnosis, console)
     _tell_remedy(dataset, store, console)
     console.print(f"page:   {page.with_name('index.html')} (as Markdown: {page.name})", markup=False)
@@ -87,11 +101,12 @@ def _store(home: Home, dataset: Dataset, source: str | None, *, drawn_anew: bool
     from fer_bench.own_data import open_prepared
     from fer_bench.plugins import plugins
     from fer_bench.prepare import ensure_store
+    from fer_bench.scratch import scratch
 
     name, built_in = dataset.card.name, dataset.card.built_in
     if source is not None:
-        with tempfile.TemporaryDirectory(prefix="fer-bench-") as folder:
-            yield _read(Path(folder), dataset, Path(source).expanduser())
+        with scratch() as folder:
+            yield _read(folder, dataset, Path(source).expanduser())
     elif built_in and (drawn_anew or not home.store(name).exists()):
         yield ensure_store(home, dataset, say=click.echo)
     elif drawn_anew:
@@ -128,8 +143,8 @@ def _tell(diagnosis: Diagnosis, console: Console) -> None:
 
     for finding in diagnosis.findings:
         style = COLOURS[finding.level]
-        console.print(Text.assemble((f"{finding.level:8}", style), finding.title))
+        console.print(Text.assemble((f"{finding.level:8}", style), shown(finding.title)))
         for line in finding.detail:
-            console.print(Text(f"{'':10}{line}", style="dim"))
+            console.print(Text(shown(f"{'':10}{line}"), style="dim"))
     colour = next((COLOURS[k] for k in ("error", "warning") if diagnosis.number(k)), "green")
     console.print(Text(f"verdict: {diagnosis.verdict}", style=colour))

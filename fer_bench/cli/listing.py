@@ -10,6 +10,7 @@ import click
 from fer_bench.cards import DatasetCard, MethodCard
 from fer_bench.cli.options import home_option, plugins_option
 from fer_bench.errors import FerBenchError, unknown
+from fer_bench.harmless import shown
 from fer_bench.plugins import Plugins, plugins
 
 FILTERS = ("method", "dataset", "study", "status")
@@ -20,7 +21,7 @@ def table(rows: Iterable[tuple[str, ...]]) -> None:
     rows = [tuple(map(str, r)) for r in rows]
     widths = [max(len(r[k]) for r in rows) for k in range(len(rows[0]))] if rows else []
     for row in rows:
-        click.echo("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
+        click.echo(shown("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()))
 
 
 def _methods(found: Plugins, options: dict[str, Any]) -> None:

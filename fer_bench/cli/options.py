@@ -70,6 +70,12 @@ def format_option(command: Callable) -> Callable:
     )(command)  # fmt: skip
 
 
+def force_option(command: Callable) -> Callable:
+    """``--force``."""
+    text = "Replace files in DIR that fer-bench did not write."
+    return click.option("--force", is_flag=True, help=text)(command)
+
+
 def plugins_option(command: Callable) -> Callable:
     """``--plugins DIR``, repeatable."""
     text = "Folder with plug-in files of your own; repeatable."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from fer_bench.cli.options import format_option, home_option
+from fer_bench.cli.options import force_option, format_option, home_option
 
 
 @click.command("report")
@@ -19,7 +19,10 @@ from fer_bench.cli.options import format_option, home_option
 )
 @format_option
 @click.option("--out", metavar="DIR", help="Where to write  [default: results/STUDY in the home folder]")
-def report(study: str | None, home: str | None, priors: tuple[str, ...], formats: str, out: str | None) -> None:
+@force_option
+def report(
+    study: str | None, home: str | None, priors: tuple[str, ...], formats: str, out: str | None, force: bool
+) -> None:
     """Write the report of STUDY (default: the one written last) and print its tables."""
     from fer_bench.home import Home
 
@@ -32,7 +35,8 @@ def report(study: str | None, home: str | None, priors: tuple[str, ...], formats
     from fer_bench.reports.priors import parse_prior
 
     asked, chosen = [parse_prior(text) for text in priors], parse_formats(formats)
-    path = build_report(found.ledger, record, out or found.results(record["name"]), priors=asked, formats=chosen)
+    place = out or found.results(record["name"])
+    path = build_report(found.ledger, record, place, priors=asked, formats=chosen, force=force)
     console = Console()
     console.print(study_table(found.ledger, record))
     console.print(f"report: {path}", soft_wrap=True, markup=False, highlight=False)

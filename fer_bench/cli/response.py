@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from fer_bench.cli.options import format_option, home_option
+from fer_bench.cli.options import force_option, format_option, home_option
 
 
 @click.command("response")
@@ -12,15 +12,17 @@ from fer_bench.cli.options import format_option, home_option
 @home_option
 @format_option
 @click.option("--out", metavar="DIR", help="Where to write  [default: results/FIRST_STUDY-response in the home folder]")
-def response(studies: tuple[str, ...], home: str | None, formats: str, out: str | None) -> None:
+@force_option
+def response(studies: tuple[str, ...], home: str | None, formats: str, out: str | None, force: bool) -> None:
     """Draw recall of rare and frequent classes against the imbalance of training, from STUDIES of several profiles."""
     from fer_bench.home import Home
 
     found = Home.find(home)
-    records = [found.ledger.study(name) for name in studies]
+    names = found.ledger.known_studies(studies)
     from fer_bench.reports import build_response  # after the names: these take a second
     from fer_bench.reports.build import parse_formats
 
     chosen = parse_formats(formats)
-    path = build_response(found.ledger, records, out or found.results(f"{studies[0]}-response"), formats=chosen)
+    place = out or found.results(f"{names[0]}-response")
+    path = build_response(found.ledger, names, place, formats=chosen, force=force)
     click.echo(f"report: {path}")

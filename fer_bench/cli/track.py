@@ -51,4 +51,6 @@ def sync(
     click.echo(f"{shown(uri)}: {done}")
     if done.failed:
         reasons = "; ".join(f"{run}: {reason}" for run, reason in list(done.failed.items())[:5])
-        raise TrackingError(f"{len(done.failed)} runs were not mirrored", where=shown(uri), hint=hide(reasons, uri))
+        what = "studies" if all(name.startswith("study ") for name in done.failed) else "runs"
+        what = f"{len(done.failed)} {what} were not mirrored"
+        raise TrackingError(what, where=shown(uri), hint=hide(reasons, uri))

@@ -440,7 +440,7 @@ def test_the_command_writes_the_page_in_every_format(bench, three, tmp_path):
     assert done.exit_code == 0, done.output
     out = tmp_path / "results" / "on-toy-compare"
     assert done.output == f"report: {out / 'report.md'}\n"
-    files = {str(p.relative_to(out)) for p in out.rglob("*.*")}
+    files = {str(p.relative_to(out)) for p in out.rglob("[!.]*.*")}
     drawn = {f"figures/{name}.{kind}" for name in ("ranks", "gains") for kind in ("svg", "png")}
     tables = ("scores-mean-recall", "scores-accuracy", "scores-group-tail", "gains-mean-recall", "gains-group-tail")
     tables += ("price-group-head", "price-accuracy")
@@ -475,7 +475,7 @@ def test_the_long_form_has_spreads_and_what_is_ranked_marked_and_judged(bench, r
 def test_only_formats_that_were_asked_for_are_written(bench, three, tmp_path):
     path = build_comparison(bench.ledger, three, tmp_path / "out", formats=["csv"])
     assert path == tmp_path / "out" / "table.csv"
-    assert {p.suffix for p in (tmp_path / "out").rglob("*.*")} == {".csv"}
+    assert {p.suffix for p in (tmp_path / "out").rglob("[!.]*.*")} == {".csv"}
 
 
 def test_an_unknown_study_is_told(bench, three, tmp_path):

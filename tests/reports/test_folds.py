@@ -10,9 +10,10 @@ from fer_bench.cli.report import report as command
 from fer_bench.errors import FerBenchError
 from fer_bench.reports import build_report
 from fer_bench.reports.numbers import compute
-from fer_bench.reports.priors import Prior, parse_prior, prior_table, weighted_recall
+from fer_bench.reports.priors import Prior, parse_prior, prior_table
 from fer_bench.reports.records import load_study
 from fer_bench.reports.tables import fold_table
+from fer_bench.stacks import accuracy_under_prior
 
 # toy data: angry 300 train / 50 test, disgust 40 / 20, happy 900 / 100
 WORSE, BETTER = (40, 8, 90), (40, 18, 90)
@@ -132,7 +133,7 @@ def test_shares_and_accuracy_of_a_prior(numbers, text, shares):
 
 def test_a_class_without_test_images_is_left_out_of_the_prior():
     matrix = np.array([[8, 2, 0], [0, 0, 0], [0, 5, 5]])
-    assert weighted_recall(matrix, np.array([0.2, 0.5, 0.3])) == pytest.approx((0.2 * 0.8 + 0.3 * 0.5) / 0.5)
+    assert accuracy_under_prior(matrix, np.array([0.2, 0.5, 0.3])) == pytest.approx((0.2 * 0.8 + 0.3 * 0.5) / 0.5)
 
 
 @pytest.mark.parametrize("text", ["unifrom", "forward", "forward:0.5", "backward:nan", "uniform:3", "forward:x", ""])

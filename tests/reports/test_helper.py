@@ -151,7 +151,7 @@ def test_an_error_leaves_no_process_and_no_file():
     with pytest.raises(KeyError), work:
         raise KeyError("a section")
     assert work._helper.returncode is not None
-    assert not os.path.exists(work._sheets.name)
+    assert not work._sheets.path.exists()
 
 
 def test_the_helper_ends_with_the_first_process(tmp_path):
