@@ -471,16 +471,16 @@ class TestCommands:
 
     @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
     def test_the_address_shows_the_runs_in_a_browser(self, ledger, server, tmp_path):
-        write_study(ledger, "seen in a browser", ["a" * 16])
-        sync(ledger, "seen in a browser", server)
+        write_study(ledger, "seen-in-a-browser", ["a" * 16])
+        sync(ledger, "seen-in-a-browser", server)
         _, page = _pages(server, Home(ledger.root.parent))[0]
         options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--dump-dom"]
         command = [CHROMIUM, *options, "--virtual-time-budget=30000", page]
         for _ in range(3):  # a busy machine may not have drawn the page within the browser's own time
             dom = subprocess.run(command, capture_output=True, text=True, timeout=300).stdout
-            if "seen in a browser" in dom:
+            if "seen-in-a-browser" in dom:
                 break
-        assert "seen in a browser" in dom
+        assert "seen-in-a-browser" in dom
         assert "matching run" in dom
 
     def test_ui_shows_files_that_were_mirrored_into_its_store_directly(self, ledger, ui):
