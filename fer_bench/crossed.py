@@ -28,7 +28,7 @@ B. Efron, C. Stein (1981), The jackknife estimate of variance, Annals of Statist
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 

@@ -91,13 +91,11 @@ def execute(spec: RunSpec, work: Workplace, *, started: Callable[[], None] = lam
             return work.home.ledger.run(key)
         started()
         writer.start()
-        run = _Run(spec, store, work, writer)
         try:
-            run.carry_out()
+            _Run(spec, store, work, writer).carry_out()
         except PrunedTrial:
             raise
         except Exception as error:
-            run.seal.save()
             writer.fail(error)
             raise
     return work.home.ledger.run(key)
@@ -155,6 +153,13 @@ class _Run:
 
     def carry_out(self) -> None:
         """Everything from the record's first file to its done mark."""
+        try:
+            self._carry_out()
+        except Exception:
+            self.seal.save()
+            raise
+
+    def _carry_out(self) -> None:
         started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
         self._write_identity()
         trained = self._trained_before() or self._train()
