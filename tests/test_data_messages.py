@@ -175,6 +175,16 @@ def test_a_set_that_is_not_prepared_tells_how_to(typed, name, source):
     assert command_in(err) == f"fer-bench data prepare {name}{source}"
 
 
+@pytest.mark.parametrize("command", ["data prepare folder:lab --from lab", f"run x --dataset folder:lab {SHORT}"])
+def test_an_unknown_parameter_leads_to_the_card(typed, tmp_path, command):
+    faces(tmp_path / "lab", "{name}/{k}.png")
+    assert typed("fer-bench data prepare folder:lab --from lab")[0] == 0
+    _, _, err = typed(f"fer-bench {command} --dataset-set sizee=3")
+    assert "did you mean 'size'?" in err
+    code, out, _ = typed(command_in(err))
+    assert (code, "largest side in pixels" in out) == (0, True)
+
+
 # -- folders ---------------------------------------------------------------------------------------------------------
 
 
