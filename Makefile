@@ -16,7 +16,7 @@ $(SETUP): pyproject.toml constraints.txt
 	touch $(SETUP)
 
 demo: setup
-	$(BIN)/fer-bench run rasn baseline_focal --dataset synthetic --recipe demo --precision auto --seeds 2 --name demo --home demo
+	$(BIN)/fer-bench run rasn baseline_focal --dataset synthetic --recipe brief --precision auto --seeds 2 --name demo --home demo
 	$(BIN)/fer-bench list runs --home demo
 	@echo "open demo/results/demo/report.md; start the MLflow UI with: $(BIN)/fer-bench ui --home demo"
 

@@ -1,9 +1,9 @@
 """Kill -9 at random moments of every kind of command, then let it finish, and compare with a home that was left alone.
 
-``python benchmarks/kills.py --kills 30`` prepares data, trains a study with MLflow, tunes, and reports, in two homes. In
-one of them each command is killed several times: the command itself, its fork server, the process that trains or
-scores, or the process that writes to MLflow, whichever chance picks. It ends with an error if anything was lost, was trained
-twice, or differs.
+``python benchmarks/kills.py --kills 30`` prepares data, trains a study with MLflow, tunes, and reports, in two homes.
+In one of them each command is killed several times: the command itself, its fork server, the process that trains or
+scores, or the process that writes to MLflow, whichever chance picks. It ends with an error if anything was lost, was
+trained twice, or differs.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_bench import DataError, Problems
+from fer_bench import DataError, Problems, missing_library
 
 from ._ckplus_frames import NEUTRAL, SPLIT, Faults, Found
 from ._class_names import ClassNames
@@ -37,7 +37,9 @@ def hdf5(path: Path, numbered: ClassNames, seen: list[str]) -> Found | None:
     try:
         import h5py
     except ImportError as error:
-        raise DataError("HDF5 files need h5py", where=str(path), next="pip install 'fer-bench[hdf5]'") from error
+        raise missing_library(
+            "HDF5 files need h5py", error, install="'fer-bench[hdf5]'", kind=DataError, where=str(path)
+        ) from error
     try:
         with h5py.File(path, "r") as file:
             pixels, labels = (file.get(name) for name in ("data_pixel", "data_label"))

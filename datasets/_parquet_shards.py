@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fer_bench import DataError
+from fer_bench import DataError, missing_library
 
 from ._folders import entries, subfolders
 from ._parquet_names import class_names, schema_features
@@ -36,7 +36,7 @@ def arrow() -> Any:
     try:
         import pyarrow.parquet
     except ImportError as error:
-        raise DataError("parquet files need pyarrow", hint=str(error), next="pip install pyarrow") from error
+        raise missing_library("parquet files need pyarrow", error, install="pyarrow", kind=DataError) from error
     return pyarrow.parquet
 
 

@@ -83,7 +83,7 @@ card = DatasetCard(
         " data/raw/affectnet, then: fer-bench data prepare affectnet"
     ),
     params={
-        "size": Param(224, "largest side in pixels; larger images are scaled down", low=8),
+        "size": Param(224, "largest side in pixels; larger images are scaled down", low=8, high=2048),
         "colour": Param(
             "auto",
             "colour channels kept: auto keeps them where the files have them",

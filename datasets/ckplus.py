@@ -70,7 +70,7 @@ card = DatasetCard(
         " Emotion_labels side by side in data/raw/ckplus, then: fer-bench data prepare ckplus"
     ),
     params={
-        "size": Param(224, "largest side in pixels; larger images are scaled down", low=8),
+        "size": Param(224, "largest side in pixels; larger images are scaled down", low=8, high=2048),
         "colour": Param(
             "auto",
             "colour channels kept: auto keeps them where the files have them",
@@ -79,7 +79,7 @@ card = DatasetCard(
         "fit": Param(
             "crop", "how an image of another shape is fitted into the square", choices=("stretch", "pad", "crop")
         ),
-        "frames": Param(3, "last frames of each labelled sequence that are taken (the peak)", low=1),
+        "frames": Param(3, "last frames of each labelled sequence that are taken (the peak)", low=1, high=100),
         "neutral": Param(False, "also take the first frame of each sequence as class neutral (an eighth class)"),
         "ck_csv": Param(False, "read a FER2013-like CSV as ckextended.csv"),
         "classes": Param("", "classes by number, with commas, where the source numbers them in another order"),

@@ -85,7 +85,13 @@ card = DatasetCard(
             "class names in label order, separated by commas: for labels that are numbers, and where a class has a name"
             " that stands for a missing label elsewhere (none, na, ?)",
         ),
-        "size": Param(0, "largest side in pixels; larger images are scaled down (0: keep the largest)", low=0),
+        "size": Param(
+            0,
+            "largest side in pixels; larger images are scaled down (0: keep the largest)",
+            low=8,
+            high=2048,
+            special=(0,),
+        ),
         "colour": Param(
             "auto",
             "colour channels kept: auto keeps them where the files have them",

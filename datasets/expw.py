@@ -48,7 +48,7 @@ card = DatasetCard(
         " put label.lst and origin/ into data/raw/expw, then: fer-bench data prepare expw"
     ),
     params={
-        "size": Param(224, "largest side in pixels; larger images are scaled down", low=8),
+        "size": Param(224, "largest side in pixels; larger images are scaled down", low=8, high=2048),
         "colour": Param(
             "auto",
             "colour channels kept: auto keeps them where the files have them",

@@ -61,7 +61,11 @@ card = DatasetCard(
     ),
     params={
         "size": Param(
-            0, "largest side in pixels; larger images are scaled down; 0 keeps the largest side found", low=0
+            0,
+            "largest side in pixels; larger images are scaled down; 0 keeps the largest side found",
+            low=8,
+            high=2048,
+            special=(0,),
         ),
         "colour": Param(
             "auto",

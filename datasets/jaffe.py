@@ -40,7 +40,7 @@ card = DatasetCard(
         " then: fer-bench data prepare jaffe"
     ),
     params={
-        "size": Param(256, "largest side in pixels; larger images are scaled down", low=8),
+        "size": Param(256, "largest side in pixels; larger images are scaled down", low=8, high=2048),
         "colour": Param(
             "auto",
             "colour channels kept: auto keeps them where the files have them",

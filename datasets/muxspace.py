@@ -53,7 +53,7 @@ card = DatasetCard(
         " then: fer-bench data prepare muxspace"
     ),
     params={
-        "size": Param(350, "largest side in pixels; larger images are scaled down", low=8),
+        "size": Param(350, "largest side in pixels; larger images are scaled down", low=8, high=2048),
         "colour": Param(
             "auto",
             "colour channels kept: auto keeps them where the files have them",

@@ -56,8 +56,16 @@ card = DatasetCard(
     params={
         "classes": Param("", "class names in label order, separated by commas, where the files do not tell them"),
         "label_column": Param("", "column of the labels; empty: by the metadata, or by the names people use"),
-        "only_size": Param(0, "take only images of this side (some RAF-DB copies mix sizes); 0: all", low=0),
-        "size": Param(0, "largest side in pixels; larger images are scaled down (0: keep the largest)", low=0),
+        "only_size": Param(
+            0, "take only images of this side (some RAF-DB copies mix sizes); 0: all", low=8, high=2048, special=(0,)
+        ),
+        "size": Param(
+            0,
+            "largest side in pixels; larger images are scaled down (0: keep the largest)",
+            low=8,
+            high=2048,
+            special=(0,),
+        ),
         "colour": Param(
             "auto",
             "colour channels kept: auto keeps them where the files have them",

@@ -37,7 +37,7 @@ card = DatasetCard(
     params={
         "size": Param(6000, "images in all splits together; 35887 gives FER2013's very counts", low=84, high=1_000_000),
         "balance": Param("fer2013", "class proportions", choices=("fer2013", "uniform")),
-        "seed": Param(0, "names another set of people, expressions and pictures", low=0),
+        "seed": Param(0, "names another set of people, expressions and pictures", low=0, high=2_147_483_647),
         "image_size": Param(48, "side of the images in pixels", low=24, high=256),
         "label_noise": Param(0.0, "share of train labels that are shuffled among themselves", low=0.0, high=1.0),
     },

@@ -1,16 +1,20 @@
 """fer-bench: a benchmarking and class-imbalance-study suite for facial expression recognition.
 
 The names below are the public API, for methods, datasets and scripts. They are imported on first use, so that
-``import fer_bench`` costs nothing and reading cards imports no torch.
+``import fer_bench`` costs nothing and reading cards imports no torch. It sets OMP_WAIT_POLICY where nothing else says
+how threads wait (:func:`fer_bench.process.wait_passively`), which counts if torch is imported later.
 """
 
 from importlib import import_module
 from typing import Any
 
+from fer_bench.process import wait_passively
+
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "fer_bench.cards": ("Choice", "DatasetCard", "Fetch", "Float", "Int", "MethodCard", "Param", "Protocol", "Scale"),
+    "fer_bench.cards": ("DatasetCard", "Fetch", "MethodCard", "Protocol"),
+    "fer_bench.params": ("Choice", "Float", "Int", "Param", "Scale"),
     "fer_bench.dataset": ("Chunk", "Dataset", "Problems", "Reading"),
     "fer_bench.method": (
         "Augment",
@@ -27,9 +31,10 @@ _PUBLIC = {
         "shuffle",
     ),
     "fer_bench.backbones": ("Classifier", "Trunk"),
-    "fer_bench.errors": ("DataError", "FerBenchError", "SpecError"),
+    "fer_bench.errors": ("DataError", "FerBenchError", "SpecError", "missing_library"),
     "fer_bench.rng": ("numpy_generator", "stream_seed", "torch_generator"),
 }
+wait_passively()
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 
 __all__ = sorted(_HOME)

@@ -68,8 +68,12 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` as UTF-8, atomically."""
-    write_bytes(path, text.encode())
+    """Write `text` as UTF-8, atomically.
+
+    Names of files whose bytes Python could not read hold stand-ins for them (surrogates); they are read as UTF-8 here,
+    and what is not even that becomes a replacement character.
+    """
+    write_bytes(path, text.encode(errors="surrogateescape").decode(errors="replace").encode())
 
 
 def canonical_json(value: Any) -> str:

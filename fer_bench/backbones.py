@@ -6,6 +6,7 @@ CIFAR models of He et al. 2016 (arXiv 1512.03385, section 4.2) and the public FE
 
 from __future__ import annotations
 
+import time
 from types import MethodType
 from typing import Any
 
@@ -15,7 +16,8 @@ from timm.models import register_model
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
-from fer_bench.errors import FerBenchError, SpecError, unknown
+from fer_bench.backbone_names import check_backbone
+from fer_bench.errors import FerBenchError, SpecError, UnknownNameError, WeightsError, unknown
 from fer_bench.method import Output
 
 
@@ -33,7 +35,7 @@ def _small_resnet(
 
 def _refuse_weights(pretrained: bool, name: str) -> None:
     if pretrained:
-        raise SpecError(f"there are no pretrained weights for {name}", hint="--no-pretrained, or a timm backbone")
+        raise WeightsError(f"there are no pretrained weights for '{name}'", hint="--no-pretrained, or a timm backbone")
 
 
 @register_model
@@ -59,9 +61,6 @@ def resnet10_tiny(pretrained: bool = False, **kwargs) -> ResNet:
     _refuse_weights(pretrained, "resnet10_tiny")
     kwargs |= {"channels": (16, 32, 64, 128), "stem_stride": 2}
     return _small_resnet((1, 1, 1, 1), **kwargs)
-
-
-SMALL = ("resnet10_tiny", "resnet18_small", "resnet34_small")
 
 
 class Trunk(nn.Module):
@@ -117,18 +116,6 @@ class Classifier(nn.Module):
             return self.head(features.float())
 
 
-def backbone_names(pattern: str = "") -> list[str]:
-    """Names of all backbones, small-input ones first; `pattern` may hold wildcards."""
-    found = timm.list_models(pattern) if pattern else timm.list_models()
-    return [n for n in SMALL if n in found] + [n for n in found if n not in SMALL]
-
-
-def check_backbone(name: str) -> None:
-    """Raise UnknownNameError with the nearest names unless timm knows `name`."""
-    if not timm.is_model(name):
-        raise unknown("backbone", name, timm.list_models(), next="fer-bench list backbones")
-
-
 def build_trunk(
     name: str, *, in_chans: int, image_size: int, pretrained: bool = False, drop_rate: float = 0.0
 ) -> Trunk:
@@ -137,25 +124,125 @@ def build_trunk(
     Raises
     ------
     UnknownNameError
-        timm has no such model; the nearest names are given.
-    FerBenchError
-        The pretrained weights can't be fetched, or the model refuses the image size.
+        timm has no such model, or no such tag of it; the nearest names are given.
+    WeightsError
+        There are no pretrained weights, or they can't be fetched.
+    SpecError
+        The model can't be built for such images.
     """
     check_backbone(name)
+    _check_tag(name)
+    if pretrained:
+        _check_weights(name)
     kwargs: dict[str, Any] = {"num_classes": 0, "in_chans": in_chans, "drop_rate": drop_rate}
     try:
-        try:
-            body = timm.create_model(name, pretrained=pretrained, img_size=image_size, **kwargs)
-        except TypeError:  # only models with position embeddings take img_size
-            body = timm.create_model(name, pretrained=pretrained, **kwargs)
+        return Trunk(_create(name, image_size, pretrained=pretrained, **kwargs))
     except FerBenchError:
         raise
     except Exception as error:
-        if not pretrained:
-            raise SpecError(f"backbone '{name}' can't be built: {error}", hint="try resnet18_small") from error
-        raise FerBenchError(
-            f"the pretrained weights of '{name}' can't be loaded: {error}",
-            hint="they come from a hub: check the connection, or place them in the hub's cache (HF_HOME)",
-            next=f"fer-bench run ... --backbone {name} --no-pretrained",
+        if not pretrained or not _builds(name, image_size, kwargs):
+            what = f"backbone '{name}' can't be built for images of {image_size} pixels: {_first_line(error)}"
+            raise SpecError(what, where=f"--backbone {name}", hint="resnet18_small takes any size") from error
+        raise WeightsError(
+            f"the pretrained weights of '{name}' can't be loaded: {_first_line(error)}",
+            where=f"--backbone {name} --pretrained",
+            hint="they come from a hub: check the connection, or put them into its cache (HF_HOME) on this machine",
+            next="the same command with --no-pretrained",
         ) from error
-    return Trunk(body)
+
+
+def _create(name: str, image_size: int, **kwargs: Any) -> nn.Module:
+    try:
+        return timm.create_model(name, img_size=image_size, **kwargs)
+    except TypeError:  # only models with position embeddings take img_size
+        return timm.create_model(name, **kwargs)
+
+
+def _builds(name: str, image_size: int, kwargs: dict[str, Any]) -> bool:
+    """Whether the model can be built from scratch: then it is the weights that are at fault."""
+    try:
+        _create(name, image_size, **kwargs)
+    except Exception:
+        return False
+    return True
+
+
+def _check_tag(name: str) -> None:
+    """Raise UnknownNameError where timm has the model but not the set of weights named after the dot."""
+    model, dot, tag = name.partition(".")
+    tags = [m.partition(".")[2] for m in timm.list_models(f"{model}.*", include_tags=True)] if dot else []
+    if dot and tag not in tags:
+        raise unknown(f"tag of {model}", tag, tags, where=f"--backbone {name}", next=f"--backbone {model}")
+
+
+def _check_weights(name: str) -> None:
+    """Raise WeightsError where timm knows of no weights."""
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        raise WeightsError(
+            f"there are no pretrained weights for '{name}'",
+            where=f"--backbone {name} --pretrained",
+            hint="--no-pretrained trains it from scratch; resnet18 has weights",
+            next="fer-bench list backbones",
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
+# -- whether a network takes the images of a study -------------------------------------------------------------------
+
+SIZES = (64, 96, 112, 128, 160, 192, 224, 256, 299)
+PATIENCE = 30.0  # seconds for finding a size that works
+
+
+def try_backbone(name: str, shape: tuple[int, int, int], *, pretrained: bool = False, drop_rate: float = 0.0) -> None:
+    """Put two images of `shape` (C, H, W) through a network in training mode, forward and backward.
+
+    Networks that halve their map too often, cut it into windows, or were made for one size only fail in ways that only
+    their authors understand; here the answer is a size that works.
+
+    Raises
+    ------
+    SpecError
+        The network can't take such images; the message names the smallest usual size that it takes.
+    UnknownNameError, WeightsError
+        As :func:`build_trunk`.
+    """
+    try:
+        _pass(name, shape, pretrained, drop_rate)
+    except (UnknownNameError, WeightsError):
+        raise
+    except Exception as error:
+        size = _size_that_works(name, shape[0], drop_rate)
+        raise SpecError(
+            f"backbone '{name}' can't take images of {shape[1]}x{shape[2]} pixels",
+            where=_first_line(error),
+            hint=f"images of {size}x{size} go through it" if size else "no usual image size goes through it",
+            next=f"the same command with --set image_size={size}" if size else "fer-bench list backbones",
+        ) from error
+
+
+def _pass(name: str, shape: tuple[int, int, int], pretrained: bool, drop_rate: float) -> None:
+    channels, height, _ = shape
+    trunk = build_trunk(name, in_chans=channels, image_size=height, pretrained=pretrained, drop_rate=drop_rate)
+    _, features = trunk.train()(torch.randn(2, *shape))
+    if features.shape != (2, trunk.num_features):
+        raise ValueError(f"its features are {tuple(features.shape)}, where {(2, trunk.num_features)} were expected")
+    features.sum().backward()
+
+
+def _size_that_works(name: str, channels: int, drop_rate: float) -> int | None:
+    """The smallest usual size that goes through the network, if one is found in reasonable time."""
+    end = time.monotonic() + PATIENCE
+    config = timm.get_pretrained_cfg(name)
+    for size in sorted({*SIZES, *((config.input_size[-1],) if config else ())}):  # its own, which may be like no other
+        if time.monotonic() > end:
+            break
+        try:
+            _pass(name, (channels, size, size), False, drop_rate)
+        except Exception:  # what a network that is too small for its images raises is anybody's guess
+            continue
+        return size
+    return None

@@ -21,118 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from fer_bench.errors import FerBenchError, PluginError, SpecError, unknown
-
-
-@dataclass(frozen=True)
-class Float:
-    """A real search interval [low, high], uniform in the value or in its logarithm."""
-
-    low: float
-    high: float
-    log: bool = False
-
-
-@dataclass(frozen=True)
-class Int:
-    """An integer search interval [low, high], both ends included."""
-
-    low: int
-    high: int
-    log: bool = False
-
-
-@dataclass(frozen=True)
-class Scale:
-    """A real search interval around the study's own value: [low x value, high x value], logarithmic."""
-
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A finite set of values to search."""
-
-    options: tuple
-
-    def __post_init__(self):
-        object.__setattr__(self, "options", tuple(self.options))
-
-
-Space = Float | Int | Scale | Choice
-
-
-@dataclass(frozen=True)
-class Param:
-    """One parameter of a method or dataset.
-
-    Parameters
-    ----------
-    default : bool, int, float, str or None
-        The value used when none is given; its type is the parameter's type.
-    help : str
-        What it does, with its source or reason.
-    choices : tuple, optional
-        The only accepted values. Numbers may be listed beside names.
-    space : Float, Int, Scale or Choice, optional
-        Where ``fer-bench tune`` looks; a parameter without one is not tuned.
-    low, high : float, optional
-        Accepted range of a number, ends included.
-    """
-
-    default: Any
-    help: str
-    choices: tuple | None = None
-    space: Space | None = None
-    low: float | None = None
-    high: float | None = None
-
-    def parse(self, text: Any, *, name: str, owner: str) -> Any:
-        """Convert command-line text (or a YAML value) to this parameter's type.
-
-        Raises
-        ------
-        SpecError
-            The value has the wrong type, is no choice, or lies outside the range.
-        """
-        value = _convert(text, self.default) if isinstance(text, str) else text
-        where = f"{owner}[{name}={text}]"
-        if self.choices is not None:
-            value = next((c for c in self.choices if c == value or str(c) == str(text)), value)
-            if value not in self.choices:
-                raise SpecError(f"{name} can't be '{text}'", where=where, hint=_choices_hint(self.choices))
-            return value
-        if not _same_kind(value, self.default):
-            kind = type(self.default).__name__
-            raise SpecError(f"{name} must be a {kind}, not '{text}'", where=where, hint=f"default is {self.default}")
-        if isinstance(self.default, float) and value is not None:
-            value = float(value)
-        if (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
-            raise SpecError(f"{name}={value} is out of range", where=where, hint=f"accepted: {self.low} to {self.high}")
-        return value
-
-
-def _choices_hint(choices: tuple) -> str:
-    return "accepted: " + ", ".join(map(str, choices))
-
-
-def _convert(text: str, default: Any) -> Any:
-    if isinstance(default, str):
-        return text
-    try:
-        return ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(text.lower(), text))
-    except (ValueError, SyntaxError):
-        return text
-
-
-def _same_kind(value: Any, default: Any) -> bool:
-    if default is None:
-        return True
-    if isinstance(default, bool) or isinstance(value, bool):
-        return isinstance(value, bool) and isinstance(default, bool)
-    if isinstance(default, float):
-        return isinstance(value, (int, float))
-    return isinstance(value, type(default))
+from fer_bench.names import PROTOCOL, checked
+from fer_bench.params import Choice, Float, Int, Param, Scale
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,7 +177,7 @@ class Protocol:
     select: str = ""
 
     def __post_init__(self):
-        where = f"protocol '{self.name}'"
+        where = f"protocol '{checked(self.name, PROTOCOL)}'"
         if self.scheme not in SCHEMES:
             raise unknown("scheme", self.scheme, SCHEMES, where=where)
         if self.scheme == "shuffle" and (len(self.shares) != 3 or abs(sum(self.shares) - 1) > 1e-9):

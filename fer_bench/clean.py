@@ -18,6 +18,7 @@ import numpy as np
 
 from fer_bench.atomic import write_text
 from fer_bench.errors import DataError
+from fer_bench.names import name_of
 
 NAME = "clean.csv"
 HEADER = ["row", "reason", "kept"]
@@ -54,7 +55,7 @@ def load_clean(folder: Path) -> CleanManifest:
         There is none, or it is damaged.
     """
     path = folder / NAME
-    name = folder.name.rpartition("-")[0]
+    name = name_of(folder.name.rpartition("-")[0])
     again = f"fer-bench data check {name}"
     if not path.is_file():
         raise DataError(f"'{name}' has no clean manifest yet", where=str(path), next=again)

@@ -38,15 +38,18 @@ class MetricContext:
         Class names.
     train_counts : ndarray [C] or None
         Training images of each class, where known.
+    tested : ndarray [C] of bool or None
+        Classes that have test images; all where it is not told.
     """
 
     classes: tuple[str, ...]
     train_counts: np.ndarray | None = None
+    tested: np.ndarray | None = None
 
     @cached_property
     def head_middle_tail(self) -> Groups:
         """Head, middle and tail, or why there are none."""
-        return self._grouped(groups.head_middle_tail)
+        return self._grouped(partial(groups.head_middle_tail, tested=self.tested))
 
     @cached_property
     def many_medium_few(self) -> Groups:

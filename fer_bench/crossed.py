@@ -114,7 +114,8 @@ class Jackknife:
     units : tuple of int
         U of each stratum.
     least : dict
-        Name to the number of units that show the smallest class on whose answers the metric depends.
+        Name to the number of units that the metric rests on at least: as many as there were if each counted as much as
+        the one that counts most.
     single : bool
         Whether every unit is one image.
     """
@@ -122,7 +123,7 @@ class Jackknife:
     seen: dict[str, np.ndarray]
     left: dict[str, tuple[np.ndarray, ...]]
     units: tuple[int, ...]
-    least: dict[str, int]
+    least: dict[str, float]
     single: bool
 
     def __sub__(self, other: Jackknife) -> Jackknife:
@@ -206,12 +207,12 @@ def jackknife(
         without = _without_images if part.single else _without_clusters
         for name, values in without(part, seen, metrics).items():
             left[name].append(values)
-    shown = _units_by_class(labels, predictions, classes, clusters)
+    shown = _units_by_class(labels, predictions, clusters)
     return Jackknife(
         seen={name: metric(seen) for name, metric in metrics.items()},
         left={name: tuple(of) for name, of in left.items()},
         units=tuple(part.size for part in parts),
-        least={name: _smallest(metric, seen.sum(0), shown) for name, metric in metrics.items()},
+        least={name: _least(metric, seen.sum(0), *shown) for name, metric in metrics.items()},
         single=all(part.single for part in parts),
     )
 
@@ -266,26 +267,31 @@ def _without_clusters(stratum: Stratum, seen: np.ndarray, metrics: Mapping[str, 
 
 
 def _units_by_class(
-    labels: np.ndarray, predictions: np.ndarray, classes: int, clusters: np.ndarray | None
-) -> np.ndarray:
-    """Units [C] that show each class and were seen by a seed."""
+    labels: np.ndarray, predictions: np.ndarray, clusters: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Every unit that a seed has seen with every class that it shows: the units [K] and the classes [K]."""
     seen = (predictions >= 0).any(0)
-    of = labels[seen]
-    if clusters is not None:
-        shown = np.stack([np.unique(clusters, return_inverse=True)[1][seen], of])
-        of = np.unique(shown, axis=1)[1]
-    return np.bincount(of, minlength=classes)
+    units = np.arange(len(labels)) if clusters is None else np.unique(clusters, return_inverse=True)[1]
+    shown = np.unique(np.stack([units[seen], labels[seen]]), axis=1)
+    return shown[0], shown[1]
 
 
-def _smallest(metric: Stacked, matrix: np.ndarray, shown: np.ndarray) -> int:
-    """Units of the smallest class on whose answers the metric depends; 0 where it depends on none.
+def _least(metric: Stacked, matrix: np.ndarray, units: np.ndarray, of: np.ndarray) -> float:
+    """Units that the metric rests on at least; 0 where it rests on none. `units` [K] show the classes `of` [K].
 
-    It depends on those of a class if it changes with one answer: a right one to a wrong one, or the other way round.
+    A class weighs what one answer to it changes, a right one to a wrong one or the other way round, times its answers;
+    one of its units weighs an even part of that. The heaviest unit tells: a recall rests on the units of its class,
+    accuracy on all of them, and the mean of C recalls on C times those of the smallest class, since all that could be
+    wrong unseen may lie there. Units that show several classes count once.
     """
     own, right = np.arange(len(matrix)), np.diag(matrix) > 0
     moved = np.repeat(matrix[None], len(matrix), axis=0)
     moved[own, own, np.where(right, own, matrix.argmax(1))] -= 1
     moved[own, own, np.where(right, (own + 1) % len(matrix), own)] += 1
+    shown = np.bincount(of, minlength=len(matrix))
     present = np.flatnonzero(shown)
-    depends = present[metric(moved[present]) != metric(matrix[None])]
-    return int(shown[depends].min()) if len(depends) else 0
+    weight = np.abs(metric(moved[present]) - metric(matrix[None])) * matrix[present].sum(1) / shown[present]
+    if not (weight > 0).any():
+        return 0.0
+    matter = np.isin(of, present[weight > 0])
+    return min(float(round(1 / weight.max(), 9)), float(len(np.unique(units[matter]))))

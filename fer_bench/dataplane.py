@@ -33,42 +33,47 @@ def augment_of(recipe: Recipe) -> Augment:
 
 @dataclass(frozen=True)
 class Draws:
-    """The random numbers of `n` images: an affine matrix [n, 2, 3], a flip flag [n], and a rectangle [n, 4]."""
+    """The random numbers of `n` images.
+
+    Either an affine matrix [n, 2, 3], or whole moves [n, 3]: mirrored or not, pixels down, pixels to the right from
+    which an output pixel is taken. And a rectangle [n, 4] to erase.
+    """
 
     theta: Tensor | None
-    flip: Tensor | None
+    moves: Tensor | None
     box: Tensor | None
 
     def part(self, where: slice) -> Draws:
         """The draws of some of the images."""
-        return Draws(*(None if t is None else t[where] for t in (self.theta, self.flip, self.box)))
+        return Draws(*(None if t is None else t[where] for t in (self.theta, self.moves, self.box)))
 
     def to(self, device: torch.device) -> Draws:
         """Copied to a device."""
-        return Draws(*(None if t is None else t.to(device) for t in (self.theta, self.flip, self.box)))
+        return Draws(*(None if t is None else t.to(device) for t in (self.theta, self.moves, self.box)))
 
 
 def draw(augment: Augment, n: int, shape: tuple[int, ...], generator: torch.Generator) -> Draws:
     """Draw the augmentation of `n` images of `shape` (C, H, W) on the CPU.
 
     The matrix maps output to input coordinates as :func:`torch.nn.functional.affine_grid` wants it. Shifts are whole
-    pixels, so that without rotation or scaling nothing is blurred.
+    pixels; without rotation and scaling there is no matrix, and pixels are moved as they are.
     """
     _, height, width = shape
     u = torch.rand(10, n, generator=generator, dtype=torch.float64)
-    sign = torch.where(u[0] < augment.flip, -1.0, 1.0).double()
-    theta = flip = None
-    if augment.rotate or augment.shift or augment.scale:
+    mirrored = u[0] < augment.flip
+    right, down = (torch.round((2 * v - 1) * augment.shift) for v in (u[3], u[4]))
+    theta = moves = None
+    if augment.rotate or augment.scale:
+        sign = torch.where(mirrored, -1.0, 1.0).double()
         angle = (2 * u[1] - 1) * math.radians(augment.rotate)
         size = 1 / (1 + (2 * u[2] - 1) * augment.scale)
-        dx = torch.round((2 * u[3] - 1) * augment.shift) * 2 / width
-        dy = torch.round((2 * u[4] - 1) * augment.shift) * 2 / height
         cos, sin = angle.cos() * size, angle.sin() * size
-        rows = [cos * sign, -sin * height / width, dx, sin * sign * width / height, cos, dy]
-        theta = torch.stack(rows, dim=1).reshape(n, 2, 3).float()
-    elif augment.flip:
-        flip = sign < 0
-    return Draws(theta, flip, _boxes(augment, u[5:], height, width) if augment.erase else None)
+        across = [cos * sign, -sin * height / width, right * 2 / width]
+        along = [sin * sign * width / height, cos, down * 2 / height]
+        theta = torch.stack(across + along, dim=1).reshape(n, 2, 3).float()
+    elif augment.shift or augment.flip:
+        moves = torch.stack([mirrored, down, right], dim=1).to(torch.int32)
+    return Draws(theta, moves, _boxes(augment, u[5:], height, width) if augment.erase else None)
 
 
 def _boxes(augment: Augment, u: Tensor, height: int, width: int) -> Tensor:
@@ -91,10 +96,10 @@ def to_float(images: Tensor, mean: float = MEAN, std: float = STD) -> Tensor:
 def apply(x: Tensor, draws: Draws) -> Tensor:
     """Augment normalised images [B, C, H, W]; erased pixels become 0, the mean grey."""
     if draws.theta is not None:
-        grid = F.affine_grid(draws.theta, list(x.shape), align_corners=False)
+        grid = _grid(draws.theta, *x.shape[2:])
         x = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    elif draws.flip is not None:
-        x = torch.where(draws.flip[:, None, None, None], x.flip(-1), x)
+    elif draws.moves is not None:
+        x = _moved(x, draws.moves)
     if draws.box is not None:
         box = draws.box[:, :, None]
         rows = torch.arange(x.shape[2], device=x.device)
@@ -104,6 +109,29 @@ def apply(x: Tensor, draws: Draws) -> Tensor:
         ]
         x = x.masked_fill(inside[:, None], 0.0)
     return x
+
+
+def _grid(theta: Tensor, height: int, width: int) -> Tensor:
+    """Sampling positions [B, H, W, 2] of affine matrices, as ``F.affine_grid(..., align_corners=False)`` gives them.
+
+    That is a matrix product in float32, which a GPU may round to ten bits (TF32): positions would be off by hundredths
+    of a pixel. Sums and products of single numbers are rounded alike on every device; quotients are not.
+    """
+    x, y = ((2 * torch.arange(n, device=theta.device) + 1) * (1 / n) - 1 for n in (width, height))
+    across = theta[:, None, :, 0] * x[:, None]  # [B, W, 2]
+    along = theta[:, None, :, 1] * y[:, None] + theta[:, None, :, 2]  # [B, H, 2]
+    return across[:, None] + along[:, :, None]
+
+
+def _moved(x: Tensor, moves: Tensor) -> Tensor:
+    """Images mirrored and shifted by whole pixels, the border repeated; no value changes."""
+    height, width = x.shape[2:]
+    mirrored, down, right = moves.long().T[:, :, None]
+    rows = (torch.arange(height, device=x.device) + down).clamp(0, height - 1)
+    columns = torch.arange(width, device=x.device)
+    columns = (torch.where(mirrored == 1, width - 1 - columns, columns) + right).clamp(0, width - 1)
+    image = torch.arange(len(x), device=x.device)[:, None, None]
+    return x.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
 
 
 def check_positions(found: np.ndarray, n: int, where: str) -> None:

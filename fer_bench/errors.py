@@ -7,7 +7,11 @@ type next. The command line prints exactly these lines; a traceback reaches the 
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
+
+MANY = 40  # names that an answer lists at most
+LONG = 60  # characters of what was typed that an answer repeats at most
 
 
 class FerBenchError(Exception):
@@ -38,7 +42,7 @@ class FerBenchError(Exception):
             lines.append(f"  hint:  {self.hint}")
         if self.next:
             lines.append(f"  next:  {self.next}")
-        return "\n".join(lines)
+        return harmless("\n".join(lines))
 
 
 class UnknownNameError(FerBenchError, LookupError):
@@ -59,6 +63,10 @@ class StoreError(FerBenchError):
 
 class SealError(FerBenchError, PermissionError):
     """An attempt to read test data before selection is locked."""
+
+
+class WeightsError(FerBenchError):
+    """Pretrained weights that do not exist or can't be loaded."""
 
 
 class PluginError(FerBenchError):
@@ -85,6 +93,42 @@ class PrunedTrial(FerBenchError):
     """A tuning trial stopped early by the pruner; not a failure."""
 
 
+def harmless(text: str) -> str:
+    """The text with everything spelled out that is neither printed nor a line's end: a terminal must not obey it."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def shown(value: object) -> str:
+    """A value as it was typed; a long one is cut."""
+    text = str(value)
+    return text if len(text) <= LONG else f"{text[: LONG - 3]}..."
+
+
+def missing_library(
+    need: str, error: ImportError, *, install: str, kind: type[FerBenchError] = FerBenchError, where: str | None = None
+) -> FerBenchError:
+    """Build the error for a library that can't be imported, with the import that really failed and its place.
+
+    Parameters
+    ----------
+    need : str
+        What needs which library: "oversampling needs imbalanced-learn".
+    error : ImportError
+        What the import raised. It may be about another library, which the one that is needed imports in turn.
+    install : str
+        What ``pip install`` is told.
+    kind : type
+        Class of the error.
+    where : str, optional
+        File, option or plug-in that needs the library.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    deep = len(frames) > 1 and not frames[-1].filename.startswith("<frozen")
+    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if deep else ""
+    hint = f"the import that failed: {str(error) or type(error).__name__}{place}"
+    return kind(f"{need}, which can't be imported", where=where, hint=hint, next=f"pip install {install}")
+
+
 def nearest(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
     """Known names that look most like `name`, best first (case is ignored)."""
     by_lower = {k.lower(): k for k in known}
@@ -100,5 +144,6 @@ def unknown(kind: str, name: str, known: Iterable[str], *, where: str | None = N
     if close:
         hint = "did you mean " + " or ".join(f"'{c}'" for c in close) + "?"
     else:
-        hint = f"known {kind}{'es' if kind.endswith('s') else 's'}: " + (", ".join(known) if known else "none")
-    return UnknownNameError(f"unknown {kind} '{name}'", where=where, hint=hint, next=next)
+        more = f" and {len(known) - MANY} more" if len(known) > MANY else ""
+        hint = f"known {kind}{'es' if kind.endswith('s') else 's'}: {', '.join(known[:MANY]) or 'none'}{more}"
+    return UnknownNameError(f"unknown {kind} '{shown(name)}'", where=where, hint=hint, next=next)

@@ -56,7 +56,7 @@ class Workplace:
 
 def identify(spec: RunSpec, work: Workplace) -> tuple[str, Store]:
     """The id a run has on the present data and code, and the store it reads."""
-    store = Store.open(work.home.data / spec.dataset)
+    store = Store.open(work.home.store(spec.dataset))
     if store.manifest.get("params", {}) != dict(spec.dataset_params):
         raise DataError(
             f"the prepared '{spec.dataset}' was made with other parameters",
@@ -219,7 +219,7 @@ class _Run:
         arrays = {**arrays, "guarded": self._guarded}
         status = forkserver.SERVER.call(role, {**self._order(), **order}, arrays, self._hear)
         if failure := self.told.get("error"):
-            raise _error_of(failure)
+            raise error_of(failure)
         if status:
             killed = f"by {signal.Signals(-status).name}" if status < 0 else f"with code {status}"
             hint = "the system may have run out of memory" if status == -signal.SIGKILL else "its output says why"
@@ -327,7 +327,7 @@ def _array(file: Path, shape: tuple[int, ...], kind: str) -> np.ndarray:
     return array
 
 
-def _error_of(failure: Mapping[str, Any]) -> Exception:
+def error_of(failure: Mapping[str, Any]) -> Exception:
     """The exception that a process reported."""
     kind = getattr(errors, str(failure["type"]), None)
     if not (isinstance(kind, type) and issubclass(kind, FerBenchError)):

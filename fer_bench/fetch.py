@@ -23,7 +23,7 @@ from fer_bench.archives import inner_path, stem, unpack
 from fer_bench.atomic import disk_full, is_full, locked, sha256_file
 from fer_bench.cards import DatasetCard, Fetch
 from fer_bench.download import Patience, Tick, check_hash, download
-from fer_bench.errors import DataError, FerBenchError
+from fer_bench.errors import DataError, FerBenchError, missing_library
 from fer_bench.home import Home
 
 Say = Callable[[str], object]
@@ -63,9 +63,9 @@ def fetch(
     if not card.fetch:
         raise _by_hand(home, card)
     raw = home.raw(card.name)
-    aside = raw.resolve().with_name(f".{card.name}.fetch")
+    aside = raw.resolve().with_name(f".{raw.name}.fetch")
     try:
-        with locked(home.data / f".{card.name}.fetch.lock", f"another process fetches '{card.name}'"):
+        with locked(home.data / f".{raw.name}.fetch.lock", f"another process fetches '{card.name}'"):
             for part in card.fetch:
                 _Job(part=part, raw=raw, aside=aside / _key(part), say=say, meter=meter, patience=patience).bring()
             _remove_if_empty(aside)
@@ -249,7 +249,9 @@ def _library(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise DataError(f"this download needs the library {name}", next="pip install 'fer-bench[fetch]'") from error
+        raise missing_library(
+            f"this download needs {name}", error, install="'fer-bench[fetch]'", kind=DataError
+        ) from error
 
 
 @contextlib.contextmanager

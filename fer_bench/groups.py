@@ -3,8 +3,9 @@
 *Head, middle, tail* fit any number of classes: sorted by training images, the head is the fewest classes that together
 hold at least half of them, the tail the most classes that together hold at most 15 %, the middle the rest. None of the
 three is empty: the rarest class is always tail, and the head gives way where it would leave no class for the middle.
-Classes of equal count stay together, so fewer than three different counts make no groups. On FER2013 the head is happy,
-neutral and sad (59 %), the tail surprise and disgust (13 %).
+Classes of equal count stay together. So two different counts, as of two classes or of a step profile, make a head and a
+tail and no middle, and equal counts make no groups. A class without test images belongs to none: nothing can be said of
+it. On FER2013 the head is happy, neutral and sad (59 %), the tail surprise and disgust (13 %).
 
 *Many, medium, few* are those of the long-tail literature: more than 100 training images, 20 to 100, fewer than 20 (Liu
 et al., 2019, Large-scale long-tailed recognition in an open world, CVPR). Expression data sets mostly have one of them
@@ -43,18 +44,27 @@ class Groups:
     reason: str = ""
 
 
-def head_middle_tail(counts: np.ndarray) -> Groups:
-    """Head, middle and tail by cumulative share of the training images `counts` [C]."""
-    levels = np.unique(counts)[::-1]  # of equal counts: one level
-    if len(levels) < 3:
-        n = len(levels)
-        return Groups(reason=f"the classes have {n} different number{'s' * (n != 1)} of training images, groups need 3")
-    shares = np.array([counts[counts == level].sum() for level in levels]) / counts.sum()
-    head = min(int(np.searchsorted(shares.cumsum(), HEAD_SHARE - 1e-12)) + 1, len(levels) - 2)
+def head_middle_tail(counts: np.ndarray, tested: np.ndarray | None = None) -> Groups:
+    """Head, middle and tail by cumulative share of the training images `counts` [C], of the `tested` classes alone."""
+    tested = np.ones(len(counts), dtype=bool) if tested is None else np.asarray(tested, dtype=bool)
+    levels = np.unique(counts[tested])[::-1]  # of equal counts: one level
+    if len(levels) < 2:
+        return Groups(reason=_alike(int(tested.sum()), len(counts)))
+    shares = np.array([counts[tested & (counts == level)].sum() for level in levels]) / counts[tested].sum()
+    middle = len(levels) > 2  # the least number of levels between head and tail
+    head = min(int(np.searchsorted(shares.cumsum(), HEAD_SHARE - 1e-12)) + 1, len(levels) - 1 - middle)
     tail = int(np.searchsorted(shares[::-1].cumsum(), TAIL_SHARE + 1e-12, side="right"))
-    tail = min(max(tail, 1), len(levels) - head - 1)
+    tail = min(max(tail, 1), len(levels) - head - 1) if middle else len(levels) - head
     parts = {"head": levels[:head], "middle": levels[head : len(levels) - tail], "tail": levels[len(levels) - tail :]}
-    return _grouped(counts, {name: np.isin(counts, part) for name, part in parts.items()})
+    return _grouped(counts, {name: tested & np.isin(counts, part) for name, part in parts.items() if len(part)})
+
+
+def _alike(tested: int, classes: int) -> str:
+    """Why `tested` of the classes make no groups."""
+    if tested < 2:
+        return f"{'no class has' if tested == 0 else 'only one class has'} test images"
+    which = "classes" if tested == classes else "classes with test images"
+    return f"all {which} have the same number of training images"
 
 
 def many_medium_few(counts: np.ndarray) -> Groups:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fer_bench.ledger import Ledger
+from fer_bench.names import DATASET, checked, locate
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,16 @@ class Home:
         """Prepared stores, one folder a data set; downloaded or placed source files lie in ``data/raw/<name>``."""
         return self.root / "data"
 
+    def store(self, dataset: str) -> Path:
+        """Folder of a data set's prepared store."""
+        return locate(self.data, checked(dataset, DATASET))
+
     def raw(self, dataset: str) -> Path:
         """Where a person puts the source files of a data set."""
-        return self.data / "raw" / dataset
+        return locate(self.data / "raw", checked(dataset, DATASET))
 
     def splits(self, store: str, fingerprint: str) -> Path:
-        """Folder of what was derived from one state of a store: split files and the doctor's clean manifest."""
+        """What was derived from one state of a store, which is named by its folder: split files, the clean manifest."""
         return self.data / "splits" / f"{store}-{fingerprint}"
 
     @property
@@ -40,7 +45,7 @@ class Home:
 
     def results(self, study: str) -> Path:
         """Folder of a study's report and figures."""
-        return self.root / "results" / study
+        return locate(self.root / "results", study)
 
     @property
     def options(self) -> tuple[str, ...]:

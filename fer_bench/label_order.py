@@ -20,7 +20,6 @@ from math import lgamma, log, pi
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from fer_bench.cards import DatasetCard
 
@@ -82,6 +81,8 @@ def label_order(
     """
     fits = _Fits(np.asarray(observed, dtype=np.float64), np.asarray(known, dtype=np.float64))
     own = np.arange(len(classes))
+    from scipy.optimize import linear_sum_assignment  # half a second, which a misspelt command need not wait for
+
     best = linear_sum_assignment(fits.cost)[1]
     named = _named(tuple(classes), orders or {})
     if fits.off(best) == 0 and fits.off(own) >= FEW:

@@ -29,6 +29,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import traceback
 from collections.abc import Collection, Mapping
@@ -42,8 +43,9 @@ import numpy as np
 
 from fer_bench.atomic import canonical_json, locked, read_json, sha256_file, write_array, write_json
 from fer_bench.errors import FerBenchError, LedgerError, nearest
+from fer_bench.names import DATASET, PROTOCOL, RUN, STUDY, checked, locate, name_of
 
-NUMERICS = 1  # raised by hand when a change of the harness changes results, so that old runs are not taken for new ones
+NUMERICS = 2  # raised by hand when a change of the harness changes results, so that old runs are not taken for new ones
 VOLATILE = ("environment.json", "timing.json")  # differ between equal runs, so they take no part in comparisons
 UNHASHED = (*VOLATILE, "done.json", "lock", "failed.json")
 
@@ -206,27 +208,29 @@ class Ledger:
         self.root = Path(root)
 
     def run(self, run_id: str) -> RunRecord:
-        """The record of a run id, finished or not."""
-        return RunRecord(self.root / run_id)
+        """The record of a run id, finished or not; raises LedgerError for what can't be an id."""
+        return RunRecord(self.root / checked(run_id, RUN, error=LedgerError))
 
     def writer(self, run_id: str) -> RunWriter:
         """The record of a run id, to be written."""
-        return RunWriter(self.root / run_id)
+        return RunWriter(self.root / checked(run_id, RUN, error=LedgerError))
 
     def runs(self) -> list[RunRecord]:
         """All records, by id."""
         if not self.root.is_dir():
             return []
-        return [RunRecord(p) for p in sorted(self.root.iterdir()) if (p / "spec.json").is_file()]
+        named = (p for p in sorted(self.root.iterdir()) if re.fullmatch(RUN.pattern, p.name))
+        return [RunRecord(p) for p in named if (p / "spec.json").is_file()]
 
     def studies(self) -> list[str]:
         """Names of all studies."""
         folder = self.root / "studies"
-        return sorted(p.stem for p in folder.glob("*.json")) if folder.is_dir() else []
+        files = folder.glob("*.json") if folder.is_dir() else []
+        return sorted({name_of(p.stem) for p in files if not p.name.startswith(".")})
 
     def put_study(self, name: str, study: Mapping[str, Any]) -> Path:
-        """Write the study record ``studies/<name>.json``."""
-        path = self.root / "studies" / f"{name}.json"
+        """Write the study record ``studies/<name>.json``; raises SpecError where the name can't be a study's."""
+        path = self._study_file(checked(name, STUDY))
         write_json(path, dict(study))
         return path
 
@@ -244,8 +248,32 @@ class Ledger:
                 "the ledger holds no study", where=str(self.root), next="fer-bench run METHOD --dataset D"
             )
         if name is None:
-            name = max(names, key=lambda n: (os.stat(self.root / "studies" / f"{n}.json").st_mtime_ns, n))
+            name = max(names, key=lambda n: (os.stat(self._study_file(n)).st_mtime_ns, n))
         if name not in names:
             close = nearest(name, names) or names
             raise LedgerError(f"no study called '{name}'", where=str(self.root), hint="known: " + ", ".join(close[:8]))
-        return read_json(self.root / "studies" / f"{name}.json")
+        path = self._study_file(name)
+        try:
+            study = read_json(path)
+        except (OSError, ValueError) as error:
+            raise LedgerError(f"the record of study '{name}' is damaged: {error}", where=str(path)) from error
+        check_study_names(study, name, path)
+        return study
+
+    def _study_file(self, name: str) -> Path:
+        return locate(self.root / "studies", name, ".json")
+
+
+def check_study_names(study: Mapping[str, Any], name: str, path: Path) -> None:
+    """Raise LedgerError unless the names in a study's record can be such; they become paths, and the record may have
+    been received from anybody."""
+    if not isinstance(study, dict) or not isinstance(study.get("runs", []), list):
+        raise LedgerError(f"the record of study '{name}' is damaged", where=str(path))
+    if study.get("name", name) != name:
+        what = f"the record of study '{name}' calls itself {study['name']!r:.80}"
+        raise LedgerError(what, where=str(path), hint=f'its "name" must be that of its file: "{name}"')
+    for run in study.get("runs", []):
+        checked(run, RUN, where=str(path), error=LedgerError)
+    for key, kind in (("dataset", DATASET), ("protocol", PROTOCOL)):
+        if study.get(key) is not None:
+            checked(study[key], kind, where=str(path), error=LedgerError)

@@ -135,7 +135,7 @@ def _numbers(pairs: Iterator[tuple[str, Any]], step: int, at: int) -> list[tuple
 
 
 def _epoch_metrics(record: RunRecord, ticks: Sequence[int]) -> list[tuple[str, float, int, int]]:
-    """Every number of the history, and every list with one entry a class, as a curve over epochs."""
+    """Every number of the history, and every list with one entry a class, as a curve over epochs from 1 on."""
     history = record.json("history") if record.has("history.json") else []
     speeds = _optional(record, "timing").get("images_per_second") or []
     classes, found = record.data["classes"], []
@@ -146,7 +146,7 @@ def _epoch_metrics(record: RunRecord, ticks: Sequence[int]) -> list[tuple[str, f
             if isinstance(values, list) and len(values) == len(classes):
                 pairs += zip(class_keys(name, classes), values, strict=True)
         pairs += [("images_per_second", s) for s in speeds[i : i + 1]]
-        found += _numbers(iter(pairs), int(entry["epoch"]), ticks[i] if i < len(ticks) else fallback)
+        found += _numbers(iter(pairs), int(entry["epoch"]) + 1, ticks[i] if i < len(ticks) else fallback)
     return found
 
 
@@ -156,8 +156,8 @@ def _final_metrics(record: RunRecord, at: int) -> list[tuple[str, float, int, in
     ``selected_val_*`` and ``test_*`` belong to the epoch that validation chose: no number here looked at the test.
     """
     selection, probe = _optional(record, "selection"), _optional(record, "probe")
-    epoch = selection.get("epoch") or 0
-    pairs = [("selected_epoch", selection.get("epoch")), ("selected_value", selection.get("value"))]
+    epoch = (selection.get("epoch") or 0) + 1  # counted from 0 in the record, from 1 for people
+    pairs = [("selected_epoch", epoch if "epoch" in selection else None), ("selected_value", selection.get("value"))]
     for prefix, role in (("selected_val", "val"), ("test", "test")):
         if record.has(f"{role}_logits.npy"):
             pairs += _scores(record, prefix, role)

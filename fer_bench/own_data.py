@@ -51,7 +51,7 @@ def open_prepared(found: Plugins, name: str, home: Home, typed: Sequence[str] = 
         There is no store that can be used; the error says what to type.
     """
     try:
-        store = Store.open(home.data / name)
+        store = Store.open(home.store(name))
     except StoreError as error:
         dataset_card(found, name, home, typed=typed)
         dataset = found.dataset(name)

@@ -11,7 +11,7 @@ import ast
 import hashlib
 import importlib
 import importlib.util
-import re
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -21,13 +21,15 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from fer_bench.cards import Card, DatasetCard, MethodCard, read_card
-from fer_bench.errors import PluginError, SpecError, unknown
+from fer_bench.errors import PluginError, unknown
+from fer_bench.names import DATASET, PLUGIN, checked
 
 if TYPE_CHECKING:
     from fer_bench.dataset import Dataset
     from fer_bench.method import Method
 
 KINDS = ("methods", "datasets")
+FOLDERS = ("raw", "splits")  # lie among the stores
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,11 @@ class Plugins:
         """Read one file's card and enter it; a broken file is noted, a taken name raises."""
         try:
             card = read_card(path)
+            checked(card.name, PLUGIN, where=str(path), error=PluginError)
+            if card.name in FOLDERS:
+                raise PluginError(
+                    f"a plug-in can't be called '{card.name}', as a folder of the home is", where=str(path)
+                )
             found = "methods" if isinstance(card, MethodCard) else "datasets"
             if kind is not None and kind != found:
                 raise PluginError(f"'{card.name}' is offered under {kind} but its card is of {found}", where=str(path))
@@ -110,13 +117,11 @@ class Plugins:
         UnknownNameError
             There is no such dataset.
         SpecError
-            The label has other characters than letters, digits, dot, hyphen and underscore.
+            The label has characters that no name may have (:mod:`fer_bench.names`).
         """
         card = self.dataset_plugin(name).card
         assert isinstance(card, DatasetCard)
-        if name != card.name and not re.fullmatch(r"[\w.-]*\w", name.partition(":")[2], re.ASCII):
-            raise SpecError(f"'{name}' can't be a store's name", hint=f"letters, digits, . - _, as in {card.name}:mine")
-        return replace(card, name=name)
+        return replace(card, name=checked(name, DATASET))
 
     def dataset(self, name: str, params: Mapping[str, Any] | None = None, *, lenient: bool = False) -> Dataset:
         """An instance of the dataset called `name` or `name:label`; `lenient` as in :class:`fer_bench.Dataset`."""
@@ -158,7 +163,7 @@ def plugins(extra_dirs: Iterable[str | Path] = ()) -> Plugins:
         for point in entry_points(group=f"fer_bench.{kind}"):
             _add_entry_point(found, point, kind)
     for extra in map(Path, folders):
-        if not extra.is_dir():
+        if not os.path.isdir(extra):  # unlike Path.is_dir it says no to a name that is too long
             raise PluginError("the plug-in folder does not exist", where=str(extra))
         for path in _files(extra):
             found.add(path.resolve(), path.stem, str(extra.resolve()))

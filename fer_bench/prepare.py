@@ -17,6 +17,7 @@ from fer_bench.dataset import Dataset, Reading
 from fer_bench.errors import DataError, FerBenchError, StoreError
 from fer_bench.home import Home
 from fer_bench.label_order import PARAMETER, mapping_told, suspicion
+from fer_bench.names import folder_of
 from fer_bench.plugins import Plugin
 from fer_bench.store import Store, recover, write_store
 
@@ -83,7 +84,7 @@ def ensure_store(home: Home, dataset: Dataset, source: str | Path | None = None,
     """
     if source is None and not dataset.card.built_in:
         with contextlib.suppress(StoreError):
-            store = Store.open(home.data / dataset.card.name)
+            store = Store.open(home.store(dataset.card.name))
             if store.manifest["params"] == dataset.params:
                 return store
     return prepare(home, dataset, source, say=say)
@@ -187,10 +188,10 @@ def _write(
 
 def _existing(home: Home, name: str, say: Say) -> Store | None:
     """The present store; a damaged one is named and counts as none."""
-    if not (home.data / name).exists():
+    if not home.store(name).exists():
         return None
     try:
-        return Store.open(home.data / name)
+        return Store.open(home.store(name))
     except StoreError as error:
         say(f"{name}: the present store can't be used: {error.what}")
         return None
@@ -252,7 +253,7 @@ def _same(old: Store, dataset: Dataset, reading: Reading, state: str) -> bool:
 def _one_at_a_time(root: Path, name: str, say: Say) -> Iterator[None]:
     """Hold the data set's lock; the kernel lets go of it when a process dies, however it dies."""
     root.mkdir(parents=True, exist_ok=True)
-    with open(root / f".{name}.lock", "wb") as file:
+    with open(root / f".{folder_of(name)}.lock", "wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

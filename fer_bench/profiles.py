@@ -41,6 +41,7 @@ from typing import Any
 import numpy as np
 
 from fer_bench.errors import SpecError, unknown
+from fer_bench.names import shortened, slug
 
 OPTIONS = ("total", "head", "order")
 MAX_RATIO = 10**6
@@ -267,7 +268,7 @@ def with_options(profile_text: str, total: int | None = None, order: str | None 
 
 def file_name(text: str) -> str:
     """A profile's text without the characters that a file's name should not have: ``exp_50_total=5000``."""
-    return text.translate(str.maketrans(":>,", "___"))
+    return shortened(slug(text), 80)
 
 
 def sizes(profile: Profile, available: Sequence[int] | np.ndarray, classes: Sequence[str]) -> np.ndarray:

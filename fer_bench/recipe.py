@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fer_bench.cards import Choice, Param, Scale, Space
-from fer_bench.errors import SpecError, unknown
+from fer_bench.errors import SpecError, shown, unknown
+from fer_bench.params import Choice, Param, Scale, Space
 
 
 def option(default: Any, help: str, *, choices: tuple | None = None, low: float | None = None,
-           high: float | None = None, space: Space | None = None) -> Any:  # fmt: skip
+           high: float | None = None, special: tuple = (), space: Space | None = None) -> Any:  # fmt: skip
     """A recipe field with its documentation, accepted values and search space."""
-    param = Param(default, help, choices=choices, low=low, high=high, space=space)
+    param = Param(default, help, choices=choices, low=low, high=high, special=special, space=space)
     return dataclasses.field(default=default, metadata={"param": param})
 
 
@@ -26,8 +26,8 @@ def option(default: Any, help: str, *, choices: tuple | None = None, low: float 
 class Recipe:
     """A training recipe. All fields take part in a run's id."""
 
-    epochs: int = option(10, "passes over the training fold", low=1)
-    batch_size: int = option(128, "images a step; 128 in the public FER2013 recipes", low=2)
+    epochs: int = option(10, "passes over the training fold", low=1, high=10_000)
+    batch_size: int = option(128, "images a step; 128 in the public FER2013 recipes", low=2, high=8192)
     optimizer: str = option("sgd", "sgd (Nesterov) or adamw", choices=("sgd", "adamw"))
     lr: float = option(0.1, "peak learning rate", low=1e-7, high=10.0, space=Scale(0.1, 3.0))
     momentum: float = option(0.9, "Nesterov momentum, or AdamW's first beta", low=0.0, high=0.999)
@@ -35,20 +35,22 @@ class Recipe:
         5e-4, "decay of weights; biases and norms have none", low=0.0, high=1.0, space=Scale(0.1, 10.0)
     )
     schedule: str = option("cosine", "after warm-up: cosine to zero, or constant", choices=("cosine", "constant"))
-    warmup_epochs: float = option(1.0, "epochs of linear warm-up", low=0.0)
+    warmup_epochs: float = option(1.0, "epochs of linear warm-up", low=0.0, high=1000.0)
     label_smoothing: float = option(
         0.0, "share of a target spread evenly over all classes (Szegedy et al. 2016)", low=0.0, high=0.9,
         space=Choice((0.0, 0.05, 0.1)),
     )  # fmt: skip
-    clip_norm: float = option(5.0, "largest gradient norm; 0 for none", low=0.0)
+    clip_norm: float = option(5.0, "largest gradient norm; 0 for none", low=0.0, high=1000.0)
     ema_decay: float = option(
         0.0, "decay of the average of weights that is evaluated; 0 for none", low=0.0, high=0.99999
     )
     drop_rate: float = option(0.0, "dropout before the classifier, where the backbone has it", low=0.0, high=0.9)
     precision: str = option("bf16", "bf16 autocast or plain fp32", choices=("bf16", "fp32"))
-    image_size: int = option(0, "side to which images are resized on the device; 0 keeps the store's", low=0)
+    image_size: int = option(
+        0, "side to which images are resized on the device; 0 keeps the store's", low=16, high=1024, special=(0,)
+    )
     flip: float = option(0.5, "probability of a horizontal flip", low=0.0, high=1.0)
-    shift: float = option(4.0, "largest shift in pixels, both directions", low=0.0)
+    shift: float = option(4.0, "largest shift in pixels, both directions", low=0.0, high=256.0)
     rotate: float = option(10.0, "largest rotation in degrees", low=0.0, high=180.0)
     scale: float = option(0.0, "largest relative change of size", low=0.0, high=0.9)
     erase: float = option(0.0, "probability of one erased rectangle", low=0.0, high=1.0, space=Choice((0.0, 0.25)))
@@ -73,7 +75,13 @@ class Recipe:
         values = dict(base)
         for name, value in given.items():
             if name not in known:
-                raise unknown("recipe field", name, known, where=f"--set {name}={value}", next="fer-bench list recipes")
+                raise unknown(
+                    "recipe field",
+                    name,
+                    known,
+                    where=f"--set {shown(name)}={shown(value)}",
+                    next="fer-bench list recipes",
+                )
             values[name] = known[name].parse(value, name=name, owner="recipe")
         recipe = cls(**values)
         if recipe.warmup_epochs >= recipe.epochs:
@@ -96,6 +104,15 @@ class Preset:
 
 
 PRESETS = {
+    "brief": Preset(
+        title="two minutes for four runs on two cores: six epochs on faces of 32 pixels, to see the whole of it work",
+        backbone="resnet10_tiny",
+        # on the built-in faces 70 to 74 % of the test, a third of the time of ten epochs on 48 pixels, which reach 79 %
+        recipe={
+            "epochs": 6, "batch_size": 32, "optimizer": "adamw", "lr": 8e-3, "weight_decay": 0.05, "shift": 2.0,
+            "rotate": 0.0, "image_size": 32,
+        },
+    ),
     "demo": Preset(
         title="minutes on a laptop: a tiny ResNet, for the built-in data and for trying things",
         backbone="resnet10_tiny",
@@ -133,8 +150,8 @@ def parse_assignments(texts: tuple[str, ...], flag: str) -> dict[str, str]:
     for text in texts:
         name, sign, value = text.partition("=")
         if not sign or not name:
-            raise SpecError(f"'{text}' is not name=value", where=f"{flag} {text}", hint=f"{flag} lr=0.05")
+            raise SpecError(f"'{shown(text)}' is not name=value", where=flag, hint=f"{flag} lr=0.05")
         if name in out:
-            raise SpecError(f"'{name}' is given twice", where=f"{flag} {text}")
+            raise SpecError(f"'{name}' is given twice", where=f"{flag} {shown(text)}")
         out[name] = value
     return out

@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fer_bench.atomic import canonical_json
 from fer_bench.cards import MethodCard
-from fer_bench.errors import SpecError, unknown
+from fer_bench.errors import SpecError, shown, unknown
 from fer_bench.metrics import SCORES
+from fer_bench.names import LONGEST, shortened
 from fer_bench.plugins import Plugins
 from fer_bench.profiles import Profile
 from fer_bench.recipe import Recipe
@@ -113,14 +115,14 @@ def parse_variant(text: str) -> Variant:
     if not bracket:
         return Variant(text.strip())
     if not rest.endswith("]"):
-        raise SpecError(f"'{text}' has no closing bracket", hint="quote it: 'METHOD[name=value]'")
+        raise SpecError(f"'{shown(text)}' has no closing bracket", hint="quote it: 'METHOD[name=value]'")
     given: dict[str, str] = {}
     for part in filter(None, (p.strip() for p in rest[:-1].split(","))):
         key, sign, value = part.partition("=")
         if not sign:
-            raise SpecError(f"'{part}' is not key=value", where=text)
+            raise SpecError(f"'{shown(part)}' is not key=value", where=shown(text))
         if key.strip() in given:
-            raise SpecError(f"'{key.strip()}' is given twice", where=text)
+            raise SpecError(f"'{key.strip()}' is given twice", where=shown(text))
         given[key.strip()] = value.strip()
     return Variant(name.strip(), given)
 
@@ -135,15 +137,16 @@ def parse_folds(text: str | None, folds: int) -> tuple[int, ...]:
     """
     if text is None:
         return tuple(range(folds))
-    found: set[int] = set()
-    for part in text.split(","):
-        first, dash, last = (p.strip() for p in part.partition("-"))
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise SpecError(f"'{part.strip()}' is no fold and no range", where=f"--folds {text}", hint="as 0,2 or 0-4")
-        found |= set(range(int(first), int(last if dash else first) + 1))
-    if not found or max(found) >= folds:
-        many = f"folds 0 to {folds - 1}" if folds > 1 else "one fold, 0"
-        raise SpecError("there is no such fold", where=f"--folds {text}", hint=f"the protocol has {many}")
+    given, found = f"--folds {shown(text)}", set()
+    for part in (p.strip() for p in text.split(",")):
+        ends = re.fullmatch(r"(\d+)(?:\s*-\s*(\d+))?", part, re.ASCII)
+        if ends is None:
+            raise SpecError(f"'{shown(part)}' is neither a fold nor a range", where=given, hint="as 0,2 or 0-4")
+        first, last = (int(end) if len(end) < 8 else folds for end in (ends[1], ends[2] or ends[1]))
+        if not first <= last < folds:
+            many = f"folds 0 to {folds - 1}" if folds > 1 else "one fold, 0"
+            raise SpecError(f"there is no fold {shown(part)}", where=given, hint=f"the protocol has {many}")
+        found |= set(range(first, last + 1))
     return tuple(sorted(found))
 
 
@@ -223,4 +226,4 @@ def study_name(dataset: str, labels: Sequence[str], runs: Sequence[RunSpec]) -> 
     """A readable name that is unique to the set of runs."""
     digest = hashlib.sha256(canonical_json([r.to_dict() for r in runs]).encode()).hexdigest()[:6]
     plain = "-".join(n.split("[")[0] for n in labels[:3]) + ("-etc" if len(labels) > 3 else "")
-    return f"{dataset}-{plain}-{digest}"
+    return f"{shortened(f'{dataset}-{plain}', LONGEST - 30)}-{digest}"

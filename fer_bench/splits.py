@@ -169,7 +169,7 @@ def _check_labels(taken: np.ndarray, labels: np.ndarray, protocol: Protocol, sto
         raise DataError(
             f"{without} images have no label in layout '{store.manifest['layout']}'",
             where=where, hint="prepare from a layout that has all labels",
-            next=f"fer-bench data prepare {store.path.name} --from PATH",
+            next=f"fer-bench data prepare {store.manifest['dataset']} --from PATH",
         )  # fmt: skip
 
 
@@ -207,7 +207,7 @@ def protocol_that_fits(store: Store, card: DatasetCard) -> Protocol | None:
 
 def _way_out(card: DatasetCard, store: Store, have: set[str]) -> str:
     """The first protocol that the store's splits allow, or another source."""
-    again = f"fer-bench data prepare {store.path.name} --from PATH"
+    again = f"fer-bench data prepare {store.manifest['dataset']} --from PATH"
     fit = [p for p in card.protocols if {*p.train, *p.val, *p.test} <= have and not p.watermark]
     return f"the same command with --protocol {card.full_name(fit[0])}; or {again}" if fit else again
 

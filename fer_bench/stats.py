@@ -57,6 +57,7 @@ __all__ = [
     "crossed",
     "crossed_difference",
     "holm",
+    "images_of",
     "jackknife",
     "paired",
     "probability_of_improvement",
@@ -130,7 +131,8 @@ def score_intervals(sample: Jackknife, level: float = LEVEL) -> dict[str, Interv
     One training tested on n images has the variance p (1 - p) / (n - 1); so with p the mean over seeds and V its
     crossed variance, n = 1 + p (1 - p) / V images would leave p as uncertain as it is. They are more than those of a
     class where seeds err on different images, fewer where seeds differ as wholes. The t-distribution has the degrees of
-    freedom of V. Where nothing varies, as when all answers are right, n is the size of the smallest class that matters.
+    freedom of V. Where nothing varies, as when all answers are right or all are one class, n is the number of images
+    that the metric rests on (:attr:`fer_bench.crossed.Jackknife.least`): of a class for its recall, all for accuracy.
 
     The recall of one seed, whose images are drawn one by one, has Wilson's own interval: nothing is said of other
     trainings.
@@ -141,12 +143,18 @@ def score_intervals(sample: Jackknife, level: float = LEVEL) -> dict[str, Interv
 def _score_interval(sample: Jackknife, name: str, level: float, freedom: float | None = None) -> Interval:
     """Wilson's interval of one metric; `freedom` stands for the degrees of freedom of its own variance if given."""
     estimate = sample.estimates[name]
-    share, variance = estimate.value, estimate.error**2
-    varies = variance > 0 and 0 < share < 1
-    images = 1 + share * (1 - share) / variance if varies else sample.least[name]
+    share, (images, varies) = estimate.value, images_of(sample, name)
     known = not varies or (sample.single and len(sample.seen[name]) == 1)  # the share alone tells its variance
     own = estimate.freedom if freedom is None else freedom
     return wilson(share * images, images, level, np.inf if known else own)
+
+
+def images_of(sample: Jackknife, name: str) -> tuple[float, bool]:
+    """The images of one training that would leave a metric as uncertain as it is, and whether it varies at all."""
+    estimate = sample.estimates[name]
+    share, variance = estimate.value, estimate.error**2
+    varies = variance > 0 and 0 < share < 1
+    return (1 + share * (1 - share) / variance if varies else sample.least[name]), varies
 
 
 def score_differences(ours: Jackknife, reference: Jackknife, level: float = LEVEL) -> dict[str, Interval]:
@@ -185,7 +193,10 @@ def _joined(ours: Jackknife, reference: Jackknife, name: str, difference: Estima
 
     low = difference.value - reach(a.value - a.low, b.high - b.value)
     high = difference.value + reach(a.high - a.value, b.value - b.low)
-    return Interval(difference.value, low, high, difference.p)
+    ours_alone, reference_alone = (_score_interval(side, name, level) for side in (ours, reference))
+    low = max(low, ours_alone.low - reference_alone.high)
+    high = min(high, ours_alone.high - reference_alone.low)
+    return Interval(difference.value, min(low, difference.value), max(high, difference.value), difference.p)
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:

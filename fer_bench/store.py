@@ -28,6 +28,7 @@ from fer_bench.atomic import canonical_json, disk_full, is_full, read_json, sha2
 from fer_bench.cards import DatasetCard
 from fer_bench.dataset import Chunk, Reading
 from fer_bench.errors import StoreError
+from fer_bench.names import folder_of, locate, name_of
 
 FORMAT = 1
 FILES = ("images.npy", "table.csv", "manifest.json")
@@ -50,9 +51,10 @@ class Store:
             There is none, it is damaged, or it was written by an incompatible version.
         """
         path = Path(path)
-        again = f"fer-bench data prepare {path.name} --from PATH"
+        name = name_of(path.name)
+        again = f"fer-bench data prepare {name} --from PATH"
         if not (path / "manifest.json").is_file():
-            raise StoreError(f"no prepared store for '{path.name}'", where=str(path), next=again)
+            raise StoreError(f"no prepared store for '{name}'", where=str(path), next=again)
         try:
             manifest = read_json(path / "manifest.json")
         except ValueError as error:
@@ -140,7 +142,7 @@ def write_store(
     Parameters
     ----------
     root : path
-        Folder of all stores; the store becomes ``root/card.name``.
+        Folder of all stores; the store becomes ``root/<name>``, as :func:`fer_bench.names.locate` spells it.
     reading : Reading
         Its chunks must agree in image shape.
     params, notes : dict, optional
@@ -155,8 +157,8 @@ def write_store(
     FerBenchError
         The disk is full.
     """
-    target = Path(root) / card.name
-    aside = target.with_name(f".{card.name}.{os.getpid()}.part")
+    target = locate(Path(root), card.name)
+    aside = target.with_name(f".{target.name}.{os.getpid()}.part")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
@@ -185,12 +187,16 @@ def _swap(aside: Path, target: Path) -> None:
 
 def recover(root: str | Path, name: str) -> None:
     """After a kill in the middle: give the old store its name back, and remove what dead processes left behind."""
-    target = Path(root) / name
-    old = target.with_name(f".{name}.old")
+    for folder in dict.fromkeys((folder_of(name), name)):  # the store may lie where an earlier version put it
+        _recover_folder(Path(root) / folder)
+
+
+def _recover_folder(target: Path) -> None:
+    old = target.with_name(f".{target.name}.old")
     if old.exists() and not target.exists():
         os.rename(old, target)
     shutil.rmtree(old, ignore_errors=True)
-    for aside in target.parent.glob(f".{name}.*.part"):
+    for aside in target.parent.glob(f".{target.name}.*.part"):
         pid = aside.name.split(".")[-2]
         if pid.isdigit() and not _alive(int(pid)):
             shutil.rmtree(aside, ignore_errors=True)

@@ -18,11 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_bench.atomic import canonical_json, locked, read_json, write_json
-from fer_bench.cards import Choice, Float, Int, MethodCard, Param, Scale, Space
-from fer_bench.errors import FerBenchError, PrunedTrial, SpecError, TrainingError
+from fer_bench.cards import MethodCard
+from fer_bench.errors import FerBenchError, PrunedTrial, SpecError, TrainingError, missing_library
 from fer_bench.executor import Workplace, execute, identify
 from fer_bench.job import Listener
 from fer_bench.ledger import RunRecord
+from fer_bench.model_check import check_backbones
+from fer_bench.names import folder_of, locate, shortened, slug
+from fer_bench.params import Choice, Float, Int, Param, Scale, Space
 from fer_bench.recipe import PRESETS, Recipe
 from fer_bench.rng import stream_seed
 from fer_bench.spec import RunSpec, StudySpec, Variant, label_of
@@ -138,6 +141,8 @@ def _tune(optuna: Any, searches: Sequence[Search], trials: int, work: Workplace,
         work.home.ledger.put_study(name, record)
         return record
 
+    if any(_finished(study) < trials for study in studies):
+        check_backbones([search.spec(search.defaults(), seed) for search in searches], work)
     note()  # a search that is complete already has its study under this name as well
     for turn in range(trials):
         for search, study in zip(searches, studies, strict=True):
@@ -155,7 +160,7 @@ def _optuna() -> Any:
     try:
         import optuna
     except ImportError as error:
-        raise FerBenchError("tuning needs Optuna, which is not installed", next="pip install optuna") from error
+        raise missing_library("tuning needs Optuna", error, install="optuna") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 
@@ -337,11 +342,11 @@ def _hash(key: Any) -> str:
 
 
 def _file_name(label: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_.=" else "_" for c in label).strip("_")
+    return shortened(slug(label), 80)
 
 
 def _best_file(work: Workplace, label: str, template: Mapping[str, Any]) -> Path:
-    return work.home.tuning / f"{template['dataset']}-{_file_name(label)}-{_hash(_fixed(template))}.json"
+    return locate(work.home.tuning, f"{template['dataset']}-{_file_name(label)}-{_hash(_fixed(template))}", ".json")
 
 
 def tuned_variants(work: Workplace, variants: Sequence[Variant], template: Mapping[str, Any], preset: str
@@ -379,8 +384,9 @@ def tuned_variants(work: Workplace, variants: Sequence[Variant], template: Mappi
 
 
 def _known(work: Workplace, dataset: str) -> Iterator[str]:
-    for file in work.home.tuning.glob(f"{dataset}-*.json"):
-        yield read_json(file)["label"]
+    for spelling in {dataset, folder_of(dataset)}:
+        for file in work.home.tuning.glob(f"{spelling}-*.json"):
+            yield read_json(file)["label"]
 
 
 def _short(values: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_bench.atomic import write_array
-from fer_bench.backbones import Trunk, build_trunk
+from fer_bench.backbones import Trunk, build_trunk, try_backbone
 from fer_bench.cards import MethodCard, read_card
 from fer_bench.checkpoint import load_model, load_progress, save_model, snapshot_file
 from fer_bench.errors import FerBenchError, PrunedTrial, TrainingError
@@ -328,6 +328,31 @@ def probe(order: Order) -> None:
         write_array(work / f"probe_{number}_{k}.npy", restored)
 
 
+# -- before a study --------------------------------------------------------------------------------------------------
+
+
+def try_images(order: Order) -> None:
+    """Put two images through a backbone; no data and no plug-in take part."""
+    if order.runtime.threads:
+        torch.set_num_threads(order.runtime.threads)
+    setting = order.given["setting"]
+    try_backbone(
+        setting["name"], tuple(setting["shape"]), pretrained=setting["pretrained"], drop_rate=setting["drop_rate"]
+    )
+
+
+def look(order: Order) -> None:
+    """Tell what this machine can compute on."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    order.line.tell(
+        "machine",
+        gpus=gpus,
+        apple=torch.backends.mps.is_available(),
+        gpu_bf16=bool(gpus) and torch.cuda.is_bf16_supported(),
+        cpu_bf16=bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()),
+    )
+
+
 # -- what every process does -----------------------------------------------------------------------------------------
 
 
@@ -350,7 +375,10 @@ def _role(carry_out: Callable[[Order], None]) -> Callable[[Mapping[str, Any], Ar
     return run
 
 
-ROLES = {"train": _role(train), "score": _role(score), "probe": _role(probe)}
+ROLES = {
+    name: _role(carry_out)
+    for name, carry_out in (("train", train), ("score", score), ("probe", probe), ("try", try_images), ("look", look))
+}
 
 
 def explained(error: Exception, order: Order, *, fresh: bool) -> Exception:
@@ -358,14 +386,14 @@ def explained(error: Exception, order: Order, *, fresh: bool) -> Exception:
 
     `fresh`: the process has not trained the method, so it knows of it what the weights and ``state_dict()`` hold.
     """
-    if isinstance(error, FerBenchError):
+    if isinstance(error, FerBenchError) or "spec" not in order.given:
         return error
     spec = order.spec
     if isinstance(error, torch.OutOfMemoryError):
         return TrainingError(
             f"the device ran out of memory with batches of {spec.recipe.batch_size}",
             hint="a smaller batch_size or image_size, or a smaller backbone",
-            next=f"the same command with --set batch_size={max(1, spec.recipe.batch_size // 2)}",
+            next=f"the same command with --set batch_size={max(2, spec.recipe.batch_size // 2)}",
         )
     frame = _frame_to_blame(error, Path(order.given["plugin"]["path"]))
     if frame is None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fer_bench import FerBenchError, TrainView
+from fer_bench import TrainView, missing_library
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +31,8 @@ def _random_over_sampler(random_state: int):
     try:
         from imblearn.over_sampling import RandomOverSampler  # here, so that other methods do without it
     except ImportError as error:
-        raise FerBenchError(
-            "oversampling needs imbalanced-learn, which is not installed",
-            where="method baseline_oversample",
-            next="pip install 'imbalanced-learn>=0.14'",
+        raise missing_library(
+            "oversampling needs imbalanced-learn", error, install="'imbalanced-learn>=0.14'"
         ) from error
     return RandomOverSampler(random_state=random_state)
 

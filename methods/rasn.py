@@ -86,7 +86,11 @@ card = MethodCard(
             choices=("after_layer4+on_affinity", "on_affinity", "after_layer4", "every_block"),
         ),
         "attn.reduction": Param(
-            16, "channels over hidden units of the channel gate (CBAM and SE)", low=1, space=Choice((4, 8, 16, 32))
+            16,
+            "channels over hidden units of the channel gate (CBAM and SE)",
+            low=1,
+            high=512,
+            space=Choice((4, 8, 16, 32)),
         ),
         "head": Param(
             "gap",

@@ -1,7 +1,8 @@
 """The same methods over several data sets: what each study found, and the ranks of the methods over all of them.
 
 A study is one block of the ranks: a data set under a protocol and an imbalance profile. Its number for a method is the
-mean over seeds. Watermarked studies and methods that read other test images are shown, but never ranked with the rest.
+mean over seeds. Watermarked studies, methods that read other test images and methods that tried to get at sealed files
+are shown, but never ranked with the rest.
 
 References
 ----------
@@ -20,7 +21,7 @@ import numpy as np
 from fer_bench import stats
 from fer_bench.errors import LedgerError
 from fer_bench.ledger import Ledger
-from fer_bench.reports import words
+from fer_bench.reports import answer, words
 from fer_bench.reports.minority import judge_tail
 from fer_bench.reports.numbers import SCORES, Judgement, Numbers, Verdict, compute, group_key
 from fer_bench.reports.records import Run, StudyData, load_study
@@ -42,12 +43,14 @@ class Measure:
     title: str
 
 
-TAIL = "tail"
+HEAD, TAIL = "head", "tail"
 MEAN = Measure("mean_recall", SCORES["mean_recall"])
 ACCURACY = Measure("accuracy", SCORES["accuracy"])
 RARE = Measure(group_key(TAIL), "recall of the tail classes")
+FREQUENT = Measure(group_key(HEAD), "recall of the frequent classes")
 MEASURES = (MEAN, ACCURACY, RARE)
 JUDGED = (MEAN, RARE)  # whose gains a study's own report judges
+PRICE = (FREQUENT, ACCURACY)  # what may be paid for them
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +82,9 @@ class Entry:
     def by_seed(self, label: str, measure: Measure) -> np.ndarray:
         """One value a seed [S]; NaN where the data set has no such number."""
         method = self.numbers.method(label)
-        if measure == RARE:
-            return mean_known(method.recall_by_seed[:, list(self.tail)])
+        if measure in (RARE, FREQUENT):
+            members = self.numbers.groups.members.get(measure.key.partition(":")[2], ())
+            return mean_known(method.recall_by_seed[:, list(members)])
         return method.by_seed[measure.key]
 
     def value(self, label: str, measure: Measure) -> float:
@@ -116,8 +120,8 @@ class Comparison:
         Labels that all studies have; those that read other test images come last.
     left_out : tuple of str
         Labels that some study lacks.
-    transductive : frozenset of str
-        Methods that read other test images, in one study at least.
+    transductive, blocked : frozenset of str
+        Methods that read other test images, and that tried to get at sealed files, in one study at least.
     reference : str or None
         The reference that all studies share.
     notes : tuple of str
@@ -128,13 +132,23 @@ class Comparison:
     methods: tuple[str, ...]
     left_out: tuple[str, ...]
     transductive: frozenset[str]
+    blocked: frozenset[str]
     reference: str | None
     notes: tuple[str, ...]
 
     @property
     def ranked(self) -> tuple[str, ...]:
         """Methods that may share a ranking."""
-        return tuple(m for m in self.methods if m not in self.transductive)
+        return tuple(m for m in self.methods if m not in self.unranked)
+
+    @property
+    def unranked(self) -> frozenset[str]:
+        """Methods of which nothing is claimed."""
+        return self.transductive | self.blocked
+
+    def mark(self, label: str) -> str:
+        """What stands beside a method that is not ranked."""
+        return " ⚠" * (label in self.transductive) + " ⊘" * (label in self.blocked)
 
     @property
     def compared(self) -> tuple[str, ...]:
@@ -143,8 +157,15 @@ class Comparison:
 
     def blocks(self, measure: Measure) -> list[Entry]:
         """The studies that a ranking rests on: not watermarked, and with that number."""
-        fair = [e for e in self.entries if not e.study.watermarks]
+        bought = self.bought(measure)
+        fair = [e for e in self.entries if not e.study.watermarks and e not in bought]
         return [e for e in fair if all(np.isfinite(e.value(m, measure)) for m in self.ranked)]
+
+    def bought(self, measure: Measure) -> list[Entry]:
+        """The studies in which the recall of some classes says nothing: a method that would be ranked has collapsed."""
+        if measure != RARE:
+            return []
+        return [e for e in self.entries if any(e.numbers.method(m).chance.doubtful for m in self.ranked)]
 
     def values(self, measure: Measure) -> np.ndarray:
         """What is ranked, [data sets, methods]."""
@@ -163,7 +184,7 @@ class Comparison:
     def judged(self, label: str, measure: Measure) -> dict[str, Verdict]:
         """Verdicts on a method's gain by title, of the studies that may judge it."""
         found: dict[str, Verdict] = {}
-        for entry in self.entries if label not in self.transductive else ():
+        for entry in self.entries if label not in self.unranked else ():
             verdict = entry.verdict(label, measure)
             if verdict not in (None, Verdict.NOT_RANKED, Verdict.UNKNOWN):
                 found[entry.title] = verdict
@@ -194,12 +215,14 @@ def load_comparison(ledger: Ledger, studies: Sequence[Mapping[str, Any]], *, dra
     notes = [*left_out, *(f"{words.code(s.name)}: {note}" for s in kept for note in s.notes)]
     methods, lacking = _shared_methods(kept, notes)
     transductive = frozenset(label for s in kept for label in methods if s.method(label).transductive)
-    notes += _not_ranked(kept, methods, transductive)
+    blocked = frozenset(label for s in kept for label in methods if s.method(label).blocked)
+    notes += _not_ranked(kept, methods)
     return Comparison(
         entries=tuple(Entry(compute(s, draws), title) for s, title in zip(kept, _titles(kept), strict=True)),
-        methods=tuple(sorted(methods, key=lambda label: label in transductive)),
+        methods=tuple(sorted(methods, key=lambda label: label in transductive | blocked)),
         left_out=lacking,
         transductive=transductive,
+        blocked=blocked,
         reference=_shared_reference(kept, notes),
         notes=tuple(dict.fromkeys(notes)),
     )
@@ -262,13 +285,18 @@ def _shared_methods(studies: Sequence[StudyData], notes: list[str]) -> tuple[tup
     return shared, left_out
 
 
-def _not_ranked(studies: Sequence[StudyData], methods: Sequence[str], transductive: frozenset[str]) -> list[str]:
+def _not_ranked(studies: Sequence[StudyData], methods: Sequence[str]) -> list[str]:
     """Sentences on what is shown but not ranked."""
     notes = []
     for label in methods:
-        if label in transductive:
-            seen = words.listed([words.code(s.name) for s in studies if s.method(label).transductive])
+        reads = [words.code(s.name) for s in studies if s.method(label).transductive]
+        if reads:
+            seen = words.listed(reads)
             notes.append(f"{words.code(label)} reads other test images (in {seen}): shown with ⚠, not ranked.")
+        tried = [(s.name, of) for s in studies if (of := s.method(label).blocked)]
+        if tried:
+            seen = "; ".join(f"{words.code(name)}: {answer.attempts(of)}" for name, of in tried)
+            notes.append(f"{words.code(label)} tried to get at sealed files ({seen}): shown with ⊘, not ranked.")
     for study in studies:
         if study.watermarks:
             why = "; ".join(study.watermarks)

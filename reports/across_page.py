@@ -10,8 +10,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure as Drawing
 
-from fer_bench.reports import blocks, describe, figures, words
-from fer_bench.reports.across import JUDGED, MEAN, MEASURES, RARE, Comparison, Entry, Measure, profile
+from fer_bench.reports import answer, blocks, describe, figures, words
+from fer_bench.reports.across import (
+    FREQUENT,
+    JUDGED,
+    MEAN,
+    MEASURES,
+    PRICE,
+    RARE,
+    Comparison,
+    Entry,
+    Measure,
+    profile,
+)
 from fer_bench.reports.blocks import Block, Bullets, Code, Document, Figure, Notice, Paragraph, Part, TableBlock
 from fer_bench.reports.numbers import MIN_SEEDS, Verdict
 from fer_bench.reports.records import Run
@@ -39,6 +50,8 @@ def page(comparison: Comparison, name: str) -> Document:
         if entry.study.watermarks:
             why = "; ".join(entry.study.watermarks)
             intro.append(Notice(f"**Watermarked: not a fair estimate on {entry.title}.** {why}"))
+        if folds := answer.missing_folds(entry.study):
+            intro.append(Notice(f"{entry.title}: {folds}"))
     parts = {
         "ranks": ("Over all data sets", _ranks(comparison)),
         "scores": ("The numbers", _scores(comparison)),
@@ -47,8 +60,19 @@ def page(comparison: Comparison, name: str) -> Document:
         "missing": ("What is missing", [Bullets(comparison.notes) if comparison.notes else "Nothing."]),
         "repeat": ("How to repeat this", _repeat(comparison)),
     }
-    built = tuple(Part(key, title, blocks.blocks(content)) for key, (title, content) in parts.items())
+    notes = _footnotes(comparison)
+    built = tuple(
+        Part(key, title, blocks.footnoted(blocks.blocks(content), notes)) for key, (title, content) in parts.items()
+    )
     return Document(name, tuple(intro), built, _origin(comparison))
+
+
+def _footnotes(comparison: Comparison) -> dict[str, str]:
+    """What was tried by the methods that bear ⊘, in any of the studies."""
+    tried = [e.study.method(label) for label in sorted(comparison.blocked) for e in comparison.entries]
+    notes = answer.footnotes(tried)
+    notes.pop("⚠", None)  # captions say it
+    return notes
 
 
 def _origin(comparison: Comparison) -> tuple[str, ...]:
@@ -108,6 +132,8 @@ def _set_aside(comparison: Comparison) -> Iterator[str]:
         yield f"Left out, since not every study has it: {_codes(comparison.left_out)}."
     if comparison.transductive:
         yield f"Shown with ⚠ but not ranked, since it reads other test images: {_codes(comparison.transductive)}."
+    if comparison.blocked:
+        yield f"Shown with ⊘ but not ranked, since it tried to get at sealed files: {_codes(comparison.blocked)}."
     marked = [e.title for e in comparison.entries if e.study.watermarks]
     if marked:
         yield f"Shown with ⚠ but not ranked, since no number there is a fair estimate: {words.listed(marked)}."
@@ -122,7 +148,9 @@ def _codes(labels: Iterable[str]) -> str:
 
 def _scores(comparison: Comparison) -> list[Block]:
     """One table a measure, and which classes are the tail."""
-    return [*(_score_table(comparison, m) for m in MEASURES), Bullets(tuple(map(_tail, comparison.entries)))]
+    hardly = (f"{e.title}: {said}" for e in comparison.entries for said in _no_classifiers(comparison, e))
+    tables = (_score_table(comparison, m) for m in MEASURES)
+    return [*tables, Bullets(tuple(map(_tail, comparison.entries))), Bullets(tuple(hardly))]
 
 
 def _score_table(comparison: Comparison, measure: Measure) -> TableBlock:
@@ -135,18 +163,34 @@ def _score_table(comparison: Comparison, measure: Measure) -> TableBlock:
     title = measure.title[0].upper() + measure.title[1:]
     caption = f"{title} in %, mean ± standard deviation over seeds. "
     caption += f"Mean rank over {found.blocks} data sets, 1 is best." if found else "Too little may be ranked."
+    aside = [e.title for e in comparison.bought(measure)]
+    if aside:
+        told = words.listed(aside)
+        caption += f" Without {told}, where a method answers nearly everything with such a class or is at chance."
     if any(e.mark for e in comparison.entries) or comparison.transductive:
         caption += " ⚠ is shown, not ranked."
+    caption += _doubtful(comparison)
     return TableBlock(tabulate(columns, comparison.methods, caption), f"scores-{blocks.slug(measure.key)}", title)
 
 
 def _name(comparison: Comparison, label: str) -> str:
-    return words.code(label) + " ⚠" * (label in comparison.transductive)
+    return words.code(label) + comparison.mark(label)
 
 
 def _spread(of: tuple[Entry, Measure], label: str) -> str:
     entry, measure = of
-    return words.mean_and_spread(entry.by_seed(label, measure))
+    return words.mean_and_spread(entry.by_seed(label, measure)) + _doubt(entry, label)
+
+
+def _doubt(entry: Entry, label: str) -> str:
+    """∅ for a method that has collapsed or is at chance on a data set."""
+    return " ∅" * entry.numbers.method(label).chance.doubtful
+
+
+def _doubtful(comparison: Comparison) -> str:
+    """What ∅ means, as the end of a caption, where tables may show it."""
+    shown = any(_doubt(e, label) for e in comparison.entries for label in comparison.methods)
+    return " ∅ has collapsed or is not shown to be better than chance, itself or its reference." * shown
 
 
 def _tail(entry: Entry) -> str:
@@ -163,22 +207,50 @@ def _gains(comparison: Comparison) -> list[Block | str | None]:
     """Sentences made from verdicts alone, a table a measure, and the figure of the tail."""
     if comparison.reference is None:
         return ["The studies share no reference, so no gains are given."]
-    drawn = draw_gains(comparison)
+    drawn, entries = draw_gains(comparison), comparison.entries
     alt = "Gain in recall of the tail classes on every data set, with intervals"
     return [
         Bullets(tuple(_sentence(comparison, label) for label in comparison.compared)),
         VERDICTS,
         Bullets(tuple(f"{e.title}: {said}" for e in comparison.entries if (said := words.sampling(e.study)))),
         *(_gain_table(comparison, m) for m in JUDGED),
+        "What goes with these gains:",
+        *(
+            _price_table(comparison, m)
+            for m in PRICE
+            if any(e.gain(c, m) for e in entries for c in comparison.compared)
+        ),
         Figure("gains", alt, drawn) if drawn else None,
     ]
 
 
 def _sentence(comparison: Comparison, label: str) -> str:
-    if label in comparison.transductive:
-        return f"{_name(comparison, label)}: nothing is claimed, since it reads other test images."
-    told = [f"in {m.title} {_counted(comparison.judged(label, m))}" for m in JUDGED]
-    return f"{words.code(label)} against {words.code(str(comparison.reference))}: {'; '.join(told)}."
+    if label in comparison.unranked:
+        reasons = ["reads other test images"] * (label in comparison.transductive)
+        reasons += ["tried to get at sealed files"] * (label in comparison.blocked)
+        told = f"nothing is claimed, since it {words.listed(reasons)}"
+        return f"{_name(comparison, label)}: {told}; {_price(comparison, label)}."
+    judged = [f"in {m.title} {_counted(comparison.judged(label, m))}" for m in JUDGED]
+    against = words.code(str(comparison.reference))
+    return f"{words.code(label)} against {against}: {'; '.join([*judged, _price(comparison, label)])}."
+
+
+def _price(comparison: Comparison, label: str) -> str:
+    """What the frequent classes and accuracy do on every data set."""
+    told = []
+    for measure in PRICE:
+        found = [(e.title, gain) for e in comparison.entries if (gain := e.gain(label, measure))]
+        if found:
+            each_one = words.listed([f"{words.points(gain.value)} ({title})" for title, gain in found])
+            told.append(f"{measure.title} moves by {each_one} points")
+    return f"meanwhile {', '.join(told)}" if told else "no accuracy can be compared"
+
+
+def _no_classifiers(comparison: Comparison, entry: Entry) -> Iterator[str]:
+    """Sentences on methods that have collapsed or are at chance on a data set."""
+    for label in comparison.methods:
+        if said := answer.no_classifier(entry.numbers, entry.numbers.method(label)):
+            yield said
 
 
 def _counted(verdicts: dict[str, Verdict]) -> str:
@@ -186,11 +258,13 @@ def _counted(verdicts: dict[str, Verdict]) -> str:
     of = words.count(len(verdicts), "data set")
     if not verdicts:
         return "no data set to judge by"
+    by_chance = [t for t, v in verdicts.items() if v is Verdict.CHANCE]
+    aside = f", and on {words.listed(by_chance)} a difference is owed to collapse or chance" if by_chance else ""
     if not {Verdict.GAIN, Verdict.LOSS} & set(verdicts.values()):
-        return f"no gain and no loss is shown in {of}"
+        return f"no gain and no loss is shown in {of}{aside}"
     gains, losses = ([t for t, v in verdicts.items() if v is kind] for kind in (Verdict.GAIN, Verdict.LOSS))
     named = [f" ({', '.join(where)})" if where else "" for where in (gains, losses)]
-    return f"a gain in {len(gains)} of {of}{named[0]}, a loss in {len(losses)} of {len(verdicts)}{named[1]}"
+    return f"a gain in {len(gains)} of {of}{named[0]}, a loss in {len(losses)} of {len(verdicts)}{named[1]}{aside}"
 
 
 def _gain_table(comparison: Comparison, measure: Measure) -> TableBlock:
@@ -200,7 +274,7 @@ def _gain_table(comparison: Comparison, measure: Measure) -> TableBlock:
         columns.append(Column(heading, each(_count, (comparison, measure, kind))))
     caption = (
         f"Gain in {measure.title} in percentage points over {words.code(str(comparison.reference))}, with its 95 % "
-        "interval. Bold and counted: a gain or a loss in the study's own report."
+        "interval. Bold and counted: a gain or a loss in the study's own report." + _doubtful(comparison)
     )
     return TableBlock(
         tabulate(columns, comparison.compared, caption),
@@ -214,9 +288,20 @@ def _gain(of: tuple[Comparison, Entry, Measure], label: str) -> str:
     gain = entry.gain(label, measure)
     if gain is None:
         return words.UNKNOWN
-    claimed = comparison.judged(label, measure).get(entry.title) in (Verdict.GAIN, Verdict.LOSS)
     told = words.gain_with_interval(gain)
-    return f"**{told}**" if claimed else told
+    claimed = measure in JUDGED and comparison.judged(label, measure).get(entry.title) in (Verdict.GAIN, Verdict.LOSS)
+    return (f"**{told}**" if claimed else told) + (_doubt(entry, label) or _doubt(entry, str(comparison.reference)))
+
+
+def _price_table(comparison: Comparison, measure: Measure) -> TableBlock:
+    columns = [Column("Method", lambda label: _name(comparison, label), right=False)]
+    columns += [Column(e.title + e.mark, each(_gain, (comparison, e, measure))) for e in comparison.entries]
+    caption = (
+        f"Change in {measure.title} in percentage points against {words.code(str(comparison.reference))}, with its "
+        "95 % interval." + _doubtful(comparison)
+    )
+    title = f"Change in {measure.title}"
+    return TableBlock(tabulate(columns, comparison.compared, caption), f"price-{blocks.slug(measure.key)}", title)
 
 
 def _count(of: tuple[Comparison, Measure, Verdict], label: str) -> str:
@@ -234,7 +319,7 @@ def draw_gains(comparison: Comparison) -> Drawing | None:
         return None
     figure, axes = figures.new_figure(figures.WIDTH, 1.2 + len(entries) * max(0.5, 0.14 * len(labels) + 0.1))
     axis, looks = axes[0, 0], figures.looks_of(comparison.methods)
-    names = {label: figures.shorten(label) + " ⚠" * (label in comparison.transductive) for label in labels}
+    names = {label: figures.shorten(label) + comparison.mark(label) for label in labels}
     figures.dots(axis, [(names[m], looks[m], [e.gain(m, RARE) for e in entries]) for m in labels])
     axis.axvline(0, color="#333333", linewidth=1)
     axis.set_yticks(range(len(entries)), [_band(e) for e in entries])
@@ -316,7 +401,7 @@ def _repeat(comparison: Comparison) -> list[Block | str | None]:
 
 CSV_HEADER = (
     "method", "transductive", "dataset", "protocol", "profile", "study", "measure", "seeds", "percent", "sd", "ranked",
-    "gain", "gain_low", "gain_high", "gain_seeds", "verdict", "watermark",
+    "gain", "gain_low", "gain_high", "gain_seeds", "verdict", "watermark", "blocked", "collapsed_seeds",
 )  # fmt: skip
 
 
@@ -325,8 +410,8 @@ def csv_text(comparison: Comparison) -> str:
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\n")
     rows.writerow(CSV_HEADER)
-    for measure in MEASURES:
-        counted = comparison.blocks(measure) if comparison.ranking(measure) else []
+    for measure in (*MEASURES, FREQUENT):
+        counted = comparison.blocks(measure) if measure in MEASURES and comparison.ranking(measure) else []
         for label in comparison.methods:
             for entry in comparison.entries:
                 ranked = label in comparison.ranked and entry in counted
@@ -338,7 +423,7 @@ def _line(comparison: Comparison, entry: Entry, label: str, measure: Measure, ra
     study, values = entry.study, entry.by_seed(label, measure)
     values = values[np.isfinite(values)]
     gain = entry.gain(label, measure) if comparison.reference not in (None, label) else None
-    verdict = comparison.judged(label, measure).get(entry.title) if gain else None
+    verdict = comparison.judged(label, measure).get(entry.title) if gain and measure in JUDGED else None
     return [
         label,
         str(label in comparison.transductive).lower(),
@@ -351,6 +436,8 @@ def _line(comparison: Comparison, entry: Entry, label: str, measure: Measure, ra
         str(entry.numbers.method(label).pairs) if gain else "",
         verdict.name.lower() if verdict else "",
         "; ".join(study.watermarks),
+        "; ".join(study.method(label).blocked),
+        str(int(entry.numbers.method(label).chance.collapsed.sum())),
     ]
 
 

@@ -7,7 +7,7 @@ Running text and the cells of tables are strings with four marks, a part of Mark
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -148,6 +148,18 @@ def blocks(content: Any) -> tuple[Block, ...]:
             raise TypeError(f"{item!r} is no block of a report")
         out.append(block)
     return tuple(out)
+
+
+def footnoted(content: Iterable[Block], notes: Mapping[str, str]) -> tuple[Block, ...]:
+    """The blocks, with a note below each table that shows its sign beside a method; `notes` are by sign."""
+    return tuple(_footnoted(b, notes) if isinstance(b, TableBlock) else b for b in content)
+
+
+def _footnoted(block: TableBlock, notes: Mapping[str, str]) -> TableBlock:
+    table = block.table
+    cells = [*table.titles, *(cell for row in table.rows for cell in row)]
+    wanted = [note for sign, note in notes.items() if any(f"` {sign}" in c or f"⚠ {sign}" in c for c in cells)]
+    return replace(block, table=replace(table, caption=" ".join([table.caption, *wanted]).strip())) if wanted else block
 
 
 def spans(text: str) -> list[Span]:

@@ -10,7 +10,7 @@ from fer_bench.reports.comparison import Comparison, Ours, compare
 from fer_bench.reports.numbers import MethodNumbers, Numbers
 from fer_bench.reports.published import Claim, load
 from fer_bench.reports.records import StudyData
-from fer_bench.reports.tables import Column, tabulate
+from fer_bench.reports.tables import Column, tabulate, title
 
 MOST = 20  # claims in a table; the rest is a command away
 METRICS = ("accuracy", "mean_recall", "macro_f1")
@@ -23,7 +23,7 @@ def build(numbers: Numbers) -> list[Block]:
     claims = [c for c in load() if c.dataset == study.dataset.partition(":")[0] and c.metric in METRICS]
     if not claims:
         return []
-    rows = {m.label: {c.claim.id: c for c in compare(claims, _values(m), _ours(study, m))} for m in numbers.methods}
+    rows = {title(m): {c.claim.id: c for c in compare(claims, _values(m), _ours(study, m))} for m in numbers.methods}
     first = list(next(iter(rows.values())).values())
     sound = [c for c in first if any(of[c.claim.id].verdict.ok for of in rows.values())]
     others = [c for c in first if c not in sound]
@@ -57,6 +57,7 @@ def _ours(study: StudyData, method: MethodNumbers) -> Ours:
         classes=len(study.classes),
         pretraining="ImageNet" if spec.get("pretrained") else "none",
         transductive=method.transductive,
+        blocked=bool(method.runs.blocked),
         profile=spec.get("profile") or "natural",
         folds_run=len({run.fold for run in runs}),
         backbone=str(spec.get("backbone") or ""),
@@ -64,7 +65,7 @@ def _ours(study: StudyData, method: MethodNumbers) -> Ours:
 
 
 def _comparable(sound: Sequence[Comparison], rows: dict[str, dict[str, Comparison]]) -> TableBlock:
-    columns = [*_CLAIM, *(Column(words.code(label), _difference(of)) for label, of in rows.items())]
+    columns = [*_CLAIM, *(Column(label, _difference(of)) for label, of in rows.items())]
     columns.append(Column("Keep in mind", lambda c: "; ".join(c.verdict.cautions), right=False))
     caption = (
         "Theirs in %, read in their code, README, figure or paper unless a mark says otherwise; under each of our "

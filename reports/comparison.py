@@ -37,6 +37,8 @@ class Ours:
         One of :data:`~.published.PRETRAINING`.
     transductive : bool
         Whether our predictions depend on the other test images.
+    blocked : bool
+        Whether our training tried to get at sealed files.
     profile : str
         Imbalance profile of the training images; "natural" for all of them.
     folds, folds_run : int
@@ -54,6 +56,7 @@ class Ours:
     watermark: str = ""
     pretraining: str = ""
     transductive: bool = False
+    blocked: bool = False
     profile: str = "natural"
     folds: int = 1
     folds_run: int = 1
@@ -141,6 +144,8 @@ def _selection_reasons(claim: Claim, ours: Ours) -> Iterator[str]:
 def _our_reasons(claim: Claim, ours: Ours, same: bool) -> Iterator[str]:
     if ours.transductive:
         yield "ours reads other test images"
+    if ours.blocked:
+        yield "ours tried to get at sealed files"
     if ours.watermark and not same:
         yield f"ours is watermarked: {ours.watermark}"
     if ours.pretraining in FACES and claim.pretraining not in FACES:

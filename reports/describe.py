@@ -13,7 +13,7 @@ from fer_bench.cards import Protocol
 from fer_bench.errors import FerBenchError
 from fer_bench.reports import words
 from fer_bench.reports.records import MethodRuns, Run, StudyData
-from fer_bench.reports.tables import Column, Table, each, pairs, tabulate
+from fer_bench.reports.tables import Column, Table, each, pairs, tabulate, title
 
 PER_RUN = ("method", "params", "seed", "fold", "dataset", "protocol", "test")  # told elsewhere, or different by design
 NAMES = {"backbone": "backbone", "pretrained": "pretrained weights", "profile": "imbalance profile"}
@@ -61,7 +61,7 @@ def settings(study: StudyData) -> tuple[Table, Table | None]:
         return table, None
     columns = [Column("Setting", str, right=False)]
     columns += [
-        Column(words.code(m.label), each(lambda i, n: " / ".join(values[n][i]), i), right=False)
+        Column(title(m), each(lambda i, n: " / ".join(values[n][i]), i), right=False)
         for i, (m, _) in enumerate(by_method)
     ]
     return table, tabulate(columns, differing)
@@ -141,12 +141,8 @@ def _devices(method: MethodRuns) -> str:
     return " / ".join(dict.fromkeys(str(t["device"]) for t in _timings(method) if t.get("device"))) or words.UNKNOWN
 
 
-def _label(method: MethodRuns) -> str:
-    return words.code(method.label) + " ⚠" * method.transductive
-
-
 COST_COLUMNS: tuple[Column, ...] = (
-    Column("Method", _label, right=False),
+    Column("Method", title, right=False),
     Column("Images a second", _speed),
     Column("Minutes a run", _minutes),
     Column("Device", _devices, right=False),

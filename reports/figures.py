@@ -21,6 +21,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from fer_bench.reports.numbers import MethodNumbers, Numbers, recall_key
 from fer_bench.reports.printing import STYLE
 from fer_bench.reports.records import MethodRuns, Run
+from fer_bench.reports.words import mean_over_seeds
 from fer_bench.stats import Interval
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -134,7 +135,7 @@ def recall(numbers: Numbers) -> Figure:
     _dots_of(axis, numbers, shown)
     axis.set_yticks(range(len(order)), _class_ticks(numbers))
     axis.set_xlim(0, 100)
-    axis.set_xlabel("recall, % (mean over seeds; 95 % interval)")
+    axis.set_xlabel(f"recall, % ({mean_over_seeds(numbers)}; 95 % interval)")
     legend(figure, axis)
     watermark(numbers, figure)
     return figure

@@ -19,6 +19,7 @@ from fer_bench.reports.tables import Column as Shown
 from fer_bench.reports.tables import Table, tabulate, title
 
 CALIBRATION = ("ece", "classwise_ece", "brier", "class_ece")
+LOWER = " ↓: the lower the better."
 LAST = 0.25  # share of the epochs, from the end, over which a score is watched
 FEWEST = 3
 
@@ -66,7 +67,8 @@ def _tables(numbers: Numbers, found: dict[str, list[Values]], name: str) -> list
         columns = [Shown("Score", lambda n: found[n][0].column.title + _sense(found[n][0].column), right=False)]
         for place, method in enumerate(numbers.methods):
             columns.append(Shown(title(method), partial(_score, found, place)))
-        caption = "Mean ± standard deviation over seeds; shares in %. ↓: the lower the better."
+        told, lower = words.spread_over_seeds(numbers), any(_sense(found[n][0].column) for n in scores)
+        caption = f"{told[0].upper()}{told[1:]}; shares in %.{LOWER * lower}"
         blocks.append(TableBlock(tabulate(columns, scores, caption), name, "Scores"))
     by_class = [(n, values) for n, values in found.items() if n not in scores]
     return blocks + [TableBlock(_by_class(numbers, v), f"{name}-{n}", v[0].column.title) for n, v in by_class]
@@ -96,7 +98,7 @@ def _by_class(numbers: Numbers, values: list[Values]) -> Table:
     for method, of in zip(numbers.methods, values, strict=True):
         columns.append(Shown(title(method), partial(_class_cell, of)))
     unit = ", in %" if column.unit == "share" else ""
-    caption = f"{column.title}{_sense(column)}: mean ± standard deviation over seeds{unit}."
+    caption = f"{column.title}{_sense(column)}: {words.spread_over_seeds(numbers)}{unit}."
     return tabulate(columns, study.order, caption)
 
 

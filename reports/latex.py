@@ -28,6 +28,7 @@ SIGNS |= {"≤": r"$\leq$", "≥": r"$\geq$", "≠": r"$\neq$", "≈": r"$\appro
 SIGNS |= {"→": r"$\rightarrow$", "←": r"$\leftarrow$", "↔": r"$\leftrightarrow$", "↑": r"$\uparrow$"}
 SIGNS |= {"↓": r"$\downarrow$", "∂": r"$\partial$", "∇": r"$\nabla$", "∝": r"$\propto$", "∥": r"$\|$", "‖": r"$\|$"}
 SIGNS |= {"∑": r"$\sum$", "∏": r"$\prod$", "⊙": r"$\odot$", "⊕": r"$\oplus$", "ℓ": r"$\ell$", "²": "$^2$"}
+SIGNS |= {"⊘": r"$\oslash$", "∅": r"$\emptyset$"}
 SIGNS |= {"\u00a0": "~", "\u2009": r"\,", "\u202f": r"\,", "\u200b": ""}
 
 ACCENTS = {"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u", "\u0307": "."}

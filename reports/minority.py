@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure as Drawing
 
 from fer_bench import power
-from fer_bench.reports import figures, words
+from fer_bench.reports import answer, figures, words
 from fer_bench.reports.blocks import Block, Bullets, Figure, Paragraph, TableBlock
 from fer_bench.reports.numbers import (
     MIN_SEEDS,
@@ -62,38 +62,45 @@ def tail_keys(numbers: Numbers) -> list[str]:
 
 def judge_tail(numbers: Numbers) -> dict[str, dict[str, Judgement]]:
     """The judgements of the section, by method and key of the gain."""
-    parts = {m.label: (m.gains, m.pairs) for m in numbers.methods}
-    return judge(numbers.study, parts, tail_keys(numbers))
+    return judge(numbers.study, numbers.methods, tail_keys(numbers))
 
 
 def sentence(numbers: Numbers, method: MethodNumbers, judged: dict[str, Judgement]) -> str:
-    """What may be said of one method, and no more."""
+    """What may be said of one method, and no more; what it costs is always said."""
     study = numbers.study
     name, against = words.code(method.label), words.code(str(study.reference))
     rare = words.listed([study.classes[i] for i in reversed(numbers.groups.members["tail"])])
-    tail, head = judged[TAIL], judged[HEAD]
-    told = f"{words.gain_with_interval(method.gains[TAIL])} points"
-    if tail.verdict is Verdict.NOT_RANKED:
-        return f"{name}: {told} over {against} in the rare expressions ({rare}); not ranked, so nothing is claimed."
-    if tail.verdict is Verdict.GAIN:
-        return f"{name} helps the rare expressions ({rare}): {told} over {against}; {_cost(method, head)}."
-    if tail.verdict is Verdict.LOSS:
-        return f"{name} costs the rare expressions ({rare}): {told} against {against}; {_cost(method, head)}."
+    gain, verdict = method.gains[TAIL], judged[TAIL].verdict
+    told, cost = f"{words.gain_with_interval(gain)} points", _cost(method, judged)
+    if verdict is Verdict.NOT_RANKED:
+        said = f"{told} over {against} in the rare expressions ({rare}); not ranked, so nothing is claimed"
+        return f"{name}{method.mark}: {said}; {cost}."
+    if verdict is Verdict.GAIN:
+        return f"{name} helps the rare expressions ({rare}): {told} over {against}; {cost}."
+    if verdict is Verdict.LOSS:
+        return f"{name} costs the rare expressions ({rare}): {told} against {against}; {cost}."
+    if verdict is Verdict.CHANCE:
+        why = answer.not_called(numbers, method, gain)
+        return f"{name}: {told} over {against} in the rare expressions ({rare}), {why}; {cost}."
     why = {
         Verdict.NOISE: "that is within noise",
         Verdict.FEW_SEEDS: f"fewer than {MIN_SEEDS} seeds do not show training noise",
         Verdict.NOT_ADJUSTED: "that does not survive the correction for all comparisons made here",
-    }.get(tail.verdict, "that can't be judged")
-    return f"{name} is not shown to help the rare expressions ({rare}): {told} over {against}, but {why}."
+    }.get(verdict, "that can't be judged")
+    return f"{name} is not shown to help the rare expressions ({rare}): {told} over {against}, but {why}; {cost}."
 
 
-def _cost(method: MethodNumbers, head: Judgement) -> str:
-    told = f"{words.gain_with_interval(method.gains[HEAD])} points"
-    if head.verdict is Verdict.LOSS:
-        return f"the frequent ones pay for it, {told}"
-    if head.verdict is Verdict.GAIN:
-        return f"the frequent ones gain too, {told}"
-    return f"no change is shown in the frequent ones, {told}"
+def _cost(method: MethodNumbers, judged: dict[str, Judgement]) -> str:
+    """What the frequent classes and accuracy do."""
+    head, verdict = method.gains[HEAD], judged[HEAD].verdict
+    does = "no loss is shown in the frequent ones"
+    if head.high < 0:
+        seem = "" if verdict is Verdict.LOSS else "seem to "
+        does = f"the frequent ones {seem}{'pay for it' if method.gains[TAIL].value > 0 else 'lose as well'}"
+    elif verdict is Verdict.GAIN:
+        does = "the frequent ones gain too"
+    accuracy = words.gain_with_interval(method.gains["accuracy"])
+    return f"{does}, {words.gain_with_interval(head)} points; accuracy {accuracy} points"
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,7 @@ def _table(numbers: Numbers, judged: dict[str, dict[str, Judgement]]) -> TableBl
     """One row a method and class or group."""
     study, keys = numbers.study, tail_keys(numbers)
     place = {recall_key(c): i for i, c in enumerate(study.classes)}
-    family = len(keys) * max(1, sum(not m.transductive for m in numbers.compared))
+    family = sum(j.p is not None for of in judged.values() for j in of.values())
 
     def named(row: Row) -> str:
         return f"**{study.classes[place[row.key]]}**" if row.key in place else GROUPS[row.key]
@@ -125,15 +132,16 @@ def _table(numbers: Numbers, judged: dict[str, dict[str, Judgement]]) -> TableBl
         Column("Recall of", named, right=False),
         Column("Gain", lambda r: words.gain_with_interval(r.method.gains[r.key])),
         Column("p", lambda r: words.p_value(judged[r.method.label][r.key].p)),
-        Column("Detectable", lambda r: _detectable(numbers, r, place, family)),
+        Column("Detectable", lambda r: _detectable(numbers, r, place, max(1, family))),
         *(Column(r.capitalize(), partial(images, r)) for r in ("train", "test") if r in study.counts),
     ]
     edges = "; ".join(f"{n}: {numbers.groups.edges[n]}" for n in numbers.groups.members)
+    corrected = f"p after Holm's correction for the {family} comparisons of this table"
     caption = (
-        f"Gain in points over {words.code(str(study.reference))} with its 95 % interval; p after Holm's correction for "
-        f"the {family} comparisons of this table. Detectable: the smallest true gain in points that a study of these "
-        f"seeds and images would find with probability {power.POWER:g}, from the spread seen here (> 100: none). "
-        f"Groups by training images ({edges})."
+        f"Gain in points over {words.code(str(study.reference))} with its 95 % interval; "
+        f"{corrected if family else 'no p, since nothing here is ranked'}. Detectable: the smallest true gain in "
+        f"points that a study of these seeds and images would find with probability {power.POWER:g}, from the spread "
+        f"seen here (> 100: none). Groups by training images ({edges})."
     )
     rows = [Row(method, key) for method in numbers.compared for key in keys]
     return TableBlock(tabulate(columns, rows, caption), "minority", "Gains on minority classes")

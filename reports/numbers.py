@@ -11,6 +11,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from fer_bench import stats
+from fer_bench.chance import Chance, against_chance
 from fer_bench.groups import Groups, head_middle_tail
 from fer_bench.reports.records import MethodRuns, Run, StudyData
 from fer_bench.stacks import group_recall
@@ -31,6 +32,7 @@ class Verdict(Enum):
     NOISE = "within noise"
     FEW_SEEDS = f"tentative: the interval excludes 0, but fewer than {MIN_SEEDS} seeds do not show training noise"
     NOT_ADJUSTED = "tentative: the interval excludes 0, but not after Holm's correction for all comparisons made here"
+    CHANCE = "not called a gain or a loss: what is ahead has collapsed, or is not shown to be better than chance"
     NOT_RANKED = "not ranked"
     UNKNOWN = "not measurable"
 
@@ -45,10 +47,11 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Leak:
-    """A score at the selected epoch and at the best epoch on test, one value a run."""
+    """A score at the selected epoch and at the best epoch on test, one value a run; and among how many epochs."""
 
     honest: np.ndarray
     oracle: np.ndarray
+    candidates: np.ndarray
 
     @property
     def gap(self) -> np.ndarray:
@@ -62,6 +65,8 @@ class MethodNumbers:
 
     Attributes
     ----------
+    runs : MethodRuns
+        What it was computed from.
     matrix : ndarray [C, C]
         Confusion matrix, mean over seeds.
     by_seed : dict
@@ -73,21 +78,23 @@ class MethodNumbers:
         The same names to the paired gain over the reference (:func:`fer_bench.stats.score_differences`); empty without
         one.
     resampled : dict
-        The gains that the headline speaks of, with the percentile intervals of the paired bootstrap.
+        The gains that the headline speaks of, and that in accuracy, with the percentile intervals of the paired
+        bootstrap.
     pairs : int
         Seeds shared with the reference.
     improvement : dict
         Score name to the probability that one training is better than one of the reference; empty for one pair.
     verdicts : dict
         Verdicts of the two gains that the headline speaks of.
+    chance : Chance
+        Its answers against those that ignore the image.
     leak : dict
         Score name to :class:`Leak`; empty where no per-epoch predictions were kept.
     epochs : tuple of dict
         For every run that kept them: score name to the scores on the test after each candidate epoch.
     """
 
-    label: str
-    transductive: bool
+    runs: MethodRuns
     seeds: tuple[int, ...]
     matrix: np.ndarray
     by_seed: dict[str, np.ndarray]
@@ -98,8 +105,24 @@ class MethodNumbers:
     improvement: dict[str, Interval]
     pairs: int
     verdicts: dict[str, Verdict]
+    chance: Chance
     leak: dict[str, Leak]
     epochs: tuple[dict[str, np.ndarray], ...]
+
+    @property
+    def label(self) -> str:
+        """What the study calls it."""
+        return self.runs.label
+
+    @property
+    def transductive(self) -> bool:
+        """Whether it reads other test images."""
+        return self.runs.transductive
+
+    @property
+    def ranked(self) -> bool:
+        """Whether anything may be claimed of it."""
+        return self.runs.ranked
 
     @property
     def recall(self) -> tuple[Interval, ...]:
@@ -108,8 +131,8 @@ class MethodNumbers:
 
     @property
     def mark(self) -> str:
-        """⚠ for a method that reads other test images."""
-        return " ⚠" if self.transductive else ""
+        """What stands beside its label: why it is not ranked, and ∅ where it has collapsed or is at chance."""
+        return self.runs.mark + " ∅" * self.chance.doubtful
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,9 +159,16 @@ class Numbers:
 
 
 def groups_of(study: StudyData) -> Groups:
-    """Head, middle and tail of a study's classes; none, with the reason, where no training counts are known."""
-    counts = study.counts.get("train")
-    return Groups(reason="no training counts are known") if counts is None else head_middle_tail(counts)
+    """Head, middle and tail of the classes that have test images; none, with the reason, where they can't be told."""
+    counts = study.counts
+    if "train" not in counts:
+        return Groups(reason="the numbers of training images are not known")
+    return head_middle_tail(counts["train"], counts["test"] > 0)
+
+
+def rarest_of(study: StudyData) -> int:
+    """The rarest class in training, the first of equally rare ones, among those that have test images."""
+    return next(i for i in study.order if study.counts["test"][i])
 
 
 def group_key(name: str) -> str:
@@ -199,13 +229,14 @@ def compute(study: StudyData, draws: int = DRAWS) -> Numbers:
         reference = None if study.reference is None else _Scored(study, *study.predictions(study.reference), draws)
         methods = [_numbers(study, reference, draws, method) for method in study.methods]
     headline = headline_of(study)
-    verdicts = _verdicts(study, {m.label: (m.gains, m.pairs) for m in methods}, headline)
+    judged = judge(study, methods, headline)
+    verdicts = {label: {name: j.verdict for name, j in of.items()} for label, of in judged.items()}
     return Numbers(study, tuple(replace(m, verdicts=verdicts[m.label]) for m in methods), headline)
 
 
 def headline_of(study: StudyData) -> tuple[str, str]:
     """What the first sentences of a report speak of: recall of the rarest class, and mean-class accuracy."""
-    return recall_key(study.classes[study.order[0]]), "mean_recall"
+    return recall_key(study.classes[rarest_of(study)]), "mean_recall"
 
 
 def _metrics(study: StudyData) -> dict[str, stats.Stacked]:
@@ -228,8 +259,7 @@ def _numbers(study: StudyData, reference: _Scored | None, draws: int, method: Me
     matrices = stats.confusions(study.labels, own.predictions, len(study.classes))
     epochs = _epoch_scores(study, method.runs)
     return MethodNumbers(
-        label=method.label,
-        transductive=method.transductive,
+        runs=method,
         seeds=own.seeds,
         matrix=matrices.mean(0),
         by_seed={name: own.sample.seen[name] for name in stats.STACKED},
@@ -240,6 +270,7 @@ def _numbers(study: StudyData, reference: _Scored | None, draws: int, method: Me
         improvement=compared.improvement,
         pairs=compared.pairs,
         verdicts={},
+        chance=against_chance(own.sample, study.labels, own.predictions, len(study.classes), study.clusters),
         leak=_leak(epochs),
         epochs=tuple(e.scores for e in epochs),
     )
@@ -257,38 +288,56 @@ def _gains(study: StudyData, ours: _Scored, reference: _Scored, draws: int) -> _
     scores = [side.only(IMPROVED) for side in drawn]
     return _Gains(
         gains=stats.score_differences(ours.sample, reference.sample),
-        resampled=(drawn[0] - drawn[1]).only(headline_of(study)).intervals(),
+        resampled=(drawn[0] - drawn[1]).intervals(),
         improvement=scores[0].improvements(scores[1]) if len(shared) > 1 else {},
         pairs=len(shared),
     )
 
 
-def _verdicts(study: StudyData, parts: dict, headline: tuple[str, ...]) -> dict[str, dict[str, Verdict]]:
-    """Verdicts of the headline gains."""
-    found = judge(study, parts, headline)
-    return {label: {name: j.verdict for name, j in of.items()} for label, of in found.items()}
-
-
-def judge(
-    study: StudyData, parts: Mapping[str, tuple[Mapping[str, Interval], int]], names: Sequence[str]
-) -> dict[str, dict[str, Judgement]]:
+def judge(study: StudyData, methods: Sequence[MethodNumbers], names: Sequence[str]) -> dict[str, dict[str, Judgement]]:
     """What may be said of some gains, corrected by Holm for their number over all methods that are ranked.
 
     Parameters
     ----------
-    parts : mapping of method to (gains, shared seeds)
+    methods : sequence of MethodNumbers
+        All methods of the study.
     names : sequence of str
         Keys of the gains that are looked at together.
     """
-    barred = bool(study.watermarks) or (study.reference is not None and study.method(study.reference).transductive)
-    ranked = [m.label for m in study.methods if parts[m.label][0] and not m.transductive and not barred]
-    family = [(label, name) for label in ranked for name in names]
-    adjusted = dict(zip(family, stats.holm([parts[m][0][n].p for m, n in family]), strict=True))
+    barred = bool(study.watermarks) or (study.reference is not None and not study.method(study.reference).ranked)
+    ranked = [m for m in methods if m.gains and m.ranked and not barred]
+    family = [(m.label, name) for m in ranked for name in names]
+    p = [m.gains[name].p for m in ranked for name in names]
+    adjusted = dict(zip(family, stats.holm(p), strict=True))
+    reference = next((m for m in methods if m.label == study.reference), None)
     out: dict[str, dict[str, Judgement]] = {}
-    for label, (gains, pairs) in parts.items():
-        of = {n: (gains[n], adjusted.get((label, n))) for n in (names if gains else ())}
-        out[label] = {n: Judgement(_verdict(gain, pairs, p), p) for n, (gain, p) in of.items()}
+    for method in methods:
+        out[method.label] = {}
+        for name in names if method.gains else ():
+            gain, p_value = method.gains[name], adjusted.get((method.label, name))
+            verdict = _verdict(gain, method.pairs, p_value)
+            if verdict in EXCLUDES_0 and _owed_to_chance(study, method if gain.value > 0 else reference, name):
+                verdict = Verdict.CHANCE
+            out[method.label][name] = Judgement(verdict, p_value)
     return out
+
+
+EXCLUDES_0 = (Verdict.GAIN, Verdict.LOSS, Verdict.FEW_SEEDS, Verdict.NOT_ADJUSTED)
+
+
+def _owed_to_chance(study: StudyData, ahead: MethodNumbers | None, name: str) -> bool:
+    """Whether what is ahead is not shown to look at the image, or a training of it answers that class to nearly all."""
+    if ahead is None:
+        return False
+    return not ahead.chance.above or bool(ahead.chance.collapsed_into & covered(study, name))
+
+
+def covered(study: StudyData, name: str) -> frozenset[int]:
+    """The classes whose recall a gain is about; none for a score of all classes."""
+    kind, _, of = name.partition(":")
+    if kind == "recall":
+        return frozenset([study.classes.index(of)])
+    return frozenset(groups_of(study).members[of]) if kind == "group" else frozenset()
 
 
 def _verdict(gain: Interval, pairs: int, adjusted: float | None) -> Verdict:
@@ -317,7 +366,9 @@ def _leak(runs: Sequence[_Epochs]) -> dict[str, Leak]:
     if not runs:
         return {}
     honest = {n: np.array([r.honest[n] for r in runs]) for n in stats.STACKED}
-    return {n: Leak(h, np.array([max(r.honest[n], *r.scores[n]) for r in runs])) for n, h in honest.items()}
+    oracle = {n: np.array([max(r.honest[n], *r.scores[n]) for r in runs]) for n in stats.STACKED}
+    candidates = np.array([len(r.scores["accuracy"]) for r in runs])
+    return {n: Leak(honest[n], oracle[n], candidates) for n in stats.STACKED}
 
 
 def _epoch_scores(study: StudyData, runs: Sequence[Run]) -> tuple[_Epochs, ...]:

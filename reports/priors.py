@@ -15,6 +15,7 @@ import numpy as np
 
 from fer_bench import stacks, stats
 from fer_bench.errors import SpecError, unknown
+from fer_bench.profiles import MAX_RATIO
 from fer_bench.reports import words
 from fer_bench.reports.numbers import Numbers, measured
 from fer_bench.reports.records import StudyData
@@ -69,8 +70,10 @@ def parse_prior(text: str) -> Prior:
         value = float(ratio)
     except ValueError:
         value = 0.0
-    if not 1 <= value < float("inf"):
-        raise SpecError("the ratio must be a number from 1 on", where=f"--test-prior {text}", hint=f"{kind}:50")
+    if not 1 <= value <= MAX_RATIO:
+        raise SpecError(
+            f"the ratio must be a number from 1 to {MAX_RATIO:,}", where=f"--test-prior {text}", hint=f"{kind}:50"
+        )
     return Prior(kind, value)
 
 

@@ -6,11 +6,12 @@ classes, other data, other test images) is left out, and each time the reader is
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -60,10 +61,11 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class MethodRuns:
-    """The runs of one method, by seed and fold."""
+    """The runs of one method, by seed and fold; `refused` are entries of the seals of runs that are left out."""
 
     label: str
     runs: tuple[Run, ...]
+    refused: tuple[Any, ...] = ()
 
     @cached_property
     def card(self) -> dict[str, Any]:
@@ -77,6 +79,25 @@ class MethodRuns:
         return bool(probed or self.card.get("transductive"))
 
     @cached_property
+    def blocked(self) -> tuple[str, ...]:
+        """What the seal refused to its runs, those left out included: "event file", each once."""
+        attempts = [a for r in self.runs for a in (r.facts.get("seal") or {}).get("blocked") or ()]
+        told = (
+            " ".join(map(str, a.values())) if isinstance(a, Mapping) else str(a) for a in (*attempts, *self.refused)
+        )
+        return tuple(dict.fromkeys(" ".join(text.replace("`", "'").split()) for text in told))
+
+    @property
+    def ranked(self) -> bool:
+        """Whether anything may be claimed: it neither reads other test images nor tried to get at sealed files."""
+        return not (self.transductive or self.blocked)
+
+    @property
+    def mark(self) -> str:
+        """What stands beside its label: ⚠ reads other test images, ⊘ tried to get at sealed files."""
+        return " ⚠" * self.transductive + " ⊘" * bool(self.blocked)
+
+    @cached_property
     def seeds(self) -> tuple[int, ...]:
         """Seeds with at least one usable run."""
         return tuple(sorted({r.seed for r in self.runs}))
@@ -86,7 +107,7 @@ class MethodRuns:
 class StudyData:
     """Everything a report is computed from.
 
-    `methods` come in the order asked, those that are transductive after all others. `labels` [n] are the true classes
+    `methods` come in the order asked, those that are not ranked after all others. `labels` [n] are the true classes
     of the test images of all folds, fold by fold.
     """
 
@@ -159,11 +180,11 @@ class StudyData:
 
     @cached_property
     def rare(self) -> frozenset[int]:
-        """Classes with fewer than half of an even share of the training images, and always the rarest one."""
+        """Classes with fewer than half of an even share of the training images, and always the rarest ones."""
         counts = self.counts.get("train", self.counts["test"])
         if counts.min() == counts.max():
             return frozenset()
-        return frozenset([self.order[0], *np.flatnonzero(counts < counts.mean() / 2).tolist()])
+        return frozenset(np.flatnonzero((counts == counts.min()) | (counts < counts.mean() / 2)).tolist())
 
     @cached_property
     def watermarks(self) -> tuple[str, ...]:
@@ -247,7 +268,18 @@ def load_study(ledger: Ledger, study: Mapping[str, Any]) -> StudyData:
         runs = [r for r in runs if r.fold != fold or r in kept]
     if not runs:
         raise _nothing(ledger, study, notes)
-    return _assemble(study, runs, notes)
+    used = {r.record.id for r in runs}
+    return _assemble(study, runs, notes, _refused(r for r in listed if r.id not in used))
+
+
+def _refused(records: Iterable[RunRecord]) -> dict[str, tuple[Any, ...]]:
+    """What the seal refused to runs that are left out, by label: one that failed at its attempt has no other trace."""
+    found: dict[str, tuple[Any, ...]] = {}
+    for record in records:
+        with contextlib.suppress(LedgerError, KeyError, TypeError, AttributeError):
+            blocked = record.json("seal").get("blocked") or () if record.has("seal.json") else ()
+            found[record.label] = (*found.get(record.label, ()), *blocked)
+    return found
 
 
 def _is_trial(record: RunRecord) -> bool:
@@ -258,12 +290,14 @@ def _is_trial(record: RunRecord) -> bool:
         return False
 
 
-def _assemble(study: Mapping[str, Any], runs: list[Run], notes: list[str]) -> StudyData:
+def _assemble(
+    study: Mapping[str, Any], runs: list[Run], notes: list[str], refused: Mapping[str, tuple[Any, ...]]
+) -> StudyData:
     asked = list(dict.fromkeys([*study.get("methods", []), *(r.label for r in runs)]))
     runs = sorted(runs, key=lambda r: (r.seed, r.fold))
-    methods = [MethodRuns(label, tuple(r for r in runs if r.label == label)) for label in asked]
+    methods = [MethodRuns(m, tuple(r for r in runs if r.label == m), refused.get(m, ())) for m in asked]
     notes += [f"`{m.label}` has no usable run, so it is missing from every table." for m in methods if not m.runs]
-    methods = sorted((m for m in methods if m.runs), key=lambda m: m.transductive)
+    methods = sorted((m for m in methods if m.runs), key=lambda m: not m.ranked)
     folds = tuple(sorted({r.fold for r in runs}))
     _note_gaps(methods, folds, notes)
     reference = study.get("reference")

@@ -15,15 +15,16 @@ import numpy as np
 
 from fer_bench import stats
 from fer_bench.atomic import canonical_json
+from fer_bench.chance import Chance, against_chance
 from fer_bench.errors import LedgerError
-from fer_bench.groups import Groups, head_middle_tail
+from fer_bench.groups import Groups
 from fer_bench.ledger import Ledger
-from fer_bench.reports.numbers import measured
-from fer_bench.reports.records import StudyData, load_study
+from fer_bench.reports.numbers import groups_of, measured
+from fer_bench.reports.records import MethodRuns, StudyData, load_study
 from fer_bench.stacks import group_recall
 from fer_bench.stats import Interval
 
-MEAN = "mean"
+MEAN, ACCURACY = "mean", "accuracy"
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +37,12 @@ class Point:
     images: int
     recall: Mapping[str, Mapping[str, Interval]]  # method -> group -> interval
     gain: Mapping[str, Mapping[str, Interval]]  # method -> group -> paired gain over the reference
+    pairs: Mapping[str, int]  # method -> seeds shared with the reference
+    chance: Mapping[str, Chance]  # method -> its answers against those that ignore the image
+
+    def sound(self, label: str) -> bool:
+        """Whether a method is ranked here, and shown to classify."""
+        return self.study.method(label).ranked and not self.chance[label].doubtful and not self.study.watermarks
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,8 @@ class Crossing:
     above: float
     at: float
     certain: bool  # the gain's interval excludes 0 on both sides
+    seeds: int  # shared ones, on the side that has fewer
+    sound: bool  # on both sides either method is ranked and is shown to classify
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +74,20 @@ class Response:
         """Names of the groups that are drawn, and "mean" for the mean over all classes."""
         return (*self.groups.members, MEAN)
 
+    @property
+    def tabled(self) -> tuple[str, ...]:
+        """What is drawn, and accuracy, in which gains are often paid."""
+        return (*self.measures, ACCURACY)
+
+    def of(self, label: str) -> list[MethodRuns]:
+        """The runs of a method at every point."""
+        return [p.study.method(label) for p in self.points]
+
+    def mark(self, label: str) -> str:
+        """What stands beside a method that is not ranked, at one point at least."""
+        runs = self.of(label)
+        return " ⚠" * any(m.transductive for m in runs) + " ⊘" * any(m.blocked for m in runs)
+
     def crossings(self) -> list[Crossing]:
         """Every change of the sign of a gain between neighbouring ratios."""
         found = []
@@ -77,7 +100,9 @@ class Response:
                         share = a.value / (a.value - b.value)
                         at = np.exp(np.log(left.ratio) + share * np.log(right.ratio / left.ratio))
                         certain = not (a.covers(0.0) or b.covers(0.0))
-                        found.append(Crossing(method, group, left.ratio, right.ratio, float(at), certain))
+                        seeds = min(p.pairs[method] for p in (left, right))
+                        sound = all(p.sound(m) for p in (left, right) for m in (method, str(self.reference)))
+                        found.append(Crossing(method, group, left.ratio, right.ratio, float(at), certain, seeds, sound))
         return found
 
 
@@ -91,6 +116,11 @@ def load_response(ledger: Ledger, studies: Sequence[Mapping[str, Any]]) -> Respo
     """
     loaded = [load_study(ledger, study) for study in studies]
     notes = [f"{s.name}: {note}" for s in loaded for note in s.notes]
+    uncounted = [s for s in loaded if "train" not in s.counts]
+    notes += [f"Study `{s.name}` does not tell its training images, so it has no ratio; left out." for s in uncounted]
+    loaded = [s for s in loaded if s not in uncounted]
+    if not loaded:
+        raise LedgerError("no study tells how many training images its classes have", where=str(ledger.root))
     first = loaded[0]
     alike: list[StudyData] = []
     for study in loaded:
@@ -108,7 +138,7 @@ def load_response(ledger: Ledger, studies: Sequence[Mapping[str, Any]]) -> Respo
             next="fer-bench run METHOD... --dataset D --imbalance exp:20 --imbalance exp:50 --imbalance exp:100",
         )
     ordered = sorted(kept.values(), key=lambda s: (_ratio(s), s.name))
-    groups = head_middle_tail(ordered[-1].counts["train"])
+    groups = groups_of(ordered[-1])
     methods = tuple(m.label for m in ordered[0].methods if all(m.label in _labels(s) for s in ordered))
     for study in ordered:
         notes += [f"`{label}` is not in every study; left out." for label in _labels(study) if label not in methods]
@@ -149,14 +179,20 @@ def _ratio(study: StudyData) -> float:
 def _point(study: StudyData, methods: tuple[str, ...], reference: str | None, groups: Groups) -> Point:
     metrics = {name: group_recall(members) for name, members in groups.members.items()}
     metrics[MEAN] = group_recall(tuple(range(len(study.classes))))
-    recall, gain = {}, {}
+    metrics[ACCURACY] = stats.STACKED["accuracy"]
+    recall, gain, pairs, chance = {}, {}, {}, {}
     for label in methods:
-        recall[label] = stats.score_intervals(measured(study, study.predictions(label)[1], metrics))
+        predictions = study.predictions(label)[1]
+        sample = measured(study, predictions, metrics | stats.STACKED)
+        found = stats.score_intervals(sample)
+        recall[label] = {name: found[name] for name in metrics}
+        chance[label] = against_chance(sample, study.labels, predictions, len(study.classes), study.clusters)
         if reference in (None, label):
             continue
         shared, ours, theirs = study.paired(label, str(reference))
         if shared:
+            pairs[label] = len(shared)
             both = [measured(study, side, metrics) for side in stats.paired(ours, theirs)]
             gain[label] = stats.score_differences(both[0], both[1])
     counts = study.counts["train"]
-    return Point(study, _profile(study), _ratio(study), int(counts.sum()), recall, gain)
+    return Point(study, _profile(study), _ratio(study), int(counts.sum()), recall, gain, pairs, chance)

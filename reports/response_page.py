@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from fer_bench.reports import describe, figures, words
-from fer_bench.reports.blocks import Block, Bullets, Code, Document, Figure, Paragraph, Part, TableBlock
-from fer_bench.reports.response import MEAN, Crossing, Point, Response
+from fer_bench.reports import answer, blocks, describe, figures, words
+from fer_bench.reports.blocks import Block, Bullets, Code, Document, Figure, Notice, Paragraph, Part, TableBlock
+from fer_bench.reports.numbers import MIN_SEEDS
+from fer_bench.reports.response import ACCURACY, MEAN, Crossing, Point, Response
 from fer_bench.reports.tables import Column, Table, each, tabulate
 from fer_bench.stats import Interval
 
@@ -27,17 +29,22 @@ def page(response: Response, name: str) -> Document:
             "different imbalance. The test set is the same throughout."
         ),
     )
-    marks = tuple(Paragraph(f"⚠ **Watermarked: not a fair estimate.** {reason}") for reason in first.watermarks)
+    reasons = dict.fromkeys(reason for p in response.points for reason in p.study.watermarks)
+    marks = [Notice(f"**Watermarked: not a fair estimate.** {reason}") for reason in reasons]
+    folds = ((p.study.name, answer.missing_folds(p.study)) for p in response.points)
+    marks += [Notice(f"{words.code(name)}: {told}") for name, told in folds if told]
     parts = [
         Part("curves", "Recall against imbalance", _curves(response)),
-        Part("tables", "The numbers", tuple(_table_block(response, m) for m in response.measures)),
+        Part("tables", "The numbers", _numbers(response)),
         Part("crossings", "Where curves cross", _crossings(response)),
         Part("sets", "Training sets", (_sets(response),)),
     ]
     if response.notes:
         parts.append(Part("missing", "What is missing or left out", (Bullets(response.notes),)))
     parts.append(Part("repeat", "How to repeat this", _repeat(response)))
-    return Document(title=name, intro=intro + marks, parts=tuple(parts))
+    notes = answer.footnotes([m for label in response.methods for m in response.of(label)])
+    noted = tuple(replace(part, blocks=blocks.footnoted(part.blocks, notes)) for part in parts)
+    return Document(title=name, intro=(*intro, *marks), parts=noted)
 
 
 def _repeat(response: Response) -> tuple[Block, ...]:
@@ -52,23 +59,35 @@ def _repeat(response: Response) -> tuple[Block, ...]:
     return tuple(block for block in found if block is not None)
 
 
+CSV_HEADER = (
+    "method", "group", "profile", "ratio", "images", "percent", "low", "high", "gain", "gain_low", "gain_high",
+    "transductive", "blocked", "collapsed_seeds", "watermark",
+)  # fmt: skip
+
+
 def csv_text(response: Response) -> str:
     """Every number of the page in long form, in percent and points with four decimals."""
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\n")
-    rows.writerow(
-        ["method", "group", "profile", "ratio", "images", "percent", "low", "high", "gain", "gain_low", "gain_high"]
-    )
+    rows.writerow(CSV_HEADER)
     for method in response.methods:
-        for measure in response.measures:
+        for measure in response.tabled:
             for point in response.points:
                 gain = point.gain.get(method, {}).get(measure)
                 rows.writerow(
                     [method, measure, point.profile, f"{point.ratio:.4f}", point.images]
                     + [f"{100 * v:.4f}" for v in _ends(point.recall[method][measure])]
                     + ([f"{100 * v:.4f}" for v in _ends(gain)] if gain else ["", "", ""])
+                    + _standing(point, method)
                 )
     return out.getvalue()
+
+
+def _standing(point: Point, label: str) -> list[str]:
+    """Whether a method is ranked, and whether it is a classifier, at one point."""
+    runs = point.study.method(label)
+    collapsed = str(int(point.chance[label].collapsed.sum()))
+    return [str(runs.transductive).lower(), "; ".join(runs.blocked), collapsed, "; ".join(point.study.watermarks)]
 
 
 def _ends(interval: Interval) -> tuple[float, float, float]:
@@ -79,9 +98,16 @@ def _title(measure: str) -> str:
     return "all classes" if measure == MEAN else measure
 
 
+def _of(measure: str) -> str:
+    """ "recall of tail", "recall of all classes", "accuracy"."""
+    return ACCURACY if measure == ACCURACY else f"recall of {_title(measure)}"
+
+
 def _names(response: Response, measure: str) -> str:
     if measure == MEAN:
         return "mean-class accuracy"
+    if measure == ACCURACY:
+        return "share of all test images"
     classes = response.points[0].study.classes
     return ", ".join(classes[i] for i in response.groups.members[measure])
 
@@ -95,10 +121,16 @@ def _curves(response: Response) -> tuple[Block, ...]:
         ),
         Paragraph(
             "Mean recall of a group's classes, mean over seeds, with the 95 % interval over seeds and "
-            f"images. The groups are those of the most imbalanced training set.{why}"
+            f"images{_one_seed(response)}. The groups are those of the most imbalanced training set.{why}"
         ),
         Bullets(tuple(told)),
     )
+
+
+def _one_seed(response: Response) -> str:
+    """What intervals leave out where nothing was trained twice, as the end of a sentence."""
+    one = all(len(p.study.method(m).seeds) == 1 for p in response.points for m in response.methods)
+    return " (of images alone here: one training says nothing of others)" * one
 
 
 @figures.styled
@@ -113,7 +145,8 @@ def draw(response: Response) -> Drawing:
             colour, marker, line = looks[label]
             found = [p.recall[label][measure] for p in response.points]
             low, value, high = (100 * np.array([getattr(i, k) for i in found]) for k in ("low", "value", "high"))
-            axis.plot(ratios, value, color=colour, marker=marker, linestyle=line, markersize=4.5, label=label)
+            name = label + response.mark(label)
+            axis.plot(ratios, value, color=colour, marker=marker, linestyle=line, markersize=4.5, label=name)
             axis.fill_between(ratios, low, high, color=colour, alpha=0.13, linewidth=0)
         axis.set_xscale("log")
         axis.xaxis.set_major_locator(FixedLocator(ratios))
@@ -132,22 +165,76 @@ def _table_block(response: Response, measure: str) -> TableBlock:
         Column("Profile", lambda p: words.code(p.profile), right=False),
         Column("Ratio", lambda p: f"{p.ratio:.3g}"),
     ]
-    columns += [Column(words.code(m), each(_recall, (m, measure))) for m in response.methods]
-    others = [m for m in response.methods if response.reference not in (None, m)]
-    columns += [Column(f"Gain of {words.code(m)}", each(_gain, (m, measure))) for m in others]
-    caption = f"Recall in % of {_title(measure)} ({_names(response, measure)})"
-    caption += f"; gains in points over {words.code(response.reference)}." if response.reference else "."
-    table = tabulate(columns, response.points, caption)
-    return TableBlock(table, f"response-{measure}", f"Recall of {_title(measure)} by imbalance")
+    columns += [Column(_name(response, m), each(_recall, (m, measure))) for m in response.methods]
+    columns += [
+        Column(f"Gain of {_name(response, m)}", each(_gain, (response, m, measure))) for m in _compared(response)
+    ]
+    of = _of(measure)
+    caption = f"{of[0].upper()}{of[1:]} in % ({_names(response, measure)})"
+    caption += f"; gains in points over {words.code(response.reference)}" if response.reference else ""
+    table = tabulate(columns, response.points, f"{caption}.{_doubtful(response)}")
+    return TableBlock(table, f"response-{measure}", f"{of[0].upper()}{of[1:]} by imbalance")
+
+
+def _name(response: Response, label: str) -> str:
+    return words.code(label) + response.mark(label)
+
+
+def _compared(response: Response) -> list[str]:
+    return [m for m in response.methods if response.reference not in (None, m)]
+
+
+def _doubtful(response: Response) -> str:
+    """What ∅ means, as the end of a caption, where tables show it."""
+    shown = any(p.chance[m].doubtful for p in response.points for m in response.methods)
+    return " ∅ has collapsed, or is not shown to be better than chance, itself or its reference." * shown
+
+
+def _numbers(response: Response) -> tuple[Block, ...]:
+    """A table a measure, what gains of the tail go with, and what is no classifier at all."""
+    tables = [_table_block(response, m) for m in response.tabled]
+    hardly = [
+        f"{words.code(p.profile)}: {said}"
+        for p in response.points
+        for label in response.methods
+        if (said := answer.hardly_looks(p.study, _name(response, label), p.chance[label]))
+    ]
+    return (
+        *tables,
+        *([_price(response)] if _compared(response) else []),
+        *([Bullets(tuple(hardly))] if hardly else []),
+    )
+
+
+def _price(response: Response) -> TableBlock:
+    """Every method's gains at every ratio side by side: what the rare classes gain and what is paid for it."""
+    rows = [(label, point) for label in _compared(response) for point in response.points]
+    columns = [
+        Column("Method", lambda r: _name(response, r[0]), right=False),
+        Column("Ratio", lambda r: f"{r[1].ratio:.3g}"),
+        Column("Seeds", lambda r: str(r[1].pairs.get(r[0], 0))),
+    ]
+    for measure in (*reversed([*response.groups.members]), MEAN, ACCURACY):
+        cell = each(lambda m, r: _gain((response, r[0], m), r[1]), measure)
+        columns.append(Column(_of(measure).capitalize(), cell))
+    barred = f" {_name(response, str(response.reference))} is not ranked, so no gain over it is claimed."
+    caption = (
+        f"Gains in points over {words.code(str(response.reference))}, each beside its price. A gain is claimed in a "
+        f"study's own report alone, and only from {MIN_SEEDS} shared seeds on."
+        f"{barred * bool(response.mark(str(response.reference)))}{_doubtful(response)}"
+    )
+    return TableBlock(tabulate(columns, rows, caption), "response-price", "Gains and their price by imbalance")
 
 
 def _recall(of: tuple[str, str], point: Point) -> str:
-    return words.share_with_interval(point.recall[of[0]][of[1]])
+    return words.share_with_interval(point.recall[of[0]][of[1]]) + " ∅" * point.chance[of[0]].doubtful
 
 
-def _gain(of: tuple[str, str], point: Point) -> str:
-    gain = point.gain.get(of[0], {}).get(of[1])
-    return words.gain_with_interval(gain) if gain else words.UNKNOWN
+def _gain(of: tuple[Response, str, str], point: Point) -> str:
+    response, label, measure = of
+    gain = point.gain.get(label, {}).get(measure)
+    doubtful = any(point.chance[m].doubtful for m in (label, str(response.reference)))
+    return words.gain_with_interval(gain) + " ∅" * doubtful if gain else words.UNKNOWN
 
 
 def _crossings(response: Response) -> tuple[Block, ...]:
@@ -160,9 +247,15 @@ def _crossings(response: Response) -> tuple[Block, ...]:
 
 
 def _told(crossing: Crossing, reference: str) -> str:
-    doubt = "" if crossing.certain else "; on at least one side the gain is within its interval of 0: no finding"
+    doubt = ""
+    if not crossing.certain:
+        doubt = "; on at least one side the gain is within its interval of 0: no finding"
+    elif not crossing.sound:
+        doubt = "; one of them is not ranked, has collapsed or is at chance there: no finding"
+    elif crossing.seeds < MIN_SEEDS:
+        doubt = f"; tentative, since fewer than {MIN_SEEDS} seeds do not show training noise"
     return (
-        f"{words.code(crossing.method)} and {words.code(reference)} cross in the recall of {_title(crossing.group)} "
+        f"{words.code(crossing.method)} and {words.code(reference)} cross in the {_of(crossing.group)} "
         f"between ratio {crossing.below:.3g} and {crossing.above:.3g}, near {crossing.at:.3g}{doubt}."
     )
 

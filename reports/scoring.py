@@ -102,7 +102,8 @@ def begin(study: StudyData, work: Work) -> Scoring:
     """Start to score every method of a study."""
     broken = [e.what for e in discover()]
     names = [c.name for c in COLUMNS if c.name not in ELSEWHERE and not c.name.startswith(UNDER_OTHER_PRIORS)]
-    context = MetricContext(classes=study.classes, train_counts=study.counts.get("train"))
+    counts = study.counts
+    context = MetricContext(classes=study.classes, train_counts=counts.get("train"), tested=counts["test"] > 0)
     methods = [_tested(study, m.label, context) for m in study.methods]
     everywhere = [n for n in names if n in BUILT_IN]
     jobs = [work.add(score, everywhere, tested) for tested in methods]

@@ -17,10 +17,21 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from fer_bench.errors import FerBenchError, PluginError
-from fer_bench.reports import blocks, claims_section, describe, figures, further, minority, tables, tests_section, words
+from fer_bench.reports import (
+    answer,
+    blocks,
+    claims_section,
+    describe,
+    figures,
+    further,
+    minority,
+    tables,
+    tests_section,
+    words,
+)
 from fer_bench.reports.blocks import Block, Bullets, Code, Document, Figure, Notice, Paragraph, Part, TableBlock
 from fer_bench.reports.helper import Work
-from fer_bench.reports.numbers import MIN_SEEDS, SCORES, Numbers
+from fer_bench.reports.numbers import SCORES, Numbers
 from fer_bench.reports.priors import Prior, prior_table
 from fer_bench.reports.records import StudyData
 from fer_bench.reports.scoring import Results, Scoring, begin
@@ -87,16 +98,18 @@ class Section:
 
 
 def answer_section(context: Context) -> list:
-    """Summary, one line a method, and what a reader must keep in mind."""
+    """Summary, one line a method, what is no classifier at all, and what a reader must keep in mind."""
     study, numbers = context.study, context.numbers
-    lines = tuple(words.headline(numbers, m) for m in numbers.compared)
-    few = bool(lines) and max(m.pairs for m in numbers.compared) < MIN_SEEDS
-    one = "With one seed the intervals cover the sampling of test images only, not the spread between trainings. "
-    warning = one if few and max(m.pairs for m in numbers.compared) == 1 else ""
-    caution = f"{warning}A gain is claimed only from {MIN_SEEDS} shared seeds on." if few else ""
     remarks = words.count(len(study.notes), "remark")
-    left_out = f"{remarks} on missing or unusable records: see below." if study.notes else ""
-    return [words.summary(numbers), Bullets(lines), caution, words.sampling(study), left_out]
+    return [
+        answer.missing_folds(study),
+        answer.summary(numbers),
+        Bullets(tuple(answer.headline(numbers, m) for m in numbers.compared)),
+        Bullets(tuple(answer.no_classifiers(numbers))),
+        " ".join(answer.cautions(numbers)),
+        words.sampling(study),
+        f"{remarks} on missing or unusable records: see below." if study.notes else "",
+    ]
 
 
 def recall_section(context: Context) -> list:
@@ -117,6 +130,7 @@ def scores_section(context: Context) -> list:
     folds = tables.fold_table(context.numbers)
     return [
         TableBlock(tables.score_table(context.numbers), "scores", "Overall scores"),
+        TableBlock(tables.chance_table(context.numbers), "chance", "Against answers that ignore the image"),
         TableBlock(folds, "folds", "Scores pooled over folds and by fold") if folds else None,
     ]
 
@@ -150,9 +164,9 @@ def confusion_section(context: Context) -> list:
     parts: list = [context.figure("confusion", figures.confusion, "Row-normalised confusion matrices")]
     for method in context.numbers.methods:
         table = tables.confusion_table(context.numbers, method)
-        name = f"Confusion matrix of {tables.title(method)}, rows in %, mean over seeds"
-        parts.append(f"{tables.title(method)}, rows in %, mean over seeds:")
-        parts.append(TableBlock(table, blocks.slug(f"confusion {method.label}"), name))
+        what = f"{tables.title(method)}, rows in %{tables.pooled(context.study, method)}"
+        parts.append(f"{what}:")
+        parts.append(TableBlock(table, blocks.slug(f"confusion {method.label}"), f"Confusion matrix of {what}"))
     return parts
 
 
@@ -166,10 +180,12 @@ def compared_section(context: Context) -> list:
     """Everything that is shared by all runs, what differs, the methods and the data."""
     study = context.study
     shared, differing = describe.settings(study)
-    different: list = ["All methods share every setting above; they differ in the method alone."]
+    alone = len(study.methods) == 1
+    alike = "All runs share" if alone else "All methods share"
+    different: list = [f"{alike} every setting above{'' if alone else '; they differ in the method alone'}."]
     if differing is not None:
         table = TableBlock(differing, "differing", "Settings that differ between the methods")
-        different = ["What differs between the methods:", table]
+        different = [f"What differs between the {'runs' if alone else 'methods'}:", table]
     deviations = [f"{words.code(m.label)}: {d}" for m in study.methods for d in m.card.get("deviations") or ()]
     return [
         _listing(shared, "settings", "Settings that all runs share"),
@@ -194,14 +210,16 @@ def trust_section(context: Context) -> list:
         for r in study.runs
         if r.facts.get("seal") and int(r.facts["seal"].get("count", 0)) != 1
     )
-    why = "The probe predicts validation images alone, in batches of other sizes and in other orders."
+    tried = ((words.code(m.label), m.blocked) for m in study.methods if m.blocked)
+    lines += tuple(f"{label} tried, and was refused: {answer.attempts(of, len(of))}." for label, of in tried)
+    why = "The probe predicts images again: alone, in batches of other sizes and in other orders."
     return [TableBlock(tables.seal_table(study), "trust", "Seal and probe"), why, Bullets(lines)]
 
 
 def missing_section(context: Context) -> Block | str:
     """What is missing, failed or left out, of the study and of the report."""
     notes = (*context.study.notes, *context.remarks)
-    return Bullets(notes) if notes else "Nothing: every run of the study is finished and sound."
+    return Bullets(notes) if notes else "Nothing: every run of the study is finished and its record is whole."
 
 
 def repeat_section(context: Context) -> list:
@@ -310,10 +328,13 @@ def document(
     intro: list[Block] = [Paragraph(f"{words.count(len(study.methods), 'method')}, {used} on {study.dataset}{split}.")]
     if study.watermarks:
         intro.append(Notice(f"**Watermarked: not a fair estimate.** {'; '.join(study.watermarks)}"))
+    if folds := answer.missing_folds(study):
+        intro.append(Notice(folds))
     taken = {"main"}  # the file that joins the others
     parts: dict[str, Part] = {}
+    notes = answer.all_footnotes(context.numbers)
     for section in sorted(sections, key=lambda s: s.slow):
-        built = tuple(_renamed(block, taken) for block in _built(section, context))
+        built = blocks.footnoted((_renamed(block, taken) for block in _built(section, context)), notes)
         for block in built:
             if isinstance(block, Figure):
                 drawn(block)

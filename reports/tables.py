@@ -15,8 +15,9 @@ import numpy as np
 from scipy.special import stdtrit
 
 from fer_bench import metrics
-from fer_bench.reports import words
-from fer_bench.reports.numbers import SCORES, MethodNumbers, Numbers, recall_key
+from fer_bench.chance import COLLAPSED, Against
+from fer_bench.reports import answer, words
+from fer_bench.reports.numbers import SCORES, Leak, MethodNumbers, Numbers, recall_key
 from fer_bench.reports.records import MethodRuns, StudyData
 
 
@@ -55,7 +56,7 @@ def each(cell: Callable[[Any, Any], str], of: Any) -> Callable[[Any], str]:
     return partial(cell, of)
 
 
-def title(method: MethodNumbers) -> str:
+def title(method: MethodNumbers | MethodRuns) -> str:
     """A method's label as a table shows it."""
     return words.code(method.label) + method.mark
 
@@ -77,12 +78,24 @@ def recall_table(numbers: Numbers) -> Table:
     """Recall of every class, the rarest first, with its interval."""
     study = numbers.study
     shown = [Column(title(m), each(lambda m, i: words.share_with_interval(m.recall[i]), m)) for m in numbers.methods]
+    one = words.one_seed_each(numbers)
+    whose = "Wilson's" if one else "Wilson's, for the number of images that would explain the spread seen"
     caption = (
-        f"Recall in %, mean over seeds, with {words.interval_of(numbers)}: Wilson's, for the number of images that "
-        "would explain the spread seen. Classes from the rarest in training to the most frequent; bold: fewer than "
-        "half of an even share."
+        f"Recall in %, {words.mean_over_seeds(numbers)}, with {words.interval_of(numbers)}: {whose}. {_order(study)}"
     )
     return tabulate([*_class_columns(study), *shown], study.order, caption)
+
+
+def _order(study: StudyData) -> str:
+    """In which order the classes stand, and what bold names mean."""
+    counts = study.counts.get("train", study.counts["test"])
+    if counts.min() == counts.max():
+        return f"All classes have equally many {'training' if 'train' in study.counts else 'test'} images."
+    where = "in training" if "train" in study.counts else "in the test, since training images are not known,"
+    bold = "fewer than half of an even share"
+    if counts.min() >= counts.mean() / 2:
+        bold = "the rarest" if (counts == counts.min()).sum() == 1 else "the rarest ones"
+    return f"Classes from the rarest {where} to the most frequent; bold: {bold}."
 
 
 def gain_table(numbers: Numbers) -> Table | None:
@@ -116,11 +129,43 @@ SCORE_COLUMNS = (
 
 def score_table(numbers: Numbers) -> Table:
     """Accuracy, mean-class accuracy and macro-F1 of every method."""
-    caption = (
-        f"In %: mean ± standard deviation over seeds, and {words.interval_of(numbers)}."
-        + " ⚠ reads other test images: listed last, not ranked." * any(m.transductive for m in numbers.methods)
-    )
+    caption = f"In %: {words.spread_over_seeds(numbers)}, and {words.interval_of(numbers)}."
     return tabulate(SCORE_COLUMNS, numbers.methods, caption)
+
+
+def _lead(against: Against | None) -> str:
+    return words.UNKNOWN if against is None else words.points(against.value - against.rival)
+
+
+def _leaning(study: StudyData, method: MethodNumbers) -> str:
+    """The answers that trainings give most, with the share of the images of an average class."""
+    shares = 100 * method.chance.leaning
+    answers = words.listed([study.classes[i] for i in dict.fromkeys(method.chance.answer.tolist())])
+    ends = dict.fromkeys(f"{share:.0f}" for share in (shares.min(), shares.max()))
+    return f"{answers}, {' to '.join(ends)} %"
+
+
+def chance_table(numbers: Numbers) -> Table:
+    """Every method against answers that ignore the image."""
+    columns = [
+        Column("Method", title, right=False),
+        Column("Mean-class accuracy above chance", lambda m: _lead(m.chance.mean_recall)),
+        Column("p", lambda m: words.p_value(m.chance.mean_recall and m.chance.mean_recall.p)),
+        Column("Accuracy above the best constant", lambda m: _lead(m.chance.accuracy)),
+        Column("p", lambda m: words.p_value(m.chance.accuracy and m.chance.accuracy.p)),
+        Column("Most given answer", each(_leaning, numbers.study), right=False),
+        Column("Collapsed trainings", lambda m: f"{int(m.chance.collapsed.sum())} of {len(m.chance.collapsed)}"),
+    ]
+    if any(m.chance.known for m in numbers.methods):
+        caption = (
+            f"In points, with one-sided p after Holm's correction for the two tests: {answer.chance_levels(numbers)}. "
+            "Mean-class accuracy is tested by shuffling the labels (Ojala and Garriga 2010), accuracy by a score test "
+            "with the crossed variance. The most given answer: to what share of the images it is given, every class "
+            f"counting alike; a training of {100 * COLLAPSED:g} % or more has collapsed."
+        )
+    else:
+        caption = "Fewer than two classes have test images, so nothing tells whether answers look at the image."
+    return tabulate(columns, numbers.methods, caption)
 
 
 def _by_fold(method: MethodRuns, study: StudyData, name: str) -> np.ndarray:
@@ -143,7 +188,7 @@ def fold_table(numbers: Numbers) -> Table | None:
     study = numbers.study
     if len(study.folds) < 2:
         return None
-    columns = [Column("Method", lambda m: words.code(m.label) + " ⚠" * m.transductive, right=False)]
+    columns = [Column("Method", lambda m: title(numbers.method(m.label)), right=False)]
     columns.append(Column("Folds", lambda m: str(len({r.fold for r in m.runs}))))
     for name, heading in SCORES.items():
         pooled = each(lambda n, m: words.percent(numbers.method(m.label).scores[n].value), name)
@@ -165,33 +210,41 @@ def fold_table(numbers: Numbers) -> Table | None:
 
 LEAK_COLUMNS = (
     Column("Method", title, right=False),
+    Column("Epochs", lambda m: words.span(sorted(set(m.leak["accuracy"].candidates.tolist())))),
     *(
         column
         for name, heading in (("mean_recall", "mean-class"), ("accuracy", "accuracy"))
         for column in (
             Column(f"Honest {heading}", each(lambda n, m: words.percent(m.leak[n].honest.mean()), name)),
             Column(f"Oracle {heading}", each(lambda n, m: words.percent(m.leak[n].oracle.mean()), name)),
-            Column("Leak gap", each(lambda n, m: _gap(m.leak[n].gap), name)),
+            Column("Leak gap", each(lambda n, m: _gap(m.leak[n]), name)),
         )
     ),
 )
 
 
-def _gap(gap: np.ndarray) -> str:
-    told = f"{words.points(gap.mean())} ({100 * gap.min():.1f} to {100 * gap.max():.1f})"
-    if len(gap) < 2:
-        return told
+def _gap(leak: Leak) -> str:
+    """The mean gap with its interval where runs differ, and its range; nothing where there was no epoch to choose."""
+    gap = leak.gap
+    if leak.candidates.max() < 2:
+        return words.UNKNOWN
+    mean, low, high = words.points(gap.mean()), f"{100 * gap.min():.1f}", f"{100 * gap.max():.1f}"
+    if low == high:
+        return mean + f" (in all {len(gap)} runs)" * (len(gap) > 1)
     reach = float(stdtrit(len(gap) - 1, 0.975)) * gap.std(ddof=1) / np.sqrt(len(gap))
-    return told.replace(" (", f" [{words.points(gap.mean() - reach)}, {words.points(gap.mean() + reach)}] (")
+    ends = words.points(max(0.0, gap.mean() - reach)), words.points(gap.mean() + reach)
+    return f"{mean} [{', '.join(ends)}] ({low} to {high})"
 
 
 def leak_table(numbers: Numbers) -> Table | None:
     """Honest against oracle; None where no run kept its per-epoch predictions."""
     rows = [m for m in numbers.methods if m.leak]
     caption = (
-        "Honest: the epoch that the selection rule chose. Oracle: the best epoch on the test set, which nobody can "
-        "know beforehand. The gap, in points, is what peeking would have added: mean over runs, with the 95 % "
-        "t-interval over runs (smallest to largest)."
+        "Epochs: those of a run that could be chosen. Honest: the one that the selection rule chose. Oracle: the best "
+        "of them on the test set, which nobody can know beforehand. The gap, in points, is what peeking would have "
+        "added: mean over runs, with the 95 % t-interval over runs, cut at 0 since no gap is below it (smallest to "
+        "largest). Equal gaps have no interval: they don't show that other runs have the same. The fewer epochs, the "
+        "less there is to gain by peeking."
     )
     return tabulate(LEAK_COLUMNS, rows, caption) if rows else None
 
@@ -218,10 +271,10 @@ def _weights(method: MethodRuns) -> str:
 
 
 METHOD_COLUMNS = (
-    Column("Method", lambda m: words.code(m.label) + " ⚠" * m.transductive, right=False),
+    Column("Method", title, right=False),
     Column("Title", _card("title"), right=False),
     Column("Paper", _paper, right=False),
-    Column("Changes", _card("changes", "nothing"), right=False),
+    Column("Changes", _card("changes"), right=False),
     Column("Parameters", _params, right=False),
     Column("Weights", _weights),
 )
@@ -242,6 +295,17 @@ def counts_table(study: StudyData) -> Table:
             column = Column(heading, each(lambda c, i: f"{c[i] if i >= 0 else c.sum():,}", counts[role]))
             columns.append(column)
     return tabulate(columns, [*study.order, -1])
+
+
+def pooled(study: StudyData, method: MethodNumbers) -> str:
+    """What a confusion matrix is made of, as the end of a sentence: one training, several, several folds."""
+    several = f", mean over {words.count(len(method.seeds), 'seed')}" if len(method.seeds) > 1 else ""
+    by_seed = [{r.fold for r in method.runs.runs if r.seed == seed} for seed in method.seeds]
+    if len(study.folds) < 2:
+        return several
+    if any(folds != by_seed[0] for folds in by_seed):
+        return f", all answers of {words.count(len(method.runs.runs), 'run')} pooled"
+    return f"{several}, {words.count(len(by_seed[0]), 'fold')} pooled"
 
 
 def confusion_table(numbers: Numbers, method: MethodNumbers) -> Table:
@@ -289,7 +353,7 @@ def _verdict(method: MethodRuns) -> str:
 
 
 SEAL_COLUMNS = (
-    Column("Method", lambda m: words.code(m.label) + " ⚠" * m.transductive, right=False),
+    Column("Method", title, right=False),
     Column("Openings a run", _openings),
     Column("Blocked attempts", _blocked),
     Column("Largest logit change", lambda m: f"{max(_probe(m, 'max_difference'), default=float('nan')):.1e}"),
@@ -305,7 +369,7 @@ def seal_table(study: StudyData) -> Table:
 
 CSV_HEADER = (
     "method,transductive,quantity,train_images,test_images,seeds,percent,low,high,"
-    "gain_points,gain_low,gain_high,gain_seeds,watermark"
+    "gain_points,gain_low,gain_high,gain_seeds,watermark,blocked,collapsed_seeds,chance_p"
 )
 
 
@@ -315,6 +379,7 @@ def csv_text(numbers: Numbers) -> str:
     counts = study.counts
     lines = [CSV_HEADER]
     for m in numbers.methods:
+        standing = ["; ".join(m.runs.blocked), str(int(m.chance.collapsed.sum())), _chance_p(m)]
         quantities = [(recall_key(study.classes[i]), m.recall[i], i) for i in study.order]
         for key, interval, index in [*quantities, *((n, m.scores[n], None) for n in SCORES)]:
             gain = m.gains.get(key)
@@ -324,9 +389,15 @@ def csv_text(numbers: Numbers) -> str:
             cells = [m.label, str(m.transductive).lower(), key, *images, str(len(m.seeds))]
             cells += [_decimal(v) for v in (interval.value, interval.low, interval.high)]
             cells += [_decimal(v) for v in (gain.value, gain.low, gain.high)] if gain else ["", "", ""]
-            cells += [str(m.pairs) if gain else "", "; ".join(study.watermarks)]
+            cells += [str(m.pairs) if gain else "", "; ".join(study.watermarks), *standing]
             lines.append(",".join(map(_quoted, cells)))
     return "\n".join(lines) + "\n"
+
+
+def _chance_p(method: MethodNumbers) -> str:
+    """The smaller p-value of the two tests against answers that ignore the image."""
+    tests = [t.p for t in (method.chance.mean_recall, method.chance.accuracy) if t is not None]
+    return f"{min(tests):.4f}" if tests else ""
 
 
 def _decimal(share: float) -> str:

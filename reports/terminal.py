@@ -12,7 +12,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from fer_bench.ledger import Ledger
-from fer_bench.reports import tables, words
+from fer_bench.reports import answer, tables
 from fer_bench.reports.blocks import spans
 from fer_bench.reports.numbers import Numbers, compute
 from fer_bench.reports.records import load_study
@@ -45,13 +45,18 @@ def render(numbers: Numbers) -> RenderableType:
     study = numbers.study
     parts: list[RenderableType] = [Text(f"{study.name} · {study.protocol.get('name') or study.dataset}", "bold")]
     parts += [plain(f"⚠ Watermarked, not a fair estimate: {reason}", "yellow") for reason in study.watermarks]
-    parts.append(plain(words.summary(numbers)))
-    parts += [Padding(plain("- " + words.headline(numbers, m)), (0, 0, 0, 2)) for m in numbers.compared]
+    if folds := answer.missing_folds(study):
+        parts.append(plain(folds, "yellow"))
+    parts.append(plain(answer.summary(numbers)))
+    lines = [*(answer.headline(numbers, m) for m in numbers.compared), *answer.no_classifiers(numbers)]
+    parts += [Padding(plain("- " + line), (0, 0, 0, 2)) for line in lines]
+    parts += [plain(line) for line in answer.cautions(numbers)]
     parts += ["", rich_table(tables.recall_table(numbers), "Recall, % [95 %]")]
     gains = tables.gain_table(numbers)
     if gains is not None:
         parts.append(rich_table(gains, f"Gain over {study.reference}, points [95 %]"))
     parts.append(rich_table(tables.score_table(numbers), "Overall, %: mean ± sd over seeds [95 %]", stacked=True))
+    parts += [plain(note, "yellow") for note in answer.all_footnotes(numbers).values()]
     parts += [plain(f"! {note}", "yellow") for note in study.notes]
     return Group(*parts)
 

@@ -73,12 +73,14 @@ def _resampled(numbers: Numbers) -> list[Block]:
         return []
     rarest, mean = numbers.headline
     columns = [Column("Method", title, right=False), Column("Seeds", lambda m: str(m.pairs))]
-    for name, heading in ((rarest, f"recall of {rarest.partition(':')[2]}"), (mean, SCORES[mean])):
+    headings = {rarest: f"recall of {rarest.partition(':')[2]}", mean: SCORES[mean], "accuracy": SCORES["accuracy"]}
+    for name, heading in headings.items():
         columns.append(Column(f"Gain in {heading}", each(lambda n, m: words.gain_with_interval(m.gains[n]), name)))
         columns.append(Column("by bootstrap", each(lambda n, m: _limits(m.resampled[n]), name)))
+    drawn = "images within classes" if numbers.study.clusters is None else "what belongs together (see the answer)"
     caption = (
         f"Gains over {words.code(str(numbers.study.reference))} in points. By bootstrap: the 95 % percentile interval "
-        f"of {DRAWS:,} paired draws of seeds and of images within classes. It is too short where few trainings differ "
+        f"of {DRAWS:,} paired draws of seeds and of {drawn}. It is too short where few trainings differ "
         "a lot and too wide where they do not, so no verdict rests on it."
     )
     return [TableBlock(tabulate(columns, numbers.compared, caption), "resampled", "Gains by the paired bootstrap")]
@@ -116,21 +118,22 @@ def _mcnemar(numbers: Numbers) -> list[Block]:
 
 
 def ranking(numbers: Numbers) -> Ranking | None:
-    """Ranks of the methods over the folds that all of them have; None for too few folds or methods."""
+    """Ranks of the methods over the folds that all of them have; None for too few folds or methods, or a watermark."""
     study = numbers.study
-    by_method = [{r.fold for r in m.runs} for m in study.methods]
+    ranked = [m for m in study.methods if m.ranked and not study.watermarks]
+    by_method = [{r.fold for r in m.runs} for m in ranked]
     folds = sorted(set.intersection(*by_method)) if by_method else []
     if len(folds) < FEWEST_FOLDS or len(by_method) < 2:
         return None
     from fer_bench.ranks import rank_methods  # late: scipy.stats takes half a second
 
     score, classes = metrics.SCORES[SCORE], len(study.classes)
-    values = np.zeros((len(folds), len(study.methods)))
-    for place, method in enumerate(study.methods):
+    values = np.zeros((len(folds), len(ranked)))
+    for place, method in enumerate(ranked):
         for row, fold in enumerate(folds):
             runs = [r for r in method.runs if r.fold == fold]
             values[row, place] = np.mean([score(metrics.confusion(r.labels, r.predictions, classes)) for r in runs])
-    return rank_methods(values, tuple(m.label for m in study.methods))
+    return rank_methods(values, tuple(m.label for m in ranked))
 
 
 def _ranks(numbers: Numbers) -> list[Block]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fer_bench.reports.numbers import SCORES, MethodNumbers, Numbers, Verdict
+from fer_bench.reports.numbers import Numbers
 from fer_bench.reports.records import StudyData
 from fer_bench.stats import Interval
 
@@ -87,38 +87,6 @@ def describe_class(study: StudyData, index: int) -> str:
     return f"*{study.classes[index]}* ({train}{count(int(counts['test'][index]), 'test image')})"
 
 
-def summary(numbers: Numbers) -> str:
-    """The study's answer in one or two sentences."""
-    study = numbers.study
-    rarest = describe_class(study, study.order[0])
-    if study.watermarks:
-        return "These numbers are not a fair estimate (see above), so no gain is claimed."
-    if study.reference is None:
-        return f"Recall of {len(study.methods)} method{'s' * (len(study.methods) != 1)}; no reference, so no gains."
-    if study.method(study.reference).transductive:
-        return f"The reference {code(study.reference)} ⚠ reads other test images, so no gain is claimed."
-    ranked = [m for m in numbers.compared if not m.transductive]
-    if not ranked:
-        return f"No method can be compared with {code(study.reference)}."
-    aims = (f"recall of the rarest class, {rarest}", "mean-class accuracy")
-    named = zip(numbers.headline, aims, strict=True)
-    return " ".join(_count_claims(ranked, name, aim, study.reference) for name, aim in named)
-
-
-def _count_claims(ranked: list[MethodNumbers], name: str, aim: str, reference: str) -> str:
-    won = [code(m.label) for m in ranked if m.verdicts[name] is Verdict.GAIN]
-    lost = [code(m.label) for m in ranked if m.verdicts[name] is Verdict.LOSS]
-    if len(ranked) == 1:
-        did = "gains over" if won else "loses to" if lost else "is not shown to gain over"
-        return f"{code(ranked[0].label)} {did} {code(reference)} in {aim}."
-    of = f"of {len(ranked)} methods"
-    head = f"{len(won)} {of} ({listed(won)}) gain" if won else f"None {of} is shown to gain"
-    if len(won) == 1:
-        head += "s"
-    tail = f"; {listed(lost)} lose{'s' * (len(lost) == 1)}" if lost else ""
-    return f"{head} over {code(reference)} in {aim}{tail}."
-
-
 def sampling(study: StudyData) -> str:
     """What intervals draw anew where it is not single images; empty where it is."""
     if study.clusters is None:
@@ -131,32 +99,26 @@ def sampling(study: StudyData) -> str:
     return f"Intervals and tests draw {drawn:,} {what}, not {images:,} single images."
 
 
+def one_seed_each(numbers: Numbers) -> bool:
+    """Whether every method was trained once, so that nothing is a mean over trainings."""
+    return all(len(m.seeds) == 1 for m in numbers.methods)
+
+
 def interval_of(numbers: Numbers) -> str:
     """What the intervals of a report cover; a single seed says nothing of other trainings."""
-    if all(len(m.seeds) == 1 for m in numbers.methods):
-        return "its 95 % interval over images (one training says nothing of others)"
+    if one_seed_each(numbers):
+        return "its 95 % interval over images, which says nothing of other trainings"
     return "its 95 % interval over seeds and images"
 
 
-def headline(numbers: Numbers, method: MethodNumbers) -> str:
-    """One method's gains on the rarest class and on the mean over classes, each with its interval and verdict."""
-    study = numbers.study
-    rarest, mean = numbers.headline
-    seeds = count(method.pairs, "shared seed")
-    parts = [
-        f"{what} {gain_with_interval(method.gains[name])} points, {_said(numbers, method, name)}"
-        for what, name in ((f"recall of {study.classes[study.order[0]]}", rarest), (SCORES["mean_recall"], mean))
-    ]
-    mark = "⚠ " if method.transductive else ""
-    return f"{mark}**{code(method.label)}** against {code(study.reference or '')} ({seeds}): " + "; ".join(parts) + "."
+def mean_over_seeds(numbers: Numbers) -> str:
+    """What the numbers of a report are: means over seeds, or those of one training."""
+    return "of one training" if one_seed_each(numbers) else "mean over seeds"
 
 
-def _said(numbers: Numbers, method: MethodNumbers, name: str) -> str:
-    verdict = method.verdicts[name]
-    if verdict is not Verdict.NOT_RANKED:
-        return verdict.value
-    if numbers.study.watermarks:
-        return "no claim under a watermarked protocol"
-    if method.transductive:
-        return "not ranked: its predictions depend on the other test images"
-    return "not ranked: the reference's predictions depend on the other test images"
+def spread_over_seeds(numbers: Numbers) -> str:
+    """What "62.5 ± 1.2" means where trainings are several, and "62.5 ± –" where there is one."""
+    if one_seed_each(numbers):
+        return "one training a method, so no spread (–)"
+    one = " (– for a single one)" if any(len(m.seeds) == 1 for m in numbers.methods) else ""
+    return f"mean ± standard deviation over seeds{one}"

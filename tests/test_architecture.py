@@ -83,7 +83,8 @@ def test_every_public_name_can_be_imported():
 TORCHLESS = (
     *("metrics", "stats", "ledger", "home", "spec", "profiles", "splits", "roles", "recipe", "cards", "plugins"),
     *("stacks", "crossed", "paired", "ranks", "power", "probabilities", "groups", "columns"),
-    *("reports", "reports.published", "reports.comparison", "reports.across_page", "cli.listing", "cli.claims"),
+    *("names", "params", "backbone_names", "cli.request", "cli.listing", "cli.claims"),
+    *("reports", "reports.published", "reports.comparison", "reports.across_page"),
 )
 
 
@@ -147,13 +148,13 @@ TRAINING = [
     "methods",
 ]
 COMMANDS = {
-    "run": sorted([*TRAINING, "--folds", "--reference", "--seeds", "--tuned"]),
+    "run": sorted([*TRAINING, "--folds", "--reference", "--replace", "--seeds", "--tuned"]),
     "tune": sorted([*TRAINING, "--seed", "--trials"]),
     "report": ["--format", "--home", "--out", "--test-prior", "study"],
     "response": ["--format", "--home", "--out", "studies"],
     "compare": ["--format", "--home", "--out", "studies"],
     "claims": ["--all", "--csv", "--dataset", "--method"],
-    "list": ["--home", "--plugins", "pattern", "what"],
+    "list": ["--dataset", "--home", "--method", "--plugins", "--status", "--study", "pattern", "what"],
     "show": ["--plugins", "name"],
     "data check": ["--dataset-set", "--from", "--home", "--no-images", "--out", "--plugins", "--strict", "name"],
     "data fetch": ["--home", "--plugins", "name"],

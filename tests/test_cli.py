@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fer_bench.cli import main
@@ -101,7 +102,7 @@ def test_lists_tell_what_there_is(call):
         (["run", "rasn", "--dataset", "synthetic", "--protocol", "oficial"], ["unknown protocol", "official'"]),
         (["run", "rasn", "--dataset", "synthetic", "--select", "recall"], ["unknown metric", "'mean_recall'"]),
         (["run", "rasn", "--dataset", "synthetic", "--device", "gpu"], ["device 'gpu'", "cuda"]),
-        (["run", "rasn", "--dataset", "synthetic", "--seeds", "0"], ["at least one seed"]),
+        (["run", "rasn", "--dataset", "synthetic", "--seeds", "0"], ["--seeds 0 is out of range", "1 to 1,000"]),
         (["run", "rasn", "--dataset", "synthetic", "--plugins", "no/such"], ["does not exist", "no/such"]),
         (["tune", "rsan", "--dataset", "synthetic"], ["unknown method 'rsan'", "'rasn'"]),
         (["report", "--home", "."], ["the ledger holds no study"]),
@@ -177,6 +178,43 @@ def test_run_trains_compares_reports_and_reuses(on_tiny, call, tmp_path):
     assert "small" in call("list", "studies", "--home", tmp_path)[1]
 
 
+def test_a_name_stays_with_its_runs_until_it_is_replaced(on_tiny, call, tmp_path):
+    words = ("run", "baseline_resnet", "--threads", "1", "--quiet")
+    assert on_tiny(*words, "--name", "mine")[0] == 0
+    code, _, err = on_tiny(*words, "--name", "mine", "--set", "lr=0.01")
+    assert code == 1
+    assert "there is a study 'mine' already" in err
+    assert "--replace" in err
+    assert "next:  the same command with --name mine-2" in err
+    ledger = Home(tmp_path).ledger
+    assert [r.spec["recipe"]["lr"] for r in ledger.runs()] == [0.004]
+    assert on_tiny(*words, "--name", "mine", "--set", "lr=0.01", "--replace")[0] == 0
+    assert sorted(r.spec["recipe"]["lr"] for r in ledger.runs()) == [0.004, 0.01]
+
+    record = tmp_path / "ledger" / "studies" / "mine.json"
+    record.write_text(record.read_text().replace('"name": "mine"', '"name": "../../../evil"'))
+    for command in (
+        ["report", "mine"],
+        ["report"],
+        ["response", "mine"],
+        ["compare", "mine"],
+        ["track", "sync", "mine"],
+    ):
+        code, _, err = call(*command, "--home", tmp_path)
+        assert code == 1, command
+        assert "the record of study 'mine' calls itself '../../../evil'" in err
+    assert "calls itself" in call("list", "studies", "--home", tmp_path)[1]
+    assert not (tmp_path.parent / "evil").exists()
+
+
+@pytest.mark.parametrize("name", ["../../evil", "a" * 300, "/tmp/evil", "folder:", "my study"])
+def test_a_name_that_leads_elsewhere_is_refused_before_anything_is_made(on_tiny, tmp_path, name):
+    code, _, err = on_tiny("run", "baseline_resnet", "--name", name)
+    assert code == 1
+    assert "study's name" in err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_several_profiles_and_folds_make_studies_and_curves(on_tiny, tmp_path):
     words = (
         "run",
@@ -247,7 +285,7 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(on_tiny, tmp_path):
     words = ("run", "patient", "--plugins", folder, "--name", "s", "--quiet")
     code, _, err = on_tiny(*words)
     assert code == 130
-    assert "the same command goes on" in err
+    assert "Finished runs are saved. Rerun the command to resume." in err
     assert "Traceback" not in err
     ledger = Home(tmp_path).ledger
     (record,) = [ledger.run(i) for i in ledger.study("s")["runs"]]
@@ -286,3 +324,129 @@ def test_a_machine_without_bf16_of_its_own_is_told_of(on_tiny, monkeypatch, fast
     code, _, err = on_tiny("run", "baseline_resnet", "--precision", asked)
     assert code == 0
     assert ("--precision auto" in err) == told
+
+
+# -- any terminal ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def in_terminal(plugin_folder, tmp_path):
+    """``in_terminal(encoding, *words)``: exit code, bytes and errors of the command line in a process of its own."""
+
+    def run(encoding, *words, **environment):
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("LC_", "LANG", "PYTHON", "MLFLOW", "FER_"))}
+        kept |= {"PYTHONIOENCODING": encoding} if encoding else {}
+        command = [sys.executable, "-m", "fer_bench", *words, "--home", str(tmp_path / "Zuhause é")]
+        done = subprocess.run(command, capture_output=True, env=kept | environment, cwd=tmp_path)
+        return done.returncode, done.stdout, done.stderr.decode(errors="replace")
+
+    return run
+
+
+def test_a_study_ends_well_in_a_terminal_that_lacks_its_letters(in_terminal, plugin_folder):
+    on_tiny = ["--dataset", "tiny", "--plugins", str(plugin_folder), *SHORT, "--epochs", "1", "--name", "s"]
+    words = ["run", "baseline_resnet", "baseline_focal", *on_tiny]
+    code, out, err = in_terminal("latin-1", *words)
+    assert (code, err) == (0, ""), "two runs, one of them in a process of its own"
+    told = out.decode("latin-1")
+    assert "s - tiny/official" in told.replace("·", "-")
+    assert "| baseline_focal" in told or "|baseline_focal" in told
+    assert "Zuhause é" in told.splitlines()[-1]
+
+    code, out, err = in_terminal(None, *words, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert (code, err) == (0, "")
+    assert out.decode("ascii").count("finished before") == 2
+    for encoding in ("gbk", "ascii", "latin-1"):
+        code, out, err = in_terminal(encoding, "report", "s", "--format", "md")
+        assert (code, err) == (0, "")
+        assert "mean-class accuracy" in out.decode(encoding)
+        code, out, err = in_terminal(encoding, "list", "runs")
+        assert (code, err) == (0, "")
+        assert out.decode(encoding).count("finished") == 2
+
+
+def test_nothing_after_the_training_keeps_the_mirror_from_its_last_update(monkeypatch, workplace):
+    from fer_bench import reports
+    from fer_bench.cli.workplace import finish_study
+
+    class Spy:
+        def update(self, study):
+            self.seen = study["name"]
+
+    def full(*args, **kwargs):
+        raise OSError("no room for the report")
+
+    spy = Spy()
+    monkeypatch.setattr(reports, "build_report", full)
+    with pytest.raises(OSError, match="no room"):
+        finish_study({"name": "s"}, workplace, spy)
+    assert spy.seen == "s"
+
+
+# -- the list of runs ------------------------------------------------------------------------------------------------
+
+
+def test_runs_are_listed_with_their_scores_and_narrowed(call, tmp_path):
+    ledger = Home(tmp_path).ledger
+    truth = np.repeat(np.arange(3), (6, 2, 2))  # recalls 1, 1/2, 0: mean 0.5; accuracy 7/10
+    answers = np.array([0] * 6 + [1, 0] + [0, 0])
+    for k, (method, dataset) in enumerate([("rasn", "toy"), ("plain", "toy"), ("plain", "other")]):
+        writer = ledger.writer(f"{k}" * 16)
+        writer.start()
+        spec = {"method": method, "dataset": dataset, "protocol": "official", "profile": "natural"}
+        spec |= {"seed": k, "fold": 0}
+        writer.put("spec", {"label": f"{method}[a={k}]", "spec": spec})
+        if k == 2:  # interrupted
+            continue
+        watermark = "chosen on the test" if k else ""
+        protocol = {"name": f"{dataset}/official", "watermark": watermark}
+        writer.put("data", {"classes": ["a", "b", "c"], "protocol": protocol})
+        writer.put("selection", {"metric": "mean_recall", "epoch": 4, "value": 0.625})
+        writer.put("probe", {"transductive": not k})
+        writer.put("test_labels", truth)
+        writer.put("test_logits", np.eye(3, dtype=np.float32)[answers])
+        writer.finish()
+    (tmp_path / "ledger" / "bad").mkdir()
+    (tmp_path / "ledger" / "bad" / "spec.json").write_text("{")
+    ledger.put_study("s", {"name": "s", "runs": ["1" * 16, "0" * 16, "f" * 16], "command": "fer-bench run"})
+
+    code, out, err = call("list", "runs", "--home", tmp_path)
+    assert code == 0
+    assert "bad" in err
+    title, *lines = out.splitlines()
+    assert [line.split()[0][0] for line in lines] == ["0", "1", "2"]
+    words = "0000000000000000 finished rasn[a=0] 0 toy/official natural 5 62.5 mean recall 50.0 70.0 transductive"
+    assert lines[0].split() == words.split()
+    assert lines[1].split()[-1] == "WATERMARKED"
+    assert lines[2].split()[1:] == ["unfinished", "plain[a=2]", "2", "other/official", "natural"]
+    assert title.split()[:3] == ["run", "status", "method"]
+
+    def chosen(*filters):
+        code, out, _ = call("list", "runs", "--home", tmp_path, *filters)
+        assert code == 0
+        return [line[0] for line in out.splitlines()[1:]]
+
+    assert chosen("--method", "plain") == ["1", "2"]
+    assert chosen("--method", "plain[a=2]") == ["2"]
+    assert chosen("--dataset", "toy") == ["0", "1"]
+    assert chosen("--status", "unfinished") == ["2"]
+    assert chosen("--study", "s") == ["1", "0"]
+    assert chosen("--study", "s", "--method", "rasn") == ["0"]
+    assert chosen("--study", "s", "--status", "failed") == []
+    misspelt = ("--method", "plian", "plain"), ("--status", "finish", "finished"), ("--study", "ss", "s")
+    for flag, name, near in misspelt:
+        code, _, err = call("list", "runs", "--home", tmp_path, flag, name)
+        assert (code, near in err) == (1, True)
+    code, _, err = call("list", "methods", "--status", "failed")
+    assert code == 2
+    assert "fer-bench list runs --status" in err
+
+
+def test_an_empty_ledger_says_what_fills_it(call, tmp_path):
+    assert "fer-bench run METHOD --dataset NAME" in call("list", "runs", "--home", tmp_path)[1]
+
+
+def test_python_m_is_the_same_entry():
+    command = [sys.executable, "-m", "fer_bench", "list"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "baseline_resnet" in told

@@ -83,13 +83,16 @@ def test_an_interval_of_a_difference_is_what_a_plain_loop_over_images_gives(seed
         doubt = sum(c**2 / (n - 1) for c, n in zip(common, sizes, strict=True))
         return values.mean(), between + max(common.sum(), 0), between - explained, doubt
 
-    (a, v_a, e_a, _), (b, v_b, e_b, _), (gain, v, e, doubt) = (
+    (a, v_a, e_a, doubt_a), (b, v_b, e_b, doubt_b), (gain, v, e, doubt) = (
         parts(*pair) for pair in ((ours, nobody), (reference, nobody), (ours, reference))
     )
-    excess = min(v, max(e, (e_a**2 + e_b**2) ** 0.5))
-    t = scipy_stats.t.ppf(0.975, v**2 / (excess**2 / (seeds - 1) + doubt))
 
-    def limits(share, variance):
+    def quantile(variance, excess, doubt):
+        return scipy_stats.t.ppf(0.975, variance**2 / (excess**2 / (seeds - 1) + doubt))
+
+    t = quantile(v, min(v, max(e, (e_a**2 + e_b**2) ** 0.5)), doubt)
+
+    def limits(share, variance, t=t):
         n = 1 + share * (1 - share) / variance
         middle, half = share + t**2 / 2 / n, t * (share * (1 - share) / n + t**2 / 4 / n**2) ** 0.5
         return (middle - half) / (1 + t**2 / n), (middle + half) / (1 + t**2 / n)
@@ -100,7 +103,12 @@ def test_an_interval_of_a_difference_is_what_a_plain_loop_over_images_gives(seed
     low, high = (x**2 - x * y * shared / (v_a * v_b) ** 0.5 + y**2 for x, y in (down, up))
     sides = (crossed.jackknife(labels, p, {"r": stacks.mean_recall}, classes=3) for p in (ours, reference))
     found = stats.score_differences(*sides)["r"]
-    assert (found.value, found.low, found.high) == pytest.approx((gain, gain - low**0.5, gain + high**0.5))
+    (a_least, a_most), (b_least, b_most) = (
+        limits(share, variance, quantile(variance, excess, doubt))
+        for share, variance, excess, doubt in ((a, v_a, e_a, doubt_a), (b, v_b, e_b, doubt_b))
+    )
+    expected = gain, max(gain - low**0.5, a_least - b_most), min(gain + high**0.5, a_most - b_least)
+    assert (found.value, found.low, found.high) == pytest.approx(expected)
 
 
 def test_one_seed_owes_all_it_shows_to_its_images():
@@ -219,12 +227,17 @@ def test_intervals_of_a_gain_cover_it_in_19_of_20_studies_where_the_percentile_b
     assert covered[1] / 300 < 0.85
 
 
-def test_the_smallest_class_that_matters_is_found_by_changing_one_answer():
+def test_the_images_that_a_metric_rests_on_are_found_by_changing_one_answer():
     # 3 angry, 5 sad and 9 happy images, all right: nothing varies, so only what a changed answer would do tells.
     labels = np.repeat([0, 1, 2], [3, 5, 9])
+    # One of 3 angry images is a ninth of the mean of three recalls: as if there were nine that count alike.
     asked = {"sad": stacks.recall_of(1), "two": stacks.group_recall((1, 2)), "all": stacks.mean_recall}
+    asked["accuracy"] = stacks.accuracy
     for predictions in (labels, np.roll(labels, 9)):
         found = crossed.jackknife(labels, predictions[None], asked, classes=3)
-        assert found.least == {"sad": 5, "two": 5, "all": 3}
-    people = np.repeat([0, 1, 2, 3, 4], [3, 2, 3, 5, 4])  # the sad images are of two
-    assert crossed.jackknife(labels, labels[None], asked, classes=3, clusters=people).least["sad"] == 2
+        assert found.least == {"sad": 5, "two": 10, "all": 9, "accuracy": 17}
+    people = np.repeat([0, 1, 2, 3, 4], [3, 2, 3, 5, 4])  # angry: one person; sad and happy: two each
+    found = crossed.jackknife(labels, labels[None], asked, classes=3, clusters=people).least
+    assert found == pytest.approx({"sad": 2, "two": 4, "all": 3, "accuracy": 1 / (9 / 17 / 2)})
+    everybody = np.arange(17) % 3  # three people show every class, so nothing rests on more than three
+    assert set(crossed.jackknife(labels, labels[None], asked, classes=3, clusters=everybody).least.values()) == {3}

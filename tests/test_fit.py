@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from fer_bench.backbones import Classifier, Trunk, build_trunk
 from fer_bench.checkpoint import load_plain
-from fer_bench.errors import SpecError, UnknownNameError
+from fer_bench.errors import UnknownNameError, WeightsError
 from fer_bench.executor import execute
 from fer_bench.fit import _smooth, candidates, has_estimator
 from fer_bench.job import Runtime
@@ -306,7 +306,7 @@ def test_an_unknown_backbone_is_answered_with_the_nearest():
 
 
 def test_weights_that_do_not_exist_are_refused():
-    with pytest.raises(SpecError, match="no pretrained weights for resnet10_tiny"):
+    with pytest.raises(WeightsError, match="no pretrained weights for 'resnet10_tiny'"):
         build_trunk("resnet10_tiny", in_chans=1, image_size=32, pretrained=True)
 
 

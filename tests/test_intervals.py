@@ -98,13 +98,37 @@ def by_hand(p, variance, t):
     return middle - half, middle + half
 
 
-def test_what_never_varies_has_the_interval_of_its_smallest_class():
+def test_what_never_varies_has_the_interval_of_the_images_that_it_rests_on():
     labels = np.repeat([0, 1], [20, 300])
-    asked = {"rare": stats.recall_of(0), "often": stats.recall_of(1), "mean": stacks.mean_recall}
+    asked = {"rare": stats.recall_of(0), "often": stats.recall_of(1)}
+    asked |= {"mean": stacks.mean_recall, "all": stacks.accuracy}
     found = stats.score_intervals(measured(np.tile(labels, (3, 1)), labels, asked))
     assert limits(found["rare"]) == pytest.approx(proportion_confint(20, 20, method="wilson"))
     assert limits(found["often"]) == pytest.approx(proportion_confint(300, 300, method="wilson"))
-    assert found["mean"] == found["rare"]
+    assert limits(found["all"]) == pytest.approx(proportion_confint(320, 320, method="wilson"))
+    # One rare image is a fortieth of the mean of both recalls. In doubt is what all rare images leave open, halved:
+    # rare images of a recall of .025^(1/20) = .83 are all right in one study of forty, and then the mean is .916.
+    assert limits(found["mean"]) == pytest.approx(proportion_confint(40, 40, method="wilson"))
+    assert found["mean"].low == pytest.approx((1 + 0.025 ** (1 / 20)) / 2, abs=0.01)
+
+
+def test_one_answer_to_everything_has_wilsons_interval_of_all_images_in_accuracy():
+    # One training says "other" to 37 smiling and 95 other images: 95 of 132 are right.
+    labels = np.repeat([0, 1], [37, 95])
+    found = stats.score_intervals(measured(np.ones(132, int), labels, {"all": stacks.accuracy}))["all"]
+    assert limits(found) == pytest.approx(proportion_confint(95, 132, method="wilson"))
+
+
+def test_a_gain_goes_no_further_than_the_intervals_of_both_sides_allow():
+    # Recalls of .55 and .45 in two trainings against .45 and .55: images explain how far trainings of a side differ,
+    # but not gains of ten points and of minus ten, and with one degree of freedom those alone leave 71 points in doubt.
+    right = [[(np.arange(100) + 50 * k) % 100 < h for k, h in enumerate(side)] for side in ((55, 45), (45, 55))]
+    ours, theirs = (measured(1 - np.array(side).astype(int)) for side in right)
+    a, b = (stats.score_intervals(side)["r"] for side in (ours, theirs))
+    found = stats.score_differences(ours, theirs)["r"]
+    assert found.value == pytest.approx(0)
+    assert limits(found) == pytest.approx((a.low - b.high, a.high - b.low))
+    assert limits(found) == pytest.approx((-0.195, 0.195), abs=5e-4)
 
 
 def test_equal_answers_differ_by_nothing_but_other_images_might_tell():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from fer_bench import ledger as ledger_module
 from fer_bench.atomic import write_json, write_with
-from fer_bench.errors import LedgerError, LockedError
+from fer_bench.errors import LedgerError, LockedError, SpecError
 from fer_bench.ledger import Ledger, RunWriter, run_id
 
 METHOD = '''
@@ -362,3 +363,72 @@ def test_empty_ledger_says_which_command_to_type(tmp_path: Path):
     with pytest.raises(LedgerError, match="holds no study") as caught:
         Ledger(tmp_path).study()
     assert caught.value.next.startswith("fer-bench run")
+
+
+# -- names, which become paths ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("run", ["../x", "..", "", "/etc", "a/b", "studies", ".hidden", "A" * 16, "a" * 121, None, 7])
+def test_a_run_id_does_not_climb(tmp_path: Path, run):
+    ledger = Ledger(tmp_path / "ledger")
+    for find in (ledger.run, ledger.writer):
+        with pytest.raises(LedgerError, match=r"can't be a run's id|at most 120"):
+            find(run)
+
+
+@pytest.mark.parametrize("name", ["../../evil", "..", "", ".x", "a/b", "/tmp/x", "a b", "x" * 300, "a\0", "nul"])
+def test_a_study_is_not_written_under_a_name_that_climbs_or_that_file_systems_dislike(tmp_path: Path, name: str):
+    with pytest.raises(SpecError, match="study's name"):
+        Ledger(tmp_path / "ledger").put_study(name, {"runs": []})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_colon_in_a_studys_name_stays_out_of_its_file(tmp_path: Path):
+    ledger = Ledger(tmp_path)
+    path = ledger.put_study("folder:lab-rasn-0a1b2c", {"name": "folder:lab-rasn-0a1b2c", "runs": []})
+    assert path.name == "folder@lab-rasn-0a1b2c.json"
+    assert ledger.studies() == ["folder:lab-rasn-0a1b2c"]
+    assert ledger.study()["name"] == "folder:lab-rasn-0a1b2c"
+
+
+def test_a_study_of_an_earlier_version_is_found_and_written_where_it_is(tmp_path: Path):
+    ledger, name = Ledger(tmp_path), "folder:lab-rasn-0a1b2c"
+    file = tmp_path / "studies" / f"{name}.json"
+    write_json(file, {"name": name, "runs": []})
+    assert ledger.studies() == [name]
+    assert ledger.study(name)["runs"] == []
+    assert ledger.put_study(name, {"name": name, "runs": ["00"]}) == file
+    assert ledger.studies() == [name]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"name": "../../evil"}, "calls itself '../../evil'"),
+        ({"name": "/tmp/evil"}, "calls itself"),
+        ({"name": 3}, "calls itself 3"),
+        ({"runs": ["../../../home"]}, "'../../../home' can't be a run's id"),
+        ({"runs": ["00", None]}, "'None' can't be a run's id"),
+        ({"runs": {"00": 1}}, "is damaged"),
+        ({"dataset": "../x"}, "'../x' can't be a data set's name"),
+        ({"protocol": "official/../../x"}, "can't be a protocol's name"),
+        ([1, 2], "is damaged"),
+    ],
+)
+def test_a_received_record_whose_names_lead_elsewhere_is_refused(tmp_path: Path, change, told: str):
+    record = {"name": "got", "runs": ["00"], "dataset": "folder:lab", "protocol": "given"}
+    file = tmp_path / "studies" / "got.json"
+    write_json(file, record)
+    assert Ledger(tmp_path).study("got") == record
+    write_json(file, record | change if isinstance(change, dict) else change)
+    with pytest.raises(LedgerError, match=re.escape(told)) as caught:
+        Ledger(tmp_path).study("got")
+    assert caught.value.where == str(file)
+
+
+def test_folders_that_are_no_runs_are_not_listed(record: RunWriter, tmp_path: Path):
+    ledger = Ledger(tmp_path / "ledger")
+    for name in ("notes", ".0123456789abcdef.part", "0123456789ABCDEF"):
+        (ledger.root / name).mkdir()
+        (ledger.root / name / "spec.json").write_text("{}")
+    assert [r.id for r in ledger.runs()] == [record.id]

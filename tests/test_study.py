@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fer_bench.errors import TrainingError, UnknownNameError
+from fer_bench.errors import SpecError, TrainingError, UnknownNameError
 from fer_bench.executor import Workplace, execute, identify
 from fer_bench.ledger import UNHASHED
 from fer_bench.plugins import plugins
@@ -161,6 +161,75 @@ def test_a_study_whose_method_does_not_exist_is_refused_before_anything_is_train
     with pytest.raises(UnknownNameError, match="baseline_resnt"):
         run_study(study_of(tiny_run(), tiny_run("baseline_resnt")), with_methods, say=quiet)
     assert with_methods.home.ledger.runs() == []
+
+
+# -- a name and its runs ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def one_epoch(tiny_run):
+    """Runs of one epoch by their seeds."""
+    return lambda *seeds, **fields: [tiny_run(seed=s, recipe={"epochs": 1}, **fields) for s in seeds]
+
+
+def test_a_study_grows_under_its_name(workplace: Workplace, one_epoch):
+    ledger = workplace.home.ledger
+    run_study(study_of(*one_epoch(0)), workplace, say=quiet)
+    more = run_study(study_of(*one_epoch(0, 1)), workplace, say=quiet)
+    assert (more.reused, len(more.finished)) == (1, 2)
+    wider = study_of(*one_epoch(0, 1), *one_epoch(0, method="baseline_focal", params={"gamma": 2.0, "weights": "none"}))
+    assert len(run_study(wider, workplace, say=quiet).finished) == 3
+    assert ledger.study("s")["methods"] == ["baseline_resnet", "baseline_focal"]
+
+
+def test_a_name_is_not_taken_from_runs_that_are_finished(workplace: Workplace, one_epoch):
+    ledger = workplace.home.ledger
+    run_study(study_of(*one_epoch(0, 1)), workplace, say=quiet)
+    before = ledger.study("s")
+    for others in (one_epoch(0), one_epoch(2), one_epoch(0, 1, protocol="three")):
+        with pytest.raises(SpecError, match="there is a study 's' already") as caught:
+            run_study(study_of(*others), workplace, say=quiet)
+    assert "baseline_resnet with seed 0, baseline_resnet with seed 1" in caught.value.where
+    assert "--replace" in caught.value.hint
+    assert caught.value.next == "the same command with --name s-2"
+    assert ledger.study("s") == before
+    assert len(ledger.runs()) == 2, "nothing was trained"
+    run_study(study_of(*one_epoch(0)), workplace, say=quiet, replace=True)
+    assert len(ledger.study("s")["runs"]) == 1
+    assert [r.status for r in ledger.runs()] == ["finished"] * 2, "what was replaced is kept"
+
+
+def test_the_name_of_a_search_is_not_taken_by_a_study(workplace: Workplace, one_epoch):
+    workplace.home.ledger.put_study("s", {"name": "s", "runs": [], "kind": "tune"})
+    with pytest.raises(SpecError, match="there is a study 's' already"):
+        run_study(study_of(*one_epoch(0)), workplace, say=quiet)
+
+
+def test_runs_that_never_finished_keep_no_name(workplace: Workplace, with_methods, tiny_run, one_epoch):
+    assert run_study(study_of(tiny_run("broken")), with_methods, say=quiet).finished == []
+    assert len(run_study(study_of(*one_epoch(0)), with_methods, say=quiet).finished) == 1
+
+
+def test_the_same_runs_on_changed_code_stay_under_their_name(workplace: Workplace, with_plugins, tiny_run):
+    source = BROKEN.replace("broken", "mine").replace(
+        'raise FerBenchError("this method gives up", hint="it always does")', "{}"
+    )
+    study = study_of(tiny_run("mine", recipe={"epochs": 1}))
+    first = run_study(study, with_plugins(mine=source.format("pass")), say=quiet)
+    second = run_study(study, with_plugins(mine=source.format("self.more = 1")), say=quiet)
+    assert second.reused == 0
+    assert first.finished[0].id != second.finished[0].id
+    assert workplace.home.ledger.study("s")["runs"] == [second.finished[0].id]
+
+
+def test_a_damaged_record_of_a_study_is_written_anew(workplace: Workplace, one_epoch):
+    run_study(study_of(*one_epoch(0)), workplace, say=quiet)
+    (workplace.home.ledger.root / "studies" / "s.json").write_text("{")
+    assert run_study(study_of(*one_epoch(0)), workplace, say=quiet).reused == 1
+    assert len(workplace.home.ledger.study("s")["runs"]) == 1
+
+
+# -- what a kill leaves ------------------------------------------------------------------------------------------------
 
 
 SCRIPT = """

@@ -19,7 +19,9 @@ import pytest
 from click.testing import CliRunner
 
 from fer_bench.cli.track import track as track_command
+from fer_bench.cli.ui import _pages
 from fer_bench.errors import LedgerError, TrackingError
+from fer_bench.home import Home
 from fer_bench.ledger import Ledger
 from fer_bench.mirror import class_keys, key, mirrored
 from fer_bench.track import check_uri, shown, sync, try_sync
@@ -28,6 +30,7 @@ CLASSES = ["angry", "disgust", "happy"]
 LABELS = np.array([0, 0, 0, 0, 1, 1, 2, 2])
 PREDICTED = np.array([0, 0, 0, 2, 1, 2, 2, 2])  # recall 3/4, 1/2, 1: mean 0.75; accuracy 6/8
 EPOCHS = 3
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 STARTED, FINISHED = "2026-01-02T03:04:05+00:00", "2026-01-02T03:05:05+00:00"
 
 
@@ -201,7 +204,7 @@ class TestContent:
         assert [metrics[f"test_recall/{c}"] for c in CLASSES] == [3 / 4, 1 / 2, 1.0]
         f1 = [2 * 3 / (4 + 3), 2 * 1 / (2 + 1), 2 * 2 / (2 + 4)]
         assert metrics["test_macro_f1"] == pytest.approx(sum(f1) / 3)
-        assert (metrics["selected_epoch"], metrics["selected_value"]) == (1, 0.5)
+        assert (metrics["selected_epoch"], metrics["selected_value"]) == (2, 0.5)
         assert (metrics["probe/alone/max_difference"], metrics["probe/alone/flipped"]) == (0.125, 3)
 
     def test_the_history_becomes_curves_with_the_times_of_the_run(self, ledger, uri):
@@ -209,7 +212,7 @@ class TestContent:
         run = runs_of(uri, "run")["a" * 16]
         curve = mlflow_client(uri).get_metric_history(run.info.run_id, "train_loss")
         start = int(1000 * datetime.fromisoformat(STARTED).timestamp())
-        assert [(m.step, m.value) for m in curve] == [(0, 1.5), (1, 1.4), (2, 1.3)]
+        assert [(m.step, m.value) for m in curve] == [(1, 1.5), (2, 1.4), (3, 1.3)]
         assert [m.timestamp - start for m in curve] == [10_000, 20_000, 30_000]
         assert (run.info.start_time - start, run.info.end_time - start) == (0, 60_000)
         assert run.data.metrics["val_recall/happy"] == 1.0
@@ -449,6 +452,36 @@ class TestCommands:
         assert json.loads(wait_for(url))["experiment"]["name"] == "toy/official"
         run = runs_of(server, "run", "seen")["a" * 16].info.run_id
         assert wait_for(f"{server}/get-artifact?path=model.pt&run_uuid={run}") == b"weights"
+
+    def test_ui_tells_where_the_runs_of_each_experiment_are(self, ledger, server):
+        other = "toy/before"
+        write_study(ledger, "old", ["a" * 16], protocol=other)
+        sync(ledger, "old", server)
+        write_study(ledger, "seen", ["a" * 16])
+        sync(ledger, "seen", server)
+        mlflow_client(server).create_experiment("of somebody else")
+        (name, page), *rest = _pages(server, Home(ledger.root.parent))
+        assert name == "toy/official", "of the study written last"
+        assert other in [name for name, _ in rest]
+        assert "of somebody else" not in [name for name, _ in rest]
+        assert [name for name, _ in rest] == sorted(name for name, _ in rest)
+        experiment = mlflow_client(server).get_experiment_by_name("toy/official").experiment_id
+        assert page == f"{server}/#/experiments/{experiment}/runs?workflowType=machine_learning"
+        assert _pages("http://127.0.0.1:9", Home(ledger.root.parent)) == []
+
+    @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+    def test_the_address_shows_the_runs_in_a_browser(self, ledger, server, tmp_path):
+        write_study(ledger, "seen-in-a-browser", ["a" * 16])
+        sync(ledger, "seen-in-a-browser", server)
+        _, page = _pages(server, Home(ledger.root.parent))[0]
+        options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--dump-dom"]
+        command = [CHROMIUM, *options, "--virtual-time-budget=30000", page]
+        for _ in range(3):  # a busy machine may not have drawn the page within the browser's own time
+            dom = subprocess.run(command, capture_output=True, text=True, timeout=300).stdout
+            if "seen-in-a-browser" in dom:
+                break
+        assert "seen-in-a-browser" in dom
+        assert "matching run" in dom
 
     def test_ui_shows_files_that_were_mirrored_into_its_store_directly(self, ledger, ui):
         write_study(ledger, "direct", ["a" * 16], protocol="other")

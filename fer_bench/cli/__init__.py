@@ -13,6 +13,7 @@ import click
 from fer_bench import __version__
 from fer_bench.cli.output import CLOSED, OutputClosed, watch_output
 from fer_bench.errors import FerBenchError, unknown
+from fer_bench.process import settle
 
 # name -> (module, attribute, one line for --help: reading it must not import the module)
 COMMANDS = {
@@ -66,7 +67,7 @@ def cli() -> None:
     """Benchmark methods for facial expression recognition, above all on the rare expressions.
 
     \b
-    fer-bench run rasn baseline_focal --dataset synthetic --recipe demo
+    fer-bench run rasn baseline_focal --dataset synthetic --recipe brief
     fer-bench list methods
     fer-bench data prepare fer2013 --from PATH
     """
@@ -74,6 +75,7 @@ def cli() -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point; exits with 0, 1 for an expected error, 2 for wrong usage, 130 after Ctrl-C, 141 without a reader."""
+    settle()
     watch_output()
     try:
         code = cli.main(args=argv, standalone_mode=False)
@@ -94,5 +96,5 @@ def main(argv: list[str] | None = None) -> None:
 def _interrupted(cause: BaseException | None) -> None:
     if isinstance(cause, OutputClosed):
         sys.exit(CLOSED)
-    click.echo("interrupted; everything finished is kept, the same command goes on where it stopped", err=True)
+    click.echo("Interrupted. Finished runs are saved. Rerun the command to resume.", err=True)
     sys.exit(130)

@@ -44,21 +44,23 @@ def check(
     home: str | None,
 ) -> None:
     """Examine NAME: counts, label order, duplicates, people, sequences, images, balance; write a clean manifest."""
-    from rich.console import Console
-
-    from fer_bench.clean import save_clean
-    from fer_bench.doctor import examine
     from fer_bench.home import Home
+    from fer_bench.names import locate
     from fer_bench.own_data import dataset_card
     from fer_bench.plugins import plugins
     from fer_bench.recipe import parse_assignments
-    from fer_bench.reports.doctor_page import write_page
 
     found, place = plugins(plugin_dirs), Home.find(home)
     dataset_card(found, name, place, source, typed=sys.argv[1:])
     dataset = found.dataset(name, parse_assignments(dataset_set, "--dataset-set"), lenient=source is not None)
     dataset.source, dataset.options = source, place.options
-    folder = Path(out) if out else place.results("doctor") / name
+    from rich.console import Console  # after the names are known to be right: these take a second
+
+    from fer_bench.clean import save_clean
+    from fer_bench.doctor import examine
+    from fer_bench.reports.doctor_page import write_page
+
+    folder = Path(out) if out else locate(place.results("doctor"), name)
     console = Console(highlight=False, soft_wrap=True)
     with _store(place, dataset, source, drawn_anew=bool(dataset_set)) as store:
         click.echo(f"{name}: examining {len(store):,} images")
@@ -85,7 +87,7 @@ def _store(home: Home, dataset: Dataset, source: str | None, *, drawn_anew: bool
     if source is not None:
         with tempfile.TemporaryDirectory(prefix="fer-bench-") as folder:
             yield _read(Path(folder), dataset, Path(source).expanduser())
-    elif built_in and (drawn_anew or not (home.data / name).exists()):
+    elif built_in and (drawn_anew or not home.store(name).exists()):
         yield ensure_store(home, dataset, say=click.echo)
     elif drawn_anew:
         again = f"fer-bench data check {name} --from PATH --dataset-set NAME=VALUE"

@@ -15,11 +15,12 @@ from fer_bench.cli.options import format_option, home_option
 def compare(studies: tuple[str, ...], home: str | None, formats: str, out: str | None) -> None:
     """Show the same methods on several data sets, one study each of STUDIES, and rank them over all."""
     from fer_bench.home import Home
-    from fer_bench.reports import build_comparison
+
+    found = Home.find(home)
+    records = [found.ledger.study(name) for name in studies]
+    from fer_bench.reports import build_comparison  # after the names: these take a second
     from fer_bench.reports.build import parse_formats
 
     chosen = parse_formats(formats)
-    found = Home.find(home)
-    records = [found.ledger.study(name) for name in studies]
     path = build_comparison(found.ledger, records, out or found.results(f"{studies[0]}-compare"), formats=chosen)
     click.echo(f"report: {path}")

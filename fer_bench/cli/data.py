@@ -9,7 +9,7 @@ import click
 
 from fer_bench.cli.check import check
 from fer_bench.cli.fetch import fetch
-from fer_bench.cli.options import home_option, plugins_option
+from fer_bench.cli.options import home_option, number_option, plugins_option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,14 +58,14 @@ def prepare(
 @home_option
 def stats(name: str, plugin_dirs: tuple[str, ...], home: str | None) -> None:
     """Counts by split and class, imbalance, duplicates, size and layout of the prepared NAME."""
-    from rich.console import Console
-
     from fer_bench.home import Home
     from fer_bench.own_data import open_prepared
     from fer_bench.plugins import plugins
     from fer_bench.store import duplicates
 
     store, card = open_prepared(plugins(plugin_dirs), name, Home.find(home), sys.argv[1:])
+    from rich.console import Console
+
     console, found = Console(highlight=False, soft_wrap=True), duplicates(store)
     console.print(_counts_table(store, found))
     _print_facts(store, found, console)
@@ -75,9 +75,9 @@ def stats(name: str, plugin_dirs: tuple[str, ...], home: str | None) -> None:
 @data.command()
 @click.argument("name")
 @click.option("--out", type=click.Path(dir_okay=False), required=True, help="PNG file to write.")
-@click.option("--per-class", default=8, show_default=True, type=click.IntRange(1, 200), help="Images a class.")
+@number_option("--per-class", int, 1, 200, "Images a class.", default=8)
 @click.option("--split", help="Draw from this split only.")
-@click.option("--seed", default=0, show_default=True, help="Which images are drawn.")
+@number_option("--seed", int, 0, 2**31 - 1, "Which images are drawn.", default=0)
 @plugins_option
 @home_option
 def show(

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 @home_option
 def fetch(name: str, plugin_dirs: tuple[str, ...], home: str | None) -> None:
     """Download the source files of NAME, where a licence allows it; tell whom to ask where none does."""
-    from fer_bench.fetch import fetch
     from fer_bench.home import Home
     from fer_bench.plugins import plugins
 
-    fetch(Home.find(home), plugins(plugin_dirs).dataset_card(name), say=click.echo, meter=_meter())
+    card = plugins(plugin_dirs).dataset_card(name)
+    from fer_bench.fetch import fetch  # after the name is known to be right: this takes a second
+
+    fetch(Home.find(home), card, say=click.echo, meter=_meter())
 
 
 def _meter() -> Meter:

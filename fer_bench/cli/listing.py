@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from fer_bench.cards import DatasetCard, MethodCard
 from fer_bench.cli.options import home_option, plugins_option
-from fer_bench.errors import unknown
+from fer_bench.errors import FerBenchError, unknown
 from fer_bench.plugins import Plugins, plugins
 
-if TYPE_CHECKING:
-    from fer_bench.ledger import RunRecord
+FILTERS = ("method", "dataset", "study", "status")
 
 
-def _table(rows: Iterable[tuple[str, ...]]) -> None:
+def table(rows: Iterable[tuple[str, ...]]) -> None:
+    """Print rows with their columns in line."""
     rows = [tuple(map(str, r)) for r in rows]
     widths = [max(len(r[k]) for r in rows) for k in range(len(rows[0]))] if rows else []
     for row in rows:
@@ -24,55 +24,53 @@ def _table(rows: Iterable[tuple[str, ...]]) -> None:
 
 
 def _methods(found: Plugins, options: dict[str, Any]) -> None:
-    _table((n, p.card.tier, p.card.title) for n, p in sorted(found.methods.items()) if isinstance(p.card, MethodCard))
+    table((n, p.card.tier, p.card.title) for n, p in sorted(found.methods.items()) if isinstance(p.card, MethodCard))
 
 
 def _datasets(found: Plugins, options: dict[str, Any]) -> None:
-    _table((n, p.card.title) for n, p in sorted(found.datasets.items()))
+    table((n, p.card.title) for n, p in sorted(found.datasets.items()))
 
 
 def _protocols(found: Plugins, options: dict[str, Any]) -> None:
     cards = [p.card for _, p in sorted(found.datasets.items())]
     pairs = [(c, p) for c in cards if isinstance(c, DatasetCard) for p in c.protocols]
     marks = [f"WATERMARKED: {p.watermark}" if p.watermark else "" for _, p in pairs]
-    _table((c.full_name(p), p.title or p.in_words, mark) for (c, p), mark in zip(pairs, marks, strict=True))
+    table((c.full_name(p), p.title or p.in_words, mark) for (c, p), mark in zip(pairs, marks, strict=True))
 
 
 def _recipes(found: Plugins, options: dict[str, Any]) -> None:
     from fer_bench.recipe import PRESETS, Recipe
 
-    _table((name, f"{preset.title} ({preset.backbone})") for name, preset in PRESETS.items())
-    click.echo("\nfields (--set name=value) and their defaults")
-    _table((f"  {name}", param.default, param.help) for name, param in Recipe.options().items())
+    table((name, f"{preset.title} ({preset.backbone})") for name, preset in PRESETS.items())
+    click.echo("\nfields (--set name=value), their defaults and what is accepted")
+    table((f"  {name}", param.default, param.accepts, param.help) for name, param in Recipe.options().items())
 
 
 def _backbones(found: Plugins, options: dict[str, Any]) -> None:
-    from fer_bench.backbones import backbone_names  # timm needs torch: the one list that costs seconds
+    from fer_bench.backbone_names import backbone_names
 
     click.echo("\n".join(backbone_names(options["pattern"])))
 
 
 def _runs(found: Plugins, options: dict[str, Any]) -> None:
+    from fer_bench.cli.runs import list_runs
     from fer_bench.home import Home
 
-    records = Home.find(options["home"]).ledger.runs()
-    _table((r.id, r.status, *_place(r), f"seed {r.spec['seed']}", r.label) for r in records)
-
-
-def _place(record: RunRecord) -> tuple[str, str, str]:
-    """Protocol with its watermark, fold and profile of a run, as far as its record goes."""
-    data = record.data if record.has("data.json") else {}
-    protocol = data.get("protocol") or {}
-    name = protocol.get("name") or f"{record.spec['dataset']}/{record.spec['protocol']}"
-    fold = f"fold {record.spec['fold']}" if protocol.get("folds", 1) > 1 else ""
-    return name + " (WATERMARKED)" * bool(protocol.get("watermark")), fold, record.spec["profile"]
+    list_runs(Home.find(options["home"]).ledger, {name: options[name] for name in FILTERS})
 
 
 def _studies(found: Plugins, options: dict[str, Any]) -> None:
     from fer_bench.home import Home
 
     ledger = Home.find(options["home"]).ledger
-    _table((n, f"{len(ledger.study(n)['runs'])} runs", ledger.study(n)["command"]) for n in ledger.studies())
+    rows = []
+    for name in ledger.studies():
+        try:
+            study = ledger.study(name)
+            rows.append((name, f"{len(study['runs'])} runs", study.get("command", "")))
+        except FerBenchError as error:
+            rows.append((name, "unreadable", error.what))
+    table(rows)
 
 
 LISTS: dict[str, Callable[[Plugins, dict[str, Any]], None]] = {
@@ -89,14 +87,25 @@ LISTS: dict[str, Callable[[Plugins, dict[str, Any]], None]] = {
 @click.command("list")
 @click.argument("what", default="methods", metavar="[methods|datasets|protocols|recipes|backbones|runs|studies]")
 @click.argument("pattern", default="")
+@click.option("--method", metavar="NAME", help="Runs of this method, or of one variant of it: 'NAME[PARAMETER=VALUE]'.")
+@click.option("--dataset", metavar="NAME", help="Runs on this data set.")
+@click.option("--study", metavar="NAME", help="Runs of this study.")
+@click.option("--status", metavar="STATUS", help="finished, failed, unfinished or pruned runs.")
 @plugins_option
 @home_option
-def list_(what: str, pattern: str, plugin_dirs: tuple[str, ...], home: str | None) -> None:
-    """List what there is. PATTERN narrows backbones: fer-bench list backbones 'resnet18*'."""
+def list_(what: str, pattern: str, plugin_dirs: tuple[str, ...], home: str | None, **filters: str | None) -> None:
+    """List what there is. PATTERN narrows backbones: fer-bench list backbones 'resnet18*'.
+
+    The list of runs shows the validation score that chose an epoch, and what that epoch scores on the test. --method,
+    --dataset, --study and --status narrow it.
+    """
     if what not in LISTS:
         raise unknown("list", what, LISTS, next="fer-bench list methods")
+    given = [name for name in FILTERS if filters[name] is not None]
+    if given and what != "runs":
+        raise click.UsageError(f"--{given[0]} narrows the list of runs: fer-bench list runs --{given[0]} ...")
     found = plugins(plugin_dirs)
-    LISTS[what](found, {"pattern": pattern, "home": home})
+    LISTS[what](found, {"pattern": pattern, "home": home, **filters})
     tell_broken(found)
 
 
@@ -121,7 +130,7 @@ def show(name: str, plugin_dirs: tuple[str, ...]) -> None:
 
 
 def _facts(card: Any, names: tuple[str, ...]) -> None:
-    _table((n, getattr(card, n)) for n in names if getattr(card, n))
+    table((n, getattr(card, n)) for n in names if getattr(card, n))
 
 
 def _show_method(card: Any) -> None:
@@ -137,7 +146,7 @@ def _show_params(card: Any) -> None:
         return
     click.echo("\nparameters")
     for name, param in card.params.items():
-        extra = f"  one of {', '.join(map(str, param.choices))}" if param.choices else ""
+        extra = f"  ({'one of ' * bool(param.choices)}{param.accepts})" if param.accepts else ""
         tuned = f"  tuned over {param.space}" if param.space else ""
         click.echo(f"  {name} = {param.default}{extra}{tuned}\n      {param.help}")
     first = next(iter(card.params))
@@ -149,7 +158,7 @@ def _show_dataset(card: Any) -> None:
     click.secho(f"{card.name}: {card.title}", bold=True)
     _facts(card, ("paper", "url", "licence", "image", "get"))
     click.echo("\nlayouts")
-    _table((f"  {n}", text) for n, text in card.layouts.items())
+    table((f"  {n}", text) for n, text in card.layouts.items())
     click.echo("\nprotocols")
     for p in card.protocols:
         mark = f"\n      WATERMARKED: {p.watermark}" if p.watermark else ""
@@ -157,5 +166,5 @@ def _show_dataset(card: Any) -> None:
         click.echo(f"  {card.full_name(p)}: {p.in_words}{title}{mark}")
     if card.counts:
         click.echo("\nimages per class")
-        _table([("  split", *card.classes), *((f"  {s}", *map(str, n)) for s, n in card.counts.items())])
+        table([("  split", *card.classes), *((f"  {s}", *map(str, n)) for s, n in card.counts.items())])
     _show_params(card)

@@ -3,14 +3,51 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from fer_bench.errors import SpecError, UnknownNameError, shown
+from fer_bench.params import in_words, within
+
 if TYPE_CHECKING:
     from fer_bench.cards import DatasetCard
+    from fer_bench.plugins import Plugins
+
+
+class Number(click.ParamType):
+    """A number of a command's option, with the range that makes sense (ends included)."""
+
+    name = "number"
+
+    def __init__(self, kind: type, low: float, high: float):
+        self.kind, self.low, self.high = kind, low, high
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number; raises SpecError with the range for anything else."""
+        given = f"{param.opts[0] if param else ''} {shown(value)}".strip()
+        accepted = f"accepted: {in_words(self.low, self.high)}"
+        try:
+            number = self.kind(value if len(str(value)) < 40 else "")
+        except ValueError:
+            kind = "a whole number" if self.kind is int else "a number"
+            raise SpecError(f"{given} is not {kind}", hint=accepted) from None
+        if not within(number, self.low, self.high):
+            raise SpecError(f"{given} is out of range", hint=accepted)
+        return number
+
+
+def number_option(
+    option: str, kind: type, low: float, high: float, help: str, *, default: Any = None, metavar: str = "N"
+) -> Callable:
+    """An option that takes a number of a range; the range and the default are part of its help."""
+    ends = f"{in_words(low, high)}" + ("" if default is None else f"; default: {default}")
+    return click.option(
+        option, type=Number(kind, low, high), default=default, metavar=metavar, help=f"{help}  [{ends}]"
+    )
 
 
 def home_option(command: Callable) -> Callable:
@@ -45,14 +82,14 @@ _TRAINING = (
     click.option("--protocol", metavar="NAME", help="Split and selection protocol  [default: the data set's first]"),
     click.option("--imbalance", multiple=True, default=["natural"], metavar="PROFILE", show_default=True,
                  help="Thin the training fold: exp:RATIO, step:RATIO[:FRACTION], balanced:N; `run` takes several."),
-    click.option("--total", type=int, metavar="N", help="Keep the thinned training fold at N images."),
+    number_option("--total", int, 1, 10**9, "Keep the thinned training fold at N images."),
     click.option("--class-order", metavar="A,B,...", help="Classes from head to tail  [default: by frequency]"),
     click.option("--recipe", default="auto", metavar="NAME", show_default=True,
-                 help="demo, quick or full; auto: full on a GPU, quick without one."),
+                 help="brief, demo, quick or full; auto: full on a GPU, quick without one."),
     click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE",
                  help="A recipe field, e.g. --set lr=0.05; repeatable; `fer-bench list recipes`."),
-    click.option("--epochs", type=int, metavar="N", help="Short for --set epochs=N."),
-    click.option("--batch-size", type=int, metavar="N", help="Short for --set batch_size=N."),
+    click.option("--epochs", metavar="N", help="Short for --set epochs=N."),
+    click.option("--batch-size", metavar="N", help="Short for --set batch_size=N."),
     click.option("--precision", metavar="P", help="auto, bf16 or fp32  [default: the recipe's; auto: bf16 where fast]"),
     click.option("--backbone", metavar="NAME", help="Any timm model  [default: the recipe's]"),
     click.option("--pretrained/--no-pretrained", default=False, help="Start from timm's weights."),
@@ -62,7 +99,7 @@ _TRAINING = (
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1."),
     click.option("--compile/--no-compile", "compile_", default=None, help="torch.compile  [default: on a GPU]"),
     click.option("--deterministic", is_flag=True, help="Deterministic kernels only; slower."),
-    click.option("--threads", type=int, default=0, metavar="N", help="CPU threads  [default: torch's choice]"),
+    number_option("--threads", int, 0, 256, "CPU threads; 0 leaves the choice to torch.", default=0),
     tracking_option,
     click.option("--no-track", is_flag=True, help="Do not mirror to MLflow; `fer-bench track sync` can do it later."),
     click.option("--quiet", is_flag=True, help="No live progress."),
@@ -90,27 +127,30 @@ def profiles_of(options: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys(asked))
 
 
-def template_of(options: dict[str, Any], plugins: Any) -> tuple[dict[str, Any], str]:
+def template_of(options: dict[str, Any], plugins: Plugins, *, look: bool = True) -> tuple[dict[str, Any], str]:
     """The run fields that all runs of a study share, from the command's options; and the preset's name.
 
-    Of several imbalance profiles it holds the first.
-    """
-    import torch
+    Of several imbalance profiles it holds the first. `look` says whether to look at the hardware, which takes
+    seconds the first time; without, everything is checked as if this were a machine without a GPU.
 
-    from fer_bench.backbones import check_backbone
+    Raises
+    ------
+    UnknownNameError, SpecError
+        A name does not exist, or a value does not fit.
+    """
+    from fer_bench.backbone_names import check_backbone
     from fer_bench.home import Home
+    from fer_bench.machine import this_machine
     from fer_bench.own_data import dataset_card
-    from fer_bench.recipe import Recipe, parse_assignments, preset
+    from fer_bench.recipe import Recipe, preset
     from fer_bench.spec import Selection
 
     card = dataset_card(plugins, options["dataset"], Home.find(options["home"]), typed=sys.argv[1:])
-    name, chosen = preset(options["recipe"], has_gpu=torch.cuda.is_available() and options["device"] != "cpu")
-    given: dict[str, Any] = parse_assignments(options["assignments"], "--set")
-    for short in ("epochs", "batch_size", "precision"):
-        if options[short] is not None:
-            given[short] = options[short]
+    by_hardware = options["recipe"] == "auto"
+    name, chosen = preset(options["recipe"], has_gpu=look and by_hardware and this_machine().has_gpu(options["device"]))
+    given = _recipe_fields(options)
     if given.get("precision") == "auto":
-        given["precision"] = fast_precision(options["device"])
+        given["precision"] = fast_precision(options["device"]) if look else "fp32"
     backbone = options["backbone"] or chosen.backbone
     check_backbone(backbone)
     protocol = card.protocol(options["protocol"])
@@ -127,6 +167,27 @@ def template_of(options: dict[str, Any], plugins: Any) -> tuple[dict[str, Any], 
     }, name
 
 
+def _recipe_fields(options: dict[str, Any]) -> dict[str, Any]:
+    """What ``--set`` and its short forms give."""
+    from fer_bench.recipe import parse_assignments
+
+    given: dict[str, Any] = parse_assignments(options["assignments"], "--set")
+    for short in ("epochs", "batch_size", "precision"):
+        if options[short] is None:
+            continue
+        if short in given:
+            flag = f"--{short.replace('_', '-')}"
+            raise SpecError(f"'{short}' is given twice", where=f"{flag} {options[short]}, --set {short}={given[short]}")
+        given[short] = options[short]
+    return given
+
+
+def check_device(device: str) -> None:
+    """Raise UnknownNameError unless a device is called so; whether this machine has it is asked later."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", device):
+        raise UnknownNameError(f"unknown device '{shown(device)}'", where="--device", hint="auto, cpu, cuda, cuda:1")
+
+
 def dataset_params(options: dict[str, Any], card: DatasetCard) -> dict[str, Any]:
     """The data set's parameters: those given, else those that its store in the home was prepared with, else defaults.
 
@@ -140,7 +201,7 @@ def dataset_params(options: dict[str, Any], card: DatasetCard) -> dict[str, Any]
     given = parse_assignments(options["dataset_set"], "--dataset-set")
     if not given and not card.built_in:
         with contextlib.suppress(StoreError):
-            prepared = Store.open(Home.find(options["home"]).data / card.name).manifest["params"]
+            prepared = Store.open(Home.find(options["home"]).store(card.name)).manifest["params"]
             if set(prepared) == set(card.params):
                 return prepared
     return card.resolve(given)
@@ -148,11 +209,9 @@ def dataset_params(options: dict[str, Any], card: DatasetCard) -> dict[str, Any]
 
 def fast_precision(device: str) -> str:
     """bf16 where the hardware multiplies it natively, otherwise fp32."""
-    import torch
+    from fer_bench.machine import this_machine
 
-    if device != "cpu" and torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+    return this_machine().fast_precision(device)
 
 
 def runtime_of(options: dict[str, Any]) -> Any:

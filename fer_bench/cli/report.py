@@ -21,16 +21,17 @@ from fer_bench.cli.options import format_option, home_option
 @click.option("--out", metavar="DIR", help="Where to write  [default: results/STUDY in the home folder]")
 def report(study: str | None, home: str | None, priors: tuple[str, ...], formats: str, out: str | None) -> None:
     """Write the report of STUDY (default: the one written last) and print its tables."""
-    from rich.console import Console
-
     from fer_bench.home import Home
+
+    found = Home.find(home)
+    record = found.ledger.study(study)
+    from rich.console import Console  # after the name is known to be right: these take a second
+
     from fer_bench.reports import build_report, study_table
     from fer_bench.reports.build import parse_formats
     from fer_bench.reports.priors import parse_prior
 
     asked, chosen = [parse_prior(text) for text in priors], parse_formats(formats)
-    found = Home.find(home)
-    record = found.ledger.study(study)
     path = build_report(found.ledger, record, out or found.results(record["name"]), priors=asked, formats=chosen)
     console = Console()
     console.print(study_table(found.ledger, record))

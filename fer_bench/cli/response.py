@@ -15,11 +15,12 @@ from fer_bench.cli.options import format_option, home_option
 def response(studies: tuple[str, ...], home: str | None, formats: str, out: str | None) -> None:
     """Draw recall of rare and frequent classes against the imbalance of training, from STUDIES of several profiles."""
     from fer_bench.home import Home
-    from fer_bench.reports import build_response
+
+    found = Home.find(home)
+    records = [found.ledger.study(name) for name in studies]
+    from fer_bench.reports import build_response  # after the names: these take a second
     from fer_bench.reports.build import parse_formats
 
     chosen = parse_formats(formats)
-    found = Home.find(home)
-    records = [found.ledger.study(name) for name in studies]
     path = build_response(found.ledger, records, out or found.results(f"{studies[0]}-response"), formats=chosen)
     click.echo(f"report: {path}")

@@ -11,6 +11,7 @@ import click
 from fer_bench.cli.options import (
     fast_precision,
     home_option,
+    number_option,
     plugins_option,
     profiles_of,
     template_of,
@@ -28,11 +29,12 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("methods", nargs=-1, required=True)
 @training_options
-@click.option("--seeds", default=3, show_default=True, metavar="N", help="Seeds 0 to N-1 for every method.")
+@number_option("--seeds", int, 1, 1000, "Seeds 0 to N-1 for every method.", default=3)
 @click.option("--folds", metavar="LIST", help="Folds of the protocol, e.g. 0,1 or 0-4  [default: all]")
 @click.option("--reference", metavar="METHOD", help="What gains are measured against  [default: a baseline]")
 @click.option("--tuned", is_flag=True, help="Use the best configuration that `fer-bench tune` found for each method.")
 @click.option("--name", metavar="NAME", help="Name of the study  [default: made from what is run]")
+@click.option("--replace", is_flag=True, help="Let --name stand for these runs where it stood for others.")
 @plugins_option
 @home_option
 def run(methods: tuple[str, ...], **options: Any) -> int:
@@ -41,12 +43,12 @@ def run(methods: tuple[str, ...], **options: Any) -> int:
     A method may carry parameters: 'rasn[share.source=ema]'. Finished runs are reused, killed ones go on. Several
     imbalance profiles make several studies.
     """
-    from fer_bench.cli.workplace import Mirror, open_workplace
-    from fer_bench.errors import SpecError
+    from fer_bench.cli.request import check_request
 
-    if options["seeds"] < 1:
-        raise SpecError("at least one seed is needed", where=f"--seeds {options['seeds']}")
-    work = open_workplace(options, methods)
+    found = check_request(methods, options)
+    from fer_bench.cli.workplace import Mirror, open_workplace  # these take seconds
+
+    work = open_workplace(options, found)
     mirror = Mirror(work, options)
     template, preset = template_of(options, work.plugins)
     profiles = profiles_of(options)
@@ -54,7 +56,7 @@ def run(methods: tuple[str, ...], **options: Any) -> int:
     for profile in profiles:
         study = _study(methods, options, {**template, "profile": profile}, preset, work, several=len(profiles) > 1)
         _announce(study, options, preset, work)
-        outcome = _carry_out(study, work, mirror)
+        outcome = _carry_out(study, work, mirror, replace=options["replace"])
         failed = failed or bool(outcome.failed)
         reported += [outcome.study] if outcome.finished else []
     if len(reported) > 1:
@@ -75,6 +77,7 @@ def _study(
     several: bool,
 ) -> StudySpec:  # fmt: skip
     """The study of one imbalance profile."""
+    from fer_bench.names import shortened
     from fer_bench.profiles import file_name
     from fer_bench.spec import StudySpec, choose_reference, expand, parse_folds, parse_variant, study_name
 
@@ -88,7 +91,7 @@ def _study(
     runs, labels = expand(
         work.plugins, variants, range(options["seeds"]), template, folds=folds, per_label=per_label
     )  # fmt: skip
-    name = options["name"] and options["name"] + (f"-{file_name(template['profile'])}" if several else "")
+    name = options["name"] and shortened(options["name"] + (f"-{file_name(template['profile'])}" if several else ""))
     return StudySpec(
         name=name or study_name(template["dataset"], labels, runs),
         command="fer-bench " + shlex.join(sys.argv[1:]),
@@ -119,12 +122,12 @@ def _announce(study: StudySpec, options: dict[str, Any], preset: str, work: Work
         warn("this machine does not multiply bf16 itself, which makes training several times slower: --precision auto")
 
 
-def _carry_out(study: StudySpec, work: Workplace, mirror: Mirror) -> Outcome:
+def _carry_out(study: StudySpec, work: Workplace, mirror: Mirror, *, replace: bool) -> Outcome:
     from fer_bench.cli.workplace import finish_study
     from fer_bench.console import say, warn
     from fer_bench.study import run_study
 
-    outcome = run_study(study, work, say=say, after_run=mirror)
+    outcome = run_study(study, work, say=say, replace=replace, after_run=mirror)
     if outcome.finished:
         finish_study(outcome.study, work, mirror)
     if outcome.failed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from fer_bench.cli.options import home_option, tracking_option
+from fer_bench.cli.options import home_option, number_option, tracking_option
 from fer_bench.errors import TrackingError
 from fer_bench.home import Home
 
@@ -19,7 +19,7 @@ def track() -> None:
 @home_option
 @tracking_option
 @click.option("--all", "every", is_flag=True, help="Every study of the ledger.")
-@click.option("--timeout", type=float, default=10, show_default=True, help="Seconds that a server may stay silent.")
+@number_option("--timeout", float, 0.1, 3600, "Seconds that a server may stay silent.", default=10.0, metavar="SECONDS")
 def sync(study: str | None, home: str | None, tracking_uri: str | None, every: bool, timeout: float) -> None:
     """Bring MLflow up to date with STUDY, or with the study written last.
 

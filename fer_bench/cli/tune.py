@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import shlex
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from fer_bench.cli.options import home_option, plugins_option, profiles_of, template_of, training_options
+from fer_bench.cli.options import home_option, number_option, plugins_option, template_of, training_options
+from fer_bench.errors import SpecError
+
+if TYPE_CHECKING:
+    from fer_bench.ledger import Ledger
 
 
 @click.command()
 @click.argument("methods", nargs=-1, required=True)
 @training_options
-@click.option("--trials", type=int, default=20, show_default=True, metavar="N", help="Trials for every method alike.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the search and of its trainings.")
+@number_option("--trials", int, 1, 10_000, "Trials for every method alike.", default=20)
+@number_option("--seed", int, 0, 2**31 - 1, "Seed of the search and of its trainings.", default=0)
 @click.option("--name", metavar="NAME", help="Name of the study  [default: made from what is tuned]")
 @plugins_option
 @home_option
@@ -25,25 +29,23 @@ def tune(methods: tuple[str, ...], **options: Any) -> None:
     Every method gets the same number of trials; trial 0 is its default configuration. A search that was stopped goes on
     where it was. `fer-bench run --tuned` uses what it found.
     """
-    from fer_bench.cli.workplace import Mirror, open_workplace
+    from fer_bench.cli.request import check_request
+
+    found = check_request(methods, options, searching=True)
+    from fer_bench.cli.workplace import Mirror, open_workplace  # these take seconds
     from fer_bench.console import say
-    from fer_bench.errors import SpecError
+    from fer_bench.names import shortened
     from fer_bench.spec import parse_variant
     from fer_bench.tune import build_search
     from fer_bench.tune import tune as search_all
 
-    if options["trials"] < 1:
-        raise SpecError("at least one trial is needed", where=f"--trials {options['trials']}")
-    if len(profiles_of(options)) > 1:
-        raise SpecError("a search has one imbalance profile", where="--imbalance", hint="search each by itself")
-    work = open_workplace(options, methods)
+    work = open_workplace(options, found)
     mirror = Mirror(work, options)
     template, preset = template_of(options, work.plugins)
     searches = [build_search(work, parse_variant(text), template, preset) for text in methods]
     labels = [s.label for s in searches]
-    if len(set(labels)) != len(labels):
-        raise SpecError("a method is listed twice", where=", ".join(labels))
-    name = options["name"] or f"tune-{template['dataset']}-{'-'.join(s.name for s in searches)}"[:120]
+    name = options["name"] or shortened(f"tune-{template['dataset']}-{'-'.join(s.name for s in searches)}")
+    _check_name(name, labels, template, work.home.ledger)
     say(f"tuning {', '.join(labels)} on {template['dataset']}/{template['protocol']}: {options['trials']} trials each")
     if work.plugins.dataset_card(template["dataset"]).protocol(template["protocol"]).folds > 1:
         say("the search uses fold 0, whose training images are test images of other folds: see docs/data.md")
@@ -53,6 +55,23 @@ def tune(methods: tuple[str, ...], **options: Any) -> None:
     )  # fmt: skip
     mirror.update(work.home.ledger.study(name))
     _tell(best, methods, options, say)
+
+
+def _check_name(name: str, labels: list[str], template: dict[str, Any], ledger: Ledger) -> None:
+    """Raise SpecError where a study of this name is another one; a search may grow by trials and by methods."""
+    there = ledger.study(name) if name in ledger.studies() else None
+    if there is None:
+        return
+    same = {"kind": "tune", "dataset": template["dataset"], "protocol": template["protocol"]}
+    if all(there.get(key, value) == value for key, value in same.items()) and set(there["methods"]) <= set(labels):
+        return
+    held = f"{', '.join(there['methods'])} on {there['dataset']}/{there['protocol']}"
+    raise SpecError(
+        f"there is a study '{name}' already, which is not this search",
+        where=f"--name {name}, which holds {held}",
+        hint="a search may grow by trials and by methods",
+        next="the same command with another --name, or without one",
+    )
 
 
 def _tell(best: list[dict], methods: tuple[str, ...], options: dict[str, Any], say: Any) -> None:

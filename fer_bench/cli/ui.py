@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -17,9 +18,10 @@ from urllib.parse import urlsplit
 import click
 
 from fer_bench.cli.options import home_option, tracking_option
-from fer_bench.errors import TrackingError
+from fer_bench.errors import FerBenchError, TrackingError
 from fer_bench.home import Home
 
+TRAINING = "workflowType=machine_learning"  # otherwise MLflow surrounds the runs with pages for language models
 START = 120.0  # seconds for MLflow to answer; creating its database alone can take ten
 
 
@@ -29,7 +31,10 @@ START = 120.0  # seconds for MLflow to answer; creating its database alone can t
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines in.")
 def ui(home: str | None, tracking_uri: str | None, port: int, host: str) -> None:
-    """Show the mirrored studies in the browser; Ctrl-C ends it."""
+    """Show the mirrored studies in the browser; Ctrl-C ends it.
+
+    MLflow's first page is made for traces of language models: the address of each experiment's runs is printed.
+    """
     from fer_bench.track import artifact_place, check_uri, shown
 
     place = Home.find(home)
@@ -42,7 +47,7 @@ def ui(home: str | None, tracking_uri: str | None, port: int, host: str) -> None
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
         click.echo("no run is mirrored here yet; `fer-bench track sync` fills the store")
     files = artifact_place(uri, place.ledger, "other")
-    _serve(uri, host, port, os.path.dirname(files) if files else None)
+    _serve(uri, host, port, os.path.dirname(files) if files else None, place)
 
 
 def _require_free(host: str, port: int) -> None:
@@ -56,7 +61,7 @@ def _require_free(host: str, port: int) -> None:
             raise TrackingError(what, next=f"fer-bench ui --port {port % 65535 + 1}") from error
 
 
-def _serve(uri: str, host: str, port: int, files: str | None) -> None:
+def _serve(uri: str, host: str, port: int, files: str | None, place: Home) -> None:
     """Run the server in a session of its own, so that Ctrl-C reaches us alone and the end is quiet."""
     command = [sys.executable, "-P", "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
     command += ["--artifacts-destination", files] if files else []
@@ -72,6 +77,8 @@ def _serve(uri: str, host: str, port: int, files: str | None) -> None:
         try:
             click.echo(f"starting MLflow on {address} ...")
             _await(server, address)
+            for name, page in _pages(address, place):
+                click.echo(f"runs on {name}: {page}")
             click.echo(f"MLflow is at {address} (Ctrl-C ends it)")
             server.wait()
             raise TrackingError("MLflow ended by itself", where=address)
@@ -95,6 +102,26 @@ def _await(server: subprocess.Popen, address: str) -> None:
             return
         time.sleep(0.2)
     raise TrackingError(f"MLflow did not answer within {START:g} s")
+
+
+def _pages(address: str, place: Home) -> list[tuple[str, str]]:
+    """Every experiment of ours with the address of its runs, the one of the study written last at the top.
+
+    The list is empty where the server does not tell: its own page leads to the runs as well.
+    """
+    found = {}
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        url = f"{address}/api/2.0/mlflow/experiments/search?max_results=1000"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            told = json.load(answer).get("experiments", [])
+        for experiment in told:
+            if any(tag["key"] == "fer_bench.dataset" for tag in experiment.get("tags", [])):
+                found[experiment["name"]] = f"{address}/#/experiments/{experiment['experiment_id']}/runs?{TRAINING}"
+    last = ""
+    with contextlib.suppress(FerBenchError, KeyError):
+        study = place.ledger.study()
+        last = study["protocol"] if "/" in study["protocol"] else f"{study['dataset']}/{study['protocol']}"
+    return sorted(found.items(), key=lambda item: (item[0] != last, item[0]))
 
 
 def _stop(server: subprocess.Popen) -> None:

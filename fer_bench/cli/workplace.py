@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
-from fer_bench.cards import DatasetCard, MethodCard
+from fer_bench.cards import DatasetCard
 from fer_bench.cli.listing import tell_broken
 from fer_bench.cli.options import dataset_params, runtime_of, template_of
 from fer_bench.console import Live, say, warn
 from fer_bench.executor import Workplace
+from fer_bench.forkserver import SERVER
 from fer_bench.home import Home
-from fer_bench.plugins import Plugins, plugins
+from fer_bench.machine import this_machine
+from fer_bench.plugins import Plugins
 from fer_bench.prepare import ensure_store
 from fer_bench.roles import roles_of
-from fer_bench.spec import parse_variant
 from fer_bench.splits import protocol_that_fits
 from fer_bench.store import Store
 from fer_bench.track import check_uri, try_sync
@@ -23,12 +23,13 @@ from fer_bench.track import check_uri, try_sync
 EVERY = 60.0  # seconds between updates of the MLflow mirror while a study runs
 
 
-def open_workplace(options: dict[str, Any], methods: Sequence[str]) -> Workplace:
-    """The home, the plug-ins and the prepared data that a command's options name; built-in data are made if missing."""
+def open_workplace(options: dict[str, Any], found: Plugins) -> Workplace:
+    """The home and the prepared data that a command's options name; built-in data are made if missing."""
     home = Home.find(options["home"])
-    found = plugins(options["plugin_dirs"])
     tell_broken(found)
-    _check_request(options, methods, found)
+    SERVER.start()  # its imports take seconds, in which the data are looked after
+    if options["device"] not in ("auto", "cpu"):
+        this_machine().check(options["device"])
     dataset = found.dataset(options["dataset"], dataset_params(options, found.dataset_card(options["dataset"])))
     store = ensure_store(home, dataset)
     _fit_protocol(options, store, dataset.card)
@@ -68,28 +69,18 @@ def _ensure_clean(home: Home, store: Store, card: DatasetCard, protocol: str) ->
     say(f"{card.name}: {save_clean(folder, dropped)} leaves out {len(dropped):,} rows")
 
 
-def _check_request(options: dict[str, Any], methods: Sequence[str], found: Plugins) -> None:
-    """Tell what is wrong with a command before any data are drawn for it."""
-    template_of(options, found)
-    runtime_of(options).resolve()
-    for variant in map(parse_variant, methods):
-        card = found.method(variant.method).card
-        assert isinstance(card, MethodCard)
-        card.resolve(variant.given)
-
-
 class Mirror:
     """Keeps MLflow up to date while a study runs, without getting in its way.
 
-    One update costs seconds, so there is at most one a minute until the study ends; a store that failed once is left
-    alone until then.
+    One update costs seconds, so the first comes after a minute, and there is at most one a minute until the study ends;
+    a store that failed once is left alone until then.
     """
 
     def __init__(self, work: Workplace, options: dict[str, Any]):
         self.ledger, self.off = work.home.ledger, options["no_track"]
         self.uri = options["tracking_uri"] or work.home.tracking_uri
         self.failed = False
-        self.last = 0.0
+        self.last = time.monotonic()
         if not self.off:
             check_uri(self.uri)
 
@@ -109,14 +100,19 @@ class Mirror:
 
 
 def finish_study(study: dict[str, Any], work: Workplace, mirror: Mirror) -> None:
-    """Write the report, show the table, bring the mirror up to date, and say where everything is."""
+    """Write the report, show the table, bring the mirror up to date, and say where everything is.
+
+    The mirror is brought up to date whatever becomes of the report and the terminal.
+    """
     from rich.console import Console
 
     from fer_bench.reports import build_report, study_table
 
-    page = build_report(work.home.ledger, study, work.home.results(study["name"]))
-    Console().print(study_table(work.home.ledger, study))
-    mirror.update(study)
+    try:
+        page = build_report(work.home.ledger, study, work.home.results(study["name"]))
+        Console().print(study_table(work.home.ledger, study))
+    finally:
+        mirror.update(study)
     say(f"report: {page}")
     if not mirror.off and not mirror.failed:
         say(f"MLflow: fer-bench ui --home {work.home.root}")

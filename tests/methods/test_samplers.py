@@ -84,3 +84,18 @@ def test_missing_imbalanced_learn_is_answered_with_the_command_to_type(monkeypat
     monkeypatch.setitem(sys.modules, "imblearn.over_sampling", None)
     with pytest.raises(FerBenchError, match=r"pip install 'imbalanced-learn"):
         draw(Oversample(), view_of((3, 2)))
+
+
+def test_the_import_that_really_failed_is_named(tmp_path, monkeypatch):
+    for name in [m for m in sys.modules if m.split(".")[0] == "imblearn"]:
+        monkeypatch.delitem(sys.modules, name)
+    package = tmp_path / "imblearn"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "over_sampling.py").write_text("import numpy\nfrom numpy import gone_since_two\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(FerBenchError) as raised:
+        draw(Oversample(), view_of((3, 2)))
+    assert raised.value.what == "oversampling needs imbalanced-learn, which can't be imported"
+    assert "cannot import name 'gone_since_two' from 'numpy'" in raised.value.hint
+    assert f"{package / 'over_sampling.py'}:2" in raised.value.hint

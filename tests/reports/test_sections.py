@@ -109,8 +109,7 @@ def test_balanced_training_has_no_rare_classes(bench):
     blocks = minority.build(numbers_of(bench, {"better": (40, 18, 90), "base": BASE}, seeds=2))
     assert blocks == [
         Paragraph(
-            "There are no rare and frequent classes to tell apart: "
-            "the classes have 1 different number of training images, groups need 3."
+            "There are no rare and frequent classes to tell apart: all classes have the same number of training images."
         )
     ]
 

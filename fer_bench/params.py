@@ -1,0 +1,156 @@
+"""Parameters of methods, data sets and recipes: default, help, accepted values, and where ``fer-bench tune`` looks."""
+
+from __future__ import annotations
+
+import ast
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from fer_bench.errors import SpecError, shown
+
+
+@dataclass(frozen=True)
+class Float:
+    """A real search interval [low, high], uniform in the value or in its logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Int:
+    """An integer search interval [low, high], both ends included."""
+
+    low: int
+    high: int
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A real search interval around the study's own value: [low x value, high x value], logarithmic."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A finite set of values to search."""
+
+    options: tuple
+
+    def __post_init__(self):
+        object.__setattr__(self, "options", tuple(self.options))
+
+
+Space = Float | Int | Scale | Choice
+
+
+@dataclass(frozen=True)
+class Param:
+    """One parameter of a method or dataset.
+
+    Parameters
+    ----------
+    default : bool, int, float, str or None
+        The value used when none is given; its type is the parameter's type.
+    help : str
+        What it does, with its source or reason.
+    choices : tuple, optional
+        The only accepted values. Numbers may be listed beside names.
+    space : Float, Int, Scale or Choice, optional
+        Where ``fer-bench tune`` looks; a parameter without one is not tuned.
+    low, high : float, optional
+        Accepted range of a number, ends included. Every number of a plug-in should have one: it is shown beside the
+        default, and a slip of the keyboard is told before anything is trained.
+    special : tuple, optional
+        Numbers that are accepted beside the range, such as 0 for "none".
+    """
+
+    default: Any
+    help: str
+    choices: tuple | None = None
+    space: Space | None = None
+    low: float | None = None
+    high: float | None = None
+    special: tuple = ()
+
+    @property
+    def accepts(self) -> str:
+        """The accepted values in words; empty where any value of the type is."""
+        if self.choices is not None:
+            return ", ".join(map(str, self.choices))
+        if isinstance(self.default, bool):
+            return "true or false"
+        return in_words(self.low, self.high, self.special)
+
+    def parse(self, text: Any, *, name: str, owner: str) -> Any:
+        """Convert command-line text (or a YAML value) to this parameter's type.
+
+        Raises
+        ------
+        SpecError
+            The value has the wrong type, is no choice, or lies outside the range.
+        """
+        value = _convert(text, self.default) if isinstance(text, str) else text
+        typed = shown(text)
+        where = f"{owner}[{name}={typed}]"
+        if self.choices is not None:
+            value = next((c for c in self.choices if c == value or str(c) == str(text)), value)
+            if value not in self.choices:
+                raise SpecError(f"{name} can't be '{typed}'", where=where, hint=f"accepted: {self.accepts}")
+            return value
+        hint = f"accepted: {self.accepts}; " if self.accepts else ""
+        hint += f"the default is {'empty' if self.default == '' else self.default}"
+        if not _same_kind(value, self.default):
+            raise SpecError(f"{name} must be {KIND_NAMES[type(self.default)]}, not '{typed}'", where=where, hint=hint)
+        if isinstance(value, str) and not value.isprintable():
+            raise SpecError(f"{name} can't be '{typed}'", where=where, hint="only characters that can be printed")
+        if value is None or isinstance(value, (str, bool)):
+            return value
+        if not within(value, self.low, self.high, self.special):
+            raise SpecError(f"{name}={typed} is out of range", where=where, hint=hint)
+        return float(value) if isinstance(self.default, float) else value
+
+
+KIND_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def within(value: float, low: float | None, high: float | None, special: tuple = ()) -> bool:
+    """Whether a number is finite and from `low` to `high`, or one of the special ones."""
+    if value in special:
+        return True
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    return (low is None or value >= low) and (high is None or value <= high)
+
+
+def in_words(low: float | None, high: float | None, special: tuple = ()) -> str:
+    """An accepted range as a person reads it: ``16 to 1,024, or 0``."""
+    first, last = (None if end is None else f"{end:,}" if isinstance(end, int) else f"{end:g}" for end in (low, high))
+    if first is None and last is None:
+        return ""
+    text = f"up to {last}" if first is None else f"{first} or more" if last is None else f"{first} to {last}"
+    return ", or ".join([text, *map(str, special)])
+
+
+def _convert(text: str, default: Any) -> Any:
+    if isinstance(default, str):
+        return text
+    try:
+        return ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(text.lower(), text))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):  # the last two: thousands of brackets
+        return text
+
+
+def _same_kind(value: Any, default: Any) -> bool:
+    if default is None:
+        return True
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    if isinstance(default, float):
+        return isinstance(value, (int, float))
+    return isinstance(value, type(default))
