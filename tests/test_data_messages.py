@@ -111,7 +111,7 @@ def test_labels_in_another_order_warn_until_the_printed_command_is_typed(typed, 
     assert (code, "WARNING" in out) == (0, False)
     assert "4 = neutral (116 images), 5 = sad (35 images), 6 = surprise (24 images)" in out
     root = tmp_path / "elsewhere" if home else tmp_path
-    assert names_and_classes(Store.open(root / "data" / "expw")) == {(name, name) for name in EXPW}
+    assert names_and_classes(Store.open(Home(root).store("expw"))) == {(name, name) for name in EXPW}
     assert "The labels look" not in typed(f"fer-bench data check expw --no-images{home}")[1]
 
 
@@ -175,7 +175,9 @@ def test_a_set_that_is_not_prepared_tells_how_to(typed, name, source):
     assert command_in(err) == f"fer-bench data prepare {name}{source}"
 
 
-@pytest.mark.parametrize("command", ["data prepare folder:lab --from lab", f"run x --dataset folder:lab {SHORT}"])
+@pytest.mark.parametrize(
+    "command", ["data prepare folder:lab --from lab", f"run baseline_resnet --dataset folder:lab {SHORT}"]
+)
 def test_an_unknown_parameter_leads_to_the_card(typed, tmp_path, command):
     faces(tmp_path / "lab", "{name}/{k}.png")
     assert typed("fer-bench data prepare folder:lab --from lab")[0] == 0
@@ -248,7 +250,7 @@ def test_one_large_photo_is_named_and_the_printed_command_makes_the_store_small(
     assert "every image of the store 300 pixels wide: 2 MB instead of 3 kB" in out  # 21 x 300 x 300, 21 x 12 x 12
     code, out, _ = typed(command_in(out))
     assert (code, "WARNING" in out) == (0, False)
-    assert Store.open(tmp_path / "data" / "folder:lab").shape == (1, 12, 12)
+    assert Store.open(Home(tmp_path).store("folder:lab")).shape == (1, 12, 12)
 
 
 @pytest.mark.parametrize("sides", [[12] * 30 + [24], range(12, 200), [12] * 10 + [300] * 3])
