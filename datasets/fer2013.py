@@ -54,15 +54,6 @@ card = DatasetCard(
             source="Goodfellow et al. 2013",
         ),
         Protocol(
-            name="dedup",
-            train=("Training",),
-            val=("PublicTest",),
-            test=("PrivateTest",),
-            clean=True,
-            title="official, without duplicates, near-duplicates, conflicting labels and constant images",
-            source="fer-bench data check fer2013",
-        ),
-        Protocol(
             name="khaireddin21",
             train=("Training",),
             val=("PrivateTest",),

@@ -1,8 +1,8 @@
 """fer-bench: a benchmarking and class-imbalance-study suite for facial expression recognition.
 
 The names below are the public API, for methods, datasets and scripts. They are imported on first use, so that
-``import fer_bench`` costs nothing and reading cards imports no torch. It sets OMP_WAIT_POLICY where nothing else says
-how threads wait (:func:`fer_bench.process.wait_passively`), which counts if torch is imported later.
+``import fer_bench`` costs nothing and reading cards imports no torch. It sets how threads
+wait, unless the user has (:func:`fer_bench.process.wait_passively`), which counts if torch is imported later.
 """
 
 from importlib import import_module

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,7 @@ class Fetch:
 
 
 SCHEMES = ("splits", "kfold", "shuffle", "blocks")
+CLEANED = "dedup"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +150,10 @@ class Protocol:
     unlabelled : {"error", "drop"}
         What happens to rows without a label.
     clean : bool
-        Leave out the rows that the doctor's clean manifest names (``fer-bench data check``).
+        Leave out the rows that the doctor's clean manifest names (``fer-bench data check``), after dividing.
+    of : str
+        The protocol whose division this one takes, less those rows; empty for one of its own. Set by
+        :meth:`DatasetCard.cleaned`.
     select : str
         Validation metric that the protocol selects by; empty for the run's own.
     """
@@ -174,6 +178,7 @@ class Protocol:
     soft: tuple = ()
     unlabelled: str = "error"
     clean: bool = False
+    of: str = ""
     select: str = ""
 
     def __post_init__(self):
@@ -277,14 +282,32 @@ class DatasetCard:
         """How a protocol is shown: ``dataset/name``, or its name alone where that says the data set already."""
         return protocol.name if protocol.name.startswith(self.base) else f"{self.name}/{protocol.name}"
 
+    def cleaned(self, protocol: Protocol | None = None) -> Protocol:
+        """A protocol (the default for None) without the rows that the doctor rejects."""
+        protocol = protocol or self.protocols[0]
+        kept = "without duplicates, near-duplicates, conflicting labels and constant images"
+        return replace(
+            protocol,
+            name=CLEANED if protocol is self.protocols[0] else f"{protocol.name}-{CLEANED}",
+            title=f"{protocol.name}, {kept}",
+            source=f"fer-bench data check {self.name}",
+            clean=True,
+            of=protocol.name,
+        )
+
     def protocol(self, name: str | None) -> Protocol:
-        """The protocol called `name` (with or without the data set's name before it); the default for None."""
+        """The protocol called `name` (with or without the data set's name before it); the default for None.
+
+        Besides those of the card there are those without the rows that the doctor rejects: "dedup" is the default
+        protocol's, "NAME-dedup" that of another one.
+        """
         if name is None:
             return self.protocols[0]
-        for protocol in self.protocols:
-            if name in (protocol.name, self.full_name(protocol)):
+        cleaned = [self.cleaned(p) for p in self.protocols if not p.clean]
+        for protocol in (*self.protocols, *cleaned):
+            if name in (protocol.name, self.full_name(protocol), f"{protocol.of}-{CLEANED}" * bool(protocol.of)):
                 return protocol
-        known = [self.full_name(p) for p in self.protocols]
+        known = [self.full_name(p) for p in (*self.protocols, *cleaned[:1])]
         raise unknown("protocol", name, known, next=f"fer-bench show {self.base}")
 
 

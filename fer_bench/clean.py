@@ -3,6 +3,9 @@
 ::
 
     data/splits/<data set>-<fingerprint>/clean.csv      row,reason,kept     kept: the row that stands for it, if any
+    data/splits/<data set>-<fingerprint>/clean.json     hash of that file, and the folder it was written for
+
+A run leaves out what the doctor found, not what somebody wrote into the file since: an edited one is refused.
 """
 
 from __future__ import annotations
@@ -10,17 +13,19 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from fer_bench.atomic import write_text
+from fer_bench.atomic import read_json, write_json, write_text
 from fer_bench.errors import DataError
+from fer_bench.home import Home
 from fer_bench.names import name_of
 
-NAME = "clean.csv"
+NAME, PROOF = "clean.csv", "clean.json"
 HEADER = ["row", "reason", "kept"]
 
 Dropped = tuple[int, str, int | None]
@@ -37,13 +42,26 @@ class CleanManifest:
 
 
 def save_clean(folder: Path, rows: Iterable[Dropped]) -> Path:
-    """Write (row, reason, kept row or None) lines, ascending, into `folder`; returns the file's path."""
+    """Write (row, reason, kept row or None) lines, ascending, into `folder`; returns the file's path.
+
+    Its hash is written beside it, so that :func:`load_clean` knows the file again.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(HEADER)
     writer.writerows((row, reason, "" if kept is None else kept) for row, reason, kept in sorted(rows))
     write_text(folder / NAME, out.getvalue())
+    write_json(folder / PROOF, {"sha256": _digest(out.getvalue()), "folder": folder.name})
     return folder / NAME
+
+
+def has_clean(folder: Path) -> bool:
+    """Whether the doctor has left a manifest there, sound or not."""
+    return (folder / NAME).is_file() and (folder / PROOF).is_file()
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load_clean(folder: Path) -> CleanManifest:
@@ -52,14 +70,15 @@ def load_clean(folder: Path) -> CleanManifest:
     Raises
     ------
     DataError
-        There is none, or it is damaged.
+        There is none, it is damaged, or it is not what the doctor wrote for this store.
     """
     path = folder / NAME
     name = name_of(folder.name.rpartition("-")[0])
-    again = f"fer-bench data check {name}"
-    if not path.is_file():
+    options = Home(folder.parents[2].resolve()).options if folder.parts[-3:-1] == ("data", "splits") else ()
+    again = shlex.join(["fer-bench", "data", "check", name, *options])
+    if not has_clean(folder):
         raise DataError(f"'{name}' has no clean manifest yet", where=str(path), next=again)
-    text = path.read_text(encoding="utf-8")
+    text = _proven(path, again)
     try:
         reader = csv.DictReader(io.StringIO(text))
         if reader.fieldnames != HEADER:
@@ -69,7 +88,24 @@ def load_clean(folder: Path) -> CleanManifest:
         reasons = tuple(line["reason"] for line in lines)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"the clean manifest can't be read: {error}", where=str(path), next=again) from error
-    return CleanManifest(rows, reasons, hashlib.sha256(text.encode()).hexdigest())
+    return CleanManifest(rows, reasons, _digest(text))
+
+
+def _proven(path: Path, again: str) -> str:
+    """The text of the manifest, if it is the one that was written for this folder."""
+    try:
+        text, proof = path.read_bytes().decode(), read_json(path.with_name(PROOF))
+        written_for, digest = proof["folder"], proof["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"the clean manifest can't be read: {error!r}", where=str(path), next=again) from error
+    hint = "the doctor writes it anew; what else is to be left out must be taken out of the source files"
+    if written_for != path.parent.name:
+        what = f"the clean manifest is that of another state of the data, {written_for}"
+        raise DataError(what, where=str(path), hint=hint, next=again)
+    if digest != _digest(text):
+        what = "the clean manifest has changed since the doctor wrote it"
+        raise DataError(what, where=str(path), hint=hint, next=again)
+    return text
 
 
 def rows_to_drop(

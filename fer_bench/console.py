@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from fer_bench.credentials import hide
 from fer_bench.job import Listener
 from fer_bench.spec import RunSpec
 
@@ -99,9 +100,9 @@ class Live:
 
 def say(text: str) -> None:
     """Print one line at once, also into pipes."""
-    print(text, flush=True)
+    print(hide(text), flush=True)
 
 
 def warn(text: str) -> None:
     """Print one line to the error stream."""
-    print(text, file=sys.stderr, flush=True)
+    print(hide(text), file=sys.stderr, flush=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,15 @@ import numpy as np
 from fer_bench.cards import DatasetCard
 from fer_bench.clean import Dropped, conflicting, grouped, rows_to_drop
 from fer_bench.dataset import Problems
-from fer_bench.label_checks import Exchange, disagreements, exchanges
-from fer_bench.label_order import PARAMETER, mapping_told, suspicion
-from fer_bench.near_duplicates import Looks, Pairs, close_hashes, components, look, near_duplicates
+from fer_bench.label_checks import LEVEL, SLIPS, Exchange, disagreements, exchanges
+from fer_bench.label_order import mapping_told, suspicion
+from fer_bench.near_duplicates import Pairs, Progress, close_hashes, untold
+from fer_bench.patient import FLAT, Patient
+from fer_bench.splits import fitting
 from fer_bench.store import Store, check_counts, duplicates
 
 LEVELS = ("error", "warning", "note")
-FLAT = 16  # grey levels between the darkest and the brightest pixel below which an image shows nothing
+CROWDED = 0.4  # share of images with a near-duplicate that no collection of photographs from the net has
 SHOWN = 8  # lines of detail in a finding
 
 
@@ -107,92 +108,26 @@ class Diagnosis:
         return f"{_plural(errors, 'error')}, {_plural(warnings, 'warning')}"
 
 
-class _Patient:
-    """A store with the columns and groups that several checks read."""
-
-    def __init__(self, store: Store, card: DatasetCard):
-        self.store, self.card = store, card
-        table = store.columns()
-        self.label, self.split, self.exact = table["label"], table["split"], table["duplicate"]
-        nothing = np.full(len(store), "")
-        self.subject, self.sequence = (table.get(c, nothing).astype(str) for c in ("subject", "sequence"))
-        self.splits = [str(s) for s in dict.fromkeys(self.split.tolist())]
-        self.first = np.unique(self.exact, return_index=True)[1]  # row of each distinct image
-
-    @cached_property
-    def counts(self) -> dict[str, np.ndarray]:
-        return {s: np.asarray(self.store.manifest["counts"][s]) for s in self.splits}
-
-    @cached_property
-    def as_stated(self) -> bool:
-        """Whether the store was made with the parameters and has the classes that the card's numbers are about."""
-        given, default = self.store.manifest.get("params", {}), self.card.resolve({})
-        if self.card.classes:  # the order of the source's numbers leaves the numbers of images as they are
-            given, default = ({k: v for k, v in params.items() if k != PARAMETER} for params in (given, default))
-        return given == default and self.card.classes == self.store.classes
-
-    @cached_property
-    def known(self) -> dict[str, tuple[int, ...]]:
-        """The card's counts, where they apply."""
-        return dict(self.card.counts) if self.as_stated else {}
-
-    @cached_property
-    def looks(self) -> Looks:
-        return look(self.store, self.first)
-
-    @cached_property
-    def flat(self) -> np.ndarray:
-        return (self.looks.spread < FLAT)[self.exact]
-
-    @cached_property
-    def pairs(self) -> Pairs:
-        """Near-duplicates as store rows."""
-        told = np.flatnonzero(self.looks.spread >= FLAT)
-        found = near_duplicates(self.looks.thumbs[told], self._sequence_numbers()[told])
-        rows = self.first[told]
-        return Pairs(rows[found.first], rows[found.second], found.score)
-
-    def _sequence_numbers(self) -> np.ndarray:
-        """A number for the sequence of each distinct image; -1 where it has none, or its copies have several."""
-        numbers = np.unique(self.sequence, return_inverse=True)[1]
-        low, high = (np.full(len(self.first), fill) for fill in (len(numbers), -1))
-        np.minimum.at(low, self.exact, numbers)
-        np.maximum.at(high, self.exact, numbers)
-        return np.where((low == high) & (self.sequence[self.first] != ""), low, -1)
-
-    @cached_property
-    def near(self) -> np.ndarray:
-        """Group number of each row: copies, pixel-equal or not."""
-        first, second = self.exact[self.pairs.first], self.exact[self.pairs.second]
-        return components(first, second, len(self.first))[self.exact]
-
-    @cached_property
-    def rank(self) -> np.ndarray:
-        """0 for rows of the default protocol's test, 1 validation, 2 training, 3 others."""
-        protocol = self.card.protocols[0] if self.card.protocols else None
-        roles = (protocol.test, protocol.val, protocol.train) if protocol and protocol.scheme == "splits" else ()
-        rank = np.full(len(self.split), 3)
-        for k, splits in reversed(list(enumerate(roles))):
-            rank[np.isin(self.split, splits)] = k
-        return rank
-
-
-def examine(store: Store, card: DatasetCard, *, faults: Problems | None = None) -> Diagnosis:
+def examine(
+    store: Store, card: DatasetCard, *, faults: Problems | None = None, progress: Progress = untold
+) -> Diagnosis:
     """Examine a store: counts, labels, duplicates, near-duplicates, people, sequences, images, balance.
 
     Parameters
     ----------
     faults : Problems, optional
         What a lenient reading left out of the store.
+    progress : callable, optional
+        Told what is done at the moment and which share of it is done.
 
     Notes
     -----
     Reads every distinct image once, in blocks; memory grows by about 8 kB an image.
     """
-    patient = _Patient(store, card)
+    patient = Patient(store, card, progress)
     checks = (
-        *(_mapping, _counts, _missing, _order, _digests, _files),
-        *(_flat, _exact, _near, _subjects, _sequences, _imbalance),
+        *(_mapping, _counts, _missing, _order, _digests, _files, _flat, _exact, _near, _alike, _crowd),
+        *(_subjects, _sequences, _imbalance),
     )
     found = [*_faults(faults), *(finding for check in checks for finding in check(patient))]
     dropped = rows_to_drop(patient.flat, patient.exact, patient.near, patient.label, patient.rank)
@@ -206,6 +141,12 @@ def examine(store: Store, card: DatasetCard, *, faults: Problems | None = None) 
         conflicts=_conflicts(patient),
         dropped=tuple(dropped),
     )
+
+
+def without_rejects(store: Store, card: DatasetCard) -> str:
+    """The protocol that fits the store and leaves out what the doctor rejects, by its full name; "" if none fits."""
+    protocol = fitting(store, card)
+    return card.full_name(card.cleaned(protocol)) if protocol else ""
 
 
 def _plural(number: int, one: str, many: str | None = None) -> str:
@@ -230,7 +171,7 @@ def _faults(faults: Problems | None) -> list[Finding]:
     return [Finding(level="error", kind="unreadable", title=title, detail=_some(lines), count=len(rows))]
 
 
-def _counts(patient: _Patient) -> list[Finding]:
+def _counts(patient: Patient) -> list[Finding]:
     found = []
     unlabelled = np.flatnonzero(patient.label < 0)
     if len(unlabelled) and len(unlabelled) != patient.card.unlabelled:
@@ -248,7 +189,7 @@ def _counts(patient: _Patient) -> list[Finding]:
     return [*found, Finding(level="warning", kind="counts", title=title, detail=_some(lines), count=len(lines))]
 
 
-def _missing(patient: _Patient) -> list[Finding]:
+def _missing(patient: Patient) -> list[Finding]:
     together = np.sum(list(patient.counts.values()), axis=0)
     gone = [name for name, n in zip(patient.store.classes, together, strict=True) if not n]
     lines = []
@@ -263,7 +204,7 @@ def _missing(patient: _Patient) -> list[Finding]:
     return [Finding(level="error", kind="missing-class", title=title, detail=tuple(lines), count=len(gone) or 1)]
 
 
-def _order(patient: _Patient) -> list[Finding]:
+def _order(patient: Patient) -> list[Finding]:
     if told := suspicion(patient.card, patient.store.manifest):
         return [Finding(level="error", kind="label-order", title=told.title, detail=told.lines, count=len(told.lines))]
     splits = [s for s in patient.splits if s in patient.known]
@@ -274,7 +215,7 @@ def _order(patient: _Patient) -> list[Finding]:
     return _exchanged(exchanges(observed, known, splits), patient.store.classes)
 
 
-def _mapping(patient: _Patient) -> list[Finding]:
+def _mapping(patient: Patient) -> list[Finding]:
     title = f"Labels are read as {mapping_told(patient.store.manifest)}"
     return [Finding(level="note", kind="labels", title=title, count=len(patient.store.classes))]
 
@@ -285,17 +226,16 @@ def _exchanged(found: Sequence[Exchange], names: Sequence[str]) -> list[Finding]
     lines = []
     for one in found:
         gained, lost = names[one.gained], names[one.lost]
-        share = (
-            f"as if {one.share:.0%} of both had been exchanged" if one.share else f"as if {lost} had become {gained}"
-        )
-        lines.append(f"{one.split}: {one.moved:,} more {gained} than known, and as many less {lost}; {share}")
-    pair = " and ".join(names[k] for k in sorted((found[0].gained, found[0].lost)))
-    share = f"about {found[0].share:.0%} of {pair}" if found[0].share else f"some of {pair}"
-    title = f"Labels of two classes look exchanged: {share}"
-    return [Finding(level="error", kind="label-swap", title=title, detail=tuple(lines), count=len(lines))]
+        cause = f"{lost} was relabelled as {gained}"
+        cause += f", or {one.share:.0%} of both were exchanged at random" if one.share else ""
+        lines.append(f"{one.split}: {one.moved:,} more {gained} than known, and as many less {lost}: {cause}")
+    pairs = dict.fromkeys(" and ".join(names[k] for k in sorted((one.gained, one.lost))) for one in found)
+    title = f"Labels have moved between two classes: {'; '.join(pairs)}"
+    level = "warning" if all(one.slips for one in found) else "error"
+    return [Finding(level=level, kind="label-swap", title=title, detail=tuple(lines), count=len(lines))]
 
 
-def _digests(patient: _Patient) -> list[Finding]:
+def _digests(patient: Patient) -> list[Finding]:
     known, parts = patient.card.digests if patient.as_stated else {}, patient.store.manifest["parts"]
     same = {part: parts[part] == known[part] for part in ("pixels", "labels") if part in known}
     if len(same) < 2:
@@ -313,7 +253,7 @@ def _digests(patient: _Patient) -> list[Finding]:
     return [Finding(level="note", kind="not-original", title=title)]
 
 
-def _files(patient: _Patient) -> list[Finding]:
+def _files(patient: Patient) -> list[Finding]:
     survey: Mapping[str, Mapping[str, int]] = patient.store.manifest.get("survey") or {}
     found = []
     for part, what in (("sizes", "sizes"), ("modes", "colour modes")):
@@ -325,7 +265,7 @@ def _files(patient: _Patient) -> list[Finding]:
     return found
 
 
-def _flat(patient: _Patient) -> list[Finding]:
+def _flat(patient: Patient) -> list[Finding]:
     spread, found = patient.looks.spread[patient.exact], []
     constant, almost = np.flatnonzero(spread == 0), np.flatnonzero((spread > 0) & (spread < FLAT))
     for kind, rows, which in (("constant", constant, "of one value"), ("near-constant", almost, "almost of one value")):
@@ -344,7 +284,7 @@ def _across(group: np.ndarray, split: np.ndarray) -> dict[tuple[str, str], np.nd
     return {pair: r for pair, r in found.items() if len(r)}
 
 
-def _copies(patient: _Patient, group: np.ndarray, groups: list[np.ndarray], kind: str, what: str) -> list[Finding]:
+def _copies(patient: Patient, group: np.ndarray, groups: list[np.ndarray], kind: str, what: str) -> list[Finding]:
     """Findings on groups of copies: that there are any, those across splits, those with conflicting labels."""
     if not groups:
         return []
@@ -362,6 +302,8 @@ def _copies(patient: _Patient, group: np.ndarray, groups: list[np.ndarray], kind
         among = np.isin(np.arange(len(group)), np.concatenate(crossing))
         across = {pair: int(among[rows].sum()) for pair, rows in _across(group, patient.split).items()}
         lines = [f"{rows:,} images of {b} have a copy in {a}" for (a, b), rows in across.items() if rows]
+        if cleaned := without_rejects(patient.store, patient.card):
+            lines.append(f"to leave them out: --protocol {cleaned}")
         title = f"{_plural(len(crossing), 'group')} of {what} lie in more than one split"
         note("warning", f"{kind}-across", title, crossing, lines)
     torn = [g for g in groups if conflicting(patient.label[g])]
@@ -370,28 +312,64 @@ def _copies(patient: _Patient, group: np.ndarray, groups: list[np.ndarray], kind
     return found
 
 
-def _exact(patient: _Patient) -> list[Finding]:
+def _exact(patient: Patient) -> list[Finding]:
     groups, names = grouped(patient.exact), patient.store.classes
     found = _copies(patient, patient.exact, groups, "exact", "pixel-equal images")
-    for one in disagreements((g for g in groups if not patient.flat[g[0]]), patient.label):
+    for one in disagreements((g for g in groups if not patient.flat[g[0]]), patient.label, len(names)):
         a, b = (names[k] for k in one.classes)
         title = f"Copies disagree between {a} and {b} in {one.torn:,} of {one.groups:,} groups: labels may be exchanged"
-        detail = (f"a random exchange of {one.share:.0%} of both would do that",)
+        family = f", corrected for {_plural(one.pairs, 'pair')} of classes" if one.pairs > 1 else ""
+        test = f"binomial test, p = {one.p:.1g}, level {LEVEL}{family}"
+        test = f"more than slips in {SLIPS:.0%} of the groups explain ({test})"
+        detail = (test, f"a random exchange of {one.share:.0%} of both would do that")
         found.append(Finding(level="warning", kind="copies-disagree", title=title, detail=detail, count=one.torn))
     return found
 
 
-def _near(patient: _Patient) -> list[Finding]:
+def _near(patient: Patient) -> list[Finding]:
     groups = [g for g in grouped(patient.near) if len(np.unique(patient.exact[g])) > 1]
     found = _copies(patient, patient.near, groups, "near", "near-duplicates")
-    hashes = close_hashes(patient.looks.hashes[patient.looks.spread >= FLAT])
+    hashes = close_hashes(patient.looks.hashes[patient.looks.spread >= FLAT], progress=patient.progress)
     if hashes:
         title = f"{_plural(hashes, 'pair')} of distinct images have perceptual hashes at most 2 bits apart"
         found.append(Finding(level="note", kind="close-hashes", title=title, count=hashes))
     return found
 
 
-def _conflicts(patient: _Patient) -> dict[tuple[str, str], int]:
+def _alike(patient: Patient) -> list[Finding]:
+    """Likeness within one person, which is expected and condemns nothing."""
+    pairs = patient.alike
+    if not len(pairs):
+        return []
+    label, split = patient.label, patient.split
+    other = int(
+        ((label[pairs.first] != label[pairs.second]) & (label[pairs.first] >= 0) & (label[pairs.second] >= 0)).sum()
+    )
+    across = int((split[pairs.first] != split[pairs.second]).sum())
+    lines = ["expected of one person in one sitting; these images stay in the clean manifest's data"]
+    lines += [f"{other:,} of the pairs have different labels"] if other else []
+    lines += [f"{across:,} of the pairs lie in two splits"] if across else []
+    best = np.argsort(-pairs.score, kind="stable")
+    groups = tuple((int(pairs.first[k]), int(pairs.second[k])) for k in best)
+    title = f"{_plural(len(pairs), 'pair')} of images of one person look like copies"
+    return [Finding(level="note", kind="alike", title=title, detail=tuple(lines), count=len(pairs), groups=groups)]
+
+
+def _crowd(patient: Patient) -> list[Finding]:
+    """Whether so many images look alike that they must have been posed, though nobody says who is shown."""
+    sizes = np.bincount(patient.near)[patient.near]
+    share = float((sizes > 1).mean())
+    if share <= CROWDED or (patient.subject != "").any():
+        return []
+    title = f"{share:.0%} of the images look like another one, as faces posed in a laboratory do"
+    detail = (
+        "they may be no copies, but nobody says who is shown, so likeness within a person can't be told from them",
+        f"a layout or parameter that tells the subject helps: fer-bench show {patient.card.base}",
+    )
+    return [Finding(level="warning", kind="crowded", title=title, detail=detail, count=int((sizes > 1).sum()))]
+
+
+def _conflicts(patient: Patient) -> dict[tuple[str, str], int]:
     names, pairs = patient.store.classes, Counter[tuple[str, str]]()
     for rows in grouped(patient.near, ~patient.flat):
         labels = sorted({k for k in patient.label[rows].tolist() if k >= 0})
@@ -399,7 +377,7 @@ def _conflicts(patient: _Patient) -> dict[tuple[str, str], int]:
     return dict(sorted(pairs.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
-def _crossing(patient: _Patient, column: np.ndarray) -> tuple[list[str], str]:
+def _crossing(patient: Patient, column: np.ndarray) -> tuple[list[str], str]:
     """Values of a column that occur in several splits, and the level of that."""
     named = column != ""
     pairs = np.unique(np.stack([column[named], patient.split[named]]), axis=1)
@@ -407,7 +385,7 @@ def _crossing(patient: _Patient, column: np.ndarray) -> tuple[list[str], str]:
     return values[times > 1].tolist(), "error" if (patient.rank < 3).any() else "warning"
 
 
-def _subjects(patient: _Patient) -> list[Finding]:
+def _subjects(patient: Patient) -> list[Finding]:
     crossing, level = _crossing(patient, patient.subject)
     if not crossing:
         return []
@@ -416,7 +394,7 @@ def _subjects(patient: _Patient) -> list[Finding]:
     return [Finding(level=level, kind="subjects", title=title, detail=detail, count=len(crossing))]
 
 
-def _sequences(patient: _Patient) -> list[Finding]:
+def _sequences(patient: Patient) -> list[Finding]:
     found = []
     crossing, level = _crossing(patient, patient.sequence)
     if crossing:
@@ -433,7 +411,7 @@ def _sequences(patient: _Patient) -> list[Finding]:
     return found
 
 
-def _imbalance(patient: _Patient) -> list[Finding]:
+def _imbalance(patient: Patient) -> list[Finding]:
     together = np.sum(list(patient.counts.values()), axis=0)
     lines = [f"{split}: {_balance(counts)}" for split, counts in patient.counts.items()]
     shares = {s: c / c.sum() for s, c in patient.counts.items() if c.sum()}

@@ -61,6 +61,10 @@ class StoreError(FerBenchError):
     """A prepared store that is missing, damaged or stale."""
 
 
+class ChangedStoreError(StoreError):
+    """A prepared store whose files are not those that were written; using it would call other data by its name."""
+
+
 class SealError(FerBenchError, PermissionError):
     """An attempt to read test data before selection is locked."""
 

@@ -26,6 +26,7 @@ import numpy as np
 from fer_bench import errors, forkserver
 from fer_bench.atomic import read_json, write_json, writing
 from fer_bench.cards import DatasetCard, MethodCard
+from fer_bench.credentials import words
 from fer_bench.errors import DataError, FerBenchError, PrunedTrial, TrainingError
 from fer_bench.home import Home
 from fer_bench.job import Listener, Runtime
@@ -199,7 +200,11 @@ class _Run:
             "spec": self.spec.to_dict(),
             "runtime": dataclasses.asdict(self.work.runtime),
             "plugin": {"path": str(plugin.path), "module": plugin.module, "origin": plugin.origin},
-            "store": str(self.store.path),
+            "store": {
+                "path": str(self.store.path),
+                "fingerprint": self.store.fingerprint,
+                "states": dict(self.store.states),
+            },
             "shape": list(self.store.shape),
             "record": str(self.writer.path),
             "classes": list(self.roles.classes),
@@ -353,7 +358,7 @@ def environment(facts: Mapping[str, Any]) -> dict[str, Any]:
         "hardware": facts["hardware"],
         "threads": facts["threads"],
         "system": f"{platform.system()} {platform.machine()}",
-        "command": sys.argv[1:],
+        "command": words(sys.argv[1:]),
     }
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from fer_bench.addresses import sqlite_uri
+from fer_bench.errors import FerBenchError
 from fer_bench.ledger import Ledger
 from fer_bench.names import DATASET, checked, locate
+
+REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+ANOTHER = "name another folder with --home DIR, or in FER_BENCH_HOME"
 
 
 @dataclass(frozen=True)
@@ -20,6 +27,16 @@ class Home:
     def find(cls, given: str | Path | None = None) -> Home:
         """The home that was given, else ``$FER_BENCH_HOME``, else the current folder."""
         return cls(Path(given or os.environ.get("FER_BENCH_HOME") or ".").resolve())
+
+    def require_writable(self) -> None:
+        """Refuse a home that can't be written before any work is done for it.
+
+        Raises
+        ------
+        FerBenchError
+            It is on a read-only disk, belongs to somebody else, or can't be a folder.
+        """
+        require_writable(self.root, "the home folder", ANOTHER)
 
     @property
     def data(self) -> Path:
@@ -60,4 +77,25 @@ class Home:
     @property
     def tracking_uri(self) -> str:
         """``$MLFLOW_TRACKING_URI``, else a SQLite store in this home."""
-        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.root / 'mlflow.db'}"
+        return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(self.root / "mlflow.db")
+
+
+def require_writable(folder: Path, name: str, hint: str | None = None) -> None:
+    """See whether files can be made in a folder, or where it will be; raises FerBenchError, which calls it `name`."""
+    try:
+        place = folder
+        while not place.exists():
+            place = place.parent
+        with tempfile.TemporaryFile(dir=place):  # permissions alone do not tell: the disk may be read-only
+            pass
+    except OSError as error:
+        raise FerBenchError(f"{name} can't be written: {error.strerror}", where=str(folder), hint=hint) from error
+
+
+def refused(error: OSError) -> FerBenchError | None:
+    """What to tell where the system refused a file or folder; None for an error that is our own."""
+    if error.errno not in REFUSALS or error.filename is None:
+        return None
+    return FerBenchError(
+        f"a file or folder can't be used: {error.strerror}", where=os.fsdecode(error.filename), hint=ANOTHER
+    )

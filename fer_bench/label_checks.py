@@ -7,18 +7,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import bdtrc
 
 STRAY = 0.2  # share of an exchange that other changes may have
 SURE = 4  # a share is told of classes whose sizes differ by this many square roots of their sum: to about 0.1
-NOISY, FEW = 0.10, 5  # share and number of groups of copies with two labels that are more than slips
+SINGLE = 0.02  # share of two classes that may have moved between them by corrections of single labels
+SLIPS = 0.10  # share of the groups of copies that may have two labels without anything being exchanged
+ENOUGH = 30  # groups from which their share is judged; a handful are not copies picked at random
+LEVEL = 0.01  # of the test, for all pairs of classes together
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """Two classes, by position, that seem to have exchanged labels in one split.
+    """Two classes, by position, between which labels have moved in one split.
 
-    `moved` images more than known are in `gained`, as many less in `lost`; `share` is the part of both classes whose
-    labels would have been exchanged at random to give that, None where none does or chance is too large to tell it.
+    `moved` images more than known are in `gained`, as many less in `lost`. Counts can't tell whether labels were
+    exchanged or changed one way; `share` is the part of both classes whose exchange at random would give these counts,
+    None where none does or chance is too large to tell it. `slips`: so few that single corrections explain them.
     """
 
     split: str
@@ -26,6 +31,7 @@ class Exchange:
     lost: int
     moved: int
     share: float | None
+    slips: bool
 
 
 def exchanges(observed: np.ndarray, known: np.ndarray, splits: Sequence[str]) -> list[Exchange]:
@@ -43,7 +49,8 @@ def exchanges(observed: np.ndarray, known: np.ndarray, splits: Sequence[str]) ->
         gap = int(expected[lost] - expected[gained])
         telling = gap >= SURE * np.sqrt(expected[gained] + expected[lost])
         share = moved / gap if telling and moved <= gap else None
-        found.append(Exchange(split, gained, lost, moved, share))
+        slips = moved <= SINGLE * (expected[gained] + expected[lost])
+        found.append(Exchange(split, gained, lost, moved, share, bool(slips)))
     return found
 
 
@@ -51,26 +58,34 @@ def exchanges(observed: np.ndarray, known: np.ndarray, splits: Sequence[str]) ->
 class Disagreement:
     """Two classes, by position, between which equal images disagree: `torn` of `groups` have both labels.
 
-    `share` is the part of both classes whose labels would have been exchanged at random to give that.
+    `share` is the part of both classes whose labels would have been exchanged at random to give that. `p` is the
+    probability of so many torn groups or more if slips tear SLIPS of them, times the number of `pairs` of classes.
     """
 
     classes: tuple[int, int]
     torn: int
     groups: int
     share: float
+    p: float
+    pairs: int
 
 
-def disagreements(groups: Iterable[np.ndarray], labels: np.ndarray) -> list[Disagreement]:
+def disagreements(groups: Iterable[np.ndarray], labels: np.ndarray, classes: int) -> list[Disagreement]:
     """Pairs of classes whose copies disagree too often, though the counts may be as known.
 
     Of two copies one alone is exchanged in ``2 f (1 - f)`` of the cases, if a share f is. Published labels of faces
-    disagree on 4 % of the copies of the two classes that are confused most, or less (FER2013, counted).
+    disagree on 4 % of the copies of the two classes that are confused most, or less (FER2013, counted); SLIPS allows
+    for more. A binomial test says whether a pair of classes goes beyond, corrected for all pairs of the data set
+    (Bonferroni). Fewer than ENOUGH groups are not judged: who has removed the copies within each class leaves those
+    between classes, so that five of seven are torn and nothing is exchanged.
 
     Parameters
     ----------
     groups : iterable of int arrays
         Rows of equal images.
     labels : int64 [n]
+    classes : int
+        How many the data set has.
     """
     torn, whole = Counter[tuple[int, int]](), Counter[int]()
     for rows in groups:
@@ -79,9 +94,11 @@ def disagreements(groups: Iterable[np.ndarray], labels: np.ndarray) -> list[Disa
             whole[seen[0]] += 1
         elif len(seen) == 2:
             torn[seen[0], seen[1]] += 1
-    found = []
+    found, pairs = [], classes * (classes - 1) // 2
     for (a, b), n in sorted(torn.items()):
         total = n + whole[a] + whole[b]
-        if n >= FEW and n >= NOISY * total:
-            found.append(Disagreement((a, b), n, total, (1 - max(0.0, 1 - 2 * n / total) ** 0.5) / 2))
+        p = min(1.0, pairs * float(bdtrc(n - 1, total, SLIPS)))
+        if total >= ENOUGH and p <= LEVEL:
+            share = (1 - max(0.0, 1 - 2 * n / total) ** 0.5) / 2
+            found.append(Disagreement((a, b), n, total, share, p, pairs))
     return found

@@ -42,6 +42,7 @@ from typing import Any
 import numpy as np
 
 from fer_bench.atomic import canonical_json, locked, read_json, sha256_file, write_array, write_json
+from fer_bench.credentials import hide, hide_command
 from fer_bench.errors import FerBenchError, LedgerError, nearest
 from fer_bench.names import DATASET, PROTOCOL, RUN, STUDY, checked, locate, name_of
 
@@ -181,7 +182,7 @@ class RunWriter(RunRecord):
     def fail(self, error: BaseException) -> None:
         """Note why the run failed, if the disk has room for it; a failed run is tried again by the next command."""
         told = "".join(traceback.format_exception(error))
-        failure = {"type": type(error).__name__, "message": str(error), "traceback": told}
+        failure = {"type": type(error).__name__, "message": hide(str(error)), "traceback": hide(told)}
         with contextlib.suppress(OSError, FerBenchError):
             write_json(self.path / "failed.json", failure)
 
@@ -231,7 +232,7 @@ class Ledger:
     def put_study(self, name: str, study: Mapping[str, Any]) -> Path:
         """Write the study record ``studies/<name>.json``; raises SpecError where the name can't be a study's."""
         path = self._study_file(checked(name, STUDY))
-        write_json(path, dict(study))
+        write_json(path, hide_command(dict(study)))
         return path
 
     def study(self, name: str | None = None) -> dict[str, Any]:
@@ -258,7 +259,7 @@ class Ledger:
         except (OSError, ValueError) as error:
             raise LedgerError(f"the record of study '{name}' is damaged: {error}", where=str(path)) from error
         check_study_names(study, name, path)
-        return study
+        return hide_command(study)
 
     def _study_file(self, name: str) -> Path:
         return locate(self.root / "studies", name, ".json")

@@ -17,6 +17,7 @@ from fer_bench.ledger import RunRecord
 from fer_bench.metrics import SCORES, confusion, recalls
 
 FILES = ("spec", "data", "method", "history", "selection", "seal", "probe", "environment", "timing")
+TEXTS = (".json", ".md", ".html", ".tex", ".csv", ".txt")
 KEY_LENGTH, VALUE_LENGTH, TAG_LENGTH = 250, 6000, 8000  # MLflow's limits, in characters
 STATUS = {"finished": "FINISHED", "pruned": "KILLED"}
 
@@ -69,8 +70,30 @@ def mirrored(record: RunRecord) -> Mirrored:
         params=_params(spec),
         metrics=_epoch_metrics(record, ticks) + _final_metrics(record, span[1]),
         tags=tags_of(tags, **({"mlflow.note.content": "\n\n".join(notes)} if notes else {})),
-        files=[p for p in [*(record.path / f"{n}.json" for n in FILES), record.path / "model.pt"] if p.is_file()],
+        files=[p for p in [*(record.path / f"{n}.json" for n in FILES), record.path / "model.pt"] if _is_kept(p)],
     )
+
+
+def kept(folder: Path) -> list[Path]:
+    """Files of a report: not what a killed process has left under hidden names, and nothing that a link leads to."""
+    if not folder.is_dir():
+        return []
+    found = (p for p in sorted(folder.rglob("*")) if _is_kept(p))
+    return [p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
+
+
+def text_of(file: Path) -> str | None:
+    """Content of a file that may hold a command; None for any other."""
+    if file.suffix not in TEXTS:
+        return None
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def _is_kept(file: Path) -> bool:
+    return file.is_file() and not file.is_symlink()
 
 
 def key(*parts: str) -> str:

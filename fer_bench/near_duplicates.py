@@ -26,7 +26,7 @@ they are hardly told from copies; so are some drawings.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +52,14 @@ RADIUS = 4  # of the neighbourhood whose mean is taken away
 OFFSETS = [(dy, dx) for dy in (-2, 0, 2) for dx in (-2, 0, 2)]
 BLOCK = 1024
 BATCH = 256
+
+
+Progress = Callable[[str, float], object]
+"""Told what is being done, and which share of it is done."""
+
+
+def untold(what: str, done: float) -> None:
+    """Progress that nobody asks for."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +91,17 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.first)
 
+    def only(self, which: np.ndarray) -> Pairs:
+        """Those of the pairs that a mask (bool [n]) picks."""
+        return Pairs(self.first[which], self.second[which], self.score[which])
 
-def look(store: Store, rows: np.ndarray) -> Looks:
+
+def look(store: Store, rows: np.ndarray, progress: Progress = untold) -> Looks:
     """Read the images of `rows`, a block at a time."""
-    parts = [_look(store.images(rows[k : k + BLOCK])) for k in range(0, len(rows), BLOCK)]
+    parts = []
+    for k in range(0, len(rows), BLOCK):
+        parts.append(_look(store.images(rows[k : k + BLOCK])))
+        progress("looking at the images", min(1.0, (k + BLOCK) / len(rows)))
     return Looks(*(np.concatenate(p) for p in zip(*parts, strict=True)))
 
 
@@ -119,7 +134,7 @@ def _hashes(small: np.ndarray) -> np.ndarray:
     return np.packbits(bits, axis=1).view(">u8").ravel().astype(np.uint64)
 
 
-def close_hashes(hashes: np.ndarray, distance: int = HASH_DISTANCE) -> int:
+def close_hashes(hashes: np.ndarray, distance: int = HASH_DISTANCE, progress: Progress = untold) -> int:
     """How many pairs of perceptual hashes (uint64 [n]) differ in at most `distance` bits."""
     pairs = 0
     for k in range(0, len(hashes), BLOCK):
@@ -127,10 +142,12 @@ def close_hashes(hashes: np.ndarray, distance: int = HASH_DISTANCE) -> int:
         for j in range(k, len(hashes), BLOCK):
             near = np.bitwise_count(mine ^ hashes[j : j + BLOCK]) <= distance
             pairs += int(np.triu(near, 1).sum() if j == k else near.sum())
+        left = max(0, len(hashes) - k - BLOCK)
+        progress("comparing their hashes", 1 - (left / len(hashes)) ** 2)
     return pairs
 
 
-def near_duplicates(thumbs: np.ndarray, together: np.ndarray | None = None) -> Pairs:
+def near_duplicates(thumbs: np.ndarray, together: np.ndarray | None = None, progress: Progress = untold) -> Pairs:
     """Find the pairs of thumbnails that show one photograph.
 
     Parameters
@@ -139,6 +156,7 @@ def near_duplicates(thumbs: np.ndarray, together: np.ndarray | None = None) -> P
         Distinct images that are not of one grey; see :func:`look`.
     together : int64 [n], optional
         Images of one number are not compared with each other; -1 is no number.
+    progress : callable, optional
 
     Returns
     -------
@@ -147,12 +165,13 @@ def near_duplicates(thumbs: np.ndarray, together: np.ndarray | None = None) -> P
     """
     bands = _bands(thumbs)
     found = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
-    for first, second, offset in _candidates(thumbs):
+    for first, second, offset, share in _candidates(thumbs):
         if together is not None:
             apart = (together[first] != together[second]) | (together[first] < 0)
             first, second = first[apart], second[apart]
         likely = _correlation(bands, first, second, offset, step=2)[0] >= LIKELY
         found.append(_verified(thumbs, bands, first[likely], second[likely], offset))
+        progress("comparing them with each other", share)
     first, second, score = (np.concatenate(part) for part in zip(*found, strict=True))
     return _best(first, second, score)
 
@@ -178,8 +197,8 @@ def _best(first: np.ndarray, second: np.ndarray, score: np.ndarray) -> Pairs:
     return Pairs(first[new], second[new], score[new])
 
 
-def _candidates(thumbs: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, tuple[int, int]]]:
-    """Pairs (first < second) whose low frequencies agree, with the offset of the second one's window."""
+def _candidates(thumbs: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, tuple[int, int], float]]:
+    """Pairs (first < second) whose low frequencies agree, the offset of the second one's window, and the share done."""
     blocks = [slice(k, k + BLOCK) for k in range(0, len(thumbs), BLOCK)]
     plain = np.concatenate([_waves(thumbs[b], (0, 0)) for b in blocks]) if blocks else np.empty((0, 1))
     mean = np.floor(plain.sum(0) / max(1, len(plain)))
@@ -187,7 +206,7 @@ def _candidates(thumbs: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, tu
     least = _candidate_cosine(features) * UNIT**2
     tile = np.empty((BLOCK, BLOCK), dtype=np.float32)
     for j, columns in enumerate(blocks):
-        for offset in OFFSETS:
+        for number, offset in enumerate(OFFSETS):
             shifted = _unit(_waves(thumbs[columns], offset) - mean).astype(np.float32)
             hits = []
             for rows in blocks[: j + 1]:
@@ -196,7 +215,9 @@ def _candidates(thumbs: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, tu
                 hits.append(np.flatnonzero(product >= least) + rows.start * len(shifted))
             first, second = np.divmod(np.concatenate(hits), len(shifted))
             second += columns.start
-            yield first[first < second], second[first < second], offset
+            done = j * (j + 1) / 2 + (j + 1) * (number + 1) / len(OFFSETS)
+            share = done / (len(blocks) * (len(blocks) + 1) / 2)
+            yield first[first < second], second[first < second], offset, share
 
 
 def _candidate_cosine(features: np.ndarray) -> float:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from fer_bench.atomic import read_json
 from fer_bench.cards import DatasetCard
+from fer_bench.credentials import command_line
 from fer_bench.dataset import Dataset
-from fer_bench.errors import FerBenchError, StoreError, UnknownNameError
+from fer_bench.errors import ChangedStoreError, FerBenchError, StoreError, UnknownNameError
 from fer_bench.home import Home
 from fer_bench.plugins import Plugins
-from fer_bench.store import Store
+from fer_bench.store import Store, naming_plugins
 
 
 def dataset_card(
@@ -52,6 +53,8 @@ def open_prepared(found: Plugins, name: str, home: Home, typed: Sequence[str] = 
     """
     try:
         store = Store.open(home.store(name))
+    except ChangedStoreError as error:
+        raise naming_plugins(error, found.folders) from None
     except StoreError as error:
         dataset_card(found, name, home, typed=typed)
         dataset = found.dataset(name)
@@ -91,9 +94,7 @@ def _typed_again(typed: Sequence[str], name: str, known: str) -> str:
     """The command line with another name for the data set."""
     instead = {name: known, f"--dataset={name}": f"--dataset={known}"}
     words = [instead.get(word, word) for word in typed]
-    return (
-        shlex.join(["fer-bench", *words]) if words != list(typed) else shlex.join(["fer-bench", "data", "stats", known])
-    )
+    return command_line(words) if words != list(typed) else shlex.join(["fer-bench", "data", "stats", known])
 
 
 def _prepared(home: Home) -> set[str]:

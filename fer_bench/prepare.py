@@ -13,15 +13,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from fer_bench import soundness
 from fer_bench.dataset import Dataset, Reading
-from fer_bench.errors import DataError, FerBenchError, StoreError
+from fer_bench.errors import ChangedStoreError, DataError, FerBenchError, StoreError
 from fer_bench.home import Home
 from fer_bench.label_order import PARAMETER, mapping_told, suspicion
 from fer_bench.names import folder_of
 from fer_bench.plugins import Plugin
-from fer_bench.store import Store, recover, write_store
+from fer_bench.store import Store, naming_plugins, recover, write_store
 
 Say = Callable[[str], object]
+LARGE = 2 * 10**9  # bytes that take seconds to read
 
 RARE = 20  # one image in so many may be left aside to tell how large the others are
 
@@ -51,7 +53,7 @@ def prepare(home: Home, dataset: Dataset, source: str | Path | None, *, force: b
         with _one_at_a_time(home.data, name, say):
             recover(home.data, name)
             old = _existing(home, name, say)
-            source = _source(home, dataset, source, old)
+            source = _source(home, dataset, source, old or _unsound(home, name))
             if source is None and not dataset.card.built_in:
                 if force or old is None or old.manifest["params"] != dataset.params:
                     raise _missing(home, dataset)
@@ -81,13 +83,31 @@ def ensure_store(home: Home, dataset: Dataset, source: str | Path | None = None,
 
     Built-in sets are drawn, other sets are read from ``data/raw/<name>``; a missing source is an error that tells how
     to get the data. A source that is given is compared with the store as :func:`prepare` does.
+
+    Raises
+    ------
+    ChangedStoreError
+        The present store is not what was written. It is kept: a person may have edited it, and ``fer-bench data
+        prepare`` writes it anew.
     """
-    if source is None and not dataset.card.built_in:
-        with contextlib.suppress(StoreError):
-            store = Store.open(home.store(dataset.card.name))
-            if store.manifest["params"] == dataset.params:
-                return store
+    store = _sound(home, dataset, say) if source is None else None
+    if store is not None and store.manifest["params"] == dataset.params and not dataset.card.built_in:
+        return store
     return prepare(home, dataset, source, say=say)
+
+
+def _sound(home: Home, dataset: Dataset, say: Say) -> Store | None:
+    """The present store, if it can be read; one that has changed is an error."""
+    name, path = dataset.card.name, home.store(dataset.card.name)
+    with contextlib.suppress(OSError):
+        if (size := soundness.unmeasured(path)) > LARGE:
+            say(f"{name}: {human_size(size)} of the store are compared with their hashes, once")
+    try:
+        return Store.open(path)
+    except ChangedStoreError as error:
+        raise naming_plugins(error, dataset.plugin_dirs) from None
+    except StoreError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -197,6 +217,13 @@ def _existing(home: Home, name: str, say: Say) -> Store | None:
         return None
 
 
+def _unsound(home: Home, name: str) -> Store | None:
+    """A store that can't be used, for where it came from."""
+    with contextlib.suppress(StoreError):
+        return Store.open(home.store(name), verify=False)
+    return None
+
+
 def _source(home: Home, dataset: Dataset, source: str | Path | None, old: Store | None) -> Path | None:
     if source is not None:
         given = Path(source).expanduser()
@@ -232,7 +259,7 @@ def _state(dataset: Dataset, reading: Reading) -> str:
     digest = hashlib.sha256()
     for path in reading.files:
         stat = path.stat()
-        digest.update(f"{path.resolve()}\n{stat.st_size} {stat.st_mtime_ns}\n".encode())
+        digest.update(f"{path.resolve()}\n{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}\n".encode())
     if dataset.card.built_in:
         code = Path(inspect.getfile(type(dataset)))
         digest.update(Plugin("datasets", dataset.card, code, module="", origin="").source_hash().encode())

@@ -13,7 +13,10 @@ import sys
 import unicodedata
 from typing import TextIO
 
-WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # any of them: the user has chosen
+# How threads of OpenMP wait for each other: asleep. GNU's look for the others for 10 microseconds first, where its own
+# default is 3 milliseconds: without any look small networks train at half their speed (benchmarks/busy.py).
+WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"}
+CHOICES = {*WAITING, "KMP_BLOCKTIME"}  # any of them: the user has chosen
 PLAIN = "fer_bench.plain"  # our way of writing what an encoding lacks
 ASCII = "plain-ascii"  # ASCII under a name of our own: click writes UTF-8 where a stream calls itself ASCII
 
@@ -34,8 +37,8 @@ def wait_passively() -> None:
 
     They spin for milliseconds otherwise, on cores that other work needs: the work they wait for among it.
     """
-    if not any(name in os.environ for name in WAITING):
-        os.environ["OMP_WAIT_POLICY"] = "passive"
+    if not CHOICES & os.environ.keys():
+        os.environ.update(WAITING)
 
 
 # -- letters that a terminal lacks -----------------------------------------------------------------------------------

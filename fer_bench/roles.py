@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,9 +106,17 @@ def roles_of(store: Store, card: DatasetCard, home: Home, *, protocol: str, fold
 
 
 def _publish(path: Path, text: str) -> None:
-    """Leave an index list where people find it; a home that can't be written does without."""
+    """Leave an index list where people find it; a home that can't be written does without.
+
+    Runs never read it back: what an edited one says has no effect, so it is put aside, and that is said.
+    """
     try:
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        if path.is_file() and path.read_bytes() != text.encode():
+            aside = path.with_name(f"{path.name}.old")
+            os.replace(path, aside)
+            said = "is not what the protocol makes of these data, and had no effect; it is kept as"
+            print(f"{path} {said} {aside.name}", file=sys.stderr, flush=True)
+        if not path.is_file():
             write_text(path, text)
     except (OSError, FerBenchError):
         return

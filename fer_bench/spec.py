@@ -160,7 +160,8 @@ def label_of(card: MethodCard, params: Mapping[str, Any]) -> str:
 class StudySpec:
     """A set of runs that are compared.
 
-    `labels` are the methods in the order asked, `reference` the one that gains are measured against.
+    `labels` are the methods in the order asked, `reference` the one that gains are measured against. `tuned` tells by
+    label how the search found a configuration, where one did.
     """
 
     name: str
@@ -169,9 +170,11 @@ class StudySpec:
     labels: tuple[str, ...]
     reference: str | None
     kind: str = "run"
+    tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def record(self, run_ids: Sequence[str]) -> dict[str, Any]:
         """The study's record for the ledger."""
+        tuned = {"tuned": {k: dict(v) for k, v in self.tuned.items()}} if self.tuned else {}
         return {
             "name": self.name,
             "command": self.command,
@@ -181,6 +184,7 @@ class StudySpec:
             "methods": list(self.labels),
             "reference": self.reference,
             "kind": self.kind,
+            **tuned,
         }
 
 

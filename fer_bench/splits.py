@@ -68,7 +68,7 @@ def divide(store: Store, card: DatasetCard, protocol: Protocol, clean: CleanMani
     Parameters
     ----------
     clean : CleanManifest, optional
-        Rows to leave out; needed by protocols with ``clean=True``, ignored by others.
+        Rows to leave out of every role once it is divided; needed by protocols with ``clean=True``, ignored by others.
 
     Raises
     ------
@@ -76,6 +76,7 @@ def divide(store: Store, card: DatasetCard, protocol: Protocol, clean: CleanMani
         The store lacks a split, column or class that the protocol needs, a role stays empty, or rows have no label.
     """
     where = card.full_name(protocol)
+    key = card.full_name(card.protocol(protocol.of)) if protocol.of else where
     names = list(dict.fromkeys(["split", protocol.label, *([protocol.group] if protocol.group else [])]))
     columns = store.columns(*_present(store, names, where))
     classes, labels = _labels(store, protocol, columns[protocol.label], where)
@@ -83,8 +84,6 @@ def divide(store: Store, card: DatasetCard, protocol: Protocol, clean: CleanMani
     pool = np.zeros(len(labels), dtype=bool)
     for rows in roles.values():
         pool[rows] = True
-    if protocol.clean and clean is not None:
-        pool[clean.rows] = False
     _check_labels(pool & _takes_part(protocol, columns[protocol.label], store), labels, protocol, store, where)
     pool &= labels >= 0
     group = columns[protocol.group] if protocol.group else None
@@ -94,9 +93,10 @@ def divide(store: Store, card: DatasetCard, protocol: Protocol, clean: CleanMani
             where=f"{where}, layout '{store.manifest['layout']}'",
             hint=f"prepare from a layout that tells it, or take another protocol: {_others(card, protocol)}",
         )
-    part = _Part(np.flatnonzero(pool), labels, group, where, len(classes), protocol.stratify)
+    part = _Part(np.flatnonzero(pool), labels, group, key, len(classes), protocol.stratify)
     make = {"splits": _by_splits, "kfold": _by_folds, "shuffle": _by_shares, "blocks": _by_blocks}[protocol.scheme]
-    folds = [{r: np.sort(fold[r]) for r in ROLES} for fold in make(protocol, part, roles)]
+    gone = clean.rows if protocol.clean and clean is not None else np.empty(0, np.int64)
+    folds = [{r: np.setdiff1d(fold[r], gone) for r in ROLES} for fold in make(protocol, part, roles)]
     for number, fold in enumerate(folds):
         _check_fold(fold, labels, classes, card, protocol, number, store)
     return Division(classes=classes, labels=labels, folds=folds)
@@ -186,13 +186,13 @@ def _named_roles(protocol: Protocol, split: np.ndarray, card: DatasetCard, store
                 f"the store has no {role} images",
                 where=f"{card.full_name(protocol)}, {role} = {' + '.join(wanted)}",
                 hint=f"it has: {', '.join(sorted(set(split.tolist())))}; other protocols: {_others(card, protocol)}",
-                next=_way_out(card, store, set(split.tolist())),
+                next=_way_out(card, protocol, store, set(split.tolist())),
             )
     return roles
 
 
-def protocol_that_fits(store: Store, card: DatasetCard) -> Protocol | None:
-    """The protocol to take where the store does not allow the card's first one; None where it does, or none fits.
+def fitting(store: Store, card: DatasetCard) -> Protocol | None:
+    """The card's first protocol if the store allows it, or the sound one that fits best; None where none does.
 
     One that uses the store's own parts comes before one that divides all images anew, and of these one that keeps
     people together where the store knows them.
@@ -201,15 +201,24 @@ def protocol_that_fits(store: Store, card: DatasetCard) -> Protocol | None:
     for protocol in [*card.protocols[:1], *sorted(sound, key=lambda p: (p.scheme != "splits", not p.group))]:
         with contextlib.suppress(DataError):
             divide(store, card, protocol)
-            return None if protocol is card.protocols[0] else protocol
+            return protocol
     return None
 
 
-def _way_out(card: DatasetCard, store: Store, have: set[str]) -> str:
+def protocol_that_fits(store: Store, card: DatasetCard) -> Protocol | None:
+    """The protocol to take where the store does not allow the card's first one; None where it does, or none fits."""
+    found = fitting(store, card)
+    return found if found is not card.protocols[0] else None
+
+
+def _way_out(card: DatasetCard, protocol: Protocol, store: Store, have: set[str]) -> str:
     """The first protocol that the store's splits allow, or another source."""
     again = f"fer-bench data prepare {store.manifest['dataset']} --from PATH"
     fit = [p for p in card.protocols if {*p.train, *p.val, *p.test} <= have and not p.watermark]
-    return f"the same command with --protocol {card.full_name(fit[0])}; or {again}" if fit else again
+    if not fit:
+        return again
+    other = card.cleaned(fit[0]) if protocol.of else fit[0]
+    return f"the same command with --protocol {card.full_name(other)}; or {again}"
 
 
 def _others(card: DatasetCard, protocol: Protocol) -> str:

@@ -5,9 +5,11 @@
     <root>/<dataset>/images.npy     uint8 [N, C, H, W]
     <root>/<dataset>/table.csv      row, label, split, source, subject, duplicate, ... one line an image
     <root>/<dataset>/manifest.json  classes, counts, layout, source files, hashes, fingerprint
+    <root>/<dataset>/checked.json   what was measured of the files, so that the next opening need not read them
 
 The fingerprint covers pixels, labels, splits and class names, not the layout: every layout of the same data gives the
-same one. A store is written beside the old one and swapped in at the end, so a kill leaves the old store usable.
+same one. A store is written beside the old one and swapped in at the end, so a kill leaves the old store usable. Every
+opening makes sure that the files are those that were written (:mod:`fer_bench.soundness`).
 """
 
 from __future__ import annotations
@@ -15,57 +17,63 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 import os
+import shlex
 import shutil
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fer_bench.atomic import canonical_json, disk_full, is_full, read_json, sha256_file, write_json, write_text
+from fer_bench import soundness
+from fer_bench.atomic import disk_full, is_full, read_json, sha256_file, write_json, write_text
 from fer_bench.cards import DatasetCard
 from fer_bench.dataset import Chunk, Reading
-from fer_bench.errors import StoreError
+from fer_bench.errors import ChangedStoreError, StoreError
+from fer_bench.home import Home
 from fer_bench.names import folder_of, locate, name_of
 
 FORMAT = 1
-FILES = ("images.npy", "table.csv", "manifest.json")
+ENTRIES = ("classes", "counts", "shape", "sizes", "sha256", "parts", "fingerprint", "params", "sources")
 
 
 @dataclass(frozen=True)
 class Store:
-    """An opened store. Opening reads the manifest only; images stay on disk until asked for."""
+    """An opened store. Images stay on disk until asked for.
+
+    `states` has the state (:func:`fer_bench.soundness.state_of`) in which each file was found sound.
+    """
 
     path: Path
     manifest: dict[str, Any]
+    states: Mapping[str, list[int]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def open(cls, path: str | Path) -> Store:
-        """Open the store at `path`.
+    def open(cls, path: str | Path, *, verify: bool = True) -> Store:
+        """Open the store at `path`, after making sure that it holds what was written.
+
+        That reads the files once; later openings look at their size, times and inode only.
+
+        Parameters
+        ----------
+        verify : bool
+            False reads the manifest only, for what it tells of where the store came from.
 
         Raises
         ------
         StoreError
             There is none, it is damaged, or it was written by an incompatible version.
+        ChangedStoreError
+            Its files, or the manifest, are not those that were written.
         """
         path = Path(path)
-        name = name_of(path.name)
-        again = f"fer-bench data prepare {name} --from PATH"
-        if not (path / "manifest.json").is_file():
-            raise StoreError(f"no prepared store for '{name}'", where=str(path), next=again)
-        try:
-            manifest = read_json(path / "manifest.json")
-        except ValueError as error:
-            raise StoreError(f"the manifest can't be read: {error}", where=str(path), next=again) from error
-        if manifest.get("format") != FORMAT:
-            raise StoreError("the store has another format", where=str(path), hint=f"expected {FORMAT}", next=again)
-        for name, size in manifest["sizes"].items():
-            file = path / name
-            if not file.is_file() or file.stat().st_size != size:
-                raise StoreError(f"{name} is missing or has changed its size", where=str(file), next=again)
-        return cls(path, manifest)
+        manifest = _read_manifest(path)
+        if not verify:
+            return cls(path, manifest)
+        return cls(path, manifest, _sound(path, manifest))
 
     @property
     def fingerprint(self) -> str:
@@ -102,6 +110,7 @@ class Store:
                 raise StoreError(f"the table has no column {missing}", where=str(self.path), hint=", ".join(header))
             places = [header.index(n) for n in (names or header)]
             picked = [[row[p] for p in places] for row in rows]
+        self._still_sound("table.csv")
         return {n: _typed([row[k] for row in picked]) for k, n in enumerate(names or header)}
 
     def images(self, rows: np.ndarray) -> np.ndarray:
@@ -109,18 +118,88 @@ class Store:
         mapped = np.load(self.path / "images.npy", mmap_mode="r")
         out = np.ascontiguousarray(mapped[rows])
         mapped._mmap.close()
+        self._still_sound("images.npy")
         return out
 
+    def _still_sound(self, name: str) -> None:
+        """Refuse what was read of a file that has changed since the store was opened, unless it holds the same."""
+        if self.states and soundness.state_of(self.path / name) != self.states[name]:
+            now = Store.open(self.path).fingerprint
+            if now != self.fingerprint:
+                raise ChangedStoreError(
+                    f"the store has changed while it was used: its fingerprint was {self.fingerprint}, now it is {now}",
+                    where=str(self.path),
+                    next="the same command again",
+                )
+
     def verify(self) -> None:
-        """Compare every file with its hash; raises StoreError where one differs."""
+        """Read every file and compare it with its hash, whatever is known of it; raises StoreError if one differs."""
         for name, digest in self.manifest["sha256"].items():
             if sha256_file(self.path / name) != digest:
-                raise StoreError(f"{name} has changed since it was prepared", where=str(self.path / name))
+                raise ChangedStoreError(f"{name} has changed since it was prepared", where=str(self.path / name))
 
     def guarded_files(self) -> list[Path]:
         """The files a method must not read while the test is sealed: the store's own and their sources."""
         own = [self.path / name for name in ("images.npy", "table.csv")]
         return own + [Path(p) for p in self.manifest["sources"]]
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    again = prepare_command(path)
+    if not (path / "manifest.json").is_file():
+        raise StoreError(f"no prepared store for '{name_of(path.name)}'", where=str(path), next=again)
+    try:
+        manifest = read_json(path / "manifest.json")
+    except ValueError as error:
+        raise StoreError(f"the manifest can't be read: {error}", where=str(path), next=again) from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise StoreError("the store has another format", where=str(path), hint=f"expected {FORMAT}", next=again)
+    missing = [name for name in ENTRIES if name not in manifest]
+    if missing:
+        raise StoreError(f"the manifest has no '{missing[0]}' any more", where=str(path), next=again)
+    return manifest
+
+
+def _sound(path: Path, manifest: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Make sure that files and manifest agree; returns the state of each file."""
+    again = prepare_command(path, manifest)
+    for name in soundness.FILES:
+        if not (path / name).is_file():
+            raise ChangedStoreError(f"{name} of '{name_of(path.name)}' is missing", where=str(path / name), next=again)
+    try:
+        entries = soundness.contents(path)
+        found = soundness.difference(manifest, {name: entry["holds"] for name, entry in entries.items()})
+    except OSError as error:
+        raise StoreError(f"the store can't be read: {error.strerror}", where=str(error.filename or path)) from error
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        found = soundness.Difference("manifest.json", f"it is no manifest any more ({error!r})")
+    if found is not None:
+        raise ChangedStoreError(
+            f"{found.file} of '{name_of(path.name)}' has changed since the store was prepared: {found.what}",
+            where=str(path / found.file),
+            hint=found.detail or None,
+            next=again,
+        )
+    return {name: entry["state"] for name, entry in entries.items()}
+
+
+def prepare_command(path: Path, manifest: Mapping[str, Any] | None = None) -> str:
+    """The command that writes the store at `path` anew, from the same source with the same parameters."""
+    words = ["fer-bench", "data", "prepare", name_of(path.name)]
+    manifest = manifest or {}
+    source = manifest.get("from", "PATH")
+    if source is not None:  # as for a built-in set
+        words += ["--from", str(source) if Path(str(source)).exists() else "PATH"]
+    for name, value in dict(manifest.get("given", manifest.get("params", {}))).items():
+        words += ["--dataset-set", f"{name}={value}"]
+    return shlex.join([*words, *(Home(path.parent.parent.resolve()).options if path.parent.name == "data" else ())])
+
+
+def naming_plugins(error: ChangedStoreError, folders: Sequence[str | Path]) -> ChangedStoreError:
+    """The error with the folders of plug-ins in the command that mends it."""
+    words = [word for folder in folders for word in ("--plugins", str(folder))]
+    again = shlex.join([*shlex.split(error.next or ""), *words]) if error.next else None
+    return ChangedStoreError(error.what, where=error.where, hint=error.hint, next=again)
 
 
 def _typed(values: list[str]) -> np.ndarray:
@@ -162,9 +241,14 @@ def write_store(
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
-        manifest = _write_files(aside, card, reading)
-        manifest |= {"params": params or {}, "checks": check_counts(card, manifest), **(notes or {})}
+        manifest, holds = _write_files(aside, card, reading)
+        manifest |= {"params": params or {}, "given": _given(card, params or {}), **(notes or {})}
+        manifest["checks"] = check_counts(card, manifest)
+        manifest = json.loads(json.dumps(manifest))  # as it will be read
+        manifest["self"] = soundness.digest_of(manifest)
         write_json(aside / "manifest.json", manifest)
+        soundness.remember(aside, holds)
+        states = {name: soundness.state_of(aside / name) for name in soundness.FILES}
         _swap(aside, target)
     except OSError as error:
         if is_full(error):
@@ -172,7 +256,12 @@ def write_store(
         raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return Store.open(target)
+    return Store(target, manifest, states)
+
+
+def _given(card: DatasetCard, params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that a person must name to get them."""
+    return {k: v for k, v in params.items() if k not in card.params or card.params[k].default != v}
 
 
 def _swap(aside: Path, target: Path) -> None:
@@ -232,7 +321,8 @@ def check_counts(card: DatasetCard, manifest: dict[str, Any]) -> dict[str, Any]:
     return {"counts": "differ" if differences else "match", "differences": differences}
 
 
-def _write_files(folder: Path, card: DatasetCard, reading: Reading) -> dict[str, Any]:
+def _write_files(folder: Path, card: DatasetCard, reading: Reading) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Write images and table; returns the manifest's first entries, and what the files hold."""
     pixels, columns, shape = _write_images(folder / "images.npy", reading.chunks())
     table = _table_text(columns)
     write_text(folder / "table.csv", table)
@@ -241,13 +331,9 @@ def _write_files(folder: Path, card: DatasetCard, reading: Reading) -> dict[str,
     classes = list(reading.classes or card.classes)
     if len(labels) and not -1 <= int(labels.min()) <= int(labels.max()) < len(classes):
         raise StoreError(f"labels {labels.min()} to {labels.max()} do not fit {len(classes)} classes")
-    parts = {
-        "classes": classes,
-        "pixels": pixels,
-        "labels": hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest(),
-        "splits": hashlib.sha256("\n".join(splits).encode()).hexdigest(),
-    }
-    return {
+    held = {"sha256": hashlib.sha256(table.encode()).hexdigest(), **soundness.columns_hold(labels, splits)}
+    parts = {"classes": classes, "pixels": pixels, "labels": held["labels"], "splits": held["splits"]}
+    manifest = {
         "format": FORMAT,
         "dataset": card.name,
         "layout": reading.layout,
@@ -261,8 +347,9 @@ def _write_files(folder: Path, card: DatasetCard, reading: Reading) -> dict[str,
         "sizes": {n: (folder / n).stat().st_size for n in ("images.npy", "table.csv")},
         "sha256": {n: sha256_file(folder / n) for n in ("images.npy", "table.csv")},
         "parts": parts,
-        "fingerprint": hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:16],
+        "fingerprint": soundness.fingerprint_of(parts),
     }
+    return manifest, {"images.npy": {"shape": manifest["shape"], "pixels": pixels}, "table.csv": held}
 
 
 def _write_images(path: Path, chunks: Iterable[Chunk]) -> tuple[str, dict[str, list], tuple[int, int, int]]:

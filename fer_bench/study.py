@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from fer_bench.atomic import canonical_json
+from fer_bench.commands import complete
 from fer_bench.errors import FerBenchError, LedgerError, LockedError, SpecError
 from fer_bench.executor import Workplace, execute, identify
 from fer_bench.ledger import Ledger, RunRecord
@@ -78,8 +79,9 @@ def run_study(study: StudySpec, work: Workplace, *, say: Say = print, replace: b
                 time.sleep(WAIT)
             continue
         except FerBenchError as error:
-            outcome.failed[key] = str(error)
-            say(f"{told} failed: {error}")
+            error.next = complete(error.next, home=work.home.root, plugins=work.plugins.folders)
+            outcome.failed[key] = error.render()
+            say(f"{told} failed: {error.render()}")
             continue
         put_off = 0
         outcome.finished.append(record_of_run)

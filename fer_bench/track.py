@@ -16,12 +16,12 @@ which ends in time whatever the server does, and answers with a sentence instead
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import getpass
 import hashlib
 import http.client
 import json
-import logging
 import math
 import os
 import shlex
@@ -36,17 +36,25 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
+from fer_bench.addresses import absolute, check_uri, is_server, scheme_of, sqlite_path
 from fer_bench.atomic import canonical_json, sha256_file
+from fer_bench.credentials import hide, hide_command, holds_secret, shown
 from fer_bench.errors import FerBenchError, LedgerError, TrackingError
 from fer_bench.home import Home
 from fer_bench.ledger import Ledger, RunRecord
-from fer_bench.mirror import TAG_LENGTH, clock, key, mirrored, tags_of
+from fer_bench.mirror import TAG_LENGTH, clock, kept, key, mirrored, tags_of, text_of
+from fer_bench.mlflow_database import client, prepare_database, reachable
+from fer_bench.names import folder_of
 
-SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks")
 METRICS_A_BATCH, ENTRIES_A_BATCH = 1000, 100  # MLflow's limits for one log_batch: metrics; parameters
 LOCK_WAIT = 60.0  # seconds to wait for another process that mirrors the same ledger
+Say = Callable[[str], None]
+
+
+def silent(line: str) -> None:
+    """Take a line and tell nobody."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +82,13 @@ def sync(
     *,
     results: Path | None = None,
     timeout: float = 10,
-    say: Callable[[str], None] = lambda line: None,
+    restore: bool = False,
+    say: Say = silent,
+    warn: Say = silent,
 ) -> SyncResult:
     """Bring MLflow up to date with a study of the ledger, or with all of them for None.
+
+    Where the database had to be made anew, all studies are mirrored.
 
     Parameters
     ----------
@@ -88,8 +100,12 @@ def sync(
         The study's report folder; by default where :class:`~fer_bench.home.Home` puts it.
     timeout : float
         Seconds that a server may stay silent.
+    restore : bool
+        Bring back experiments that were deleted in MLflow.
     say : callable
         Is told of every run written.
+    warn : callable
+        Is told of a database that had to be made anew.
 
     Raises
     ------
@@ -99,26 +115,47 @@ def sync(
         There is no such study.
     """
     check_uri(uri)
-    names = ledger.studies() if study is None and ledger.studies() else [study]
-    studies = {s["name"]: s for s in map(ledger.study, names)}
-    if urlsplit(uri).scheme in ("http", "https"):
-        _probe(uri, timeout)
+    _studies(ledger, study)
+    if is_server(uri):
+        try:
+            _probe(uri, timeout)
+        except TrackingError as error:
+            error.next = sync_command(ledger, study, uri)
+            raise
     done = SyncResult()
-    with _http_limits(timeout), _lock(ledger):
-        mirror = _Mirror(ledger, uri, timeout, say)
-        for name, content in studies.items():
-            folder = results if results is not None and study is not None else Home(ledger.root.parent).results(name)
+    with _http_limits(timeout), _lock(ledger), _opened(uri, warn) as (address, rebuilt):
+        mirror = _Mirror(ledger, uri, address, timeout, restore, say)
+        for name, content in _studies(ledger, None if rebuilt else study).items():
+            folder = results if results is not None and name == study else Home(ledger.root.parent).results(name)
             mirror.study(content, folder, done)
     return done
 
 
-class _Mirror:
-    """One ledger being written to one MLflow store."""
+def _studies(ledger: Ledger, study: str | None) -> dict[str, dict[str, Any]]:
+    """One study, or all of them for None; an empty ledger is an error."""
+    names = ledger.studies() if study is None and ledger.studies() else [study]
+    return {s["name"]: s for s in map(ledger.study, names)}
 
-    def __init__(self, ledger: Ledger, uri: str, timeout: float, say: Callable[[str], None]):
-        self.ledger, self.uri, self.timeout, self.say = ledger, uri, timeout, say
+
+@contextmanager
+def _opened(uri: str, warn: Say) -> Iterator[tuple[str, bool]]:
+    """The address that MLflow shall open for `uri`, and whether its database has been made anew."""
+    path = sqlite_path(uri)
+    if path is None:
+        yield uri, False
+        return
+    rebuilt = prepare_database(path, warn)
+    with reachable(path) as address:
+        yield address, rebuilt
+
+
+class _Mirror:
+    """One ledger being written to one MLflow store; `address` is the one to open, `uri` the one to show."""
+
+    def __init__(self, ledger: Ledger, uri: str, address: str, timeout: float, restore: bool, say: Say):
+        self.ledger, self.uri, self.timeout, self.restore, self.say = ledger, uri, timeout, restore, say
         with self._answers():
-            self.client = _client(uri)
+            self.client = client(address)
 
     def study(self, study: Mapping[str, Any], results: Path, done: SyncResult) -> None:
         """Mirror the runs of one study, then its parent run."""
@@ -140,7 +177,7 @@ class _Mirror:
                 self._replace(experiment, parent, study["name"], record, digest, [i for i, _ in copies])
             except Exception as error:  # MLflow, its stores and its HTTP client raise whatever they like
                 self._still_there(error)
-                done.failed[run] = _first_line(error)
+                done.failed[run] = _first_line(error, self.uri)
             else:
                 done.written.append(run)
         with self._answers():
@@ -153,8 +190,10 @@ class _Mirror:
             tags = {"fer_bench.dataset": study["dataset"], "fer_bench.protocol": study["protocol"]}
             place = artifact_place(self.uri, self.ledger, name)
             return self.client.create_experiment(name, artifact_location=place, tags=tags)
-        if found.lifecycle_stage == "deleted":
-            command = f"mlflow experiments restore --experiment-id {found.experiment_id}"
+        if found.lifecycle_stage == "deleted" and self.restore:
+            self.client.restore_experiment(found.experiment_id)
+        elif found.lifecycle_stage == "deleted":
+            command = sync_command(self.ledger, study["name"], self.uri, restore=True)
             raise TrackingError(f"MLflow's experiment '{name}' has been deleted", where=shown(self.uri), next=command)
         return found.experiment_id
 
@@ -201,15 +240,16 @@ class _Mirror:
             self.client.log_batch(run, metrics=part)
         self.client.log_inputs(run, datasets=[_dataset_input(record)])
         for file in content.files:
-            self.client.log_artifact(run, str(file))
+            self._log_file(run, file)
         self.client.set_terminated(run, content.status, content.span[1])
         self.client.set_tag(run, "fer_bench.digest", digest)
         self.say(f"mirrored {content.name}")
 
     def _finish_parent(self, parent: str, study: Mapping[str, Any], results: Path) -> None:
         """Tags, report and status of the study's own run, where they changed."""
+        study = hide_command(study)
         records = [r for r in map(self.ledger.run, study["runs"]) if r.has("done.json")]
-        report = sorted(p for p in results.rglob("*") if p.is_file()) if results.is_dir() else []
+        report = kept(results)
         files = {str(p.relative_to(results)): sha256_file(p) for p in report}
         state = canonical_json([study, [r.id for r in records], files])
         digest = hashlib.sha256(state.encode()).hexdigest()
@@ -219,8 +259,8 @@ class _Mirror:
         note = f"```\n{study.get('command', '')}\n```"
         for name, value in tags_of(tags, **{"mlflow.note.content": note[:TAG_LENGTH]}).items():
             self.client.set_tag(parent, name, value)
-        if report:
-            self.client.log_artifacts(parent, str(results), "report")
+        for file in report:
+            self._log_file(parent, file, str(Path("report", file.relative_to(results).parent)))
         end = max((clock(r)[0][1] for r in records), default=None)
         complete = len(records) == len(study["runs"])
         if complete:
@@ -229,6 +269,14 @@ class _Mirror:
             self.client.update_run(parent, "RUNNING")
         self.client.set_tag(parent, "fer_bench.digest", digest)
         self.say(f"mirrored study {study['name']}" + (" with its report" if report else ""))
+
+    def _log_file(self, run: str, file: Path, folder: str = "") -> None:
+        """Upload a file; the credentials in a text that an earlier version wrote are hidden in the copy."""
+        text = text_of(file)
+        if text is not None and hide(text, self.uri) != text:
+            self.client.log_text(run, hide(text, self.uri), str(Path(folder, file.name)))
+        else:
+            self.client.log_artifact(run, str(file), folder or None)
 
     @contextmanager
     def _answers(self) -> Iterator[None]:
@@ -240,25 +288,19 @@ class _Mirror:
             raise self._refused(error) from error
 
     def _refused(self, error: Exception) -> TrackingError:
-        upgrade = f"mlflow db upgrade {shown(self.uri)}" if "schema" in str(error) else None
-        return TrackingError(f"MLflow could not be written: {_first_line(error)}", where=shown(self.uri), next=upgrade)
+        upgrade = hint = None
+        if "schema" in str(error) and holds_secret(self.uri):
+            upgrade = 'mlflow db upgrade "$MLFLOW_TRACKING_URI"'
+            hint = "put the address with its password into MLFLOW_TRACKING_URI first"
+        elif "schema" in str(error):
+            upgrade = shlex.join(["mlflow", "db", "upgrade", absolute(self.uri)])
+        why = _first_line(error, self.uri)
+        return TrackingError(f"MLflow could not be written: {why}", where=shown(self.uri), hint=hint, next=upgrade)
 
     def _still_there(self, error: Exception) -> None:
         """Raise TrackingError if the server has gone: then the other runs needn't be tried."""
-        if urlsplit(self.uri).scheme in ("http", "https") and not isinstance(error, LedgerError):
+        if is_server(self.uri) and not isinstance(error, LedgerError):
             _probe(self.uri, self.timeout)
-
-
-def _client(uri: str) -> Any:
-    try:
-        from mlflow import MlflowClient
-    except ImportError as error:
-        raise TrackingError("mlflow can't be imported", hint=_first_line(error), next="pip install mlflow") from error
-    for name in ("mlflow", "alembic"):  # creating a database logs every one of its migrations
-        logging.getLogger(name).setLevel(logging.ERROR)
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    client.search_experiments(max_results=1)  # the store is opened on first use
-    return client
 
 
 def _dataset_input(record: RunRecord) -> Any:
@@ -284,57 +326,45 @@ def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     return (items[i : i + size] for i in range(0, len(items), size))
 
 
-def _first_line(error: BaseException) -> str:
+def _first_line(error: BaseException, uri: str = "") -> str:
     text = error.what if isinstance(error, FerBenchError) else str(error)
-    return (text.strip() or type(error).__name__).splitlines()[0][:300]
+    return hide((text.strip() or type(error).__name__).splitlines()[0], uri)[:300]
 
 
 # Addresses, time limits, locks ----------------------------------------------------------------------------------------
 
 
-def check_uri(uri: str) -> None:
-    """Refuse an address that MLflow can't use, before its import is paid for; raises TrackingError."""
-    scheme = urlsplit(uri).scheme.split("+")[0]
-    if scheme in SCHEMES or uri == "databricks":
-        return
-    if scheme in ("", "file") or len(scheme) == 1:
-        folder = Path(unquote(urlsplit(uri).path) or ".").resolve()
-        raise TrackingError(
-            "MLflow no longer writes to plain folders", where=uri, hint=f"use sqlite:///{folder / 'mlflow.db'}"
-        )
-    raise TrackingError(
-        f"'{scheme}' is no address that MLflow knows", where=shown(uri), hint="known: " + ", ".join(SCHEMES)
-    )
-
-
-def shown(uri: str) -> str:
-    """The address without user name and password."""
-    parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
-
-
 def artifact_place(uri: str, ledger: Ledger, experiment: str) -> str | None:
     """Where a new experiment's files go: a server decides itself; for a database, a folder beside it or in the home."""
-    scheme = urlsplit(uri).scheme.split("+")[0]
-    if scheme in ("http", "https", "databricks", ""):
+    if scheme_of(uri) in ("http", "https", "databricks", ""):
         return None
-    root = Path(uri.partition(":///")[2]).resolve().parent if scheme == "sqlite" else ledger.root.resolve().parent
-    return (root / "mlflow-artifacts" / key(*experiment.split("/"))).as_uri()
+    file = sqlite_path(uri)
+    root = file.parent if file else ledger.root.resolve().parent
+    return (root / "mlflow-artifacts" / folder_of(key(*experiment.split("/")))).as_uri()
+
+
+def sync_command(ledger: Ledger, study: str | None, uri: str, *, restore: bool = False) -> str:
+    """The command that mirrors a study into this store, from any folder; an address with credentials is left out."""
+    home = Home(ledger.root.parent.resolve())
+    words = ["fer-bench", "track", "sync", study or "--all", "--home", str(home.root)]
+    words += ["--tracking-uri", absolute(uri)] if uri != home.tracking_uri and not holds_secret(uri) else []
+    return shlex.join(words + ["--restore"] * restore)
 
 
 def _probe(uri: str, timeout: float) -> None:
     """Raise TrackingError unless something answers at `uri`; any answer will do, for MLflow reports the rest."""
     try:
-        urllib.request.urlopen(shown(uri).rstrip("/") + "/health", timeout=timeout).close()
+        parts = urlsplit(uri)
+        health = parts._replace(netloc=parts.netloc.rpartition("@")[2], path=parts.path.rstrip("/") + "/health")
+        urllib.request.urlopen(urlunsplit(health._replace(query="", fragment="")), timeout=timeout).close()
     except urllib.error.HTTPError:
         return
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLError):  # MLflow has its own settings for certificates
             return
-        raise TrackingError(
-            f"no answer from {shown(uri)} ({reason})", next="fer-bench track sync, once it runs"
-        ) from None
+        what = f"no answer from {shown(uri)} ({hide(str(reason), uri)})"
+        raise TrackingError(what, hint="start the server, or correct its address") from None
 
 
 @contextmanager
@@ -344,6 +374,7 @@ def _http_limits(timeout: float) -> Iterator[None]:
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(math.ceil(timeout)),
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # it would print the password with it
     }
     added = {k: v for k, v in limits.items() if k not in os.environ}
     os.environ.update(added)
@@ -385,7 +416,14 @@ def _locked(file: int) -> bool:
 
 
 def try_sync(
-    ledger: Ledger, study: str | None, uri: str, *, results: Path | None = None, timeout: float = 5, bound: float = 120
+    ledger: Ledger,
+    study: str | None,
+    uri: str,
+    *,
+    results: Path | None = None,
+    timeout: float = 5,
+    bound: float = 120,
+    warn: Say = silent,
 ) -> str | None:
     """Mirror what can be mirrored, within `bound` seconds; never raise.
 
@@ -395,6 +433,8 @@ def try_sync(
         As for :func:`sync`.
     bound : float
         Seconds after which the attempt is given up, whatever it is doing; the next one completes it.
+    warn : callable
+        As for :func:`sync`.
 
     Returns
     -------
@@ -403,9 +443,14 @@ def try_sync(
     """
     request = {"ledger": str(ledger.root), "study": study, "uri": uri, "timeout": timeout}
     request["results"] = str(results) if results is not None else None
+    again = sync_command(ledger, study, uri)
     command = [sys.executable, "-P", "-m", "fer_bench.track"]  # -P: the user's folder may hold a mlflow.py
-    try:
+    try:  # the request goes by a pipe: a command line can be read by everybody on the machine
         done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, timeout=bound)
+        told = _answer(done.stdout)
+        for note in told.get("notes", ()):
+            warn(hide(note, uri))
+        again = told.get("next") or again
         if done.returncode == 0:
             return None
         lines = done.stderr.strip().splitlines()
@@ -413,27 +458,35 @@ def try_sync(
     except subprocess.TimeoutExpired:
         reason = f"it had not ended after {bound:g} s"
     except Exception as error:  # the promise of this function
-        reason = _first_line(error)
-    home = Home(ledger.root.parent)
-    words = ["fer-bench", "track", "sync", study or "--all"]
-    words += ["--home", str(home.root)] if home.root != Path.cwd() else []
-    words += ["--tracking-uri", shown(uri)] if uri != home.tracking_uri else []
-    again = shlex.join(words)
-    return f"MLflow was not updated: {reason}; the ledger is complete; run `{again}` later"
+        reason = _first_line(error, uri)
+    secret = holds_secret(uri) and uri != os.environ.get("MLFLOW_TRACKING_URI")
+    where = ", with the server's address and password in MLFLOW_TRACKING_URI" * secret
+    return f"MLflow was not updated: {hide(reason, uri)}; the ledger is complete; run `{again}` later{where}"
+
+
+def _answer(output: str) -> dict[str, Any]:
+    """What the helper tells in the last line of its output: MLflow may print others."""
+    with contextlib.suppress(ValueError, IndexError):
+        return json.loads(output.splitlines()[-1])
+    return {}
 
 
 def main() -> int:
     """Read a request of :func:`try_sync` from standard input, carry it out, and end with a reason on standard error."""
     request = json.load(sys.stdin)
+    uri = request["uri"]
+    notes: list[str] = []
     results = Path(request["results"]) if request["results"] else None
     try:
         done = sync(
-            Ledger(request["ledger"]), request["study"], request["uri"], results=results, timeout=request["timeout"]
-        )
+            Ledger(request["ledger"]), request["study"], uri, results=results, timeout=request["timeout"],
+            warn=notes.append,
+        )  # fmt: skip
     except FerBenchError as error:
-        print(error.what + (f" ({error.hint})" if error.hint else ""), file=sys.stderr)
+        print(json.dumps({"notes": notes, "next": error.next}))
+        print(hide(error.what + (f" ({error.hint})" if error.hint else ""), uri), file=sys.stderr)
         return 1
-    print(json.dumps(asdict(done)))
+    print(json.dumps({**asdict(done), "notes": notes}))
     if done.failed:
         run, reason = next(iter(done.failed.items()))
         print(f"run {run}: {reason} ({len(done.failed)} failed in all)", file=sys.stderr)

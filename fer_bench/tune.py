@@ -22,18 +22,20 @@ from fer_bench.cards import MethodCard
 from fer_bench.errors import FerBenchError, PrunedTrial, SpecError, TrainingError, missing_library
 from fer_bench.executor import Workplace, execute, identify
 from fer_bench.job import Listener
+from fer_bench.journal import curve_of, in_words, open_storage, restore
 from fer_bench.ledger import RunRecord
 from fer_bench.model_check import check_backbones
 from fer_bench.names import folder_of, locate, shortened, slug
 from fer_bench.params import Choice, Float, Int, Param, Scale, Space
 from fer_bench.recipe import PRESETS, Recipe
 from fer_bench.rng import stream_seed
-from fer_bench.spec import RunSpec, StudySpec, Variant, label_of
+from fer_bench.spec import RunSpec, Selection, StudySpec, Variant, label_of
 
 if TYPE_CHECKING:
     import optuna
 
 OBJECTIVE = "mean_recall"
+FACTS = ("label", "trials", "pruned", "space", "seed", "epochs", "objective", "values", "value", "default_value")
 Say = Callable[[str], None]
 
 
@@ -54,6 +56,10 @@ class Search:
         """Readable and unique: the label and a hash of everything that is fixed, the training's length included."""
         key = {**_fixed(self.template), "epochs": self.template["recipe"].epochs, "space": repr(self.space)}
         return f"{_file_name(self.label)}-{_hash(key)}"
+
+    def study(self, seed: int) -> str:
+        """The name of the search with a seed, in the journal and in the ledger."""
+        return f"{self.name}-seed{seed}"
 
     def defaults(self) -> dict[str, Any]:
         """The default configuration, in the search's own coordinates: trial 0."""
@@ -133,8 +139,8 @@ def tune(searches: Sequence[Search], trials: int, work: Workplace, *, command: s
 
 def _tune(optuna: Any, searches: Sequence[Search], trials: int, work: Workplace, command: str, name: str, seed: int,
           say: Say, after_run: Callable[[dict[str, Any]], None]) -> list[dict]:  # fmt: skip
-    storage = open_storage(work.home.tuning / "journal.log")
-    studies = [_open(optuna, storage, search, seed) for search in searches]
+    storage = open_storage(work.home.tuning / "journal.log", say)
+    studies = [_open(optuna, storage, search, seed, work) for search in searches]
 
     def note() -> dict[str, Any]:
         record = _record(searches, studies, command, name, seed)
@@ -165,17 +171,9 @@ def _optuna() -> Any:
     return optuna
 
 
-def open_storage(path: Path) -> optuna.storages.BaseStorage:
-    """The journal that holds all searches of a home; several processes may write it at once."""
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return JournalStorage(JournalFileBackend(str(path)))
-
-
-def _open(optuna: Any, storage: Any, search: Search, seed: int) -> optuna.Study:
-    name = f"{search.name}-seed{seed}"
+def _open(optuna: Any, storage: Any, search: Search, seed: int, work: Workplace) -> optuna.Study:
+    """Optuna's study of a search; one that the journal does not know is filled from the ledger."""
+    name = search.study(seed)
     # a median over fewer than four trials says little, and the first epochs of a warm-up say nothing
     pruner = optuna.pruners.MedianPruner(
         n_startup_trials=4, n_warmup_steps=max(1, search.template["recipe"].epochs // 4)
@@ -183,6 +181,8 @@ def _open(optuna: Any, storage: Any, search: Search, seed: int) -> optuna.Study:
     study = optuna.create_study(
         storage=storage, study_name=name, direction="maximize", load_if_exists=True, pruner=pruner
     )
+    if not study.get_trials(deepcopy=False):
+        restore(study, search.space, work.home.ledger, f"val_{OBJECTIVE}")
     study.enqueue_trial(search.defaults(), skip_if_exists=True)
     return study
 
@@ -251,7 +251,12 @@ def _carry_out(optuna: Any, study: optuna.Study, trial: optuna.Trial, spec: RunS
         study.tell(trial, state=states.FAIL, skip_if_finished=True)
         say(f"{told} -> failed: {error.what}")
         return
-    trial.set_user_attr("run_id", identify(spec, work)[0])
+    run = identify(spec, work)[0]
+    trial.set_user_attr("run_id", run)
+    told_before = study.trials[trial.number].intermediate_values
+    for step, value in curve_of(work.home.ledger, run, f"val_{OBJECTIVE}").items():
+        if step not in told_before:  # a run that was trained for another search, or before the journal was lost
+            trial.report(value, step)
     if pruned:
         study.tell(trial, state=states.PRUNED, skip_if_finished=True)
         say(f"{told} -> stopped early, below the median")
@@ -275,7 +280,25 @@ def _record(
     labels = tuple(s.label for s in searches)
     base = searches[0].spec(searches[0].defaults(), seed)
     study = StudySpec(name=name, command=command, runs=(base,), labels=labels, reference=None, kind="tune")
-    return study.record(ids)
+    about = [_about(search, study, seed) for search, study in zip(searches, studies, strict=True)]
+    return {**study.record(ids), "searches": about}
+
+
+def _about(search: Search, study: optuna.Study, seed: int) -> dict[str, Any]:
+    """A search with its finished trials: what a lost journal is rebuilt from."""
+    trials = [
+        {"number": t.number, "state": t.state.name, "value": t.value, "values": t.params,
+         "run_id": t.user_attrs.get("run_id")}
+        for t in study.get_trials(deepcopy=False) if t.state.is_finished()
+    ]  # fmt: skip
+    return {"name": search.study(seed), "label": search.label, **_terms(search, seed), "trials": trials}
+
+
+def _terms(search: Search, seed: int) -> dict[str, Any]:
+    """What a reader must know of a search."""
+    space = {n: in_words(s) for n, s in search.space.items()}
+    epochs = search.template["recipe"].epochs
+    return {"method": search.method, "objective": f"val_{OBJECTIVE}", "seed": seed, "epochs": epochs, "space": space}
 
 
 # -- the best configuration ------------------------------------------------------------------------------------------
@@ -291,7 +314,7 @@ def _write_best(optuna: Any, search: Search, study: optuna.Study, work: Workplac
     values = {n: best.params[n] for n in search.space}
     found = {
         "label": search.label,
-        "method": search.method,
+        **_terms(search, seed),
         "values": values,
         "trial": best.number,
         "run_id": best.user_attrs.get("run_id"),
@@ -299,9 +322,6 @@ def _write_best(optuna: Any, search: Search, study: optuna.Study, work: Workplac
         "default_value": next((t.value for t in done if t.number == 0), None),
         "trials": _finished(study),
         "pruned": sum(t.state == optuna.trial.TrialState.PRUNED for t in study.get_trials(deepcopy=False)),
-        "objective": f"val_{OBJECTIVE}",
-        "seed": seed,
-        "epochs": search.template["recipe"].epochs,
         "fixed": _fixed(search.template),
     }
     write_json(_best_file(work, search.label, search.template), found)
@@ -309,7 +329,7 @@ def _write_best(optuna: Any, search: Search, study: optuna.Study, work: Workplac
 
 
 def command_of(search: Search, values: Mapping[str, Any]) -> str:
-    """The ``fer-bench run`` command that trains one configuration."""
+    """The ``fer-bench run`` command that trains one configuration; where and on what it runs is for others to add."""
     template = search.template
     changed = {**search.given, **{n: v for n, v in values.items() if not n.startswith("recipe.")}}
     changed = {n: v for n, v in changed.items() if n in search.given or v != search.params[n]}
@@ -327,6 +347,9 @@ def command_of(search: Search, values: Mapping[str, Any]) -> str:
     for name, value in recipe.items():
         if value != preset[name]:
             words += ["--set", f"{name}={value}"]
+    selection = template.get("selection", Selection())
+    if selection != Selection():
+        words += ["--select", "last" if selection.rule == "last" else selection.metric]
     return shlex.join(words)
 
 
@@ -349,38 +372,75 @@ def _best_file(work: Workplace, label: str, template: Mapping[str, Any]) -> Path
     return locate(work.home.tuning, f"{template['dataset']}-{_file_name(label)}-{_hash(_fixed(template))}", ".json")
 
 
+@dataclass(frozen=True)
+class Tuned:
+    """Variants at their best configurations, with what belongs to each by its label.
+
+    `recipes` are run fields that replace the study's, `facts` how each was found: trials, space, seed, metric, values.
+    """
+
+    variants: list[Variant]
+    recipes: dict[str, dict[str, Any]]
+    facts: dict[str, dict[str, Any]]
+
+
 def tuned_variants(work: Workplace, variants: Sequence[Variant], template: Mapping[str, Any], preset: str
                    ) -> tuple[list[Variant], dict[str, dict[str, Any]]]:  # fmt: skip
-    """The variants at their best configurations, and the recipes that go with them.
+    """The variants at their best configurations, and the recipes that go with them; errors as :func:`use_tuned`."""
+    tuned = use_tuned(work, variants, template, preset)
+    return tuned.variants, tuned.recipes
+
+
+def use_tuned(work: Workplace, variants: Sequence[Variant], template: Mapping[str, Any], preset: str,
+              tune_command: Callable[[str], str] | None = None) -> Tuned:  # fmt: skip
+    """Find the best configuration of each variant.
+
+    Parameters
+    ----------
+    work, variants, template, preset
+        As the runs will be.
+    tune_command : callable, optional
+        The command that tunes a variant, given as it is typed; named where one has not been tuned.
 
     Raises
     ------
     SpecError
         A variant has not been tuned for this data set, protocol, backbone and recipe.
     """
-    tuned: list[Variant] = []
-    per_label: dict[str, dict[str, Any]] = {}
+    tuned = Tuned([], {}, {})
     for variant in variants:
         search = build_search(work, variant, template, preset)
-        file = _best_file(work, search.label, template)
-        if not file.exists():
-            have = ", ".join(sorted(_known(work, template["dataset"]))) or "none"
-            raise SpecError(
-                f"'{search.label}' has not been tuned for this data set, protocol, backbone and recipe",
-                where="--tuned",
-                hint=f"tuned on {template['dataset']} (perhaps with another recipe): {have}",
-                next=f"fer-bench tune {shlex.quote(search.label)} --dataset {template['dataset']} --trials 20",
-            )
-        values = read_json(file)["values"]
+        found = _found(work, search, tune_command)
+        values = found["values"]
         params = {n: v for n, v in values.items() if not n.startswith("recipe.")}
         better = Variant(variant.method, {**variant.given, **params})
         card = work.plugins.method(variant.method).card
         assert isinstance(card, MethodCard)
         label = label_of(card, card.resolve(better.given))
         recipe = Recipe.build(template["recipe"].to_dict(), recipe_part(values))
-        tuned.append(better)
-        per_label[label] = {"recipe": recipe}
-    return tuned, per_label
+        tuned.variants.append(better)
+        tuned.recipes[label] = {"recipe": recipe}
+        tuned.facts[label] = {k: found[k] for k in FACTS if k in found}
+    return tuned
+
+
+def _found(work: Workplace, search: Search, tune_command: Callable[[str], str] | None) -> dict[str, Any]:
+    """The best configuration that was found for a search's method."""
+    file = _best_file(work, search.label, search.template)
+    if file.exists():
+        return read_json(file)
+    dataset = search.template["dataset"]
+    have = ", ".join(sorted(_known(work, dataset))) or "none"
+    if tune_command is None:
+        again = f"fer-bench tune {shlex.quote(search.label)} --dataset {shlex.quote(dataset)} --trials 20"
+    else:
+        again = tune_command(search.label)
+    raise SpecError(
+        f"'{search.label}' has not been tuned for this data set, protocol, backbone and recipe",
+        where="--tuned",
+        hint=f"tuned on {dataset} (perhaps with another recipe): {have}",
+        next=again,
+    )
 
 
 def _known(work: Workplace, dataset: str) -> Iterator[str]:

@@ -82,8 +82,10 @@ class Order:
         return Plugin("methods", card, path, self.given["plugin"]["module"], self.given["plugin"]["origin"])
 
     def images(self, rows: np.ndarray, device: torch.device) -> Tensor:
-        """Images of store rows, uint8 [n, C, H, W] on the device."""
-        return torch.from_numpy(Store(Path(self.given["store"]), {}).images(rows)).to(device)
+        """Images of store rows, uint8 [n, C, H, W] on the device; an error if the store has changed since."""
+        told = self.given["store"]
+        store = Store(Path(told["path"]), {"fingerprint": told["fingerprint"]}, told["states"])
+        return torch.from_numpy(store.images(rows)).to(device)
 
     def method(self, device: torch.device) -> Method:
         """The method, imported under guard, with its context."""

@@ -54,6 +54,13 @@ class Bullets:
 
 
 @dataclass(frozen=True)
+class Outline:
+    """A list without numbers, each item with lines of detail below it, or none."""
+
+    items: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True)
 class Code:
     """Lines to be shown, or typed, as they are."""
 
@@ -68,6 +75,14 @@ class Figure:
     name: str
     alt: str
     drawn: Any
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of pixels, kept as ``figures/<name>.png``; `alt` says what it shows to those who can't see it."""
+
+    name: str
+    alt: str
 
 
 @dataclass(frozen=True)
@@ -91,7 +106,7 @@ class TableBlock:
         return self.table.rows[:cut], self.table.rows[cut:]
 
 
-Block: TypeAlias = Paragraph | Notice | Bullets | Code | Figure | TableBlock
+Block: TypeAlias = Paragraph | Notice | Bullets | Outline | Code | Figure | Picture | TableBlock
 
 
 @dataclass(frozen=True)

@@ -153,3 +153,72 @@ def cost(study: StudyData) -> Table | None:
     """Speed and duration; None where no run was timed."""
     rows = [m for m in study.methods if _timings(m)]
     return tabulate(COST_COLUMNS, rows, "Medians over runs (and over epochs after the first).") if rows else None
+
+
+# The search behind a tuned study --------------------------------------------------------------------------------------
+
+
+def _tuned(study: StudyData) -> dict[str, Mapping[str, Any]]:
+    """What the record tells of the search behind each method that is shown, by label."""
+    told = study.tuned if isinstance(study.tuned, Mapping) else {}
+    return {m.label: facts for m in study.methods if isinstance(facts := told.get(m.label), Mapping)}
+
+
+def tuned_sentence(study: StudyData) -> str:
+    """That the methods were tuned, and with which budgets; empty where none was."""
+    tuned = _tuned(study)
+    if not tuned:
+        return ""
+    trials = sorted({words.count(t, "trial") for f in tuned.values() if isinstance(t := f.get("trials"), int)})
+    budget = "" if len(trials) != 1 else f" with {trials[0]} each"
+    unequal = " **The budgets were not equal.**" if len(trials) > 1 else ""
+    rest = [words.code(m.label) for m in study.methods if m.label not in tuned]
+    left_out = f" Not tuned: {', '.join(rest)}." if rest else ""
+    return f"The methods were tuned on validation images first{budget}; the test stayed sealed.{unequal}{left_out}"
+
+
+def _told(facts: Mapping[str, Any], key: str) -> str:
+    return shown(facts[key]) if facts.get(key) is not None else words.UNKNOWN
+
+
+def _score(facts: Mapping[str, Any], key: str) -> str:
+    value = facts.get(key)
+    return words.percent(value) if isinstance(value, (int, float)) else words.UNKNOWN
+
+
+SEARCH_COLUMNS: tuple[Column, ...] = (
+    Column("Method", lambda row: words.code(row[0]), right=False),
+    Column("Trials", lambda row: _told(row[1], "trials")),
+    Column("Stopped early", lambda row: _told(row[1], "pruned")),
+    Column("Seed of the search", lambda row: _told(row[1], "seed")),
+    Column("Epochs a trial", lambda row: _told(row[1], "epochs")),
+    Column("Default", lambda row: _score(row[1], "default_value")),
+    Column("Best", lambda row: _score(row[1], "value")),
+)
+
+
+def searches(study: StudyData) -> Table | None:
+    """How each method's configuration was searched; None where no method was tuned."""
+    rows = list(_tuned(study).items())
+    metrics = sorted({words.code(str(f["objective"])) for _, f in rows if f.get("objective")})
+    caption = f"Default and best: {', '.join(metrics) or 'the score'} in % that the search maximised."
+    return tabulate(SEARCH_COLUMNS, rows, caption) if rows else None
+
+
+CHOICE_COLUMNS: tuple[Column, ...] = (
+    Column("Method", lambda row: words.code(row[0]), right=False),
+    Column("Parameter", lambda row: words.code(row[1]), right=False),
+    Column("Searched", lambda row: row[2], right=False),
+    Column("Chosen", lambda row: row[3], right=False),
+)
+
+
+def choices(study: StudyData) -> Table | None:
+    """Where each parameter was searched and what was chosen; None where no method was tuned."""
+    rows = []
+    for label, facts in _tuned(study).items():
+        space, values = (x if isinstance(x, Mapping) else {} for x in (facts.get("space"), facts.get("values")))
+        for name in sorted({*space, *values}):
+            searched = str(space.get(name) or words.UNKNOWN)
+            rows.append((label, name, searched, shown(values[name]) if name in values else words.UNKNOWN))
+    return tabulate(CHOICE_COLUMNS, rows) if rows else None

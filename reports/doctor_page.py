@@ -1,4 +1,4 @@
-"""The doctor's findings as a page: ``README.md`` with charts of the counts and, if wanted, pictures of what was found.
+"""The doctor's findings as a page, in Markdown and HTML: counts, findings and, if wanted, pictures of what was found.
 
 The same store gives the same bytes: no dates, no paths of this machine.
 """
@@ -7,22 +7,34 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
 
 from fer_bench import __version__
 from fer_bench.atomic import write_bytes, write_text
 from fer_bench.cards import DatasetCard
 from fer_bench.contact_sheet import tile, tile_size
-from fer_bench.doctor import LEVELS, Diagnosis, Finding
+from fer_bench.doctor import LEVELS, Diagnosis, Finding, without_rejects
+from fer_bench.reports import html, markdown
+from fer_bench.reports.blocks import (
+    Block,
+    Bullets,
+    Code,
+    Document,
+    Figure,
+    Outline,
+    Paragraph,
+    Part,
+    Picture,
+    TableBlock,
+)
 from fer_bench.reports.figures import COLOURS
-from fer_bench.reports.markdown import table_markdown
 from fer_bench.reports.printing import STYLE, save
 from fer_bench.reports.tables import Table
 from fer_bench.reports.words import code, count, percent
@@ -34,6 +46,7 @@ PICTURED = {
     "near-conflict": "Near-duplicates with conflicting labels",
     "near-across": "Near-duplicates in more than one split",
     "near": "Near-duplicates",
+    "alike": "Likeness of one person",
     "constant": "Images of one value",
     "near-constant": "Images almost of one value",
 }
@@ -43,7 +56,7 @@ TALL, GAP, CAPTION, CAPTION_WIDTH = 96, 8, 40, 84  # pixels
 
 
 def write_page(diagnosis: Diagnosis, store: Store, card: DatasetCard, out: str | Path, *, images: bool = True) -> Path:
-    """Write ``README.md`` and ``figures/`` into `out`.
+    """Write ``README.md`` with ``figures/``, and ``index.html``, which needs no other file, into `out`.
 
     Parameters
     ----------
@@ -61,55 +74,58 @@ def write_page(diagnosis: Diagnosis, store: Store, card: DatasetCard, out: str |
         (out / "figures" / f"{kind}.png").unlink(missing_ok=True)
     with matplotlib.rc_context(STYLE):
         save(_chart(diagnosis), out / "figures", "counts")
-    pictures = _pictures(diagnosis, store, out / "figures") if images else ""
-    path = out / "README.md"
-    parts = (_head(diagnosis, store, card, images), _findings(diagnosis), _counts(diagnosis), _conflicts(diagnosis))
-    write_text(path, _join(*parts, pictures, _clean(diagnosis, store)) + "\n")
-    return path
+    pictures = _pictures(diagnosis, store) if images else {}
+    for kind, (_, png) in pictures.items():
+        write_bytes(out / "figures" / f"{kind}.png", png)
+    page = _document(diagnosis, store, card, {kind: said for kind, (said, _) in pictures.items()}, images)
+    drawings = {"counts": (out / "figures" / "counts.svg").read_bytes()}
+    write_text(out / "index.html", html.page(page, drawings | {kind: png for kind, (_, png) in pictures.items()}))
+    write_text(out / "README.md", markdown.page(page))
+    return out / "README.md"
 
 
-def _join(*parts: str) -> str:
-    return "\n\n".join(part for part in parts if part)
+def _document(
+    diagnosis: Diagnosis, store: Store, card: DatasetCard, pictured: Mapping[str, str], images: bool
+) -> Document:
+    parts = [
+        *_findings(diagnosis),
+        _counts(diagnosis),
+        _conflicts(diagnosis),
+        _shown(pictured),
+        _clean(diagnosis, store, card),
+    ]
+    return Document(
+        title=f"Data check: {store.manifest['dataset']}",
+        intro=(Paragraph(f"**{diagnosis.verdict}.**"), Bullets(_facts(diagnosis, store, card, images))),
+        parts=tuple(part for part in parts if part is not None),
+    )
 
 
-def _table(table: Table) -> str:
-    return _join(table_markdown(table), table.caption)
-
-
-def _head(diagnosis: Diagnosis, store: Store, card: DatasetCard, images: bool) -> str:
+def _facts(diagnosis: Diagnosis, store: Store, card: DatasetCard, images: bool) -> tuple[str, ...]:
     licence = card.licence or "not stated by its card"
     shown = "This page contains images of the data set" if images else "This page contains no image of the data set"
     shape = "x".join(map(str, store.shape))
-    facts = [
+    return (
         f"{card.title}; layout {code(store.manifest['layout'])}",
         f"{count(len(store), 'image')} of {shape} (channels, height, width), {diagnosis.exact['distinct']:,} distinct",
         f"fingerprint {code(store.fingerprint)}; fer-bench {__version__}",
         f"{shown}; its licence: {licence}",
-    ]
-    return _join(
-        f"# Data check: {store.manifest['dataset']}",
-        f"**{diagnosis.verdict}.**",
-        "\n".join(f"- {fact}" for fact in facts),
     )
 
 
-def _findings(diagnosis: Diagnosis) -> str:
-    parts = ["## Findings"]
+def _findings(diagnosis: Diagnosis) -> list[Part]:
+    parts = []
     for level in LEVELS:
-        lines = [_finding(f) for f in diagnosis.findings if f.level == level]
-        if lines:
-            parts += [f"### {level.capitalize()}s", "\n".join(lines)]
-    return _join(*parts)
+        items = tuple((f.title, f.detail) for f in diagnosis.findings if f.level == level)
+        if items:
+            parts.append(Part(f"{level}s", f"{level.capitalize()}s", (Outline(items),)))
+    return parts
 
 
-def _finding(finding: Finding) -> str:
-    return "\n".join([f"- {finding.title}", *(f"  - {line}" for line in finding.detail)])
-
-
-def _chart(diagnosis: Diagnosis) -> Figure:
+def _chart(diagnosis: Diagnosis) -> Drawing:
     """Bars of the counts, one panel a split, with the card's counts as lines across."""
     splits, places = list(diagnosis.counts), np.arange(len(diagnosis.classes))
-    figure = Figure(figsize=(max(4.0, 2.9 * len(splits)), 0.9 + 0.3 * len(places)), layout="constrained")
+    figure = Drawing(figsize=(max(4.0, 2.9 * len(splits)), 0.9 + 0.3 * len(places)), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(splits), squeeze=False, sharey=True)[0]
     for axis, split in zip(panels, splits, strict=True):
@@ -128,7 +144,7 @@ def _chart(diagnosis: Diagnosis) -> Figure:
     return figure
 
 
-def _counts(diagnosis: Diagnosis) -> str:
+def _counts(diagnosis: Diagnosis) -> Part:
     splits = list(diagnosis.counts)
     rows = []
     for k, name in enumerate(diagnosis.classes):
@@ -139,23 +155,24 @@ def _counts(diagnosis: Diagnosis) -> str:
     caption = "Labelled images. In brackets: what the card knows, where it differs." if diagnosis.known else ""
     titles = ("Class", *splits, "all")
     table = Table(titles, (False, *(True for _ in titles[1:])), tuple(rows), caption)
-    return _join("## Counts", _table(table), "![Counts by class and split](figures/counts.svg)")
+    chart = Figure("counts", "Counts by class and split", None)
+    return Part("counts", "Counts", (TableBlock(table, "counts", "Images by class and split", footer=1), chart))
 
 
 def _cell(have: int, known: int | None) -> str:
     return f"{have:,}" if known in (None, have) else f"**{have:,}** ({known:,})"
 
 
-def _conflicts(diagnosis: Diagnosis) -> str:
+def _conflicts(diagnosis: Diagnosis) -> Part | None:
     if not diagnosis.conflicts:
-        return ""
+        return None
     rows = tuple((f"{a}, {b}", f"{n:,}") for (a, b), n in diagnosis.conflicts.items())
     caption = "Groups of copies (pixel-equal or near) in which both labels occur."
     table = Table(("Labels", "Groups"), (False, True), rows, caption)
-    return _join("## Which labels conflict", _table(table))
+    return Part("conflicts", "Which labels conflict", (TableBlock(table, "conflicts", "Labels that conflict"),))
 
 
-def _clean(diagnosis: Diagnosis, store: Store) -> str:
+def _clean(diagnosis: Diagnosis, store: Store, card: DatasetCard) -> Part:
     kinds = Counter(reason.split(" of row ")[0] for _, reason, _ in diagnosis.dropped)
     rows = tuple((kind, f"{n:,}") for kind, n in kinds.most_common())
     share = percent(len(diagnosis.dropped) / len(store))
@@ -163,29 +180,39 @@ def _clean(diagnosis: Diagnosis, store: Store) -> str:
         f"`clean.csv` leaves out {count(len(diagnosis.dropped), 'row')} ({share} %). Of copies one is kept: of the"
         " test's if there is one, then of validation's, then of training's. Copies with conflicting labels all go."
     )
-    table = _table(Table(("Reason", "Rows"), (False, True), rows)) if rows else ""
-    return _join("## Clean manifest", text, table)
+    blocks: list[Block] = [Paragraph(text)]
+    if rows:
+        table = Table(("Reason", "Rows"), (False, True), rows)
+        blocks.append(TableBlock(table, "clean", "Rows left out, by reason"))
+        if protocol := without_rejects(store, card):
+            run = f"fer-bench run METHOD --dataset {card.name} --protocol {protocol}"
+            blocks += [Paragraph("A study without these rows:"), Code(run)]
+    return Part("clean", "Clean manifest", tuple(blocks))
 
 
-def _pictures(diagnosis: Diagnosis, store: Store, folder: Path) -> str:
-    parts = ["## Pictures"]
+def _shown(pictured: Mapping[str, str]) -> Part | None:
+    blocks: list[Block] = []
+    for kind, said in pictured.items():
+        blocks += [Paragraph(f"**{PICTURED[kind]}**: {said}"), Picture(kind, PICTURED[kind])]
+    return Part("pictures", "Pictures", tuple(blocks)) if blocks else None
+
+
+def _pictures(diagnosis: Diagnosis, store: Store) -> dict[str, tuple[str, bytes]]:
+    """By kind of finding: what a picture shows, and the picture."""
     table = store.columns("label", "split")
     names = [*store.classes, "no label"]  # -1 is the last one
     captions = [(str(s), names[k]) for s, k in zip(table["split"], table["label"].tolist(), strict=True)]
-    for kind, title in PICTURED.items():
+    found = {}
+    for kind in PICTURED:
         finding = diagnosis.of_kind(kind)
         if finding is None:
             continue
         groups = _examples(finding, diagnosis, captions)
-        write_bytes(folder / f"{kind}.png", _picture(store, groups, captions))
-        which = (
-            "The least sure pairs"
-            if kind == "near"
-            else f"{len(groups)} of {finding.count:,}, the largest groups first"
-        )
-        said = f"{which}. Below each image: row, split, label."
-        parts.append(_join(f"### {title}", f"![{title}](figures/{kind}.png)", said))
-    return _join(*parts) if len(parts) > 1 else ""
+        of = f"{len(groups)} of {finding.count:,}"
+        special = {"near": "the least sure pairs", "alike": f"{of} pairs, the most alike"}
+        which = special.get(kind, f"{of} groups, the largest first" if len(groups) < finding.count else "all of them")
+        found[kind] = (f"{which}. Below each image: row, split, label.", _picture(store, groups, captions))
+    return found
 
 
 def _examples(finding: Finding, diagnosis: Diagnosis, captions: Sequence[tuple[str, str]]) -> list[tuple[int, ...]]:
@@ -196,6 +223,8 @@ def _examples(finding: Finding, diagnosis: Diagnosis, captions: Sequence[tuple[s
     if finding.kind == "near":
         weakest = np.argsort(diagnosis.near.score, kind="stable")[:GROUPS]
         return [(int(diagnosis.near.first[k]), int(diagnosis.near.second[k])) for k in weakest]
+    if finding.kind == "alike":
+        return list(finding.groups[:GROUPS])
     differing = {"across": 0, "conflict": 1}.get(finding.kind.rpartition("-")[2])
     shown = []
     for group in sorted(finding.groups, key=lambda group: (-len(group), group))[:GROUPS]:

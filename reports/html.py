@@ -9,12 +9,25 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from xml.etree import ElementTree
 
-from fer_bench.reports.blocks import Block, Bullets, Code, Document, Figure, Notice, Span, TableBlock, plain, spans
+from fer_bench.reports.blocks import (
+    Block,
+    Bullets,
+    Code,
+    Document,
+    Figure,
+    Notice,
+    Outline,
+    Picture,
+    Span,
+    TableBlock,
+    plain,
+    spans,
+)
 
 TEMPLATES = Path(__file__).with_name("templates")
 LINKS = re.compile(r"(https?://|mailto:)", re.IGNORECASE)  # any other kind of address could be a script
@@ -24,7 +37,7 @@ INHERITED = "stroke-linejoin:round;stroke-linecap:butt"  # what matplotlib's own
 
 
 def page(document: Document, drawings: Mapping[str, bytes]) -> str:
-    """The whole report; `drawings` has the SVG file of every figure by name."""
+    """The whole report; `drawings` has the SVG file of every figure, and the PNG file of every picture, by name."""
     script, style = (_template(name) for name in ("report.js", "report.css"))
     body = [_block(b, drawings) for b in document.intro]
     for part in document.parts:
@@ -79,13 +92,21 @@ def _block(block: Block, drawings: Mapping[str, bytes]) -> str:
             return table_html(block)
         case Figure(name, alt):
             return _figure(name, alt, drawings)
+        case Picture(name, alt):
+            return _picture(alt, drawings[name])
         case Bullets(items):
             return "<ul>\n" + "\n".join(f"<li>{inline(item)}</li>" for item in items) + "\n</ul>"
+        case Outline(items):
+            return "<ul>\n" + "\n".join(f"<li>{inline(item)}{_details(more)}</li>" for item, more in items) + "\n</ul>"
         case Code(text):
             return f"<pre><code>{escape(text)}</code></pre>"
         case Notice(text):
             return f'<p class="notice" role="note">⚠ {inline(text)}</p>'
     return f"<p>{inline(block.text)}</p>"
+
+
+def _details(lines: Sequence[str]) -> str:
+    return "<ul>" + "".join(f"<li>{inline(line)}</li>" for line in lines) + "</ul>" if lines else ""
 
 
 def inline(text: str) -> str:
@@ -138,6 +159,14 @@ def _figure(name: str, alt: str, drawings: Mapping[str, bytes]) -> str:
     return (
         f'<figure class="drawing">\n<div class="scroll" role="region" tabindex="0" aria-label="{escape(alt)}">'
         f"\n{drawing}\n</div>\n<figcaption>{escape(alt)}</figcaption>\n</figure>"
+    )
+
+
+def _picture(alt: str, png: bytes) -> str:
+    source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return (
+        f'<figure class="drawing">\n<div class="scroll" role="region" tabindex="0" aria-label="{escape(alt)}">'
+        f'\n<img alt="{escape(alt)}" src="{source}">\n</div>\n</figure>'
     )
 
 

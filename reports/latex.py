@@ -10,7 +10,20 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from fer_bench.reports.blocks import Block, Bullets, Code, Document, Figure, Notice, Span, TableBlock, plain, spans
+from fer_bench.reports.blocks import (
+    Block,
+    Bullets,
+    Code,
+    Document,
+    Figure,
+    Notice,
+    Outline,
+    Picture,
+    Span,
+    TableBlock,
+    plain,
+    spans,
+)
 
 LONG = 40  # characters from which a cell of text breaks into lines
 
@@ -178,13 +191,19 @@ def _block(block: Block) -> str:
     match block:
         case TableBlock():
             return f"\\input{{{block.id}}}\n"
-        case Figure(name, alt):
+        case Figure(name, alt) | Picture(name, alt):
             path = f"../figures/{name}.png"
             shown = rf"\includegraphics[width=\linewidth]{{{path}}}\\{marked(alt)}"
             boxed = rf"\begin{{minipage}}{{\linewidth}}\centering {shown}\end{{minipage}}\par\medskip"
             return rf"\IfFileExists{{{path}}}{{{boxed}}}{{}}" + "\n"
         case Bullets(items):
             return "\n".join([r"\begin{itemize}", *(rf"  \item {{}}{marked(i)}" for i in items), r"\end{itemize}", ""])
+        case Outline(items):
+            inner = [_block(Bullets(more)) if more else "" for _, more in items]
+            lines = [
+                rf"  \item {{}}{marked(i)}" + f"\n{more}".rstrip() for (i, _), more in zip(items, inner, strict=True)
+            ]
+            return "\n".join([r"\begin{itemize}", *lines, r"\end{itemize}", ""])
         case Code(text):
             return "\n".join(rf"\texttt{{{escaped(line)}}}\par" for line in text.split("\n")) + "\n"
         case Notice(text):

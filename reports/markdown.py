@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from fer_bench.reports.blocks import Block, Bullets, Code, Document, Figure, Notice, TableBlock
+from fer_bench.reports.blocks import Block, Bullets, Code, Document, Figure, Notice, Outline, Picture, TableBlock
 from fer_bench.reports.tables import Table
 
 
@@ -24,8 +24,12 @@ def block_markdown(block: Block) -> str:
             return table_markdown(table) + (f"\n\n{safe(table.caption)}" if table.caption else "")
         case Bullets(items):
             return "\n".join(f"- {safe(item)}" for item in items)
+        case Outline(items):
+            return "\n".join("\n".join([f"- {safe(item)}", *(f"  - {safe(x)}" for x in more)]) for item, more in items)
         case Figure(name, alt):
             return f"![{alt}](figures/{name}.svg)"
+        case Picture(name, alt):
+            return f"![{alt}](figures/{name}.png)"
         case Code(text, language):
             return f"```{language}\n{text}\n```"
         case Notice(text):

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from fer_bench.atomic import canonical_json
+from fer_bench.credentials import hide_command
 from fer_bench.errors import LedgerError
 from fer_bench.ledger import Ledger, RunRecord
 
@@ -108,7 +109,7 @@ class StudyData:
     """Everything a report is computed from.
 
     `methods` come in the order asked, those that are not ranked after all others. `labels` [n] are the true classes
-    of the test images of all folds, fold by fold.
+    of the test images of all folds, fold by fold. `tuned` is what the record tells of a search, unchecked.
     """
 
     name: str
@@ -123,6 +124,7 @@ class StudyData:
     folds: tuple[int, ...]
     labels: np.ndarray
     notes: tuple[str, ...]
+    tuned: Any = None
 
     @property
     def runs(self) -> list[Run]:
@@ -307,7 +309,7 @@ def _assemble(
     first = {r.fold: r for r in reversed(runs)}
     return StudyData(
         name=study.get("name", "study"),
-        command=study.get("command", ""),
+        command=hide_command(study).get("command", ""),
         kind=study.get("kind", "run"),
         dataset=study.get("dataset") or runs[0].data.get("dataset", ""),
         protocol=runs[0].data.get("protocol") or {"name": study.get("protocol", "")},
@@ -318,6 +320,7 @@ def _assemble(
         folds=folds,
         labels=np.concatenate([first[f].labels for f in folds]).astype(np.int64),
         notes=tuple(notes),
+        tuned=study.get("tuned"),
     )
 
 
@@ -328,7 +331,7 @@ def _nothing(ledger: Ledger, study: Mapping[str, Any], notes: list[str]) -> Ledg
         f"study '{name}' has no run that can be reported",
         where=str(ledger.root),
         hint=why,
-        next=study.get("command") or "fer-bench run METHOD --dataset D",
+        next=hide_command(study).get("command") or "fer-bench run METHOD --dataset D",
     )
 
 

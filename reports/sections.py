@@ -190,11 +190,22 @@ def compared_section(context: Context) -> list:
     return [
         _listing(shared, "settings", "Settings that all runs share"),
         *different,
+        *_search(study),
         TableBlock(tables.method_table(study), "methods", "Methods as their cards describe them"),
         "Deviations from the papers:" if deviations else "",
         Bullets(tuple(deviations)),
         "Images by class:",
         TableBlock(tables.counts_table(study), "images", "Images by class", footer=1),
+    ]
+
+
+def _search(study: StudyData) -> list:
+    """The search that chose the methods' configurations, where one did."""
+    how, what = describe.searches(study), describe.choices(study)
+    return [
+        describe.tuned_sentence(study),
+        TableBlock(how, "search", "The search behind each method") if how else None,
+        TableBlock(what, "chosen", "What was searched and chosen", sortable=False) if what else None,
     ]
 
 
@@ -326,6 +337,7 @@ def document(
     split = f" under `{study.protocol.get('name', '')}`" if study.protocol.get("name") else ""
     used = words.count(len(study.runs), "usable run")
     intro: list[Block] = [Paragraph(f"{words.count(len(study.methods), 'method')}, {used} on {study.dataset}{split}.")]
+    intro += blocks.blocks(describe.tuned_sentence(study))
     if study.watermarks:
         intro.append(Notice(f"**Watermarked: not a fair estimate.** {'; '.join(study.watermarks)}"))
     if folds := answer.missing_folds(study):

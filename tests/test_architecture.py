@@ -161,7 +161,7 @@ COMMANDS = {
     "data prepare": ["--dataset-set", "--force", "--from", "--home", "--plugins", "name"],
     "data show": ["--home", "--out", "--per-class", "--plugins", "--seed", "--split", "name"],
     "data stats": ["--home", "--plugins", "name"],
-    "track sync": ["--all", "--home", "--timeout", "--tracking-uri", "study"],
+    "track sync": ["--all", "--home", "--restore", "--timeout", "--tracking-uri", "study"],
     "ui": ["--home", "--host", "--port", "--tracking-uri"],
 }
 

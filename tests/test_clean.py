@@ -1,6 +1,7 @@
 """The clean manifest: which rows go, which stay, and a file that is the same each time."""
 
 import hashlib
+import json
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fer_bench import DataError
-from fer_bench.clean import conflicting, grouped, load_clean, rows_to_drop, save_clean
+from fer_bench.clean import conflicting, grouped, has_clean, load_clean, rows_to_drop, save_clean
 
 
 def drop(near, labels=None, *, exact=None, flat=(), rank=None):
@@ -90,10 +91,38 @@ def test_missing_manifest_names_the_command_that_makes_it(tmp_path):
         load_clean(tmp_path / "my-set-0123456789abcdef")
 
 
+def test_an_edited_manifest_is_refused_and_the_doctors_own_is_taken_again(tmp_path):
+    path = save_clean(tmp_path / "toy-0123", [(3, "constant", None)])
+    sound = path.read_text()
+    path.write_text(sound.replace("3", "4"))
+    with pytest.raises(DataError, match=r"(?s)has changed since the doctor wrote it.*fer-bench data check toy"):
+        load_clean(path.parent)
+    path.write_text(sound)
+    assert load_clean(path.parent).rows.tolist() == [3]
+
+
+def test_the_manifest_of_another_state_of_the_data_is_refused(tmp_path):
+    path = save_clean(tmp_path / "toy-0123", [(3, "constant", None)])
+    path.parent.rename(tmp_path / "toy-4567")
+    with pytest.raises(DataError, match="is that of another state of the data, toy-0123"):
+        load_clean(tmp_path / "toy-4567")
+
+
+def test_a_manifest_without_its_hash_counts_as_none(tmp_path):
+    save_clean(tmp_path, [(3, "constant", None)])
+    assert has_clean(tmp_path)
+    (tmp_path / "clean.json").unlink()
+    assert not has_clean(tmp_path)
+    with pytest.raises(DataError, match="has no clean manifest yet"):
+        load_clean(tmp_path)
+
+
 @pytest.mark.parametrize("text", ["", "row,why\n1,2\n", "row,reason,kept\nx,constant,\n"])
 def test_damaged_manifest_is_refused(tmp_path, text):
     folder = tmp_path / "toy-0123"
     folder.mkdir()
     (folder / "clean.csv").write_text(text)
+    proof = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "folder": "toy-0123"}
+    (folder / "clean.json").write_text(json.dumps(proof))
     with pytest.raises(DataError, match=r"(?s)fer-bench data check toy"):
         load_clean(folder)

@@ -1,9 +1,12 @@
 """The doctor: every injected fault is found, a clean set is left in peace, and page and manifest come out the same."""
 
+import base64
 import dataclasses
 import importlib.util
 import os
 import re
+from html import escape
+from math import comb
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from scipy.ndimage import gaussian_filter
 from fer_bench import Chunk, DatasetCard, Param, Problems, Protocol, Reading
 from fer_bench.clean import load_clean
 from fer_bench.cli.check import check
+from fer_bench.cli.progress import Steps
 from fer_bench.doctor import Diagnosis, examine
 from fer_bench.home import Home
 from fer_bench.plugins import plugins
@@ -96,6 +100,7 @@ def test_exact_duplicates_are_found_within_across_and_with_conflicting_labels(tm
     assert diagnosis.of_kind("exact-across").detail == (
         "1 images of val have a copy in train",
         "1 images of test have a copy in train",
+        "to leave them out: --protocol toy/dedup",
     )
     assert diagnosis.of_kind("exact-conflict").groups == ((30, 100),)
     assert diagnosis.conflicts == {("happy", "angry"): 1}
@@ -107,6 +112,17 @@ def test_exact_duplicates_are_found_within_across_and_with_conflicting_labels(tm
         (30, "conflicting labels", None),
         (100, "conflicting labels", None),
     )
+
+
+def test_the_protocol_that_is_advised_fits_the_splits_there_are(tmp_path):
+    world = World.sound()
+    world.images[153] = world.images[3]
+    world = world.without(np.flatnonzero(world.split == "val"))
+    holdout = Protocol(name="holdout10", train=("train",), test=("test",), holdout=0.1)
+    card = dataclasses.replace(CARD, protocols=(*CARD.protocols, holdout))
+    detail = world.examined(tmp_path / "a", card).of_kind("exact-across").detail
+    assert detail[-1] == "to leave them out: --protocol toy/holdout10-dedup"
+    assert world.examined(tmp_path / "b").of_kind("exact-across").detail == ("1 images of test have a copy in train",)
 
 
 def test_near_duplicates_are_found_with_their_splits_and_labels(tmp_path):
@@ -173,8 +189,11 @@ def test_exchanged_labels_of_two_classes_are_told_with_their_share(tmp_path):
     world.labels[sad[:5]], world.labels[happy[:15]] = 1, 0  # a quarter of each
     diagnosis = world.examined(tmp_path)
     finding = diagnosis.of_kind("label-swap")
-    assert finding.title == "Labels of two classes look exchanged: about 25% of sad and happy"
-    assert finding.detail[0].startswith("train: 10 more sad than known")
+    assert (finding.level, finding.title) == ("error", "Labels have moved between two classes: sad and happy")
+    assert finding.detail == (
+        "train: 10 more sad than known, and as many less happy: happy was relabelled as sad, or 25% of both were"
+        " exchanged at random",
+    )
     assert told(diagnosis) == {"label-swap", "counts"}
 
 
@@ -219,6 +238,65 @@ def test_near_duplicates_within_a_sequence_are_expected(tmp_path):
     diagnosis = world.examined(tmp_path)
     assert told(diagnosis) == set()
     assert len(diagnosis.near) == len(diagnosis.dropped) == 0
+
+
+def posed() -> World:
+    """Nine people in one sitting each: the same picture again and again, a little lighter each time, a mouth apart."""
+    world = World.sound()
+    world.subject = [f"{s}{k % 9}" for k, s in enumerate(world.split)]
+    for person in dict.fromkeys(world.subject):
+        rows = [k for k, name in enumerate(world.subject) if name == person]
+        for k, row in enumerate(rows[1:]):
+            mouth = world.images[row, 0, 35:37, 22:25].copy()
+            world.images[row] = np.clip(0.9 * world.images[rows[0]] + k, 0, 255)
+            world.images[row, 0, 35:37, 22:25] = mouth
+    return world
+
+
+def test_likeness_of_one_person_is_told_and_condemns_nothing(tmp_path):
+    world = posed()
+    diagnosis = world.examined(tmp_path)
+    assert told(diagnosis) == set()
+    assert diagnosis.dropped == ()
+    finding = diagnosis.of_kind("alike")
+    assert finding.level == "note"
+    # 120 = 3 x 14 + 6 x 13 pictures in train, 33 = 6 x 4 + 3 x 3 in val, 34 = 7 x 4 + 2 x 3 in test
+    pairs = 3 * comb(14, 2) + 6 * comb(13, 2) + 6 * comb(4, 2) + 3 * comb(3, 2) + 7 * comb(4, 2) + 2 * comb(3, 2)
+    assert pairs - 9 < finding.count <= pairs
+    assert finding.title == f"{finding.count} pairs of images of one person look like copies"
+    assert len(finding.groups) == finding.count
+    other = sum(world.labels[a] != world.labels[b] for a, b in finding.groups)
+    assert f"{other} of the pairs have different labels" in finding.detail
+    assert all(world.subject[a] == world.subject[b] for a, b in finding.groups)
+
+
+def test_equal_images_of_one_person_are_copies_all_the_same(tmp_path):
+    world = posed()
+    same = [k for k, name in enumerate(world.subject) if name == "train0"]
+    first, second = same[1], next(k for k in same if world.labels[k] != world.labels[same[1]])
+    world.images[second] = world.images[first]
+    diagnosis = world.examined(tmp_path)
+    assert told(diagnosis) == {"exact-conflict"}
+    assert diagnosis.dropped == ((first, "conflicting labels", None), (second, "conflicting labels", None))
+
+
+def test_likeness_of_two_people_is_a_copy(tmp_path):
+    world = posed()
+    there, here = world.subject.index("test0"), world.subject.index("train0")
+    world.images[there, 0] = np.rint(gaussian_filter(world.images[here, 0].astype(float), 1))
+    diagnosis = world.examined(tmp_path)
+    assert diagnosis.of_kind("near-across") is not None
+    assert here in [row for row, _, _ in diagnosis.dropped]
+
+
+def test_lab_pictures_of_unknown_people_are_doubted_not_only_condemned(tmp_path):
+    world = posed()
+    world.subject = None
+    diagnosis = world.examined(tmp_path)
+    finding = diagnosis.of_kind("crowded")
+    assert finding.title == "100% of the images look like another one, as faces posed in a laboratory do"
+    assert finding.detail[1].endswith("fer-bench show toy")
+    assert len(diagnosis.dropped) > 100
 
 
 def test_what_could_not_be_read_is_an_error_that_names_the_file(tmp_path):
@@ -274,14 +352,28 @@ def test_balance_is_told_by_hand_computed_figures(tmp_path):
 
 def test_exchange_that_leaves_the_counts_is_seen_in_copies(tmp_path):
     world = World.sound()
-    world.images[20:40] = world.images[40:60]  # twenty pairs of happy images in train
+    world.images[20:50] = world.images[50:80]  # thirty pairs of happy images in train
     assert told(world.examined(tmp_path / "sound")) == set()
-    world.labels[[20, 21, 22, 23, 24, 25]], world.labels[[0, 1, 2, 3, 4, 5]] = 0, 1
+    world.labels[20:32], world.labels[:12] = 0, 1
     diagnosis = world.examined(tmp_path / "exchanged")
     finding = diagnosis.of_kind("copies-disagree")
-    assert finding.title.startswith("Copies disagree between sad and happy in 6 of 20 groups")
-    assert finding.detail == ("a random exchange of 18% of both would do that",)  # 2 f (1 - f) = 0.3
+    assert finding.title == "Copies disagree between sad and happy in 12 of 30 groups: labels may be exchanged"
+    p = 6 * sum(comb(30, k) * 0.1**k * 0.9 ** (30 - k) for k in range(12, 31))
+    assert finding.detail == (
+        f"more than slips in 10% of the groups explain (binomial test, p = {p:.1g}, level 0.01, corrected for 6 pairs"
+        " of classes)",
+        "a random exchange of 28% of both would do that",  # 2 f (1 - f) = 0.4
+    )
     assert told(diagnosis) == {"copies-disagree", "exact-conflict"}
+
+
+def test_five_torn_pairs_of_seven_do_not_say_that_labels_are_exchanged(tmp_path):
+    world = World.sound()
+    world.images[20:27] = world.images[50:57]
+    world.labels[20:25], world.labels[:5] = 0, 1
+    diagnosis = world.examined(tmp_path)
+    assert diagnosis.of_kind("exact-conflict").count == 5
+    assert told(diagnosis) == {"exact-conflict"}
 
 
 def harmed() -> World:
@@ -309,14 +401,71 @@ def test_page_has_the_same_bytes_each_time_and_no_path_of_the_machine(tmp_path):
     assert shown <= {p.name for p in (tmp_path / "two" / "figures").iterdir()}
 
 
+def test_page_in_html_says_the_same_and_needs_no_other_file(tmp_path):
+    store = harmed().store(tmp_path / "data")
+    diagnosis = examine(store, CARD)
+    folder = write_page(diagnosis, store, CARD, tmp_path / "page").parent
+    page = (folder / "index.html").read_text()
+    assert "<h1>Data check: toy</h1>" in page
+    for finding in diagnosis.findings:
+        for line in (finding.title, *finding.detail):
+            assert escape(line) in page
+    for kind in ("exact-conflict", "near-across", "constant"):
+        assert base64.b64encode((folder / "figures" / f"{kind}.png").read_bytes()).decode() in page
+    assert set(re.findall(r'(?:src|href)="([^"]{0,22})', page)) - {"data:image/png;base64,"} == {
+        f"#s-{name}" for name in ("warnings", "notes", "counts", "conflicts", "pictures", "clean")
+    } | set(re.findall(r'href="(#f-counts[^"]{0,13})', page))
+
+
 def test_page_without_images_shows_none_and_removes_older_ones(tmp_path):
     store = harmed().store(tmp_path / "data")
     diagnosis = examine(store, CARD)
     write_page(diagnosis, store, CARD, tmp_path / "page")
+    assert "data:image/png" in (tmp_path / "page" / "index.html").read_text()
     page = write_page(diagnosis, store, CARD, tmp_path / "page", images=False)
     assert {p.name for p in (tmp_path / "page" / "figures").iterdir()} == {"counts.svg", "counts.png"}
     assert "contains no image of the data set" in page.read_text()
     assert ".png" not in page.read_text()
+    assert "data:image/png" not in page.with_name("index.html").read_text()
+
+
+def test_the_committed_page_shows_no_face():
+    folder = Path(__file__).parents[1] / "docs" / "data-check" / "fer2013"
+    assert "contains no image of the data set" in (folder / "README.md").read_text()
+    assert {p.name for p in folder.rglob("*.*")} == {"README.md", "index.html", "counts.svg", "counts.png"}
+    page = (folder / "index.html").read_text()
+    assert "data:image" not in page
+    assert "contains no image of the data set" in page
+
+
+def test_progress_goes_from_nothing_to_all_of_each_step(tmp_path):
+    seen = []
+    examine(harmed().store(tmp_path), CARD, progress=lambda what, done: seen.append((what, done)))
+    steps = list(dict.fromkeys(what for what, _ in seen))
+    assert steps == ["looking at the images", "comparing them with each other", "comparing their hashes"]
+    for step in steps:
+        shares = [done for what, done in seen if what == step]
+        assert shares == sorted(shares)
+        assert shares[0] > 0
+        assert shares[-1] == 1.0
+
+
+def test_a_pipe_gets_a_line_now_and_then_and_a_terminal_a_bar(capsys, monkeypatch):
+    with Steps("toy") as steps:
+        steps("looking", 0.1)
+        assert capsys.readouterr().out == ""
+        steps.last -= 31  # half a minute later
+        steps("looking", 0.4)
+        steps("looking", 0.5)
+        assert capsys.readouterr().out == "toy: looking, 40% done\n"
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with Steps("toy") as steps:
+        steps("looking", 0.1)
+        steps("comparing", 0.4)
+        steps.bar.refresh()
+    out = capsys.readouterr().out
+    assert "toy: comparing" in out
+    assert " 40%" in out
 
 
 PLUGIN = """
@@ -376,7 +525,13 @@ def test_source_is_examined_leniently_and_without_touching_the_home(files):
     assert "1 file or row of the source can't be read" in out
     assert "verdict: 1 error, 1 warning" in out
     assert not (files / "home").exists()
-    assert {p.name for p in (files / "page").iterdir()} == {"README.md", "figures", "clean.csv"}
+    assert {p.name for p in (files / "page").iterdir()} == {
+        "README.md",
+        "index.html",
+        "figures",
+        "clean.csv",
+        "clean.json",
+    }
 
 
 def test_strict_makes_an_error_exit_with_one(files):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from fer_bench.cli.options import dataset_params
+from fer_bench.cli.workplace import _fit_protocol
 from fer_bench.errors import DataError, SpecError, UnknownNameError
 from fer_bench.home import Home
 from fer_bench.plugins import plugins
@@ -122,3 +124,13 @@ def test_what_is_derived_from_it_stays_with_it(earlier):
     card = plugins().dataset_card("folder:lab")
     roles_of(store, card, earlier, protocol="random60-20-20", fold=0, profile="natural")
     assert [p.name for p in (earlier.data / "splits").iterdir()] == [f"folder:lab-{store.fingerprint}"]
+
+
+@pytest.mark.parametrize(("asked", "taken"), [(None, "subject4"), ("dedup", "subject4-dedup"), ("given", "given")])
+def test_the_protocol_that_fits_is_taken_and_its_twin_where_dedup_is_asked_for(lab, asked, taken):
+    card = plugins().dataset_card("folder:lab")
+    people = dataclasses.replace(card.protocol("subject10"), name="subject4", folds=4)
+    card = dataclasses.replace(card, protocols=(*card.protocols, people))
+    chosen = {"protocol": asked}
+    _fit_protocol(chosen, Store.open(lab.store("folder:lab")), card)
+    assert chosen["protocol"] == taken

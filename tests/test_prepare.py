@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import os
 import signal
 import subprocess
 import sys
@@ -96,10 +97,18 @@ def test_source_is_found_where_people_put_it(home, raw):
 
 def test_unchanged_source_is_not_read_again(home, raw):
     said = []
-    before = prepare(home, Toy(), None, say=said.append).path.stat().st_mtime_ns
+    before = (prepare(home, Toy(), None, say=said.append).path / "images.npy").stat().st_mtime_ns
     after = prepare(home, Toy(), raw / "toy.txt", say=said.append)
     assert "up to date" in said[-1]
-    assert after.path.stat().st_mtime_ns == before
+    assert (after.path / "images.npy").stat().st_mtime_ns == before
+
+
+def test_source_that_was_edited_and_given_its_old_time_is_read_again(home, raw):
+    prepare(home, Toy(), None)
+    times = (raw / "toy.txt").stat()
+    (raw / "toy.txt").write_text((raw / "toy.txt").read_text().replace("1", "9", 1))
+    os.utime(raw / "toy.txt", ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert first_pixels(prepare(home, Toy(), None)) == [9, 2, 3, 4, 5, 6]
 
 
 def test_force_writes_anew(home, raw):

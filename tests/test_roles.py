@@ -88,6 +88,29 @@ def test_the_clean_manifest_is_asked_for_and_used(roles, tiny):
     assert found.digest != roles().digest
 
 
+def test_an_edited_split_file_has_no_effect_and_is_put_aside(roles, tiny, capsys):
+    store, _, home = tiny
+    first = roles("folds").digest
+    path = home.splits("tiny", store.fingerprint) / "folds.csv"
+    sound = path.read_text()
+    path.write_text(sound.replace("train", "test", 1))
+    assert roles("folds").digest == first
+    assert path.read_text() == sound
+    assert path.with_name("folds.csv.old").read_text() == sound.replace("train", "test", 1)
+    assert f"{path} is not what the protocol makes" in capsys.readouterr().err
+    roles("folds")
+    assert capsys.readouterr().err == ""
+
+
+def test_an_edited_clean_manifest_is_refused(roles, tiny):
+    store, _, home = tiny
+    folder = home.splits("tiny", store.fingerprint)
+    path = save_clean(folder, [(5, "constant", None)])
+    path.write_text(path.read_text().replace("5,", "7,"))
+    with pytest.raises(DataError, match=r"(?s)has changed since the doctor wrote it.*fer-bench data check tiny --home"):
+        roles("cleaned")
+
+
 def test_other_splits_under_one_name_make_another_run(roles, tiny):
     store, _, home = tiny
     folder = home.splits("tiny", store.fingerprint)

@@ -204,6 +204,42 @@ def test_unlabelled_rows_outside_the_protocol_do_not_matter(store_of):
     assert fold["test"].tolist() == [4]
 
 
+HOLDOUT = Protocol(name="holdout10", train=("a",), test=("c",), holdout=0.1)
+FOLDS = Protocol(name="folds", scheme="kfold", folds=4)
+
+
+@pytest.mark.parametrize("protocol", [OFFICIAL, HOLDOUT, FOLDS], ids=lambda p: p.name)
+def test_every_protocol_has_a_twin_that_divides_alike_and_leaves_out_what_the_doctor_rejects(store_of, protocol):
+    store = store_of([k % 3 for k in range(120)], split="a" * 60 + "b" * 30 + "c" * 30)
+    clean = CleanManifest(np.array([3, 50, 70, 100]), ("constant",) * 4, "hash")
+    card = card_with(FOLDS, HOLDOUT, OFFICIAL) if protocol is FOLDS else card_with(protocol, FOLDS)
+    whole = divide(store, card, protocol).folds
+    without = divide(store, card, card.protocol("dedup"), clean).folds
+    for fold, other in zip(whole, without, strict=True):
+        assert sets(other) == {role: rows - {3, 50, 70, 100} for role, rows in sets(fold).items()}
+
+
+def test_twins_are_found_by_name_and_say_what_they_are():
+    card = card_with(HOLDOUT, OFFICIAL)
+    twin = card.protocol("toy/dedup")
+    assert (twin.name, twin.of, twin.clean, card.full_name(twin)) == ("dedup", "holdout10", True, "toy/dedup")
+    assert card.protocol("holdout10-dedup") == twin
+    other = card.protocol("toy/official-dedup")
+    assert (other.name, other.of, other.val) == ("official-dedup", "official", ("b",))
+    assert "without the rows that the doctor rejects" in other.in_words
+    with pytest.raises(UnknownNameError, match="toy/dedup"):
+        card.protocol("dedupe")
+    own = Protocol(name="dedup", train=("b",), test=("c",), val=("a",), clean=True)
+    assert card_with(OFFICIAL, own).protocol("dedup") is own
+
+
+def test_a_twin_that_does_not_fit_leads_to_one_that_does(store_of):
+    store = store_of([0, 1, 2] * 20, split="a" * 30 + "c" * 30)
+    card = card_with(OFFICIAL, HOLDOUT)
+    with pytest.raises(DataError, match=r"--protocol toy/holdout10-dedup"):
+        divide(store, card, card.protocol("dedup"))
+
+
 def test_rows_of_the_clean_manifest_are_left_out_of_every_role(store_of):
     store = store_of([0, 1, 2, 0, 0, 1, 2, 2], split="aaaabbcc")
     clean = CleanManifest(np.array([3, 5, 7]), ("constant",) * 3, "hash")

@@ -110,23 +110,16 @@ def test_missing_store_tells_the_command(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["images.npy", "table.csv"])
-def test_shortened_file_is_noticed_on_opening(tmp_path, name):
-    path = write_store(tmp_path, CARD, reading()).path / name
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(StoreError, match=f"{name} is missing or has changed"):
-        Store.open(tmp_path / "toy")
-
-
-def test_changed_pixel_is_noticed_by_verify(tmp_path):
+def test_changed_byte_is_noticed_by_verify_whatever_is_known(tmp_path, name):
     store = write_store(tmp_path, CARD, reading())
-    data = bytearray((store.path / "images.npy").read_bytes())
-    data[-1] ^= 1
-    (store.path / "images.npy").write_bytes(data)
-    with pytest.raises(StoreError, match=r"images\.npy has changed"):
-        Store.open(store.path).verify()
+    data = bytearray((store.path / name).read_bytes())
+    data[-2] ^= 1
+    (store.path / name).write_bytes(data)
+    with pytest.raises(StoreError, match=f"{name} has changed"):
+        store.verify()
 
 
-@pytest.mark.parametrize("text", ["", "{", json.dumps({"format": 99, "sizes": {}})])
+@pytest.mark.parametrize("text", ["", "{", json.dumps({"format": 99, "sizes": {}}), "[]", '{"format": 1}'])
 def test_unreadable_or_foreign_manifest_is_an_error(tmp_path, text):
     store = write_store(tmp_path, CARD, reading())
     (store.path / "manifest.json").write_text(text)

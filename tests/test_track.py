@@ -3,9 +3,11 @@
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -20,6 +22,7 @@ from click.testing import CliRunner
 
 from fer_bench.cli.track import track as track_command
 from fer_bench.cli.ui import _pages
+from fer_bench.credentials import hide
 from fer_bench.errors import LedgerError, TrackingError
 from fer_bench.home import Home
 from fer_bench.ledger import Ledger
@@ -402,6 +405,157 @@ class TestServer:
         monkeypatch.setattr("fer_bench.track._probe", probe)
         with pytest.raises(TrackingError, match="no answer"):
             sync(ledger, "dying", server)
+
+
+PASSWORD = "s3cr3tpw"
+COMMAND = f"fer-bench run rasn --tracking-uri http://alice:{PASSWORD}@127.0.0.1:9/"
+
+
+def with_password(address):
+    return address.replace("http://", f"http://alice:{PASSWORD}@")
+
+
+def children():
+    """Command lines of this process's children, as every user may read them."""
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        for child in (task / "children").read_text().split():
+            with contextlib.suppress(OSError):
+                found.append(Path(f"/proc/{child}/cmdline").read_text())
+    return found
+
+
+class TestSecrets:
+    def test_what_an_earlier_version_has_kept_is_hidden_on_its_way_to_mlflow(self, ledger, uri, tmp_path):
+        home = tmp_path / "home"
+        study = json.loads((ledger.root / "studies" / "first.json").read_text())
+        (ledger.root / "studies" / "first.json").write_text(json.dumps(study | {"command": COMMAND}))
+        (ledger.root / ("a" * 16) / "environment.json").write_text(json.dumps({"command": COMMAND.split()}))
+        (home / "results" / "first" / "tables").mkdir(parents=True)
+        (home / "results" / "first" / "report.md").write_text(f"# Report\n\n    {COMMAND}\n")
+        (home / "results" / "first" / "tables" / "main.tex").write_text(f"% {COMMAND}\n")
+        assert sync(ledger, "first", uri).failed == {}
+        stored = [p for p in tmp_path.rglob("*") if p.is_file() and home not in p.parents]
+        assert {"environment.json", "report.md", "main.tex"} <= {p.name for p in stored}
+        assert [p for p in stored if PASSWORD.encode() in p.read_bytes()] == []
+        parent = runs_of(uri, "study")["first"]
+        assert parent.data.tags["fer_bench.command"] == "fer-bench run rasn --tracking-uri 'http://***@127.0.0.1:9/'"
+
+    def test_a_report_without_credentials_is_mirrored_as_it_is(self):
+        committed = Path(__file__).parents[1] / "docs" / "results"
+        for page in committed.rglob("report.*"):
+            assert hide(page.read_text()) == page.read_text(), page
+
+    @pytest.mark.parametrize("suppressed", ["true", "false"])
+    def test_mlflow_prints_no_password_to_the_terminal(self, ledger, server, monkeypatch, capfd, suppressed):
+        monkeypatch.setenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", suppressed)
+        write_study(ledger, f"printed-{suppressed}", ["a" * 16])
+        words = ["sync", f"printed-{suppressed}", "--home", str(ledger.root.parent)]
+        track_command([*words, "--tracking-uri", with_password(server)], standalone_mode=False)
+        out, err = capfd.readouterr()
+        assert "1 written" in out
+        assert ("View run" in out) == (suppressed == "false"), "else this test shows nothing"
+        assert PASSWORD not in out + err
+
+    def test_a_refused_address_is_told_without_its_password_and_with_a_command_that_works(self, ledger):
+        sentence = try_sync(ledger, "first", with_password(f"http://127.0.0.1:{free_port()}"))
+        assert "refused" in sentence
+        assert PASSWORD not in sentence
+        again = f"run `fer-bench track sync first --home {ledger.root.parent}` later"
+        assert f"{again}, with the server's address and password in MLFLOW_TRACKING_URI" in sentence
+
+    def test_the_command_line_of_the_helper_can_be_read_by_anybody(self, ledger):
+        with black_hole() as address, ThreadPoolExecutor(1) as pool:
+            done = pool.submit(try_sync, ledger, "first", with_password(address), timeout=600, bound=3)
+            seen = []
+            while not done.done():
+                seen += children()
+                time.sleep(0.05)
+        assert any("fer_bench.track" in line for line in seen)
+        assert not any(PASSWORD in line for line in seen)
+        assert PASSWORD not in done.result()
+
+    def test_a_password_with_brackets_is_a_sentence(self, ledger):
+        sentence = try_sync(ledger, "first", "http://alice:s3cr[3tpw@127.0.0.1:9/")
+        assert sentence.startswith("MLflow was not updated")
+        assert "s3cr[" not in sentence
+
+
+class TestMending:
+    def test_after_a_half_made_database_all_studies_are_mirrored_and_it_is_said(self, ledger, schema, tmp_path):
+        write_study(ledger, "second", [write_run(ledger, "c" * 16)])
+        database = tmp_path / "home" / "mlflow.db"
+        with (
+            contextlib.closing(sqlite3.connect(database)) as half,
+            contextlib.closing(sqlite3.connect(schema)) as whole,
+        ):
+            for (sql,) in whole.execute(
+                "SELECT sql FROM sqlite_master WHERE name IN ('experiments', 'runs')"
+            ).fetchall():
+                half.execute(sql)
+        os.utime(database, (time.time() - 60,) * 2)
+        told = []
+        assert try_sync(ledger, "first", f"sqlite:///{database}", warn=told.append) is None
+        assert len(told) == 1
+        assert "half made" in told[0]
+        assert set(runs_of(f"sqlite:///{database}", "run")) == {"a" * 16, "b" * 16, "c" * 16}
+
+    def test_a_deleted_experiment_is_brought_back_by_the_command_that_is_printed(self, ledger, uri, tmp_path):
+        sync(ledger, "first", uri)
+        client = mlflow_client(uri)
+        client.delete_experiment(client.get_experiment_by_name("toy/official").experiment_id)
+        sentence = try_sync(ledger, "first", uri)
+        command = sentence.partition("run `")[2].partition("`")[0]
+        assert command == f"fer-bench track sync first --home {ledger.root.parent} --tracking-uri {uri} --restore"
+        write_study(ledger, "first", ["a" * 16, "b" * 16, write_run(ledger, "c" * 16)])
+        done = CliRunner().invoke(track_command, shlex.split(command)[2:])
+        assert "1 written, 2 already there" in done.output
+        assert len(runs_of(uri, "run")) == 3
+
+    def test_the_database_of_an_older_mlflow_is_kept_and_the_command_that_upgrades_it_named(
+        self, ledger, uri, tmp_path
+    ):
+        with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+            database.execute("UPDATE alembic_version SET version_num = '0a8213491aaa'")
+            database.commit()
+        os.utime(tmp_path / "mlflow.db", (time.time() - 60,) * 2)
+        with pytest.raises(TrackingError, match="out-of-date") as caught:
+            sync(ledger, "first", uri)
+        assert caught.value.next == f"mlflow db upgrade {uri}"
+        assert not list(tmp_path.glob("*half-made*"))
+
+    def test_a_home_with_a_question_mark_holds_its_store_and_the_ui_shows_it(self, schema, tmp_path):
+        home = tmp_path / "h?x %41 ü#"
+        ledger = Ledger(home / "ledger")
+        write_study(ledger, "first", [write_run(ledger, "a" * 16)])
+        shutil.copy(schema, home / "mlflow.db")
+        assert try_sync(ledger, "first", Home(home).tracking_uri) is None
+        assert sorted(os.listdir(home)) == ["ledger", "mlflow-artifacts", "mlflow.db"]
+        assert os.listdir(tmp_path) == [home.name]
+        ui = Ui(home)
+        try:
+            run = runs_of(ui.address, "run", "first")["a" * 16].info.run_id
+            assert wait_for(f"{ui.address}/get-artifact?path=model.pt&run_uuid={run}") == b"weights"
+        finally:
+            assert ui.ctrl_c()[0] == 0
+        assert os.listdir(tmp_path) == [home.name]
+
+    def test_leftovers_and_links_are_not_uploaded(self, ledger, uri, tmp_path):
+        report = tmp_path / "home" / "results" / "first"
+        (report / ".report-x1").mkdir(parents=True)
+        (report / ".report-x1" / "report.html").write_text("half")
+        (report / ".table.csv.123.part").write_text("half")
+        (report / "report.md").write_text("whole")
+        (tmp_path / "private").write_text("private")
+        (report / "notes.md").symlink_to(tmp_path / "private")
+        (ledger.root / ("a" * 16) / "probe.json").unlink()
+        (ledger.root / ("a" * 16) / "method.json").unlink()
+        (ledger.root / ("a" * 16) / "model.pt").unlink()
+        (ledger.root / ("a" * 16) / "model.pt").symlink_to(tmp_path / "private")
+        assert sync(ledger, "first", uri).failed == {}
+        stored = [p for p in (tmp_path / "mlflow-artifacts").rglob("*") if p.is_file()]
+        assert [p.name for p in stored if "report" in p.parts] == ["report.md"]
+        assert not [p for p in stored if p.read_bytes() == b"private"]
 
 
 class TestRefusals:

@@ -6,12 +6,16 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from importlib import import_module
+from typing import NoReturn
 
 import click
 
 from fer_bench import __version__
 from fer_bench.cli.output import CLOSED, OutputClosed, watch_output
+from fer_bench.commands import complete
+from fer_bench.credentials import hide
 from fer_bench.errors import FerBenchError, unknown
 from fer_bench.process import settle
 
@@ -55,6 +59,15 @@ class LazyGroup(click.Group):
             raise unknown("command", args[0], COMMANDS, next="fer-bench --help")
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: click.Context):
+        """Run a command; the next command that an error names gets the home and the plug-ins of this one."""
+        try:
+            return super().invoke(ctx)
+        except FerBenchError as error:
+            home, plugins = ctx.meta.get("fer_bench.home"), ctx.meta.get("fer_bench.plugin_dirs", ())
+            error.next = complete(error.next, home=home, plugins=plugins)
+            raise
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The command list of --help, without importing any."""
         with formatter.section("Commands"):
@@ -81,9 +94,7 @@ def main(argv: list[str] | None = None) -> None:
         code = cli.main(args=argv, standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except FerBenchError as error:
-        click.secho("error: ", fg="red", bold=True, nl=False, err=True)
-        click.echo(error.render(), err=True)
-        sys.exit(1)
+        _tell(error)
     except click.exceptions.Abort as error:
         _interrupted(error.__cause__)
     except KeyboardInterrupt as error:
@@ -91,6 +102,19 @@ def main(argv: list[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except Exception as error:
+        from fer_bench.home import refused
+
+        if isinstance(error, OSError) and (told := refused(error)):
+            _tell(told)
+        click.echo(hide("".join(traceback.format_exception(error))), err=True, nl=False)  # our own bug
+        sys.exit(1)
+
+
+def _tell(error: FerBenchError) -> NoReturn:
+    click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+    click.echo(hide(error.render()), err=True)
+    sys.exit(1)
 
 
 def _interrupted(cause: BaseException | None) -> None:

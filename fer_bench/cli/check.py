@@ -44,7 +44,7 @@ def check(
     home: str | None,
 ) -> None:
     """Examine NAME: counts, label order, duplicates, people, sequences, images, balance; write a clean manifest."""
-    from fer_bench.home import Home
+    from fer_bench.home import Home, require_writable
     from fer_bench.names import locate
     from fer_bench.own_data import dataset_card
     from fer_bench.plugins import plugins
@@ -57,19 +57,24 @@ def check(
     from rich.console import Console  # after the names are known to be right: these take a second
 
     from fer_bench.clean import save_clean
+    from fer_bench.cli.progress import Steps
     from fer_bench.doctor import examine
     from fer_bench.reports.doctor_page import write_page
 
     folder = Path(out) if out else locate(place.results("doctor"), name)
     console = Console(highlight=False, soft_wrap=True)
+    require_writable(folder, "the folder of the page", "name another with --out DIR")
+    if source is None:
+        place.require_writable()
     with _store(place, dataset, source, drawn_anew=bool(dataset_set)) as store:
         click.echo(f"{name}: examining {len(store):,} images")
-        diagnosis = examine(store, dataset.card, faults=dataset.faults)
+        with Steps(name) as steps:
+            diagnosis = examine(store, dataset.card, faults=dataset.faults, progress=steps)
         page = write_page(diagnosis, store, dataset.card, folder, images=not no_images)
         clean = save_clean(folder if source else place.splits(store.path.name, store.fingerprint), diagnosis.dropped)
     _tell(diagnosis, console)
     _tell_remedy(dataset, store, console)
-    console.print(f"page:   {page}", markup=False)
+    console.print(f"page:   {page.with_name('index.html')} (as Markdown: {page.name})", markup=False)
     console.print(f"clean:  {clean} leaves out {len(diagnosis.dropped):,} rows", markup=False)
     if strict and diagnosis.number("error"):
         raise SystemExit(1)

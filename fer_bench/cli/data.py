@@ -49,6 +49,7 @@ def prepare(
     found, place = plugins(plugin_dirs), Home.find(home)
     dataset_card(found, name, place, source)
     dataset = found.dataset(name, parse_assignments(dataset_set, "--dataset-set"))
+    place.require_writable()
     prepare(place, dataset, source, force=force, say=click.echo)
 
 

@@ -33,9 +33,10 @@ def _datasets(found: Plugins, options: dict[str, Any]) -> None:
 
 def _protocols(found: Plugins, options: dict[str, Any]) -> None:
     cards = [p.card for _, p in sorted(found.datasets.items())]
-    pairs = [(c, p) for c in cards if isinstance(c, DatasetCard) for p in c.protocols]
+    pairs = [(c, p) for c in cards if isinstance(c, DatasetCard) for p in (*c.protocols, c.cleaned())]
     marks = [f"WATERMARKED: {p.watermark}" if p.watermark else "" for _, p in pairs]
     table((c.full_name(p), p.title or p.in_words, mark) for (c, p), mark in zip(pairs, marks, strict=True))
+    click.echo("\nNAME-dedup is protocol NAME without the rows that the doctor rejects (fer-bench data check)")
 
 
 def _recipes(found: Plugins, options: dict[str, Any]) -> None:
@@ -160,7 +161,7 @@ def _show_dataset(card: Any) -> None:
     click.echo("\nlayouts")
     table((f"  {n}", text) for n, text in card.layouts.items())
     click.echo("\nprotocols")
-    for p in card.protocols:
+    for p in (*card.protocols, card.cleaned()):
         mark = f"\n      WATERMARKED: {p.watermark}" if p.watermark else ""
         title = f"\n      {p.title}" if p.title not in ("", p.in_words) else ""
         click.echo(f"  {card.full_name(p)}: {p.in_words}{title}{mark}")

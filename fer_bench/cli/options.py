@@ -50,10 +50,16 @@ def number_option(
     )
 
 
+def _remember(context: click.Context, option: click.Parameter, value: Any) -> Any:
+    """Note what was given, so that the commands which errors name can repeat it."""
+    context.meta[f"fer_bench.{option.name}"] = value
+    return value
+
+
 def home_option(command: Callable) -> Callable:
     """``--home DIR``."""
     text = "Folder of data/, ledger/ and results/  [default: $FER_BENCH_HOME or the current folder]"
-    return click.option("--home", metavar="DIR", help=text)(command)
+    return click.option("--home", metavar="DIR", callback=_remember, help=text)(command)
 
 
 def format_option(command: Callable) -> Callable:
@@ -67,7 +73,9 @@ def format_option(command: Callable) -> Callable:
 def plugins_option(command: Callable) -> Callable:
     """``--plugins DIR``, repeatable."""
     text = "Folder with plug-in files of your own; repeatable."
-    return click.option("--plugins", "plugin_dirs", metavar="DIR", multiple=True, help=text)(command)
+    return click.option(
+        "--plugins", "plugin_dirs", metavar="DIR", multiple=True, callback=_remember, help=text
+    )(command)  # fmt: skip
 
 
 def tracking_option(command: Callable) -> Callable:
@@ -201,7 +209,7 @@ def dataset_params(options: dict[str, Any], card: DatasetCard) -> dict[str, Any]
     given = parse_assignments(options["dataset_set"], "--dataset-set")
     if not given and not card.built_in:
         with contextlib.suppress(StoreError):
-            prepared = Store.open(Home.find(options["home"]).store(card.name)).manifest["params"]
+            prepared = Store.open(Home.find(options["home"]).store(card.name), verify=False).manifest["params"]
             if set(prepared) == set(card.params):
                 return prepared
     return card.resolve(given)

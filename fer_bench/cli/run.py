@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,8 +20,9 @@ if TYPE_CHECKING:
     from fer_bench.cards import Protocol
     from fer_bench.cli.workplace import Mirror
     from fer_bench.executor import Workplace
-    from fer_bench.spec import StudySpec
+    from fer_bench.spec import StudySpec, Variant
     from fer_bench.study import Outcome
+    from fer_bench.tune import Tuned
 
 
 @click.command()
@@ -77,28 +76,42 @@ def _study(
     several: bool,
 ) -> StudySpec:  # fmt: skip
     """The study of one imbalance profile."""
+    from fer_bench.credentials import command_line
     from fer_bench.names import shortened
     from fer_bench.profiles import file_name
     from fer_bench.spec import StudySpec, choose_reference, expand, parse_folds, parse_variant, study_name
 
     variants = [parse_variant(text) for text in methods]
-    per_label: dict[str, Any] = {}
-    if options["tuned"]:
-        from fer_bench.tune import tuned_variants
-
-        variants, per_label = tuned_variants(work, variants, template, preset)
+    tuned = _tuned(variants, template, preset, work) if options["tuned"] else None
+    variants = tuned.variants if tuned else variants
     folds = parse_folds(options["folds"], _protocol(template, work).folds)
     runs, labels = expand(
-        work.plugins, variants, range(options["seeds"]), template, folds=folds, per_label=per_label
+        work.plugins, variants, range(options["seeds"]), template, folds=folds,
+        per_label=tuned.recipes if tuned else {},
     )  # fmt: skip
     name = options["name"] and shortened(options["name"] + (f"-{file_name(template['profile'])}" if several else ""))
     return StudySpec(
         name=name or study_name(template["dataset"], labels, runs),
-        command="fer-bench " + shlex.join(sys.argv[1:]),
+        command=command_line(),
         runs=runs,
         labels=labels,
         reference=choose_reference(work.plugins, labels, runs, options["reference"]),
+        tuned=tuned.facts if tuned else {},
     )
+
+
+def _tuned(variants: list[Variant], template: dict[str, Any], preset: str, work: Workplace) -> Tuned:
+    from fer_bench.cli.again import again
+    from fer_bench.cli.tune import tune
+    from fer_bench.tune import use_tuned
+
+    imbalance = [] if template["profile"] == "natural" else ["--imbalance", template["profile"]]
+    leave = ("imbalance", "total", "class_order")
+
+    def command(label: str) -> str:
+        return again("tune", tune, label, "--trials", "20", *imbalance, leave=leave)
+
+    return use_tuned(work, variants, template, preset, command)
 
 
 def _protocol(template: dict[str, Any], work: Workplace) -> Protocol:

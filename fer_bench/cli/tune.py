@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -34,6 +33,7 @@ def tune(methods: tuple[str, ...], **options: Any) -> None:
     found = check_request(methods, options, searching=True)
     from fer_bench.cli.workplace import Mirror, open_workplace  # these take seconds
     from fer_bench.console import say
+    from fer_bench.credentials import command_line
     from fer_bench.names import shortened
     from fer_bench.spec import parse_variant
     from fer_bench.tune import build_search
@@ -50,11 +50,11 @@ def tune(methods: tuple[str, ...], **options: Any) -> None:
     if work.plugins.dataset_card(template["dataset"]).protocol(template["protocol"]).folds > 1:
         say("the search uses fold 0, whose training images are test images of other folds: see docs/data.md")
     best = search_all(
-        searches, options["trials"], work, command="fer-bench " + shlex.join(sys.argv[1:]), name=name,
+        searches, options["trials"], work, command=command_line(), name=name,
         seed=options["seed"], say=say, after_run=mirror,
     )  # fmt: skip
     mirror.update(work.home.ledger.study(name))
-    _tell(best, methods, options, say)
+    _tell(best, methods, say)
 
 
 def _check_name(name: str, labels: list[str], template: dict[str, Any], ledger: Ledger) -> None:
@@ -74,7 +74,15 @@ def _check_name(name: str, labels: list[str], template: dict[str, Any], ledger: 
     )
 
 
-def _tell(best: list[dict], methods: tuple[str, ...], options: dict[str, Any], say: Any) -> None:
+# Where and how runs are carried out, which is no part of what they are.
+RUNTIME = ("device", "compile_", "deterministic", "threads", "tracking_uri", "no_track", "quiet", "plugin_dirs", "home")
+
+
+def _tell(best: list[dict], methods: tuple[str, ...], say: Any) -> None:
+    from fer_bench.cli.again import ADDRESS_LEFT_OUT, address_left_out, again, carried
+    from fer_bench.cli.run import run
+
+    rest = shlex.join(carried(run, leave=[p.name for p in run.params if p.name and p.name not in RUNTIME]))
     for found in best:
         default = found["default_value"]
         gain = "" if default is None else f", {100 * (found['value'] - default):+.1f} points over the default"
@@ -82,6 +90,7 @@ def _tell(best: list[dict], methods: tuple[str, ...], options: dict[str, Any], s
             f"\n{found['label']}: {100 * found['value']:.1f} % validation mean recall (trial {found['trial'] + 1} of "
             f"{found['trials']}, {found['pruned']} stopped early{gain})"
         )
-        say(f"  {found['command']}")
-    again = ["fer-bench", "run", *methods, "--dataset", options["dataset"], "--recipe", options["recipe"], "--tuned"]
-    say("\nall of them, tuned, under one harness:\n  " + shlex.join(again))
+        say(f"  {found['command']} {rest}")
+    if address_left_out():
+        say(f"\n{ADDRESS_LEFT_OUT}")
+    say("\nall of them, tuned, under one harness:\n  " + again("run", run, *methods, "--tuned", leave=["name"]))

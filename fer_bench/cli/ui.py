@@ -12,12 +12,14 @@ import sys
 import tempfile
 import time
 import urllib.request
-from pathlib import Path
-from urllib.parse import urlsplit
+from collections.abc import Iterator
 
 import click
 
+from fer_bench.addresses import check_uri, is_server, sqlite_path
+from fer_bench.cli.again import again
 from fer_bench.cli.options import home_option, tracking_option
+from fer_bench.credentials import hide, shown
 from fer_bench.errors import FerBenchError, TrackingError
 from fer_bench.home import Home
 
@@ -35,19 +37,38 @@ def ui(home: str | None, tracking_uri: str | None, port: int, host: str) -> None
 
     MLflow's first page is made for traces of language models: the address of each experiment's runs is printed.
     """
-    from fer_bench.track import artifact_place, check_uri, shown
+    from fer_bench.track import artifact_place
 
     place = Home.find(home)
     uri = tracking_uri or place.tracking_uri
     check_uri(uri)
-    if urlsplit(uri).scheme in ("http", "https"):
+    if is_server(uri):
         click.echo(f"the tracking server shows its own UI: {shown(uri)}")
         return
     _require_free(host, port)
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
-        click.echo("no run is mirrored here yet; `fer-bench track sync` fills the store")
     files = artifact_place(uri, place.ledger, "other")
-    _serve(uri, host, port, os.path.dirname(files) if files else None, place)
+    with _opened(uri) as address:
+        _serve(address, host, port, os.path.dirname(files) if files else None, place)
+
+
+@contextlib.contextmanager
+def _opened(uri: str) -> Iterator[str]:
+    """The address under which MLflow opens the store; a database is made first, lest an interruption spoil it."""
+    from fer_bench.cli.track import sync
+    from fer_bench.mlflow_database import prepare_database, reachable
+
+    file = sqlite_path(uri)
+    if file is None:
+        yield uri
+        return
+    there = file.is_file() and file.stat().st_size
+    if not there:
+        click.echo(f"no run is mirrored here yet; `{again('track sync', sync)}` fills the store")
+        click.echo("making MLflow's database ...")
+    if prepare_database(file, click.echo, writable=not there):
+        click.echo(f"`{again('track sync', sync, '--all')}` fills it from the ledger")
+    with reachable(file) as address:
+        yield address
 
 
 def _require_free(host: str, port: int) -> None:
@@ -58,7 +79,8 @@ def _require_free(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             what = f"can't listen on {host}:{port}: {error.strerror or error}"
-            raise TrackingError(what, next=f"fer-bench ui --port {port % 65535 + 1}") from error
+            next_port = again("ui", ui, "--port", str(port % 65535 + 1), leave=["port"])
+            raise TrackingError(what, next=next_port) from error
 
 
 def _serve(uri: str, host: str, port: int, files: str | None, place: Home) -> None:
@@ -85,7 +107,8 @@ def _serve(uri: str, host: str, port: int, files: str | None, place: Home) -> No
         except TrackingError as error:
             log.seek(0)
             lines = log.read().decode(errors="replace").strip().splitlines()
-            raise TrackingError(error.what, where=address, hint="\n         ".join(lines[-5:])) from error
+            last = hide("\n         ".join(lines[-5:]), uri)
+            raise TrackingError(error.what, where=address, hint=last) from error
         except KeyboardInterrupt:
             click.echo()
         finally:

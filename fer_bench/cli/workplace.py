@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 import time
+from collections.abc import Sequence
 from typing import Any
 
+from fer_bench.addresses import absolute, check_uri, is_server
 from fer_bench.cards import DatasetCard
 from fer_bench.cli.listing import tell_broken
 from fer_bench.cli.options import dataset_params, runtime_of, template_of
+from fer_bench.commands import complete
 from fer_bench.console import Live, say, warn
+from fer_bench.credentials import holds_secret, shown
 from fer_bench.executor import Workplace
 from fer_bench.forkserver import SERVER
 from fer_bench.home import Home
@@ -18,7 +23,7 @@ from fer_bench.prepare import ensure_store
 from fer_bench.roles import roles_of
 from fer_bench.splits import protocol_that_fits
 from fer_bench.store import Store
-from fer_bench.track import check_uri, try_sync
+from fer_bench.track import try_sync
 
 EVERY = 60.0  # seconds between updates of the MLflow mirror while a study runs
 
@@ -27,6 +32,7 @@ def open_workplace(options: dict[str, Any], found: Plugins) -> Workplace:
     """The home and the prepared data that a command's options name; built-in data are made if missing."""
     home = Home.find(options["home"])
     tell_broken(found)
+    home.require_writable()
     SERVER.start()  # its imports take seconds, in which the data are looked after
     if options["device"] not in ("auto", "cpu"):
         this_machine().check(options["device"])
@@ -34,7 +40,7 @@ def open_workplace(options: dict[str, Any], found: Plugins) -> Workplace:
     store = ensure_store(home, dataset)
     _fit_protocol(options, store, dataset.card)
     template, _ = template_of(options, found)
-    _ensure_clean(home, store, dataset.card, template["protocol"])
+    _ensure_clean(home, store, dataset.card, template["protocol"], found.folders)
     profile = template["profile"]
     roles = roles_of(store, dataset.card, home, protocol=template["protocol"], fold=0, profile=profile)
     first = roles.counts["train"]
@@ -45,8 +51,15 @@ def open_workplace(options: dict[str, Any], found: Plugins) -> Workplace:
 
 
 def _fit_protocol(options: dict[str, Any], store: Store, card: DatasetCard) -> None:
-    """Choose a protocol for one's own images where none is asked for and the first one can't be carried out."""
-    if options["protocol"] is None and not card.classes and (chosen := protocol_that_fits(store, card)):
+    """Choose a protocol for one's own images where none is asked for and the first one can't be carried out.
+
+    So too where the first one's twin is asked for, which leaves out what the doctor rejects.
+    """
+    cleaned, asked = card.cleaned(), options["protocol"]
+    if asked not in (None, cleaned.name, card.full_name(cleaned)) or card.classes:
+        return
+    if chosen := protocol_that_fits(store, card):
+        chosen = card.cleaned(chosen) if asked else chosen
         options["protocol"] = chosen.name
         have = ", ".join(sorted(set(store.columns("split")["split"].tolist())))
         say(
@@ -56,16 +69,19 @@ def _fit_protocol(options: dict[str, Any], store: Store, card: DatasetCard) -> N
         )
 
 
-def _ensure_clean(home: Home, store: Store, card: DatasetCard, protocol: str) -> None:
+def _ensure_clean(home: Home, store: Store, card: DatasetCard, protocol: str, folders: Sequence[str]) -> None:
     """Have the doctor write the clean manifest where the protocol needs one and there is none."""
-    from fer_bench.clean import NAME, save_clean
+    from fer_bench.clean import has_clean, save_clean
+    from fer_bench.cli.progress import Steps
     from fer_bench.doctor import examine
 
     folder = home.splits(store.path.name, store.fingerprint)
-    if not card.protocol(protocol).clean or (folder / NAME).is_file():
+    if not card.protocol(protocol).clean or has_clean(folder):
         return
-    say(f"{card.name}: the doctor examines the data set first; fer-bench data check {card.name} shows what it finds")
-    dropped = examine(store, card).dropped
+    check = complete(f"fer-bench data check {shlex.quote(card.name)}", home=home.root, plugins=folders)
+    say(f"{card.name}: the doctor examines the data set first; {check} shows what it finds")
+    with Steps(card.name) as steps:
+        dropped = examine(store, card, progress=steps).dropped
     say(f"{card.name}: {save_clean(folder, dropped)} leaves out {len(dropped):,} rows")
 
 
@@ -93,10 +109,23 @@ class Mirror:
         """Bring the store up to date now; say in one sentence if it can't be done."""
         if self.off:
             return
-        sentence = try_sync(self.ledger, study["name"], self.uri)
+        sentence = try_sync(self.ledger, study["name"], self.uri, warn=warn)
         self.failed, self.last = bool(sentence), time.monotonic()
         if sentence:
             warn(sentence)
+
+    @property
+    def place(self) -> str:
+        """Where to see what was mirrored: a server's address, or the command that starts one."""
+        if is_server(self.uri):
+            return shown(self.uri)
+        home = Home(self.ledger.root.parent)
+        words = ["fer-bench", "ui", "--home", str(home.root)]
+        if self.uri == home.tracking_uri:
+            return shlex.join(words)
+        if holds_secret(self.uri):
+            return f"{shlex.join(words)}, with the store's address in MLFLOW_TRACKING_URI"
+        return shlex.join([*words, "--tracking-uri", absolute(self.uri)])
 
 
 def finish_study(study: dict[str, Any], work: Workplace, mirror: Mirror) -> None:
@@ -115,4 +144,4 @@ def finish_study(study: dict[str, Any], work: Workplace, mirror: Mirror) -> None
         mirror.update(study)
     say(f"report: {page}")
     if not mirror.off and not mirror.failed:
-        say(f"MLflow: fer-bench ui --home {work.home.root}")
+        say(f"MLflow: {mirror.place}")

@@ -14,11 +14,16 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from fer_bench import Chunk, DatasetCard, Protocol, Reading
+from fer_bench.doctor import examine
 from fer_bench.reports import build_report, html
-from fer_bench.reports.blocks import Bullets, Code, Document, Notice, Paragraph, Part, TableBlock
+from fer_bench.reports.blocks import Bullets, Code, Document, Notice, Outline, Paragraph, Part, TableBlock
+from fer_bench.reports.doctor_page import write_page
 from fer_bench.reports.tables import Table
+from fer_bench.store import write_store
 
 BASE, BETTER = (40, 8, 90), (40, 18, 90)
 VOID = {"meta", "link", "br", "hr", "img", "input", "col"}
@@ -72,6 +77,7 @@ def page_of(*blocks, title: str = "a study") -> str:
         Paragraph(f"**{NASTY}**"),
         Notice(NASTY),
         Bullets((NASTY,)),
+        Outline(((NASTY, (NASTY,)), (NASTY, ()))),
         Code(NASTY),
         table((NASTY, "1"), titles=(NASTY, NASTY)),
         TableBlock(Table(("a",), (False,), ((f"`{NASTY}`",),), NASTY), "x", NASTY),
@@ -427,3 +433,31 @@ def test_no_script_from_a_label_runs(browser, tmp_path):
     browser.show(path)  # even where a script element had slipped through, the policy would keep it from running
     assert browser.run("document.title") == "a study"
     assert browser.run('document.querySelectorAll("img").length') == 0
+
+
+def test_the_doctors_page_with_pictures_fits_every_width_and_loads_nothing(browser, tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (60, 1, 48, 48), dtype=np.uint8)
+    images[30:42] = images[:12]  # twelve pairs with conflicting labels
+    labels, splits = np.repeat([0, 1], 30), ["train"] * 40 + ["test"] * 20
+    chunk = Chunk(images=images, labels=labels, split=splits, source=[""] * 60)
+    card = DatasetCard(
+        name="toy",
+        title=f"Toy {NASTY}",
+        classes=("calm", "cross"),
+        protocols=(Protocol(name="p", train=("train",), test=("test",), holdout=0.1),),
+    )
+    store = write_store(tmp_path, card, Reading(layout="l", said="", files=[], chunks=lambda: iter([chunk])))
+    page = write_page(examine(store, card), store, card, tmp_path / "page").with_name("index.html")
+    reader = Reader()
+    reader.feed(page.read_text())
+    assert reader.open == []
+    for width in (390, 1280):
+        browser.show(page, width)
+        assert browser.complaints() == []
+        assert browser.run("document.documentElement.scrollWidth") == width
+        widths = browser.run("[...document.images].map((e) => [e.naturalWidth, e.getBoundingClientRect().width])")
+        assert len(widths) == 2
+        assert all(natural > 390 for natural, _ in widths)
+        assert all(shown == natural if width == 390 else shown <= 960 for natural, shown in widths)
+    assert "<script>alert" not in page.read_text().split("</head>")[1]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fer_bench.reports import build_report, latex
-from fer_bench.reports.blocks import Bullets, Code, Document, Notice, Paragraph, Part, TableBlock
+from fer_bench.reports.blocks import Bullets, Code, Document, Notice, Outline, Paragraph, Part, Picture, TableBlock
 from fer_bench.reports.tables import Table
 
 NASTY = (
@@ -128,6 +128,8 @@ def test_the_nastiest_text_compiles(tmp_path, check_latex):
         *(Paragraph(m) for m in marked),
         Notice(NASTY),
         Bullets((NASTY, "[a] bullet")),
+        Outline(((NASTY, (NASTY, "[b]")), ("[c]", ()))),
+        Picture("none", NASTY),
         Code(NASTY + "\nsecond line"),
         table(*rows, titles=(NASTY, "x"), caption=NASTY),
         *(table(("a", "b"), name=f"t-{i}") for i in range(20)),

@@ -1,0 +1,73 @@
+"""The commands that a command prints: built from the options that were really given to it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Collection
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from fer_bench.addresses import absolute
+from fer_bench.credentials import holds_secret
+from fer_bench.home import Home
+
+PATHS = ("plugin_dirs", "source", "out")  # options whose value is a path: absolute, so that any folder will do
+ADDRESS_LEFT_OUT = "the tracking server's address holds a password: put it into MLFLOW_TRACKING_URI first"
+
+
+def again(name: str, target: click.Command, *words: str, leave: Collection[str] = ()) -> str:
+    """The command ``fer-bench NAME WORDS...`` with every option of the running command that `target` takes too.
+
+    Parameters
+    ----------
+    name : str
+        The command's name, as typed.
+    target : click.Command
+        The command itself.
+    words : str
+        Its arguments, and options of its own.
+    leave : collection of str
+        Names of parameters that `words` replace.
+    """
+    return shlex.join(["fer-bench", *name.split(), *words, *carried(target, leave=leave)])
+
+
+def carried(target: click.Command, *, leave: Collection[str] = ()) -> list[str]:
+    """Words for the options that were given to the running command and that `target` takes; always for the home.
+
+    An address that holds credentials is left out: see :func:`address_left_out`.
+    """
+    context = click.get_current_context()
+    known = {p.name for p in target.params if isinstance(p, click.Option)} - set(leave)
+    words: list[str] = []
+    for option in context.command.params:
+        if not isinstance(option, click.Option) or option.name not in known or option.name == "home":
+            continue
+        if context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
+            words += _spelled(option, context.params[option.name])
+    if "home" in known:
+        words += ["--home", str(Home.find(context.params.get("home")).root)]
+    return words
+
+
+def address_left_out() -> bool:
+    """Whether the running command was given an address that must not be printed."""
+    context = click.get_current_context()
+    given = context.get_parameter_source("tracking_uri") is ParameterSource.COMMANDLINE
+    return given and holds_secret(context.params["tracking_uri"])
+
+
+def _spelled(option: click.Option, value: Any) -> list[str]:
+    if option.is_flag:
+        name = option.opts[0] if value else next(iter(option.secondary_opts), None)
+        return [name] if name else []
+    name = max(option.opts, key=len)
+    values = value if option.multiple else [value]
+    if option.name == "tracking_uri":
+        values = [absolute(v) for v in values if not holds_secret(v)]
+    if option.name in PATHS:
+        values = [os.path.abspath(v) for v in values]
+    return [word for v in values for word in (name, str(v))]
