@@ -28,7 +28,7 @@ B. Efron, C. Stein (1981), The jackknife estimate of variance, Annals of Statist
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -249,11 +249,6 @@ def _variances(left: np.ndarray) -> tuple[float, float]:
     return scale * float(np.einsum("us,us->", off, off)) / off.shape[1], scale * float(together @ together)
 
 
-def _copies(number: int) -> Callable[[np.ndarray], np.ndarray]:
-    """What makes `number` copies of an array, along a new first axis."""
-    return lambda array: np.repeat(array[None], number, axis=0)
-
-
 def _without_images(stratum: Stratum, seen: Margins, metrics: Mapping[str, Stacked]) -> dict[str, np.ndarray]:
     """Where units are images of one class: without an image, a run's margins depend on its answer to it alone."""
     label, given = stratum.rows[0], stratum.answers.T
@@ -263,7 +258,7 @@ def _without_images(stratum: Stratum, seen: Margins, metrics: Mapping[str, Stack
     step = max(1, CHUNK // seen.right.size)
     for start in range(0, len(answers), step):
         some = answers[start : start + step]
-        left = seen.map(_copies(len(some)))
+        left = seen.repeated(len(some))
         left.right[some == label, :, label] -= 1
         left.true[:, :, label] -= 1
         left.answered[np.arange(len(some)), :, some] -= 1
@@ -326,12 +321,12 @@ def _least(metric: Stacked, pooled: Margins, usual: np.ndarray, units: np.ndarra
     classes, own = len(usual), depends_on(metric)
     shown = np.bincount(of, minlength=classes)
     present = np.flatnonzero(shown) if own is None else np.array([c for c in sorted(own) if shown[c]], dtype=np.int64)
-    now = metric(pooled.map(lambda array: array[None]))
+    now = metric(pooled.repeated(1))
     weight, step = np.zeros(len(present)), max(1, CHUNK // classes)
     for start in range(0, len(present), step):
         some = present[start : start + step]
         row, right = np.arange(len(some)), pooled.right[some] > 0
-        moved = pooled.map(_copies(len(some)))
+        moved = pooled.repeated(len(some))
         moved.right[row, some] += np.where(right, -1, 1)
         moved.answered[row, np.where(right, some, usual[some])] -= 1
         moved.answered[row, np.where(right, (some + 1) % classes, some)] += 1

@@ -62,6 +62,10 @@ class Margins:
         """The same change made to all three arrays."""
         return Margins(change(self.right), change(self.true), change(self.answered))
 
+    def repeated(self, times: int) -> Margins:
+        """The same ones several times, along a new first axis."""
+        return self.map(lambda array: np.repeat(array[None], times, axis=0))
+
 
 Stack = np.ndarray | Margins
 Stacked = Callable[[Stack], np.ndarray]

@@ -218,9 +218,9 @@ def load_study(ledger: Ledger, study: Mapping[str, Any] | str) -> StudyData:
     LedgerError
         No run of the study can be reported.
     """
-    content: dict[str, Any] = cleaned(dict(ledger.study(study) if isinstance(study, str) else study))
+    record: dict[str, Any] = cleaned(dict(ledger.study(study) if isinstance(study, str) else study))
     notes: list[str] = []
-    listed = [ledger.run(i) for i in content.get("runs", [])]
+    listed = [ledger.run(i) for i in record.get("runs", [])]
     records = [r for r in listed if not _is_trial(r)]
     trials = len(listed) - len(records)
     if trials:
@@ -235,9 +235,9 @@ def load_study(ledger: Ledger, study: Mapping[str, Any] | str) -> StudyData:
         kept = _agreeing([r for r in runs if r.fold == fold], same, notes)
         runs = [r for r in runs if r.fold != fold or r in kept]
     if not runs:
-        raise _nothing(ledger, content, notes)
+        raise _nothing(ledger, record, notes)
     used = {r.record.id for r in runs}
-    return _assemble(content, runs, notes, _refused(r for r in listed if r.id not in used))
+    return _assemble(record, runs, notes, _refused(r for r in listed if r.id not in used))
 
 
 def _refused(records: Iterable[RunRecord]) -> dict[str, tuple[Any, ...]]:

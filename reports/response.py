@@ -184,7 +184,7 @@ def _ratio(study: StudyData) -> float:
 
 
 def _point(study: StudyData, methods: tuple[str, ...], reference: str | None, groups: Groups) -> Point:
-    metrics: dict[str, Any] = {name: group_recall(members) for name, members in groups.members.items()}
+    metrics: dict[str, stats.Stacked] = {name: group_recall(members) for name, members in groups.members.items()}
     metrics[MEAN] = group_recall(tuple(range(len(study.classes))))
     metrics[ACCURACY] = stats.STACKED["accuracy"]
     recall, gain, pairs, chance = {}, {}, {}, {}

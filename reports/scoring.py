@@ -139,7 +139,7 @@ def _together(seeds: Sequence[Values | PluginError]) -> Values | PluginError:
         if isinstance(of, PluginError) or of.values is None:
             return of
         found.append(of)
-    return replace(found[0], values=np.concatenate([of.values for of in found]))
+    return replace(found[0], values=np.concatenate([of.values for of in found if of.values is not None]))
 
 
 def _columns(names: Sequence[str], tested: Tested, answers: Answers) -> dict[str, Values | PluginError]:
