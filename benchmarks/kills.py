@@ -108,6 +108,21 @@ def kill_once(command: list[str], home: Path, seconds: float, draw: random.Rando
     return None
 
 
+def begin_again(name: str, home: Path) -> None:
+    """Forget what a command has finished, so that there is something to kill again."""
+    if name == "prepare":
+        shutil.rmtree(home / "data", ignore_errors=True)
+    elif name in ("run", "tune"):
+        ledger = Ledger(home / "ledger")
+        for study in (ledger.study(n) for n in ledger.studies()):
+            for run in study["runs"] if study["kind"] == name else ():
+                shutil.rmtree(ledger.run(run).path, ignore_errors=True)
+    if name == "tune":
+        shutil.rmtree(home / "tuning", ignore_errors=True)
+    for file in home.glob("mlflow.db*") if name in ("run", "sync") else ():
+        file.unlink()
+
+
 def finished(home: Path) -> dict[str, dict[str, bytes]]:
     """Every finished run's files, without those that differ between equal runs."""
     runs = [r for r in Ledger(home / "ledger").runs() if r.status in ("finished", "pruned")]
@@ -117,6 +132,21 @@ def finished(home: Path) -> dict[str, dict[str, bytes]]:
     return {
         r.id: {p.name: p.read_bytes() for p in r.path.iterdir() if p.is_file() and p.name not in kept} for r in runs
     }
+
+
+def differences(one: dict[str, dict[str, bytes]], other: dict[str, dict[str, bytes]]) -> list[str]:
+    """What differs between the records of two homes, a line each."""
+
+    def shown(files: dict[str, bytes], name: str) -> str:
+        return repr(files.get(name, b"missing")[:200])
+
+    pairs = [(run, one.get(run, {}), other.get(run, {})) for run in sorted({*one, *other})]
+    return [
+        f"{run} {name}: {shown(mine, name)} and {shown(theirs, name)}"
+        for run, mine, theirs in pairs
+        for name in sorted({*mine, *theirs})
+        if mine.get(name) != theirs.get(name)
+    ]
 
 
 def written(home: Path) -> dict[str, int]:
@@ -154,15 +184,9 @@ def main() -> None:
             done = 0
             while done < max(1, round(options.kills * shares[name] / sum(shares.values()))):
                 before = written(stormy)
-                role = kill_once(command, stormy, draw.uniform(0.05, 0.95) * seconds, draw)
+                role = kill_once(command, stormy, draw.uniform(0.05, 0.6) * seconds, draw)
                 if role is None or role == "gone":
-                    if name in ("prepare", "sync"):  # it is done: begin again
-                        shutil.rmtree(stormy / "data", ignore_errors=True) if name == "prepare" else None
-                        for file in stormy.glob("mlflow.db*") if name == "sync" else ():
-                            file.unlink()
-                    elif name in ("run", "tune"):
-                        print(f"{name}: everything finished after {done} kills")
-                        break
+                    begin_again(name, stormy)
                     continue
                 done += 1
                 killed[name, role] += 1
@@ -172,8 +196,7 @@ def main() -> None:
             finish(command, stormy)
         one, other = finished(calm), finished(stormy)
         if one != other:
-            wrong = [k for k in {*one, *other} if one.get(k) != other.get(k)]
-            raise SystemExit(f"records differ: {wrong}")
+            raise SystemExit("records differ:\n" + "\n".join(differences(one, other)))
         pages = [(home / "results/s/report.md").read_bytes() for home in (calm, stormy)]
         if pages[0] != pages[1]:
             raise SystemExit("the reports differ")

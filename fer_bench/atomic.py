@@ -84,12 +84,7 @@ def canonical_json(value: Any) -> str:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as readable JSON with sorted keys, atomically."""
-    write_text(path, json_text(value))
-
-
-def json_text(value: Any) -> str:
-    """`value` as :func:`write_json` writes it."""
-    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+    write_text(path, json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_json(path: str | Path) -> Any:

@@ -314,7 +314,8 @@ class DatasetCard:
 def _resolve(owner: str, params: Mapping[str, Param], given: Mapping[str, Any]) -> dict[str, Any]:
     for name in given:
         if name not in params:
-            raise unknown("parameter", name, params, where=owner, next=f"fer-bench show {owner}")
+            again = f"fer-bench show {owner.partition(':')[0]}"  # the card of folder:mine is that of folder
+            raise unknown("parameter", name, params, where=owner, next=again)
     return {
         name: param.parse(given[name], name=name, owner=owner) if name in given else param.default
         for name, param in sorted(params.items())

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_bench.atomic import json_text, read_json, write_text
+from fer_bench.atomic import read_json, write_json, write_text
 from fer_bench.errors import DataError
 from fer_bench.home import Home
 from fer_bench.names import name_of
@@ -46,18 +46,19 @@ def save_clean(folder: Path, rows: Iterable[Dropped]) -> Path:
 
     Its hash is written beside it, so that :func:`load_clean` knows the file again.
     """
-    for name, text in clean_files(rows, folder.name).items():
-        write_text(folder / name, text)
+    text = clean_text(rows)
+    write_text(folder / NAME, text)
+    write_json(folder / PROOF, {"sha256": _digest(text), "folder": folder.name})
     return folder / NAME
 
 
-def clean_files(rows: Iterable[Dropped], folder: str) -> dict[str, str]:
-    """Both files of a manifest, by name, for a folder of that name."""
+def clean_text(rows: Iterable[Dropped]) -> str:
+    """The manifest as :func:`save_clean` writes it."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(HEADER)
     writer.writerows((row, reason, "" if kept is None else kept) for row, reason, kept in sorted(rows))
-    return {NAME: out.getvalue(), PROOF: json_text({"sha256": _digest(out.getvalue()), "folder": folder})}
+    return out.getvalue()
 
 
 def has_clean(folder: Path) -> bool:

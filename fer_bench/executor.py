@@ -124,6 +124,11 @@ class _Log:
         """Add to the openings or to the attempts."""
         if entry not in entries:
             entries.append(entry)
+            self.save()
+
+    def save(self) -> None:
+        """Write what there is, if there is anything: a method may have removed what was written before."""
+        if self.openings or self.blocked:
             with contextlib.suppress(OSError, FerBenchError):  # a full disk must not hide the attempt itself
                 write_json(self._file, self.record())
 
@@ -148,6 +153,13 @@ class _Run:
 
     def carry_out(self) -> None:
         """Everything from the record's first file to its done mark."""
+        try:
+            self._carry_out()
+        except Exception:
+            self.seal.save()
+            raise
+
+    def _carry_out(self) -> None:
         started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
         self._write_identity()
         trained = self._trained_before() or self._train()

@@ -22,7 +22,7 @@ from fer_bench.atomic import write_bytes, write_text
 from fer_bench.cards import DatasetCard
 from fer_bench.contact_sheet import tile, tile_size
 from fer_bench.doctor import LEVELS, Diagnosis, Finding, without_rejects
-from fer_bench.harmless import shown as harmless
+from fer_bench.harmless import shown
 from fer_bench.reports import html, markdown
 from fer_bench.reports.blocks import (
     Block,
@@ -44,7 +44,7 @@ from fer_bench.reports.words import code, count, percent
 from fer_bench.store import Store
 
 PAGE = "README.md"
-PAGES = (PAGE, "index.html")
+WEB_PAGE = "index.html"
 PICTURED = {
     "exact-conflict": "Pixel-equal images with conflicting labels",
     "exact-across": "Pixel-equal images in more than one split",
@@ -92,7 +92,7 @@ def write_page(
         The folder can't be written, or holds files of others in the place of ours.
     """
     target = out if isinstance(out, Target) else Target(out=Path(out), kept=CHECK)
-    check(target, [*PAGES, *more])
+    check(target, [PAGE, WEB_PAGE, *more])
     with aside(target) as folder:
         _write(diagnosis, store, card, folder, images)
         for name, text in more.items():
@@ -109,9 +109,9 @@ def _write(diagnosis: Diagnosis, store: Store, card: DatasetCard, out: Path, ima
         write_bytes(out / "figures" / f"{kind}.png", png)
     page = _document(diagnosis, store, card, {kind: said for kind, (said, _) in pictures.items()}, images)
     drawings = {"counts": (out / "figures" / "counts.svg").read_bytes()}
-    text = html.page(page, drawings | {kind: png for kind, (_, png) in pictures.items()})
-    write_text(out / "index.html", harmless(text))
-    write_text(out / PAGE, harmless(markdown.page(page)))
+    drawings |= {kind: png for kind, (_, png) in pictures.items()}
+    write_text(out / WEB_PAGE, shown(html.page(page, drawings)))
+    write_text(out / PAGE, shown(markdown.page(page)))
 
 
 def _document(

@@ -111,7 +111,7 @@ def test_labels_in_another_order_warn_until_the_printed_command_is_typed(typed, 
     assert (code, "WARNING" in out) == (0, False)
     assert "4 = neutral (116 images), 5 = sad (35 images), 6 = surprise (24 images)" in out
     root = tmp_path / "elsewhere" if home else tmp_path
-    assert names_and_classes(Store.open(root / "data" / "expw")) == {(name, name) for name in EXPW}
+    assert names_and_classes(Store.open(Home(root).store("expw"))) == {(name, name) for name in EXPW}
     assert "The labels look" not in typed(f"fer-bench data check expw --no-images{home}")[1]
 
 
@@ -173,6 +173,18 @@ def test_a_typo_names_the_nearest_set_and_a_strange_name_tells_how_ones_own_are_
 def test_a_set_that_is_not_prepared_tells_how_to(typed, name, source):
     _, _, err = typed(f"fer-bench data stats {name}")
     assert command_in(err) == f"fer-bench data prepare {name}{source}"
+
+
+@pytest.mark.parametrize(
+    "command", ["data prepare folder:lab --from lab", f"run baseline_resnet --dataset folder:lab {SHORT}"]
+)
+def test_an_unknown_parameter_leads_to_the_card(typed, tmp_path, command):
+    faces(tmp_path / "lab", "{name}/{k}.png")
+    assert typed("fer-bench data prepare folder:lab --from lab")[0] == 0
+    _, _, err = typed(f"fer-bench {command} --dataset-set sizee=3")
+    assert "did you mean 'size'?" in err
+    code, out, _ = typed(command_in(err))
+    assert (code, "largest side in pixels" in out) == (0, True)
 
 
 # -- folders ---------------------------------------------------------------------------------------------------------

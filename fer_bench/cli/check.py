@@ -59,10 +59,10 @@ def check(
     dataset.source, dataset.options = source, place.options
     from rich.console import Console  # after the names are known to be right: these take a second
 
-    from fer_bench.clean import NAME, PROOF, clean_files, save_clean
+    from fer_bench.clean import NAME, clean_text, save_clean
     from fer_bench.cli.progress import Steps
     from fer_bench.doctor import examine
-    from fer_bench.reports.doctor_page import PAGES, write_page
+    from fer_bench.reports.doctor_page import PAGE, WEB_PAGE, write_page
     from fer_bench.reports.folder import CHECK, Target
     from fer_bench.reports.folder import check as look_through
 
@@ -73,7 +73,7 @@ def check(
     typed += [w for given in dataset_set for w in ("--dataset-set", given)] + ["--no-images"] * no_images
     own = folder.resolve().is_relative_to(place.root / "results")
     target = Target(out=folder, kept=CHECK, own=own, force=force, again=shlex.join(typed))
-    look_through(target, [*PAGES, *((NAME, PROOF) if source else ())])
+    look_through(target, [PAGE, WEB_PAGE, *([NAME] if source else [])])
     console = Console(highlight=False, soft_wrap=True)
     require_writable(folder, "the folder of the page", "name another with --out DIR")
     if source is None:
@@ -82,7 +82,7 @@ def check(
         click.echo(f"{name}: examining {len(store):,} images")
         with Steps(name) as steps:
             diagnosis = examine(store, dataset.card, faults=dataset.faults, progress=steps)
-        more = clean_files(diagnosis.dropped, folder.name) if source else {}
+        more = {NAME: clean_text(diagnosis.dropped)} if source else {}
         page = write_page(diagnosis, store, dataset.card, target, images=not no_images, more=more)
         derived = place.splits(store.path.name, store.fingerprint)
         clean = folder / NAME if source else save_clean(derived, diagnosis.dropped)

@@ -52,4 +52,5 @@ def sync(
     if done.failed:
         reasons = "; ".join(f"{run}: {reason}" for run, reason in list(done.failed.items())[:5])
         what = "studies" if all(name.startswith("study ") for name in done.failed) else "runs"
-        raise TrackingError(f"{len(done.failed)} {what} were not mirrored", where=shown(uri), hint=hide(reasons, uri))
+        what = f"{len(done.failed)} {what} were not mirrored"
+        raise TrackingError(what, where=shown(uri), hint=hide(reasons, uri))
