@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from fer_bench.ledger import RunRecord
+from fer_bench.errors import LedgerError
+from fer_bench.harmless import shown
+from fer_bench.ledger import Ledger, RunRecord
 from fer_bench.metrics import SCORES, confusion, recalls
 
 FILES = ("spec", "data", "method", "history", "selection", "seal", "probe", "environment", "timing")
@@ -72,6 +75,38 @@ def mirrored(record: RunRecord) -> Mirrored:
         tags=tags_of(tags, **({"mlflow.note.content": "\n\n".join(notes)} if notes else {})),
         files=[p for p in [*(record.path / f"{n}.json" for n in FILES), record.path / "model.pt"] if _is_kept(p)],
     )
+
+
+def studies_of(ledger: Ledger, study: str | None, failed: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """The record of one study by its name, or those of all for None; of all, one that can't be read goes to `failed`.
+
+    Raises
+    ------
+    LedgerError
+        The ledger is empty, or the one that was asked for can't be read.
+    """
+    found = {}
+    for name in ledger.studies() if study is None and ledger.studies() else [study]:
+        try:
+            record = ledger.study(name)
+            missing = [key for key in ("dataset", "protocol") if not record.get(key)]
+            if missing:
+                raise LedgerError(f"study '{record['name']}' names no {' and no '.join(missing)}")
+            found[record["name"]] = record
+        except LedgerError as error:
+            if study is not None or name is None:
+                raise
+            failed[f"study {name}"] = shown(error.what)
+    return found
+
+
+def spans(records: Iterable[RunRecord]) -> list[tuple[int, int]]:
+    """Start and end, in milliseconds, of the finished runs whose records tell."""
+    found = []
+    for record in records:
+        with contextlib.suppress(Exception):  # whatever a damaged record holds, its own mirroring tells it
+            found.append(clock(record)[0])
+    return found
 
 
 def kept(folder: Path) -> list[Path]:

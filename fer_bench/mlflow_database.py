@@ -20,6 +20,7 @@ from typing import Any
 
 from fer_bench.addresses import SQLITE
 from fer_bench.errors import TrackingError
+from fer_bench.scratch import scratch
 
 PLAIN = re.compile(r"[A-Za-z0-9_./+,=~-]+")  # what MLflow and SQLAlchemy take for a path in every version
 QUIET = 5.0  # seconds without a write after which nobody is making a half-made database any more
@@ -38,8 +39,8 @@ def reachable(path: Path) -> Iterator[str]:
         yield f"{SQLITE}{path}"
         return
     place = tempfile.gettempdir() if PLAIN.fullmatch(tempfile.gettempdir()) else "/tmp"
-    with tempfile.TemporaryDirectory(prefix="fer-bench-", dir=place) as folder:
-        link = Path(folder, "mlflow.db")
+    with scratch(place) as folder:
+        link = folder / "mlflow.db"
         link.symlink_to(path)
         yield f"{SQLITE}{link}"
 
@@ -74,8 +75,8 @@ def create(path: Path) -> None:
     """Make an empty database with MLflow's tables; it appears under its name when it is complete."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with tempfile.TemporaryDirectory(prefix="fer-bench-") as folder:
-            fresh = Path(folder, "mlflow.db")
+        with scratch() as folder:
+            fresh = folder / "mlflow.db"
             with reachable(fresh) as uri:
                 client(uri)
             part.unlink(missing_ok=True)

@@ -32,7 +32,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ from fer_bench.credentials import hide, hide_command, holds_secret, shown
 from fer_bench.errors import FerBenchError, LedgerError, TrackingError
 from fer_bench.home import Home
 from fer_bench.ledger import Ledger, RunRecord
-from fer_bench.mirror import TAG_LENGTH, clock, kept, key, mirrored, tags_of, text_of
+from fer_bench.mirror import TAG_LENGTH, kept, key, mirrored, spans, studies_of, tags_of, text_of
 from fer_bench.mlflow_database import client, prepare_database, reachable
 from fer_bench.names import folder_of
 
@@ -116,36 +116,20 @@ def sync(
         There is no such study.
     """
     check_uri(uri)
-    done = SyncResult()
-    asked = {s["name"]: s for s in _readable(ledger, study, done)}
+    studies_of(ledger, study, {})
     if is_server(uri):
         try:
             _probe(uri, timeout)
         except TrackingError as error:
             error.next = sync_command(ledger, study, uri)
             raise
+    done = SyncResult()
     with _http_limits(timeout), _lock(ledger), _opened(uri, warn) as (address, rebuilt):
         mirror = _Mirror(ledger, uri, address, timeout, restore, say)
-        studies = {s["name"]: s for s in _readable(ledger, None, done)} if rebuilt else asked
-        for name, content in studies.items():
+        for name, content in studies_of(ledger, None if rebuilt else study, done.failed).items():
             folder = results if results is not None and name == study else Home(ledger.root.parent).results(name)
             mirror.study(content, folder, done)
     return done
-
-
-def _readable(ledger: Ledger, study: str | None, done: SyncResult) -> Iterator[dict[str, Any]]:
-    """The record of a study, or all records; of several, one that can't be read is noted as failed."""
-    for name in ledger.studies() if study is None and ledger.studies() else [study]:
-        try:
-            record = ledger.study(name)
-            missing = [key for key in ("dataset", "protocol") if not record.get(key)]
-            if missing:
-                raise LedgerError(f"study '{record['name']}' names no {' and no '.join(missing)}")
-            yield record
-        except LedgerError as error:
-            if study is not None or name is None:
-                raise
-            done.failed[f"study {name}"] = harmless.shown(error.what)
 
 
 @contextmanager
@@ -222,16 +206,8 @@ class _Mirror:
             if run.data.tags.get("fer_bench.study") == study["name"]:
                 return run.info.run_id
         tags = tags_of({"role": "study", "study": study["name"]}, **_author())
-        start = min((begin for begin, _ in self._spans(study)), default=int(1000 * time.time()))
+        start = min((begin for begin, _ in spans(map(self.ledger.run, study["runs"]))), default=int(1000 * time.time()))
         return self.client.create_run(experiment, start_time=start, tags=tags, run_name=study["name"]).info.run_id
-
-    def _spans(self, study: Mapping[str, Any]) -> list[tuple[int, int]]:
-        """Start and end of the finished runs whose records tell."""
-        found = []
-        for record in map(self.ledger.run, study["runs"]):
-            with suppress(Exception):  # whatever a damaged record holds, its own mirroring tells it
-                found.append(clock(record)[0])
-        return found
 
     def _children(self, experiment: str, parent: str) -> dict[str, list[tuple[str, dict[str, str]]]]:
         """Ledger run id -> its mirrored runs, as (MLflow's id, tags)."""
@@ -279,7 +255,7 @@ class _Mirror:
             self.client.set_tag(parent, name, value)
         for file in report:
             self._log_file(parent, file, str(Path("report", file.relative_to(results).parent)))
-        end = max((end for _, end in self._spans(study)), default=None)
+        end = max((end for _, end in spans(map(self.ledger.run, study["runs"]))), default=None)
         complete = len(records) == len(study["runs"])
         if complete:
             self.client.set_terminated(parent, "FINISHED", end)

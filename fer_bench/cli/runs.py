@@ -12,6 +12,7 @@ from fer_bench.errors import LedgerError, unknown
 from fer_bench.ledger import Ledger, RunRecord
 from fer_bench.metrics import accuracy, confusion, mean_recall
 
+DAMAGE = (LedgerError, AttributeError, LookupError, MemoryError, OSError, OverflowError, TypeError, ValueError)
 STATUS = ("finished", "failed", "unfinished", "pruned")
 TITLES = (
     *("run", "status", "method", "seed", "protocol", "fold", "imbalance", "epoch", "validation %"),
@@ -48,7 +49,7 @@ def _readable(ledger: Ledger) -> tuple[list[RunRecord], list[RunRecord]]:
     for record in ledger.runs():
         try:
             (record.label, record.spec["seed"], record.spec["method"], record.spec["dataset"], record.status)
-        except (LedgerError, KeyError, TypeError):
+        except DAMAGE:
             damaged.append(record)
         else:
             good.append(record)
@@ -80,8 +81,12 @@ def _row(record: RunRecord) -> tuple[str, ...]:
     place = (record.id, record.status, record.label, str(record.spec["seed"]))
     try:
         return (*place, *_place(record), *_scores(record))
-    except (LedgerError, KeyError, TypeError, ValueError, IndexError) as error:
-        return (*place, *[""] * (len(TITLES) - len(place) - 1), f"damaged: {str(error).splitlines()[0]}")
+    except DAMAGE as error:
+        return (
+            *place,
+            *[""] * (len(TITLES) - len(place) - 1),
+            f"damaged: {next(iter(str(error).splitlines()), repr(error))}",
+        )
 
 
 def _place(record: RunRecord) -> tuple[str, str, str]:

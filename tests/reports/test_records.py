@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -370,14 +371,18 @@ def test_a_ledger_of_unreadable_studies_is_an_error_in_words(bench):
         bench.ledger.study()
 
 
-def test_damaged_runs_are_listed_as_such(sound, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("spec", "[]"), ("spec", "{"), ("selection", "3"), ("method", '"x"'), ("probe", "[1]"), ("data", "[]"),
+     ("selection", '{"epoch": "x", "value": 3, "metric": 4}'), ("data", '{"classes": 3}')],
+)  # fmt: skip
+def test_damaged_runs_stop_no_list(sound, tmp_path, name, content):
     bench, runs = sound
-    (bench.ledger.root / runs[0] / "spec.json").write_text("[]")
-    (bench.ledger.root / runs[1] / "spec.json").write_text("{")
+    (bench.ledger.root / runs[0] / f"{name}.json").write_text(content)
     done = CliRunner().invoke(cli, ["list", "runs", "--home", str(tmp_path)])
     assert done.exit_code == 0, done.output
-    assert f"{runs[2]}  finished" in done.output
-    assert all(run in done.output for run in runs)
+    assert re.search(f"{runs[2]} +finished", done.output)
+    assert runs[0] in done.output
 
 
 def test_pages_on_several_studies_leave_an_unreadable_one_out_and_say_so(bench, tmp_path):
