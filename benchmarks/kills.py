@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fer_bench.atomic import read_json
 from fer_bench.ledger import UNHASHED, Ledger
 
 STUDY = ["--dataset", "folder:x", "--recipe", "demo", "--epochs", "3", "--set", "precision=fp32", "--deterministic",
@@ -114,12 +115,12 @@ def begin_again(name: str, home: Path) -> None:
     if name == "prepare":
         shutil.rmtree(home / "data", ignore_errors=True)
     elif name in ("run", "tune"):
-        ledger = Ledger(home / "ledger")
-        for study in (ledger.study(n) for n in ledger.studies()):
+        for file in (home / "ledger" / "studies").glob("*.json"):
+            study = read_json(file)
             for run in study["runs"] if study["kind"] == name else ():
-                shutil.rmtree(ledger.run(run).path, ignore_errors=True)
+                shutil.rmtree(home / "ledger" / run, ignore_errors=True)
             if study["kind"] == name == "tune":  # it holds the trials, from which the journal would be rebuilt
-                (home / "ledger" / "studies" / f"{study['name']}.json").unlink()
+                file.unlink()
     if name == "tune":
         shutil.rmtree(home / "tuning", ignore_errors=True)
     for file in home.glob("mlflow.db*") if name in ("run", "sync") else ():
