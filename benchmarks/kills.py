@@ -33,7 +33,7 @@ COMMANDS = {
     "run": ["run", "baseline_resnet", "baseline_oversample", *STUDY, "--seeds", "2", "--name", "s"],
     "tune": ["tune", "baseline_focal", *STUDY, "--trials", "3"],
     "report": ["report", "s"],
-    "sync": ["track", "sync", "s"],
+    "sync": ["track", "sync", "--all"],
 }
 
 
