@@ -51,11 +51,6 @@ def load_plain(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]
     return unpack(content["state"])
 
 
-def snapshot_file(work: Path, epoch: int) -> Path:
-    """What is evaluated after `epoch`: weights and method state, before any read-out adjustment is fitted."""
-    return work / f"snapshot_{epoch:04d}.pt"
-
-
 def save_model(file: Path, model: nn.Module, method: Method) -> None:
     """Keep weights and the method's state."""
     save_plain(file, {"model": model.state_dict(), "method": method.state_dict()}, f"{method.card.name}.state_dict()")

@@ -29,7 +29,7 @@ from fer_bench.cards import DatasetCard, MethodCard
 from fer_bench.credentials import words
 from fer_bench.errors import DataError, FerBenchError, PrunedTrial, TrainingError
 from fer_bench.home import Home
-from fer_bench.job import Listener, Runtime
+from fer_bench.job import Listener, Runtime, ready_file
 from fer_bench.ledger import NUMERICS, RunRecord, RunWriter, run_id
 from fer_bench.plugins import Plugins
 from fer_bench.probe import IMAGES, PROCESSES, chosen_rows, judge
@@ -167,7 +167,8 @@ class _Run:
         self._write_rows("val")
         if self.spec.test:
             self._score(chosen)
-        with writing(self.writer.path / "model.pt") as file, open(self._model_file(chosen["epoch"]), "rb") as source:
+        scored_with = ready_file(self.writer.work, chosen["epoch"])
+        with writing(self.writer.path / "model.pt") as file, open(scored_with, "rb") as source:
             shutil.copyfileobj(source, file)
         self.writer.put("seal", self.seal.record())
         self.writer.put("environment", environment(trained["hardware"]))
@@ -292,12 +293,8 @@ class _Run:
         if not self._mark.is_file():
             return None
         trained = read_json(self._mark)
-        whole = all(self._model_file(e).is_file() for e in trained["selection"]["candidates"])
+        whole = all(ready_file(self.writer.work, e).is_file() for e in trained["selection"]["candidates"])
         return {**trained, "resumed": trained["resumed"] + 1} if whole and self.writer.has("val_logits.npy") else None
-
-    def _model_file(self, epoch: int) -> Path:
-        fitted = self.writer.work / f"fitted_{epoch:04d}.pt"
-        return fitted if fitted.exists() else self.writer.work / f"snapshot_{epoch:04d}.pt"
 
     def _score(self, chosen: Mapping[str, Any]) -> None:
         """Open the test: have it predicted, and join what comes with rows and labels."""

@@ -21,12 +21,11 @@ from fer_bench.checkpoint import (
     save_checkpoint,
     save_fold,
     save_model,
-    snapshot_file,
 )
 from fer_bench.dataplane import DataPlane, check_positions
 from fer_bench.errors import PrunedTrial, TrainingError
 from fer_bench.evaluate import autocast, check_logits, class_dtype, predict
-from fer_bench.job import Job, Progress
+from fer_bench.job import Job, Progress, snapshot_file
 from fer_bench.method import Batch, LossOut, Resampled, Stage, TrainView, checked
 from fer_bench.optim import Ema, freeze, learning_rate, make_optimizer, reinitialise, train_mode
 from fer_bench.recipe import Recipe

@@ -109,3 +109,19 @@ class Progress:
     seconds: list[float] = field(default_factory=list)
     speeds: list[float] = field(default_factory=list)
     resumed: int = 0
+
+
+def snapshot_file(work: Path, epoch: int) -> Path:
+    """What is evaluated after `epoch`: weights and method state, before any read-out adjustment is fitted."""
+    return work / f"snapshot_{epoch:04d}.pt"
+
+
+def fitted_file(work: Path, epoch: int) -> Path:
+    """The same with its read-out adjustment fitted; only of methods that have one."""
+    return work / f"fitted_{epoch:04d}.pt"
+
+
+def ready_file(work: Path, epoch: int) -> Path:
+    """What the test is scored with: a snapshot, with its read-out adjustment fitted where the method has one."""
+    fitted = fitted_file(work, epoch)
+    return fitted if fitted.exists() else snapshot_file(work, epoch)

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from fer_bench.atomic import write_array
 from fer_bench.backbones import Trunk, build_trunk, try_backbone
 from fer_bench.cards import MethodCard, read_card
-from fer_bench.checkpoint import load_model, load_progress, save_model, snapshot_file
+from fer_bench.checkpoint import load_model, load_progress, save_model
 from fer_bench.errors import FerBenchError, PrunedTrial, TrainingError
 from fer_bench.evaluate import EVAL_BATCH, check_logits, class_dtype, predict, predict_exactly
 from fer_bench.fit import candidates, fit, has_estimator
-from fer_bench.job import Fold, Job, Listener, Progress, Runtime
+from fer_bench.job import Fold, Job, Listener, Progress, Runtime, fitted_file, ready_file, snapshot_file
 from fer_bench.ledger import RunWriter
 from fer_bench.method import Context, Method, TrainView, ValOutputs
 from fer_bench.plugins import Plugin
@@ -239,12 +239,6 @@ def adjusts(method: Method) -> bool:
     return any(getattr(type(method), hook) is not getattr(Method, hook) for hook in ("fit_posthoc", "adjust"))
 
 
-def ready_file(work: Path, epoch: int) -> Path:
-    """What the test is scored with: a snapshot, with its read-out adjustment fitted where the method has one."""
-    fitted = work / f"fitted_{epoch:04d}.pt"
-    return fitted if fitted.exists() else snapshot_file(work, epoch)
-
-
 def read_out(job: Job, chosen: Mapping[str, Any], *, every: bool) -> np.ndarray:
     """Fit the read-out adjustment of the chosen epoch (of `every` candidate), which needs validation's labels.
 
@@ -257,7 +251,7 @@ def read_out(job: Job, chosen: Mapping[str, Any], *, every: bool) -> np.ndarray:
         if fits:
             job.method.fit_posthoc(job.model, ValOutputs(logits=logits, labels=job.val.labels, features=features))
             logits = adjusted(job.method, logits, features)
-            save_model(job.work / f"fitted_{epoch:04d}.pt", job.model, job.method)
+            save_model(fitted_file(job.work, epoch), job.model, job.method)
         if epoch == chosen["epoch"]:
             selected = logits.astype(np.float32)
     return selected
