@@ -2,7 +2,8 @@
 
 The threads of one operation wait for each other at its end. GNU's OpenMP has them spin for 3 ms before they sleep;
 where another program needs the core, they hold it from the very thread they wait for. ``fer-bench`` lets them look for
-10 microseconds and then sleep (`fer_bench/process.py`), unless OMP_WAIT_POLICY, GOMP_SPINCOUNT or KMP_BLOCKTIME is set.
+10 microseconds and then sleep (`fer_bench/base/process.py`), unless OMP_WAIT_POLICY, GOMP_SPINCOUNT or KMP_BLOCKTIME is
+set.
 
 Every epoch runs in a process of its own, on all cores; the settings alternate. Beside it, one busy loop a core.
 
@@ -19,7 +20,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fer_bench.process import WAITING
+from fer_bench.base.process import WAITING
 
 SETTINGS = {
     "spin": {"GOMP_SPINCOUNT": "300000"},  # what libgomp does by itself
@@ -45,10 +46,10 @@ def epoch(backbone: str, n: int) -> float:
     import torch
 
     from fer_bench import Context, Method, TrainView
-    from fer_bench.backbones import build_trunk
-    from fer_bench.fit import fit
-    from fer_bench.job import Fold, Job, Runtime
-    from fer_bench.recipe import PRESETS, Recipe
+    from fer_bench.contract.backbones import build_trunk
+    from fer_bench.training.fit import fit
+    from fer_bench.training.job import Fold, Job, Runtime
+    from fer_bench.training.recipe import PRESETS, Recipe
 
     recipe = Recipe.build(PRESETS["demo"].recipe, {"epochs": 2, "precision": "fp32"})
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (n, 1, 48, 48), dtype=np.uint8))

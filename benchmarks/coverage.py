@@ -27,12 +27,12 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 from scipy.stats import binom
 
-from fer_bench import stats
-from fer_bench.atomic import write_text
-from fer_bench.ledger import RunRecord
-from fer_bench.reports.numbers import Verdict, compute
-from fer_bench.reports.records import MethodRuns, Run, StudyData
+from fer_bench.base.files import write_text
+from fer_bench.record.ledger import RunRecord
+from fer_bench.reports.facts.numbers import Verdict, compute
+from fer_bench.reports.facts.records import MethodRuns, Run, StudyData
 from fer_bench.rng import numpy_generator
+from fer_bench.stats import intervals
 
 SIZES = (16, 55, 74, 160, 879)
 RECALLS = (0.3, 0.5, 0.65, 0.8, 0.95)
@@ -110,8 +110,8 @@ def wilson_of_one() -> Iterator[Cell]:
     """Wilson's interval of one training: exact sums over the binomial distribution, no simulation."""
     grid = np.round(np.arange(0.3, 0.9501, 0.001), 3)
     for n in SIZES:
-        intervals = [stats.wilson(k, n) for k in range(n + 1)]
-        low, high = np.array([(i.low, i.high) for i in intervals]).T
+        every = [intervals.wilson(k, n) for k in range(n + 1)]
+        low, high = np.array([(i.low, i.high) for i in every]).T
         inside = (low[:, None] <= grid) & (grid <= high[:, None])
         covered = (binom.pmf(np.arange(n + 1)[:, None], n, grid) * inside).sum(0)
         for name, value in zip(EXTREMES, (covered.mean(), covered.min(), covered.max()), strict=True):
@@ -121,13 +121,13 @@ def wilson_of_one() -> Iterator[Cell]:
 
 def recalls(draws: int, n: int, recall: float, seeds: int, spread: float) -> Iterator[Cell]:
     """Intervals of a recall averaged over seeds, against two truths: the reports', and Wilson's of the mean count."""
-    metric = {"recall": stats.recall_of(0)}
+    metric = {"recall": intervals.recall_of(0)}
     rng = numpy_generator(0, "coverage", "wilson", n, str(recall), seeds, str(spread))
     labels, covered = np.zeros(n, dtype=int), dict.fromkeys(itertools.product((OURS, MEAN_COUNT), (THESE, ANY)), 0)
     for _ in range(draws):
         right, truth = hits(rng, n, (recall,), seeds, spread)
-        sample = stats.jackknife(labels, 1 - right[0].astype(int), metric, classes=2)
-        both = {OURS: stats.score_intervals(sample)["recall"], MEAN_COUNT: stats.wilson(right.sum(2).mean(), n)}
+        sample = intervals.jackknife(labels, 1 - right[0].astype(int), metric, classes=2)
+        both = {OURS: intervals.score_intervals(sample)["recall"], MEAN_COUNT: intervals.wilson(right.sum(2).mean(), n)}
         for kind, found in both.items():
             covered[kind, THESE] += found.covers(truth.mean())
             covered[kind, ANY] += found.covers(recall)
@@ -152,21 +152,21 @@ def gains(draws: int, n: int, recall: float, seeds: int, spread: float) -> Itera
 
 def intervals_of_gain(labels: np.ndarray, answers: np.ndarray, draw: int, clusters: np.ndarray | None = None):
     """Every kind of interval of the gain in recall of two methods, `answers` [2, S, n]."""
-    metric = {"recall": stats.recall_of(0)}
+    metric = {"recall": intervals.recall_of(0)}
     how = {"classes": 2, "clusters": clusters}
-    sides = [stats.jackknife(labels, side, metric, **how) for side in answers]
-    drawn = [stats.replicates(labels, s, metric, draws=400, names=("coverage", draw), **how) for s in answers]
+    sides = [intervals.jackknife(labels, side, metric, **how) for side in answers]
+    drawn = [intervals.replicates(labels, s, metric, draws=400, names=("coverage", draw), **how) for s in answers]
     apart = (sides[0] - sides[1]).estimates["recall"]
     return {
-        OURS: stats.score_differences(*sides)["recall"],
+        OURS: intervals.score_differences(*sides)["recall"],
         PERCENTILE: (drawn[0] - drawn[1]).intervals()["recall"],
-        CROSSED: stats.Interval(apart.value, *apart.limits(stats.LEVEL)),
+        CROSSED: intervals.Interval(apart.value, *apart.limits(intervals.LEVEL)),
     }
 
 
 def people(draws: int, number: int, alike: float) -> Iterator[Cell]:
     """Images of people: intervals that draw images against those that draw people; recall and a gain of five points."""
-    metric, recall, seeds, spread = {"recall": stats.recall_of(0)}, 0.65, 5, 0.01
+    metric, recall, seeds, spread = {"recall": intervals.recall_of(0)}, 0.65, 5, 0.01
     rng = numpy_generator(0, "coverage", "people", number, str(alike))
     n = EACH * number
     labels, who = np.zeros(n, dtype=int), np.repeat(np.arange(number), EACH)
@@ -174,8 +174,8 @@ def people(draws: int, number: int, alike: float) -> Iterator[Cell]:
     for k in range(draws):
         answers = 1 - hits(rng, n, (recall, recall - GAIN), seeds, spread, EACH, alike)[0].astype(int)
         for by, clusters in ((BY_IMAGE, None), (BY_PERSON, who)):
-            sample = stats.jackknife(labels, answers[0], metric, classes=2, clusters=clusters)
-            covered["recall", by] += stats.score_intervals(sample)["recall"].covers(recall)
+            sample = intervals.jackknife(labels, answers[0], metric, classes=2, clusters=clusters)
+            covered["recall", by] += intervals.score_intervals(sample)["recall"].covers(recall)
             for kind, found in intervals_of_gain(labels, answers, k, clusters).items():
                 covered[kind, by] += found.covers(GAIN)
     for (kind, by), count in covered.items():
@@ -210,7 +210,7 @@ def false_alarms(draws: int, spread: float) -> Iterator[Cell]:
         gains = [ours.gains[name] for name in found.headline]
         claimed = (
             bool({Verdict.GAIN, Verdict.LOSS} & set(ours.verdicts.values())),
-            bool((stats.holm([gain.p for gain in gains]) < 0.05).any()),
+            bool((intervals.holm([gain.p for gain in gains]) < 0.05).any()),
             _percentile_alarm(study),
             any(not gain.covers() for gain in gains),
             any(not ours.resampled[name].covers() for name in found.headline),
@@ -224,9 +224,9 @@ def false_alarms(draws: int, spread: float) -> Iterator[Cell]:
 
 def _percentile_alarm(study: StudyData) -> bool:
     """Whether Holm rejects either headline by percentile p-values: one of two below 2.5 %."""
-    metrics = {"rarest": stats.recall_of(study.order[0]), "mean": stats.STACKED["mean_recall"]}
+    metrics = {"rarest": intervals.recall_of(study.order[0]), "mean": intervals.STACKED["mean_recall"]}
     ours, reference = (study.predictions(m.label)[1] for m in study.methods)
-    found = stats.bootstrap_difference(study.labels, ours, reference, metrics, classes=7, draws=200, level=0.975)
+    found = intervals.bootstrap_difference(study.labels, ours, reference, metrics, classes=7, draws=200, level=0.975)
     return any(not interval.covers() for interval in found.values())
 
 

@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fer_bench.atomic import read_json
-from fer_bench.ledger import UNHASHED, Ledger
+from fer_bench.base.files import read_json
+from fer_bench.record.ledger import UNHASHED, Ledger
 
 STUDY = ["--dataset", "folder:x", "--recipe", "demo", "--epochs", "3", "--set", "precision=fp32", "--deterministic",
          "--threads", "1", "--quiet"]  # fmt: skip

@@ -165,7 +165,7 @@ LEAKS = (
             os.kill(os.getpid(), 9)
     """),
     _in_training("reads the data set anew through its plug-in", """
-        from fer_bench.plugins import plugins
+        from fer_bench.contract.plugins import plugins
         chunk = next(iter(plugins([Path(__file__).parent]).dataset('marked').read(RAW).chunks()))
         note('labels')
     """),
@@ -271,11 +271,11 @@ class Thief(Method):
 
 def outcomes() -> dict[str, str]:
     """What became of each attempt, by its name; takes a second or two each."""
-    from fer_bench.executor import Workplace
-    from fer_bench.home import Home
-    from fer_bench.job import Runtime
-    from fer_bench.plugins import plugins
-    from fer_bench.prepare import prepare
+    from fer_bench.contract.plugins import plugins
+    from fer_bench.data.prepare import prepare
+    from fer_bench.record.home import Home
+    from fer_bench.runs.executor import Workplace
+    from fer_bench.training.job import Runtime
 
     with tempfile.TemporaryDirectory() as folder:
         home, own = Home(Path(folder, "home")), Path(folder, "plugins")
@@ -310,9 +310,9 @@ def _make_source(folder: Path) -> list[int]:
 def _outcome(work, loot: Path, runs: int) -> str:
     """Run the plug-in, and say in a few words what the loot and the record show."""
     from fer_bench.errors import FerBenchError
-    from fer_bench.executor import execute, identify
-    from fer_bench.recipe import Recipe
-    from fer_bench.spec import RunSpec
+    from fer_bench.runs.executor import execute, identify
+    from fer_bench.runs.spec import RunSpec
+    from fer_bench.training.recipe import Recipe
 
     recipe = Recipe.build({"epochs": 1, "batch_size": 16, "precision": "fp32"}, {})
     failed = ""

@@ -4,8 +4,8 @@ Both train the same network on the same number of images, with the same optimise
 predict the same validation images after every epoch:
 
 - *bare*: batches lie ready as normalised tensors; forward, backward, step; then forward over ready validation batches.
-- *harness*: ``fer_bench.fit.fit`` itself: gather from the uint8 store, augmentation, metrics, smoothing, snapshot and
-  checkpoint after every epoch.
+- *harness*: ``fer_bench.training.fit.fit`` itself: gather from the uint8 store, augmentation, metrics, smoothing,
+  snapshot and checkpoint after every epoch.
 
 They alternate epoch by epoch, so that a machine whose speed drifts slows both alike; the ratio is of CPU seconds on a
 CPU (other processes do not count) and of wall-clock seconds on a GPU.
@@ -31,12 +31,12 @@ import torch
 from torch.nn import functional as F
 
 from fer_bench import Context, Method, TrainView
-from fer_bench.backbones import Classifier, build_trunk
-from fer_bench.dataplane import prepare
-from fer_bench.evaluate import EVAL_BATCH, autocast
-from fer_bench.fit import fit
-from fer_bench.job import Fold, Job, Listener, Runtime
-from fer_bench.recipe import PRESETS, Recipe
+from fer_bench.contract.backbones import Classifier, build_trunk
+from fer_bench.training.dataplane import prepare
+from fer_bench.training.evaluate import EVAL_BATCH, autocast
+from fer_bench.training.fit import fit
+from fer_bench.training.job import Fold, Job, Listener, Runtime
+from fer_bench.training.recipe import PRESETS, Recipe
 
 CLASSES = 7
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_bench.ledger import Ledger
+from fer_bench.record.ledger import Ledger
 from fer_bench.reports.build import FORMATS, build_report, parse_formats
 
 TRAIN = (3995, 436, 4097, 7215, 4830, 3171, 4965)

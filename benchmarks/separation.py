@@ -18,14 +18,14 @@ from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
-from fer_bench import forkserver, worker
-from fer_bench.executor import Workplace, execute
-from fer_bench.home import Home
-from fer_bench.job import Runtime
-from fer_bench.plugins import plugins
-from fer_bench.prepare import ensure_store
-from fer_bench.recipe import PRESETS, Recipe
-from fer_bench.spec import RunSpec
+from fer_bench.contract.plugins import plugins
+from fer_bench.data.prepare import ensure_store
+from fer_bench.record.home import Home
+from fer_bench.runs import forkserver, worker
+from fer_bench.runs.executor import Workplace, execute
+from fer_bench.runs.spec import RunSpec
+from fer_bench.training.job import Runtime
+from fer_bench.training.recipe import PRESETS, Recipe
 
 
 class Line:

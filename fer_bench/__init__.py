@@ -2,21 +2,21 @@
 
 The names below are the public API, for methods, datasets and scripts. They are imported on first use, so that
 ``import fer_bench`` costs nothing and reading cards imports no torch. It sets how threads
-wait, unless the user has (:func:`fer_bench.process.wait_passively`), which counts if torch is imported later.
+wait, unless the user has (:func:`fer_bench.base.process.wait_passively`), which counts if torch is imported later.
 """
 
 from importlib import import_module
 from typing import Any
 
-from fer_bench.process import wait_passively
+from fer_bench.base.process import wait_passively
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "fer_bench.cards": ("DatasetCard", "Fetch", "MethodCard", "Protocol"),
-    "fer_bench.params": ("Choice", "Float", "Int", "Param", "Scale"),
-    "fer_bench.dataset": ("Chunk", "Dataset", "Problems", "Reading"),
-    "fer_bench.method": (
+    "fer_bench.contract.cards": ("DatasetCard", "Fetch", "MethodCard", "Protocol"),
+    "fer_bench.contract.params": ("Choice", "Float", "Int", "Param", "Scale"),
+    "fer_bench.contract.dataset": ("Chunk", "Dataset", "Problems", "Reading"),
+    "fer_bench.contract.method": (
         "Augment",
         "Batch",
         "Context",
@@ -30,7 +30,7 @@ _PUBLIC = {
         "ValOutputs",
         "shuffle",
     ),
-    "fer_bench.backbones": ("Classifier", "Trunk"),
+    "fer_bench.contract.backbones": ("Classifier", "Trunk"),
     "fer_bench.errors": ("DataError", "FerBenchError", "SpecError", "missing_library"),
     "fer_bench.rng": ("numpy_generator", "stream_seed", "torch_generator"),
 }

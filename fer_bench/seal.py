@@ -1,6 +1,6 @@
 """The seal on the test, which is made of separation; a hook beside it notes what a method tries.
 
-**Separation.** A run is carried out by three kinds of processes, each of them fresh (:mod:`fer_bench.forkserver`):
+**Separation.** A run is carried out by three kinds of processes, each of them fresh (:mod:`fer_bench.runs.forkserver`):
 
 - The *training process* holds training and validation rows, and is told the row numbers of no others. It trains,
   selects an epoch on validation, writes it down, and ends.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fer_bench.ledger import Ledger
+from fer_bench.record.ledger import Ledger
 
 __all__ = ["build_comparison", "build_report", "build_response", "study_table"]
 
@@ -40,6 +40,6 @@ def build_comparison(
 
 def study_table(ledger: Ledger, study: dict[str, Any]) -> Any:
     """The study's numbers as a rich renderable; see :mod:`.terminal`."""
-    from fer_bench.reports.terminal import study_table as table
+    from fer_bench.reports.pages.terminal import study_table as table
 
     return table(ledger, study)

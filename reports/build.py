@@ -13,23 +13,26 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from fer_bench.atomic import write_text
+from fer_bench.base.files import write_text
 from fer_bench.errors import unknown
 from fer_bench.harmless import cells, shown
-from fer_bench.home import Home
-from fer_bench.ledger import Ledger
-from fer_bench.reports import across_page, html, latex, markdown, printing, response_page, tables
-from fer_bench.reports.across import load_comparison
-from fer_bench.reports.blocks import Document, Figure, plain
-from fer_bench.reports.folder import Target, aside, check, move, tell
-from fer_bench.reports.helper import Job, Work, work_for
-from fer_bench.reports.numbers import compute
-from fer_bench.reports.priors import Prior
-from fer_bench.reports.records import load_study
-from fer_bench.reports.response import load_response
-from fer_bench.reports.scoring import begin
-from fer_bench.reports.sections import Context, Section, all_sections, document
-from fer_bench.reports.tables import Table
+from fer_bench.record.home import Home
+from fer_bench.record.ledger import Ledger
+from fer_bench.reports.facts.across import load_comparison
+from fer_bench.reports.facts.numbers import compute
+from fer_bench.reports.facts.records import load_study
+from fer_bench.reports.facts.response import load_response
+from fer_bench.reports.facts.scoring import begin
+from fer_bench.reports.facts.second_process import Job, Work, work_for
+from fer_bench.reports.pages import across
+from fer_bench.reports.pages import response as response_page
+from fer_bench.reports.render import figure_files, html, latex, markdown
+from fer_bench.reports.render.blocks import Document, Figure, plain
+from fer_bench.reports.render.page_folder import Target, aside, check, move, tell
+from fer_bench.reports.sections import tables
+from fer_bench.reports.sections.contents import Context, Section, all_sections, document
+from fer_bench.reports.sections.priors import Prior
+from fer_bench.reports.sections.tables import Table
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ def build_report(
     target = _target(ledger, "report", [study], out, chosen, force)
     with _uncollected(), work_for(len(study.get("runs", ()))) as work:
         if _drawn(chosen):
-            work.add(import_module, printing.__name__)  # what a helper can do while records are read
+            work.add(import_module, figure_files.__name__)  # what a helper can do while records are read
         data = load_study(ledger, study)
         scoring = begin(data, work)
         numbers = compute(data)
@@ -198,7 +201,7 @@ def build_comparison(
     target = _target(ledger, "compare", studies, out, chosen, force)
     comparison = load_comparison(ledger, studies)
     _tell_all(comparison.notes, say)
-    return _write_at_once(across_page.page(comparison, out.name), target, chosen, across_page.csv_text(comparison))
+    return _write_at_once(across.page(comparison, out.name), target, chosen, across.csv_text(comparison))
 
 
 def _tell_all(notes: Sequence[str], say: Callable[[str], None]) -> None:
@@ -249,7 +252,7 @@ class _Pictures:
 
     def add(self, figure: Figure) -> None:
         if _drawn(self.formats):
-            self.jobs.append(self.work.add(printing.save, figure.drawn, self.folder / "figures", figure.name))
+            self.jobs.append(self.work.add(figure_files.save, figure.drawn, self.folder / "figures", figure.name))
 
     def finish(self) -> None:
         self.work.results(self.jobs)

@@ -81,11 +81,11 @@ def workplace(tmp_path: Path, plugin_folder: Path):
     """A fresh home with the store of `tiny` prepared, and all plug-ins."""
     import torch
 
-    from fer_bench.executor import Workplace
-    from fer_bench.home import Home
-    from fer_bench.job import Runtime
-    from fer_bench.plugins import plugins
-    from fer_bench.prepare import prepare
+    from fer_bench.contract.plugins import plugins
+    from fer_bench.data.prepare import prepare
+    from fer_bench.record.home import Home
+    from fer_bench.runs.executor import Workplace
+    from fer_bench.training.job import Runtime
 
     torch.set_num_threads(1)
     home = Home(tmp_path)
@@ -99,7 +99,7 @@ def with_plugins(workplace, plugin_folder: Path, tmp_path: Path):
     """The workplace with plug-ins of one's own: ``with_plugins(name=source, ...)`` writes and finds them."""
     from dataclasses import replace
 
-    from fer_bench.plugins import plugins
+    from fer_bench.contract.plugins import plugins
 
     def write(**sources: str):
         folder = tmp_path / "own"
@@ -114,8 +114,8 @@ def with_plugins(workplace, plugin_folder: Path, tmp_path: Path):
 @pytest.fixture
 def tiny_run():
     """Make a RunSpec on `tiny`: fast, float32, three epochs unless said otherwise."""
-    from fer_bench.recipe import Recipe
-    from fer_bench.spec import RunSpec
+    from fer_bench.runs.spec import RunSpec
+    from fer_bench.training.recipe import Recipe
 
     def make(method: str = "baseline_resnet", *, recipe: dict | None = None, **fields) -> RunSpec:
         base = {"epochs": 3, "batch_size": 16, "optimizer": "adamw", "lr": 4e-3, "precision": "fp32", "shift": 1.0}
@@ -161,7 +161,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch):
     """Let training, scoring and probing happen in this process, without the guard, so that a test can look inside."""
     import json
 
-    from fer_bench import forkserver, worker
+    from fer_bench.runs import forkserver, worker
 
     class Line:
         def __init__(self, handle: Callable):
@@ -190,7 +190,7 @@ def noted_by(in_process):
 @pytest.fixture
 def carry_out(with_method, noted_by, tiny_run):
     """Train `own`, given as hooks, for two epochs unless said otherwise; returns its record and what it noted."""
-    from fer_bench.executor import execute
+    from fer_bench.runs.executor import execute
 
     def run(hooks: str, *, before: str = "", **fields):
         work = with_method(hooks, before=before)
@@ -205,8 +205,8 @@ def interrupt_after():
     """``interrupt_after(epoch, spec, work)`` starts a run and interrupts it after an epoch, as Ctrl-C would."""
     from dataclasses import replace
 
-    from fer_bench.executor import execute
-    from fer_bench.job import Listener
+    from fer_bench.runs.executor import execute
+    from fer_bench.training.job import Listener
 
     class Interrupt(Listener):
         def __init__(self, after: int):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer_bench.columns import Answers, MetricContext, evaluate
+from fer_bench.stats.metrics import Answers, MetricContext, evaluate
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fer_bench.atomic import sha256_file
-from fer_bench.ledger import Ledger
+from fer_bench.base.files import sha256_file
+from fer_bench.record.ledger import Ledger
 from fer_bench.reports import build_report, build_response
-from fer_bench.reports.folder import REPORT
+from fer_bench.reports.render.page_folder import REPORT
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 LEFT_OUT = {f"val_{part}.npy" for part in ("epochs", "labels", "logits", "rows")}  # no report reads them

@@ -13,11 +13,11 @@ from typing import NoReturn
 import click
 
 from fer_bench import __version__
+from fer_bench.base.commands import complete
+from fer_bench.base.credentials import hide
+from fer_bench.base.process import settle
 from fer_bench.cli.output import CLOSED, OutputClosed, watch_output
-from fer_bench.commands import complete
-from fer_bench.credentials import hide
 from fer_bench.errors import FerBenchError, unknown
-from fer_bench.process import settle
 
 # name -> (module, attribute, one line for --help: reading it must not import the module)
 COMMANDS = {
@@ -64,7 +64,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except FerBenchError as error:
-            home, plugins = ctx.meta.get("fer_bench.home"), ctx.meta.get("fer_bench.plugin_dirs", ())
+            home, plugins = ctx.meta.get("fer_bench.record.home"), ctx.meta.get("fer_bench.plugin_dirs", ())
             error.next = complete(error.next, home=home, plugins=plugins)
             raise
 
@@ -103,7 +103,7 @@ def main(argv: list[str] | None = None) -> None:
         error.show()
         sys.exit(error.exit_code)
     except Exception as error:
-        from fer_bench.home import refused
+        from fer_bench.record.home import refused
 
         if isinstance(error, OSError) and (told := refused(error)):
             _tell(told)

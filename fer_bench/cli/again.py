@@ -10,9 +10,9 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from fer_bench.addresses import absolute
-from fer_bench.credentials import holds_secret
-from fer_bench.home import Home
+from fer_bench.base.addresses import absolute
+from fer_bench.base.credentials import holds_secret
+from fer_bench.record.home import Home
 
 PATHS = ("plugin_dirs", "source", "out")  # options whose value is a path: absolute, so that any folder will do
 ADDRESS_LEFT_OUT = "the tracking server's address holds a password: put it into MLFLOW_TRACKING_URI first"

@@ -17,10 +17,10 @@ from fer_bench.harmless import shown
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fer_bench.dataset import Dataset
-    from fer_bench.doctor import Diagnosis
-    from fer_bench.home import Home
-    from fer_bench.store import Store
+    from fer_bench.contract.dataset import Dataset
+    from fer_bench.data.store import Store
+    from fer_bench.doctor.examine import Diagnosis
+    from fer_bench.record.home import Home
 
 COLOURS = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
@@ -47,11 +47,11 @@ def check(
     home: str | None,
 ) -> None:
     """Examine NAME: counts, label order, duplicates, people, sequences, images, balance; write a clean manifest."""
-    from fer_bench.home import Home, require_writable
-    from fer_bench.names import locate
-    from fer_bench.own_data import dataset_card
-    from fer_bench.plugins import plugins
-    from fer_bench.recipe import parse_assignments
+    from fer_bench.base.names import locate
+    from fer_bench.contract.plugins import plugins
+    from fer_bench.data.own_data import dataset_card
+    from fer_bench.record.home import Home, require_writable
+    from fer_bench.training.recipe import parse_assignments
 
     found, place = plugins(plugin_dirs), Home.find(home)
     dataset_card(found, name, place, source, typed=sys.argv[1:])
@@ -59,12 +59,12 @@ def check(
     dataset.source, dataset.options = source, place.options
     from rich.console import Console  # after the names are known to be right: these take a second
 
-    from fer_bench.clean import NAME, clean_text, save_clean
     from fer_bench.cli.progress import Steps
-    from fer_bench.doctor import examine
-    from fer_bench.reports.doctor_page import PAGE, WEB_PAGE, write_page
-    from fer_bench.reports.folder import CHECK, Target
-    from fer_bench.reports.folder import check as look_through
+    from fer_bench.data.clean_manifest import NAME, clean_text, save_clean
+    from fer_bench.doctor.examine import examine
+    from fer_bench.reports.pages.doctor import PAGE, WEB_PAGE, write_page
+    from fer_bench.reports.render.page_folder import CHECK, Target
+    from fer_bench.reports.render.page_folder import check as look_through
 
     folder = Path(out) if out else locate(place.results("doctor"), name)
     typed = ["fer-bench", "data", "check", name, "--home", str(place.root), "--out", str(folder)]
@@ -97,11 +97,11 @@ def check(
 @contextmanager
 def _store(home: Home, dataset: Dataset, source: str | None, *, drawn_anew: bool) -> Iterator[Store]:
     """The store to examine; one made from `source` lasts as long as the block, and the home's is left alone."""
+    from fer_bench.base.scratch import scratch
+    from fer_bench.contract.plugins import plugins
+    from fer_bench.data.own_data import open_prepared
+    from fer_bench.data.prepare import ensure_store
     from fer_bench.errors import SpecError
-    from fer_bench.own_data import open_prepared
-    from fer_bench.plugins import plugins
-    from fer_bench.prepare import ensure_store
-    from fer_bench.scratch import scratch
 
     name, built_in = dataset.card.name, dataset.card.built_in
     if source is not None:
@@ -117,8 +117,8 @@ def _store(home: Home, dataset: Dataset, source: str | None, *, drawn_anew: bool
 
 
 def _read(folder: Path, dataset: Dataset, source: Path) -> Store:
+    from fer_bench.data.store import write_store
     from fer_bench.errors import DataError
-    from fer_bench.store import write_store
 
     if not source.exists():
         raise DataError("the source does not exist", where=str(source), hint=dataset.card.get or None)
@@ -129,7 +129,7 @@ def _read(folder: Path, dataset: Dataset, source: Path) -> Store:
 
 def _tell_remedy(dataset: Dataset, store: Store, console: Console) -> None:
     """The command that takes the labels in the order that fits better, where there is one."""
-    from fer_bench.label_order import PARAMETER, suspicion
+    from fer_bench.data.label_order import PARAMETER, suspicion
 
     wrong = suspicion(dataset.card, store.manifest)
     if wrong and wrong.order:

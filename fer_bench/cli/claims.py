@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from fer_bench.reports.published import Claim
+    from fer_bench.reports.claims.published import Claim
 
     Maker = Callable[[Sequence[Claim], dict[str, str]], "Sheet"]
 
@@ -32,7 +32,7 @@ def claims(dataset: str, method: str, everything: bool, separated: bool) -> None
     Quarantined ones, which are not confirmed or known not to hold, are hidden unless --all is given. What flags and
     tags mean is told below the numbers.
     """
-    from fer_bench.reports.published import as_csv, select
+    from fer_bench.reports.claims.published import as_csv, select
 
     found = select(dataset=dataset, method=method, include_quarantined=True)
     shown = [c for c in found if everything or not c.quarantined]
@@ -63,7 +63,7 @@ def _print_tables(shown: Sequence[Claim]) -> None:
 
 def _print_legend(shown: Sequence[Claim]) -> None:
     """The words behind the tags and flags that occur."""
-    from fer_bench.reports.published import FLAGS, TAGS
+    from fer_bench.reports.claims.published import FLAGS, TAGS
 
     tags, flags = {c.tag for c in shown}, {f for c in shown for f in c.flags}
     known = {"tags": {k: v for k, v in TAGS.items() if k in tags}}

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from fer_bench.cards import DatasetCard
-    from fer_bench.store import Store
+    from fer_bench.contract.cards import DatasetCard
+    from fer_bench.data.store import Store
 
 
 @click.group()
@@ -41,11 +41,11 @@ def prepare(
     home: str | None,
 ) -> None:
     """Turn the source files of NAME, in any known layout, into the store that training reads."""
-    from fer_bench.home import Home
-    from fer_bench.own_data import dataset_card
-    from fer_bench.plugins import plugins
-    from fer_bench.prepare import prepare
-    from fer_bench.recipe import parse_assignments
+    from fer_bench.contract.plugins import plugins
+    from fer_bench.data.own_data import dataset_card
+    from fer_bench.data.prepare import prepare
+    from fer_bench.record.home import Home
+    from fer_bench.training.recipe import parse_assignments
 
     found, place = plugins(plugin_dirs), Home.find(home)
     dataset_card(found, name, place, source)
@@ -60,10 +60,10 @@ def prepare(
 @home_option
 def stats(name: str, plugin_dirs: tuple[str, ...], home: str | None) -> None:
     """Counts by split and class, imbalance, duplicates, size and layout of the prepared NAME."""
-    from fer_bench.home import Home
-    from fer_bench.own_data import open_prepared
-    from fer_bench.plugins import plugins
-    from fer_bench.store import duplicates
+    from fer_bench.contract.plugins import plugins
+    from fer_bench.data.own_data import open_prepared
+    from fer_bench.data.store import duplicates
+    from fer_bench.record.home import Home
 
     store, card = open_prepared(plugins(plugin_dirs), name, Home.find(home), sys.argv[1:])
     from rich.console import Console
@@ -92,10 +92,10 @@ def show(
     home: str | None,
 ) -> None:
     """Write a contact sheet: one row a class, some images of each."""
-    from fer_bench.contact_sheet import contact_sheet
-    from fer_bench.home import Home
-    from fer_bench.own_data import open_prepared
-    from fer_bench.plugins import plugins
+    from fer_bench.contract.plugins import plugins
+    from fer_bench.data.contact_sheet import contact_sheet
+    from fer_bench.data.own_data import open_prepared
+    from fer_bench.record.home import Home
 
     store, _ = open_prepared(plugins(plugin_dirs), name, Home.find(home), sys.argv[1:])
     rows = contact_sheet(store, out, per_class, split, seed)
@@ -103,7 +103,7 @@ def show(
 
 
 def _print_labels(store: Store, card: DatasetCard | None, console: Console) -> None:
-    from fer_bench.label_order import mapping_told, suspicion
+    from fer_bench.data.label_order import mapping_told, suspicion
 
     console.print(f"labels       read as {mapping_told(store.manifest)}", markup=False)
     wrong = suspicion(card, store.manifest) if card and not card.built_in else None

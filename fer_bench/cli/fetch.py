@@ -11,8 +11,8 @@ import click
 from fer_bench.cli.options import home_option, plugins_option
 
 if TYPE_CHECKING:
-    from fer_bench.download import Tick
-    from fer_bench.fetch import Meter
+    from fer_bench.fetching.download import Tick
+    from fer_bench.fetching.fetch import Meter
 
 
 @click.command()
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 @home_option
 def fetch(name: str, plugin_dirs: tuple[str, ...], home: str | None) -> None:
     """Download the source files of NAME, where a licence allows it; tell whom to ask where none does."""
-    from fer_bench.home import Home
-    from fer_bench.plugins import plugins
+    from fer_bench.contract.plugins import plugins
+    from fer_bench.record.home import Home
 
     card = plugins(plugin_dirs).dataset_card(name)
-    from fer_bench.fetch import fetch  # after the name is known to be right: this takes a second
+    from fer_bench.fetching.fetch import fetch  # after the name is known to be right: this takes a second
 
     fetch(Home.find(home), card, say=click.echo, meter=_meter())
 
@@ -35,7 +35,7 @@ def _meter() -> Meter:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    from fer_bench.fetch import silent
+    from fer_bench.fetching.fetch import silent
 
     console = Console(stderr=True)
     if not console.is_terminal:

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from fer_bench.cards import DatasetCard, MethodCard
 from fer_bench.cli.options import home_option, plugins_option
+from fer_bench.contract.cards import DatasetCard, MethodCard
+from fer_bench.contract.plugins import Plugins, plugins
 from fer_bench.errors import FerBenchError, unknown
 from fer_bench.harmless import shown
-from fer_bench.plugins import Plugins, plugins
 
 FILTERS = ("method", "dataset", "study", "status")
 
@@ -41,7 +41,7 @@ def _protocols(found: Plugins, options: dict[str, Any]) -> None:
 
 
 def _recipes(found: Plugins, options: dict[str, Any]) -> None:
-    from fer_bench.recipe import PRESETS, Recipe
+    from fer_bench.training.recipe import PRESETS, Recipe
 
     table((name, f"{preset.title} ({preset.backbone})") for name, preset in PRESETS.items())
     click.echo("\nfields (--set name=value), their defaults and what is accepted")
@@ -49,20 +49,20 @@ def _recipes(found: Plugins, options: dict[str, Any]) -> None:
 
 
 def _backbones(found: Plugins, options: dict[str, Any]) -> None:
-    from fer_bench.backbone_names import backbone_names
+    from fer_bench.contract.backbone_names import backbone_names
 
     click.echo("\n".join(backbone_names(options["pattern"])))
 
 
 def _runs(found: Plugins, options: dict[str, Any]) -> None:
     from fer_bench.cli.runs import list_runs
-    from fer_bench.home import Home
+    from fer_bench.record.home import Home
 
     list_runs(Home.find(options["home"]).ledger, {name: options[name] for name in FILTERS})
 
 
 def _studies(found: Plugins, options: dict[str, Any]) -> None:
-    from fer_bench.home import Home
+    from fer_bench.record.home import Home
 
     ledger = Home.find(options["home"]).ledger
     rows = []

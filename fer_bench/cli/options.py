@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fer_bench.contract.params import in_words, within
 from fer_bench.errors import SpecError, UnknownNameError, shown
-from fer_bench.params import in_words, within
 
 if TYPE_CHECKING:
-    from fer_bench.cards import DatasetCard
-    from fer_bench.plugins import Plugins
+    from fer_bench.contract.cards import DatasetCard
+    from fer_bench.contract.plugins import Plugins
 
 
 class Number(click.ParamType):
@@ -135,7 +135,7 @@ def profiles_of(options: dict[str, Any]) -> list[str]:
     SpecError
         A profile is malformed.
     """
-    from fer_bench.profiles import with_options
+    from fer_bench.data.imbalance import with_options
 
     asked = (with_options(text, options["total"], options["class_order"]) for text in options["imbalance"])
     return list(dict.fromkeys(asked))
@@ -152,12 +152,12 @@ def template_of(options: dict[str, Any], plugins: Plugins, *, look: bool = True)
     UnknownNameError, SpecError
         A name does not exist, or a value does not fit.
     """
-    from fer_bench.backbone_names import check_backbone
-    from fer_bench.home import Home
-    from fer_bench.machine import this_machine
-    from fer_bench.own_data import dataset_card
-    from fer_bench.recipe import Recipe, preset
-    from fer_bench.spec import Selection
+    from fer_bench.contract.backbone_names import check_backbone
+    from fer_bench.data.own_data import dataset_card
+    from fer_bench.record.home import Home
+    from fer_bench.runs.machine import this_machine
+    from fer_bench.runs.spec import Selection
+    from fer_bench.training.recipe import Recipe, preset
 
     card = dataset_card(plugins, options["dataset"], Home.find(options["home"]), typed=sys.argv[1:])
     by_hardware = options["recipe"] == "auto"
@@ -183,7 +183,7 @@ def template_of(options: dict[str, Any], plugins: Plugins, *, look: bool = True)
 
 def _recipe_fields(options: dict[str, Any]) -> dict[str, Any]:
     """What ``--set`` and its short forms give."""
-    from fer_bench.recipe import parse_assignments
+    from fer_bench.training.recipe import parse_assignments
 
     given: dict[str, Any] = parse_assignments(options["assignments"], "--set")
     for short in ("epochs", "batch_size", "precision"):
@@ -207,10 +207,10 @@ def dataset_params(options: dict[str, Any], card: DatasetCard) -> dict[str, Any]
 
     A built-in set is always drawn with the defaults unless told otherwise.
     """
+    from fer_bench.data.store import Store
     from fer_bench.errors import StoreError
-    from fer_bench.home import Home
-    from fer_bench.recipe import parse_assignments
-    from fer_bench.store import Store
+    from fer_bench.record.home import Home
+    from fer_bench.training.recipe import parse_assignments
 
     given = parse_assignments(options["dataset_set"], "--dataset-set")
     if not given and not card.built_in:
@@ -223,14 +223,14 @@ def dataset_params(options: dict[str, Any], card: DatasetCard) -> dict[str, Any]
 
 def fast_precision(device: str) -> str:
     """bf16 where the hardware multiplies it natively, otherwise fp32."""
-    from fer_bench.machine import this_machine
+    from fer_bench.runs.machine import this_machine
 
     return this_machine().fast_precision(device)
 
 
 def runtime_of(options: dict[str, Any]) -> Any:
     """The runtime settings from the command's options."""
-    from fer_bench.job import Runtime
+    from fer_bench.training.job import Runtime
 
     return Runtime(
         device=options["device"],

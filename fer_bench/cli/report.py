@@ -24,7 +24,7 @@ def report(
     study: str | None, home: str | None, priors: tuple[str, ...], formats: str, out: str | None, force: bool
 ) -> None:
     """Write the report of STUDY (default: the one written last) and print its tables."""
-    from fer_bench.home import Home
+    from fer_bench.record.home import Home
 
     found = Home.find(home)
     record = found.ledger.study(study)
@@ -32,7 +32,7 @@ def report(
 
     from fer_bench.reports import build_report, study_table
     from fer_bench.reports.build import parse_formats
-    from fer_bench.reports.priors import parse_prior
+    from fer_bench.reports.sections.priors import parse_prior
 
     asked, chosen = [parse_prior(text) for text in priors], parse_formats(formats)
     place = out or found.results(record["name"])

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from fer_bench.cli.options import check_device, profiles_of, template_of
+from fer_bench.contract.plugins import Plugins, plugins
 from fer_bench.errors import SpecError
-from fer_bench.plugins import Plugins, plugins
 
 
 def check_request(methods: Sequence[str], options: dict[str, Any], *, searching: bool = False) -> Plugins:
@@ -27,8 +27,8 @@ def check_request(methods: Sequence[str], options: dict[str, Any], *, searching:
     FerBenchError
         The first thing that is wrong, with the nearest valid name or the accepted range.
     """
-    from fer_bench.names import STUDY, checked
-    from fer_bench.spec import choose_reference, expand, parse_folds, parse_variant
+    from fer_bench.base.names import STUDY, checked
+    from fer_bench.runs.spec import choose_reference, expand, parse_folds, parse_variant
 
     if options["name"] is not None:
         checked(options["name"], STUDY, where="--name")

@@ -15,7 +15,7 @@ from fer_bench.cli.options import force_option, format_option, home_option
 @force_option
 def response(studies: tuple[str, ...], home: str | None, formats: str, out: str | None, force: bool) -> None:
     """Draw recall of rare and frequent classes against the imbalance of training, from STUDIES of several profiles."""
-    from fer_bench.home import Home
+    from fer_bench.record.home import Home
 
     found = Home.find(home)
     names = found.ledger.known_studies(studies)

@@ -17,12 +17,12 @@ from fer_bench.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from fer_bench.cards import Protocol
     from fer_bench.cli.workplace import Mirror
-    from fer_bench.executor import Workplace
-    from fer_bench.spec import StudySpec, Variant
-    from fer_bench.study import Outcome
-    from fer_bench.tune import Tuned
+    from fer_bench.contract.cards import Protocol
+    from fer_bench.runs.executor import Workplace
+    from fer_bench.runs.spec import StudySpec, Variant
+    from fer_bench.runs.study import Outcome
+    from fer_bench.tuning.tune import Tuned
 
 
 @click.command()
@@ -64,8 +64,8 @@ def run(methods: tuple[str, ...], **options: Any) -> int:
 
 
 def _curves(studies: list[dict[str, Any]], name: str, work: Workplace) -> None:
-    from fer_bench.console import say
     from fer_bench.reports import build_response
+    from fer_bench.runs.live import say
 
     page = build_response(work.home.ledger, studies, work.home.results(f"{name}-response"))
     say(f"imbalance-response curves: {page}")
@@ -76,10 +76,10 @@ def _study(
     several: bool,
 ) -> StudySpec:  # fmt: skip
     """The study of one imbalance profile."""
-    from fer_bench.credentials import command_line
-    from fer_bench.names import shortened
-    from fer_bench.profiles import file_name
-    from fer_bench.spec import StudySpec, choose_reference, expand, parse_folds, parse_variant, study_name
+    from fer_bench.base.credentials import command_line
+    from fer_bench.base.names import shortened
+    from fer_bench.data.imbalance import file_name
+    from fer_bench.runs.spec import StudySpec, choose_reference, expand, parse_folds, parse_variant, study_name
 
     variants = [parse_variant(text) for text in methods]
     tuned = _tuned(variants, template, preset, work) if options["tuned"] else None
@@ -103,7 +103,7 @@ def _study(
 def _tuned(variants: list[Variant], template: dict[str, Any], preset: str, work: Workplace) -> Tuned:
     from fer_bench.cli.again import again
     from fer_bench.cli.tune import tune
-    from fer_bench.tune import use_tuned
+    from fer_bench.tuning.tune import use_tuned
 
     imbalance = [] if template["profile"] == "natural" else ["--imbalance", template["profile"]]
     leave = ("imbalance", "total", "class_order")
@@ -119,7 +119,7 @@ def _protocol(template: dict[str, Any], work: Workplace) -> Protocol:
 
 
 def _announce(study: StudySpec, options: dict[str, Any], preset: str, work: Workplace) -> None:
-    from fer_bench.console import say, warn
+    from fer_bench.runs.live import say, warn
 
     first, recipe = study.runs[0], study.runs[0].recipe
     card = work.plugins.dataset_card(first.dataset)
@@ -137,8 +137,8 @@ def _announce(study: StudySpec, options: dict[str, Any], preset: str, work: Work
 
 def _carry_out(study: StudySpec, work: Workplace, mirror: Mirror, *, replace: bool) -> Outcome:
     from fer_bench.cli.workplace import finish_study
-    from fer_bench.console import say, warn
-    from fer_bench.study import run_study
+    from fer_bench.runs.live import say, warn
+    from fer_bench.runs.study import run_study
 
     outcome = run_study(study, work, say=say, replace=replace, after_run=mirror)
     if outcome.finished:

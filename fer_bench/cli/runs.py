@@ -9,8 +9,8 @@ import click
 
 from fer_bench.cli.listing import table
 from fer_bench.errors import LedgerError, unknown
-from fer_bench.ledger import Ledger, RunRecord
-from fer_bench.metrics import accuracy, confusion, mean_recall
+from fer_bench.record.ledger import Ledger, RunRecord
+from fer_bench.stats.scores import accuracy, confusion, mean_recall
 
 DAMAGE = (LedgerError, AttributeError, LookupError, MemoryError, OSError, OverflowError, TypeError, ValueError)
 STATUS = ("finished", "failed", "unfinished", "pruned")

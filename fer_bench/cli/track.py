@@ -8,7 +8,7 @@ import click
 
 from fer_bench.cli.options import home_option, number_option, tracking_option
 from fer_bench.errors import TrackingError
-from fer_bench.home import Home
+from fer_bench.record.home import Home
 
 
 @click.group("track")
@@ -30,8 +30,8 @@ def sync(
 
     What is there already is left alone, and what was interrupted is completed, so this can be typed at any time.
     """
-    from fer_bench import track as mirror
-    from fer_bench.credentials import hide, hiding_output, shown
+    from fer_bench.base.credentials import hide, hiding_output, shown
+    from fer_bench.tracking import sync as mirror
 
     if study and every:
         raise click.UsageError("give STUDY or --all, not both")

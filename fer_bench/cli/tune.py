@@ -11,7 +11,7 @@ from fer_bench.cli.options import home_option, number_option, plugins_option, te
 from fer_bench.errors import SpecError
 
 if TYPE_CHECKING:
-    from fer_bench.ledger import Ledger
+    from fer_bench.record.ledger import Ledger
 
 
 @click.command()
@@ -31,13 +31,13 @@ def tune(methods: tuple[str, ...], **options: Any) -> None:
     from fer_bench.cli.request import check_request
 
     found = check_request(methods, options, searching=True)
+    from fer_bench.base.credentials import command_line
+    from fer_bench.base.names import shortened
     from fer_bench.cli.workplace import Mirror, open_workplace  # these take seconds
-    from fer_bench.console import say
-    from fer_bench.credentials import command_line
-    from fer_bench.names import shortened
-    from fer_bench.spec import parse_variant
-    from fer_bench.tune import build_search
-    from fer_bench.tune import tune as search_all
+    from fer_bench.runs.live import say
+    from fer_bench.runs.spec import parse_variant
+    from fer_bench.tuning.tune import build_search
+    from fer_bench.tuning.tune import tune as search_all
 
     work = open_workplace(options, found)
     mirror = Mirror(work, options)

@@ -16,12 +16,12 @@ from collections.abc import Iterator
 
 import click
 
-from fer_bench.addresses import check_uri, is_server, sqlite_path
+from fer_bench.base.addresses import check_uri, is_server, sqlite_path
+from fer_bench.base.credentials import hide, shown
 from fer_bench.cli.again import again
 from fer_bench.cli.options import home_option, tracking_option
-from fer_bench.credentials import hide, shown
 from fer_bench.errors import FerBenchError, TrackingError
-from fer_bench.home import Home
+from fer_bench.record.home import Home
 
 TRAINING = "workflowType=machine_learning"  # otherwise MLflow surrounds the runs with pages for language models
 START = 120.0  # seconds for MLflow to answer; creating its database alone can take ten
@@ -37,7 +37,7 @@ def ui(home: str | None, tracking_uri: str | None, port: int, host: str) -> None
 
     MLflow's first page is made for traces of language models: the address of each experiment's runs is printed.
     """
-    from fer_bench.track import artifact_place
+    from fer_bench.tracking.sync import artifact_place
 
     place = Home.find(home)
     uri = tracking_uri or place.tracking_uri
@@ -55,7 +55,7 @@ def ui(home: str | None, tracking_uri: str | None, port: int, host: str) -> None
 def _opened(uri: str) -> Iterator[str]:
     """The address under which MLflow opens the store; a database is made first, lest an interruption spoil it."""
     from fer_bench.cli.track import sync
-    from fer_bench.mlflow_database import prepare_database, reachable
+    from fer_bench.tracking.mlflow_database import prepare_database, reachable
 
     file = sqlite_path(uri)
     if file is None:
@@ -138,7 +138,7 @@ def _pages(address: str, place: Home) -> list[tuple[str, str]]:
         with urllib.request.urlopen(url, timeout=10) as answer:
             told = json.load(answer).get("experiments", [])
         for experiment in told:
-            if any(tag["key"] == "fer_bench.dataset" for tag in experiment.get("tags", [])):
+            if any(tag["key"] == "fer_bench.contract.dataset" for tag in experiment.get("tags", [])):
                 found[experiment["name"]] = f"{address}/#/experiments/{experiment['experiment_id']}/runs?{TRAINING}"
     last = ""
     with contextlib.suppress(FerBenchError, KeyError):

@@ -7,23 +7,23 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from fer_bench.addresses import absolute, check_uri, is_server
-from fer_bench.cards import DatasetCard
+from fer_bench.base.addresses import absolute, check_uri, is_server
+from fer_bench.base.commands import complete
+from fer_bench.base.credentials import holds_secret, shown
 from fer_bench.cli.listing import tell_broken
 from fer_bench.cli.options import dataset_params, runtime_of, template_of
-from fer_bench.commands import complete
-from fer_bench.console import Live, say, warn
-from fer_bench.credentials import holds_secret, shown
-from fer_bench.executor import Workplace
-from fer_bench.forkserver import SERVER
-from fer_bench.home import Home
-from fer_bench.machine import this_machine
-from fer_bench.plugins import Plugins
-from fer_bench.prepare import ensure_store
-from fer_bench.roles import roles_of
-from fer_bench.splits import protocol_that_fits
-from fer_bench.store import Store
-from fer_bench.track import try_sync
+from fer_bench.contract.cards import DatasetCard
+from fer_bench.contract.plugins import Plugins
+from fer_bench.data.fold_rows import roles_of
+from fer_bench.data.prepare import ensure_store
+from fer_bench.data.splits import protocol_that_fits
+from fer_bench.data.store import Store
+from fer_bench.record.home import Home
+from fer_bench.runs.executor import Workplace
+from fer_bench.runs.forkserver import SERVER
+from fer_bench.runs.live import Live, say, warn
+from fer_bench.runs.machine import this_machine
+from fer_bench.tracking.sync import try_sync
 
 EVERY = 60.0  # seconds between updates of the MLflow mirror while a study runs
 
@@ -71,9 +71,9 @@ def _fit_protocol(options: dict[str, Any], store: Store, card: DatasetCard) -> N
 
 def _ensure_clean(home: Home, store: Store, card: DatasetCard, protocol: str, folders: Sequence[str]) -> None:
     """Have the doctor write the clean manifest where the protocol needs one and there is none."""
-    from fer_bench.clean import has_clean, save_clean
     from fer_bench.cli.progress import Steps
-    from fer_bench.doctor import examine
+    from fer_bench.data.clean_manifest import has_clean, save_clean
+    from fer_bench.doctor.examine import examine
 
     folder = home.splits(store.path.name, store.fingerprint)
     if not card.protocol(protocol).clean or has_clean(folder):

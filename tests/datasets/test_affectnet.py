@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from fer_bench import DataError
+from fer_bench.data.prepare import prepare
+from fer_bench.data.store import Store
 from fer_bench.datasets.affectnet import CLASSES, AffectNet, card
-from fer_bench.home import Home
-from fer_bench.prepare import prepare
-from fer_bench.store import Store
+from fer_bench.record.home import Home
 
 # split, image id and AffectNet's label, in the order of the store: ids count as numbers
 FACES = [("train", 3, 7), ("train", 20, 0), ("train", 100, 1), ("train", 101, 4), ("val", 1, 2), ("val", 11, 6)]

@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from fer_bench import DataError
+from fer_bench.data.prepare import prepare
+from fer_bench.data.store import Store
 from fer_bench.datasets import _ckplus_arrays
 from fer_bench.datasets.ckplus import CkPlus, card
 from fer_bench.datasets.fer2013 import Fer2013
-from fer_bench.home import Home
-from fer_bench.prepare import prepare
-from fer_bench.store import Store
+from fer_bench.record.home import Home
 
 # subject, sequence, class, frame numbers; the last three frames are the peak
 SEQUENCES = [

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from fer_bench import DataError, SpecError
+from fer_bench.contract.plugins import plugins
+from fer_bench.data.prepare import prepare
+from fer_bench.data.store import Store
 from fer_bench.datasets._class_names import ClassNames, class_position, nearest_class, parts_of
-from fer_bench.home import Home
-from fer_bench.plugins import plugins
-from fer_bench.prepare import prepare
-from fer_bench.store import Store
+from fer_bench.record.home import Home
 
 SEVEN = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 ALPHABETICAL = "angry,disgust,fear,happy,neutral,sad,surprise"

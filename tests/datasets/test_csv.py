@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fer_bench import DataError
+from fer_bench.data.prepare import prepare
+from fer_bench.data.splits import divide
+from fer_bench.data.store import Store
 from fer_bench.datasets._tables import class_list, read_table, split_in, understand
 from fer_bench.datasets.csv import Csv, card
-from fer_bench.home import Home
-from fer_bench.prepare import prepare
-from fer_bench.splits import divide
-from fer_bench.store import Store
+from fer_bench.record.home import Home
 
 # name, label, split, subject; in the order that the store must have: by split, then by name
 WORLD = (

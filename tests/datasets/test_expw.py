@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from fer_bench import DataError
+from fer_bench.data.prepare import prepare
+from fer_bench.data.store import Store
 from fer_bench.datasets.expw import ExpW, card
-from fer_bench.home import Home
-from fer_bench.prepare import prepare
-from fer_bench.store import Store
+from fer_bench.record.home import Home
 
 PHOTOS = {"angry_man_9.jpg": 1, "angry_man_10.jpg": 2, "joy_1.jpg": 3}
 # photo, face, top, left, right, bottom, confidence, label: as in the original, top comes before left

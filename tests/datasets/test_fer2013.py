@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fer_bench import DataError
+from fer_bench.data.prepare import prepare
+from fer_bench.data.store import Store
 from fer_bench.datasets._pixels_csv import parse_pixels
 from fer_bench.datasets.fer2013 import Fer2013, card
-from fer_bench.home import Home
-from fer_bench.prepare import prepare
-from fer_bench.store import Store
+from fer_bench.record.home import Home
 
 CLASSES = card.classes
 USAGES = ("Training", "PublicTest", "PrivateTest")

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from fer_bench import DataError
+from fer_bench.data.prepare import prepare
+from fer_bench.data.store import Store
 from fer_bench.datasets._ferplus_votes import majority, plurality
 from fer_bench.datasets.ferplus import Ferplus, card
-from fer_bench.home import Home
-from fer_bench.prepare import prepare
-from fer_bench.store import Store
+from fer_bench.record.home import Home
 
 HEADER = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
 # One row an image, by hand: usage, FER2013 label, ten votes, expected majority label, expected plurality label.

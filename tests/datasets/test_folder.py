@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from fer_bench import DataError, SpecError
+from fer_bench.data.prepare import prepare
+from fer_bench.data.store import Store
 from fer_bench.datasets._tree import merge_classes, natural, split_named
 from fer_bench.datasets.folder import Folder, card
-from fer_bench.home import Home
-from fer_bench.prepare import prepare
-from fer_bench.store import Store
+from fer_bench.record.home import Home
 
 FACES = {  # name below the root: grey value of the whole image
     "train/happy/S1_a.png": 10,

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from fer_bench import DataError
+from fer_bench.data.prepare import prepare
+from fer_bench.data.store import Store
 from fer_bench.datasets.jaffe import Jaffe, card
-from fer_bench.home import Home
-from fer_bench.prepare import prepare
-from fer_bench.store import Store
+from fer_bench.record.home import Home
 
 # in the order of their numbers; every third one is a palette file, as 23 of the original's are
 NAMES = (

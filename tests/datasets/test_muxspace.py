@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from fer_bench import DataError
+from fer_bench.data.prepare import prepare
+from fer_bench.data.store import Store
 from fer_bench.datasets import muxspace
 from fer_bench.datasets.muxspace import Muxspace
-from fer_bench.home import Home
-from fer_bench.prepare import prepare
-from fer_bench.store import Store
+from fer_bench.record.home import Home
 
 CLASSES = ("anger", "contempt", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 # user, image, emotion as the list has it; in no order

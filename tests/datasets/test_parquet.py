@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from fer_bench import DataError
+from fer_bench.data.prepare import prepare
+from fer_bench.data.store import Store
 from fer_bench.datasets._parquet_names import class_names
 from fer_bench.datasets.parquet import Parquet, card
-from fer_bench.home import Home
-from fer_bench.prepare import prepare
-from fer_bench.store import Store
+from fer_bench.record.home import Home
 
 CLASSES = ("surprise", "anger", "neutral")  # no alphabetical order
 SPLITS = {"train": 5, "val": 2, "test": 3}

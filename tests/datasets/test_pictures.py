@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fer_bench.data.prepare import prepare
+from fer_bench.data.store import Store
 from fer_bench.datasets._folders import IMAGES
 from fer_bench.datasets._images import Row, header
 from fer_bench.datasets._pictures import Unreadable, depth_of, opened, plain
 from fer_bench.datasets.folder import Folder
-from fer_bench.home import Home
-from fer_bench.prepare import prepare
-from fer_bench.store import Store
+from fer_bench.record.home import Home
 
 RAMP = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5  # wider than high, and no two pixels alike
 COLOURS = np.dstack([RAMP, RAMP[::-1], 255 - RAMP])

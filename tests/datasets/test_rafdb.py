@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from fer_bench import DataError
+from fer_bench.data.prepare import prepare
+from fer_bench.data.store import Store
 from fer_bench.datasets import rafdb
 from fer_bench.datasets.rafdb import RafDb, card
-from fer_bench.home import Home
-from fer_bench.prepare import prepare
-from fer_bench.store import Store
+from fer_bench.record.home import Home
 
 # split, number and RAF-DB's label 1 .. 7, in the order of the store
 FACES = [("train", n, k) for n, k in enumerate((5, 1, 7, 4, 2, 3, 6, 4, 1), 1)]

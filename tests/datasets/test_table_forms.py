@@ -16,6 +16,8 @@ import pytest
 from PIL import Image
 
 from fer_bench import DataError, Dataset
+from fer_bench.data.prepare import prepare
+from fer_bench.data.store import Store
 from fer_bench.datasets._tables import is_missing, meant, read_table, row_numbers, whole, without_numbers
 from fer_bench.datasets._text import decoded, packed_in, script_of, shown, tables_in, unpacked
 from fer_bench.datasets.ckplus import CkPlus
@@ -25,9 +27,7 @@ from fer_bench.datasets.fer2013 import Fer2013
 from fer_bench.datasets.ferplus import Ferplus
 from fer_bench.datasets.muxspace import Muxspace
 from fer_bench.datasets.rafdb import RafDb
-from fer_bench.home import Home
-from fer_bench.prepare import prepare
-from fer_bench.store import Store
+from fer_bench.record.home import Home
 
 Rows = list[list[str]]
 USAGES = ["Training"] * 6 + ["PublicTest"] * 3 + ["PrivateTest"] * 3

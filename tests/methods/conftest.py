@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from fer_bench.backbones import build_trunk
-from fer_bench.method import Batch, Context
+from fer_bench.contract.backbones import build_trunk
+from fer_bench.contract.method import Batch, Context
 
 FER2013 = np.array([3995, 436, 4097, 7215, 4830, 3171, 4965])
 

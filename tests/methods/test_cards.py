@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 import fer_bench.methods
-from fer_bench.cards import Choice, Float, Int, MethodCard, read_card
-from fer_bench.method import Method, Stage
+from fer_bench.contract.cards import Choice, Float, Int, MethodCard, read_card
+from fer_bench.contract.method import Method, Stage
 
 FOLDER = Path(fer_bench.methods.__file__).parent
 FILES = sorted(p for p in FOLDER.glob("*.py") if not p.name.startswith("_"))

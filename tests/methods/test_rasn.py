@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fer_bench.backbones import Classifier, Trunk, build_trunk
+from fer_bench.contract.backbones import Classifier, Trunk, build_trunk
 from fer_bench.errors import SpecError
 from fer_bench.methods._attention import Attend
 from fer_bench.methods.baseline_resnet import BaselineResNet

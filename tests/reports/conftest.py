@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fer_bench.ledger import Ledger, run_id
-from fer_bench.reports import helper
-from fer_bench.reports.helper import Job
+from fer_bench.record.ledger import Ledger, run_id
+from fer_bench.reports.facts import second_process
+from fer_bench.reports.facts.second_process import Job
 
 CLASSES = ("angry", "disgust", "happy")
 TRAIN = (300, 40, 900)
@@ -178,7 +178,7 @@ def leave_to_helper(monkeypatch) -> Callable[[], None]:
         return job.function(*job.arguments)
 
     def begin() -> None:
-        monkeypatch.setattr(helper, "_claimed", lambda sheet: False)
+        monkeypatch.setattr(second_process, "_claimed", lambda sheet: False)
         monkeypatch.setattr(Job, "do", do)
 
     return begin

@@ -13,11 +13,13 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from fer_bench.errors import LedgerError
-from fer_bench.reports import build_report, figures, study_table, tables, words
-from fer_bench.reports.markdown import page, table_markdown
-from fer_bench.reports.numbers import Verdict, compute
-from fer_bench.reports.records import load_study
-from fer_bench.reports.sections import SECTIONS, Context, Section, document
+from fer_bench.reports import build_report, study_table
+from fer_bench.reports.facts import phrases
+from fer_bench.reports.facts.numbers import Verdict, compute
+from fer_bench.reports.facts.records import load_study
+from fer_bench.reports.render.markdown import page, table_markdown
+from fer_bench.reports.sections import figures, tables
+from fer_bench.reports.sections.contents import SECTIONS, Context, Section, document
 
 # toy data: angry 300 train / 50 test, disgust 40 / 20, happy 900 / 100
 BASE, BETTER = (40, 8, 90), (40, 18, 90)
@@ -59,7 +61,7 @@ def test_the_numbers_are_those_computed_by_hand(five_seeds):
     assert better.gains["recall:angry"].value == 0
     # Five seeds that answer alike: Wilson of 8 of 20 with t = 2.093 (19 degrees of freedom) for z, t² / 20 = .219:
     # (.4 + .1095 -+ 2.093 sqrt(.012 + .002738)) / 1.219 -> .2095 to .6264
-    assert words.share_with_interval(base.recall[1]) == "40.0 [21.0, 62.6]"
+    assert phrases.share_with_interval(base.recall[1]) == "40.0 [21.0, 62.6]"
 
 
 def test_a_large_gain_in_five_seeds_is_called_one(five_seeds):

@@ -1,0 +1,389 @@
+"""Cards: what a plug-in says of itself, readable without importing it.
+
+Each plug-in module assigns one literal to the name ``card``::
+
+    card = MethodCard(
+        name="baseline_focal",
+        title="Focal loss",
+        params={"gamma": Param(2.0, "focusing exponent", space=Float(0.0, 5.0))},
+    )
+
+:func:`read_card` evaluates that one expression from the syntax tree, allowing literals and the constructors of this
+module only. So listing a hundred methods costs milliseconds, imports no torch, and runs nobody's code.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fer_bench.base.names import PROTOCOL, checked
+from fer_bench.contract.params import Choice, Float, Int, Param, Scale
+from fer_bench.errors import FerBenchError, PluginError, SpecError, unknown
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodCard:
+    """What a method says of itself.
+
+    `changes` names what differs from plain cross-entropy, `deviations` what differs from the paper. `tier` is
+    "baseline" or "method". `transductive` methods read other test images; they are watermarked.
+    """
+
+    name: str
+    title: str
+    paper: str = ""
+    year: int | None = None
+    url: str = ""
+    changes: str = ""
+    deviations: tuple = ()
+    params: Mapping[str, Param] = field(default_factory=dict)
+    tier: str = "method"
+    transductive: bool = False
+    requires: tuple = ()
+
+    def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """All parameters with their values: the given ones checked, the others at their defaults.
+
+        Raises
+        ------
+        UnknownNameError
+            A given name is no parameter of this method.
+        SpecError
+            A value does not fit.
+        """
+        return _resolve(self.name, self.params, given)
+
+
+FETCH_KINDS = ("url", "kaggle", "kaggle_competition", "huggingface")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetch:
+    """One thing that ``fer-bench data fetch`` can download.
+
+    Parameters
+    ----------
+    kind : {"url", "kaggle", "kaggle_competition", "huggingface"}
+        By plain HTTP, through `kagglehub`, or through `huggingface_hub`.
+    ref : str
+        The address; the Kaggle handle (``owner/name``, ``owner/name/versions/2``, or the competition's name); the hub's
+        data set (``owner/name``, or ``owner/name@revision``).
+    files : tuple of str
+        Which files of it, each kept under this name below the raw files of the data set. Empty: all of them, in a
+        directory called as the end of `ref`; of a "url", the one file under the address's last part.
+    sha256 : mapping of file to str
+        Known hashes; a file that differs is refused.
+    unpack : bool
+        Unpack archives after the download; ``faces.tar.gz`` becomes the directory ``faces``.
+    licence : str
+        Who permits what.
+    """
+
+    kind: str
+    ref: str
+    files: tuple = ()
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    unpack: bool = False
+    licence: str = ""
+
+    def __post_init__(self):
+        where = f"what is fetched from '{self.ref}'"
+        if self.kind not in FETCH_KINDS:
+            raise unknown("kind of source", self.kind, FETCH_KINDS, where=where)
+        if self.kind == "url" and len(self.files) > 1:
+            raise SpecError("an address gives one file", where=where)
+        for file in self.sha256:
+            if self.files and file not in self.files:
+                raise unknown("file", file, self.files, where=f"{where}, sha256")
+
+
+SCHEMES = ("splits", "kfold", "shuffle", "blocks")
+CLEANED = "dedup"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """A named way to split a data set and to select a checkpoint; :mod:`fer_bench.data.splits` turns it into rows.
+
+    Parameters
+    ----------
+    name : str
+        Short name; shown as ``dataset/name``, or alone where it begins with the data set's name.
+    train, val, test : tuple of str
+        Values of the store's `split` column that make up each role. Schemes other than "splits" pool the rows of all
+        three and divide them anew; where all are empty, they pool the whole store.
+    title : str
+        One line for people.
+    watermark : str
+        Empty for a sound protocol; otherwise the reason printed wherever its results are shown.
+    source : str
+        The paper or code it comes from.
+    scheme : {"splits", "kfold", "shuffle", "blocks"}
+        "splits": the source's own parts. "kfold": `folds` parts; part k is the test, the next one validation, the rest
+        training. "shuffle": `folds` random divisions by `shares`. "blocks": test rows are taken from each class in
+        its order, `take[c]` of them for fold 0, the next ones for fold 1, the last ones for the last fold.
+    folds : int
+        How many divisions there are; each is a run.
+    holdout : float
+        Share of the training rows, class by class, that becomes validation ("splits" with an empty `val`, and
+        "blocks").
+    shares : tuple of float
+        Train, validation and test parts of "shuffle"; they sum to 1.
+    take : tuple of int
+        Test rows by class and fold of "blocks".
+    stratify : bool
+        Draw class by class, so that every part has the classes' proportions.
+    group : str
+        Column whose equal values stay in one part (a subject, a sequence); empty for none.
+    val_is_test : bool
+        Select on the test rows themselves, as papers did; such a protocol needs a watermark.
+    label : str
+        Column of the labels.
+    classes : tuple of str
+        The classes that take part, in order; empty for all. Rows of other classes are left out.
+    soft : tuple of str
+        Columns of votes, in the order of the classes; the training targets are their shares in the row's sum.
+    unlabelled : {"error", "drop"}
+        What happens to rows without a label.
+    clean : bool
+        Leave out the rows that the doctor's clean manifest names (``fer-bench data check``), after dividing.
+    of : str
+        The protocol whose division this one takes, less those rows; empty for one of its own. Set by
+        :meth:`DatasetCard.cleaned`.
+    select : str
+        Validation metric that the protocol selects by; empty for the run's own.
+    """
+
+    name: str
+    train: tuple = ()
+    val: tuple = ()
+    test: tuple = ()
+    title: str = ""
+    watermark: str = ""
+    source: str = ""
+    scheme: str = "splits"
+    folds: int = 1
+    holdout: float = 0.0
+    shares: tuple = ()
+    take: tuple = ()
+    stratify: bool = True
+    group: str = ""
+    val_is_test: bool = False
+    label: str = "label"
+    classes: tuple = ()
+    soft: tuple = ()
+    unlabelled: str = "error"
+    clean: bool = False
+    of: str = ""
+    select: str = ""
+
+    def __post_init__(self):
+        where = f"protocol '{checked(self.name, PROTOCOL)}'"
+        if self.scheme not in SCHEMES:
+            raise unknown("scheme", self.scheme, SCHEMES, where=where)
+        if self.scheme == "shuffle" and (len(self.shares) != 3 or abs(sum(self.shares) - 1) > 1e-9):
+            raise SpecError("a shuffle needs three shares that sum to 1", where=where)
+        if self.scheme == "kfold" and self.folds < 3:
+            raise SpecError("kfold needs at least three folds: training, validation, test", where=where)
+        if self.scheme == "splits" and (not self.train or not self.test or self.folds != 1):
+            raise SpecError("'splits' needs train and test, and makes one fold", where=where)
+        if self.val_is_test and not self.watermark:
+            raise SpecError("selecting on the test needs a watermark", where=where)
+        if self.scheme in ("splits", "blocks") and bool(self.val) + bool(self.holdout) + self.val_is_test != 1:
+            raise SpecError("validation is exactly one of val, holdout, val_is_test", where=where)
+
+    @property
+    def in_words(self) -> str:
+        """How it divides the images and selects, in one line."""
+        chosen = "the next fold" if self.scheme == "kfold" else " + ".join(self.val)
+        if self.holdout:
+            chosen = f"{100 * self.holdout:g} % of the training images"
+        select = f"select on {'the test itself' if self.val_is_test else chosen}"
+        if self.scheme == "splits":
+            told = f"train on {' + '.join(self.train)}, {select}, report {' + '.join(self.test)}"
+        elif self.scheme == "shuffle":
+            told = f"{self.folds} random division{'s' * (self.folds > 1)} into "
+            told += "/".join(f"{100 * s:g}" for s in self.shares) + " % for training, selection and test"
+        else:
+            told = f"{self.folds} folds: report one, {select}, train on the others"
+        told += f"; each {self.group} in one part" if self.group else ""
+        told += f"; labels: {self.label}" if self.label != "label" else ""
+        told += f"; {len(self.classes)} classes" if self.classes else ""
+        told += "; targets: shares of votes" if self.soft else ""
+        return told + ("; without the rows that the doctor rejects" if self.clean else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetCard:
+    """What a dataset says of itself.
+
+    Parameters
+    ----------
+    classes : tuple of str
+        Class names in label order; empty where the source itself tells them (:attr:`fer_bench.Reading.classes`).
+    protocols : tuple of Protocol
+        The first one is the default.
+    counts : mapping of split to tuple of int
+        Expected images per class, in the order of `classes`.
+    shares : mapping of split to tuple of int
+        Images per class that are published but not expected to the last one (copies of the set differ). Only their
+        proportions are used, as those of `counts` are where there are no `shares`: to tell labels in another order.
+    orders : mapping of name to tuple of str
+        Other numberings of the same classes that are in circulation. Sources that number their classes have a
+        parameter called `classes`, which takes such an order.
+    unlabelled : int
+        Expected images without a label.
+    digests : mapping
+        Known SHA-256 of the original: "pixels" (uint8 [N, C, H, W] in row order) and "labels" (little-endian int64).
+    layouts : mapping of name to str
+        The forms it can be read from.
+    sequence : int
+        Images every sequence (column `sequence`) should have; 0 where there are none.
+    get : str
+        Tells a person how to obtain it.
+    fetch : tuple of Fetch
+        What ``fer-bench data fetch`` downloads, where a licence allows it.
+    """
+
+    name: str
+    title: str
+    classes: tuple
+    protocols: tuple
+    counts: Mapping[str, tuple] = field(default_factory=dict)
+    shares: Mapping[str, tuple] = field(default_factory=dict)
+    orders: Mapping[str, tuple] = field(default_factory=dict)
+    unlabelled: int = 0
+    digests: Mapping[str, str] = field(default_factory=dict)
+    layouts: Mapping[str, str] = field(default_factory=dict)
+    sequence: int = 0
+    paper: str = ""
+    url: str = ""
+    licence: str = ""
+    get: str = ""
+    fetch: tuple = ()
+    params: Mapping[str, Param] = field(default_factory=dict)
+    built_in: bool = False
+    image: str = ""
+
+    def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """All parameters with their values, as :meth:`MethodCard.resolve`."""
+        return _resolve(self.name, self.params, given)
+
+    @property
+    def base(self) -> str:
+        """The plug-in's name: that of the store without its label (``folder`` of ``folder:mine``)."""
+        return self.name.partition(":")[0]
+
+    def full_name(self, protocol: Protocol) -> str:
+        """How a protocol is shown: ``dataset/name``, or its name alone where that says the data set already."""
+        return protocol.name if protocol.name.startswith(self.base) else f"{self.name}/{protocol.name}"
+
+    def cleaned(self, protocol: Protocol | None = None) -> Protocol:
+        """A protocol (the default for None) without the rows that the doctor rejects."""
+        protocol = protocol or self.protocols[0]
+        kept = "without duplicates, near-duplicates, conflicting labels and constant images"
+        return replace(
+            protocol,
+            name=CLEANED if protocol is self.protocols[0] else f"{protocol.name}-{CLEANED}",
+            title=f"{protocol.name}, {kept}",
+            source=f"fer-bench data check {self.name}",
+            clean=True,
+            of=protocol.name,
+        )
+
+    def protocol(self, name: str | None) -> Protocol:
+        """The protocol called `name` (with or without the data set's name before it); the default for None.
+
+        Besides those of the card there are those without the rows that the doctor rejects: "dedup" is the default
+        protocol's, "NAME-dedup" that of another one.
+        """
+        if name is None:
+            return self.protocols[0]
+        cleaned = [self.cleaned(p) for p in self.protocols if not p.clean]
+        for protocol in (*self.protocols, *cleaned):
+            if name in (protocol.name, self.full_name(protocol), f"{protocol.of}-{CLEANED}" * bool(protocol.of)):
+                return protocol
+        known = [self.full_name(p) for p in (*self.protocols, *cleaned[:1])]
+        raise unknown("protocol", name, known, next=f"fer-bench show {self.base}")
+
+
+def _resolve(owner: str, params: Mapping[str, Param], given: Mapping[str, Any]) -> dict[str, Any]:
+    for name in given:
+        if name not in params:
+            again = f"fer-bench show {owner.partition(':')[0]}"  # the card of folder:mine is that of folder
+            raise unknown("parameter", name, params, where=owner, next=again)
+    return {
+        name: param.parse(given[name], name=name, owner=owner) if name in given else param.default
+        for name, param in sorted(params.items())
+    }
+
+
+Card = MethodCard | DatasetCard
+
+_CONSTRUCTORS = {c.__name__: c for c in (MethodCard, DatasetCard, Protocol, Fetch, Param, Float, Int, Scale, Choice)}
+_CARD_TYPES = (MethodCard, DatasetCard)
+
+
+def read_card(path: str | Path) -> Card:
+    """Read the card of the plug-in file at `path` without importing it.
+
+    Raises
+    ------
+    PluginError
+        The file can't be parsed, has no ``card = ...``, or its card is not a literal.
+    """
+    path = Path(path)
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    except (SyntaxError, ValueError, OSError) as error:
+        raise PluginError(f"can't be read: {error}", where=str(path)) from error
+    constants: dict[str, Any] = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            name = node.targets[0].id
+            if name == "card":
+                return _evaluate_card(node.value, constants, path)
+            try:
+                constants[name] = _evaluate(node.value, constants)
+            except (ValueError, TypeError):
+                continue  # not a literal: only a card that uses it would need it
+    raise PluginError("has no card", where=str(path), hint="assign `card = MethodCard(...)` or `DatasetCard(...)`")
+
+
+def _evaluate_card(node: ast.expr, constants: Mapping[str, Any], path: Path) -> Card:
+    where = f"{path}:{node.lineno}"
+    try:
+        card = _evaluate(node, constants)
+    except (ValueError, TypeError, FerBenchError) as error:
+        raise PluginError(f"its card is not a literal: {error}", where=where) from error
+    if not isinstance(card, _CARD_TYPES):
+        raise PluginError("its card is neither a MethodCard nor a DatasetCard", where=where)
+    return card
+
+
+def _evaluate(node: ast.expr, constants: Mapping[str, Any]) -> Any:
+    """Evaluate literals, names of earlier literals, string concatenation and the constructors of this module."""
+    match node:
+        case ast.Constant(value=value):
+            return value
+        case ast.Tuple(elts=items):
+            return tuple(_evaluate(i, constants) for i in items)
+        case ast.List(elts=items):
+            return [_evaluate(i, constants) for i in items]
+        case ast.Dict(keys=keys, values=values):
+            pairs = zip(keys, values, strict=True)
+            return {_evaluate(k, constants): _evaluate(v, constants) for k, v in pairs if k is not None}
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -_evaluate(operand, constants)
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return _evaluate(left, constants) + _evaluate(right, constants)
+        case ast.Name(id=name) if name in constants:
+            return constants[name]
+        case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords) if name in _CONSTRUCTORS:
+            named = {k.arg: _evaluate(k.value, constants) for k in keywords if k.arg}
+            return _CONSTRUCTORS[name](*(_evaluate(a, constants) for a in args), **named)
+    raise ValueError(f"line {getattr(node, 'lineno', '?')}: {ast.unparse(node)[:60]}")

@@ -1,0 +1,440 @@
+"""The method contract: the one class that every method derives from.
+
+The defaults are plain cross-entropy. A new loss overrides :meth:`Method.criterion`; a new sampler
+:meth:`Method.streams`; a two-stage method :meth:`Method.stages`; and so on. Hooks run in this order::
+
+    build_model -> on_fit_start
+      for each stage:  resample | fit_estimator | generate | on_stage_start
+        for each epoch:  on_epoch_start
+          for each batch:  on_batch -> training_step (criterion) -> grad_hook -> on_step_end
+          on_epoch_end -> before_eval -> predict (validation, by the harness)
+    select an epoch -> fit_posthoc -> adjust (validation)
+
+A hook sees the training fold through ``self.ctx`` and the :class:`TrainView` it is given. Validation is scored by the
+harness. The test is predicted in a fresh process, by a new instance of the method that has been given the weights and
+what :meth:`Method.state_dict` returned, and none of the training hooks (:mod:`fer_bench.seal`)::
+
+    build_model -> load_state_dict -> predict (test, by the harness) -> adjust
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fer_bench.contract.cards import MethodCard
+from fer_bench.errors import SpecError, TrainingError
+from fer_bench.rng import numpy_generator, torch_generator
+
+if TYPE_CHECKING:
+    from fer_bench.contract.backbones import Trunk
+
+STAGE_KINDS = ("gradient", "resample", "estimator", "generate")
+
+
+class Params(Mapping):
+    """Resolved parameters of a method; read as ``self.params["share.source"]``."""
+
+    def __init__(self, values: Mapping[str, Any]):
+        self._values = dict(values)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"Params({self._values})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a method may know of its training: the training fold's facts and the recipe, nothing of other splits.
+
+    `counts` are images per class in the training fold (int64, [C]); `image_shape` is (channels, height, width);
+    `epochs` and `steps_per_epoch` are those of the recipe. `recipe` is read-only.
+    """
+
+    classes: tuple[str, ...]
+    counts: np.ndarray
+    image_shape: tuple[int, int, int]
+    seed: int
+    epochs: int
+    batch_size: int
+    device: torch.device
+    recipe: Mapping[str, Any]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes C."""
+        return len(self.classes)
+
+    @property
+    def size(self) -> int:
+        """Number of training images N."""
+        return int(self.counts.sum())
+
+    @property
+    def prior(self) -> Tensor:
+        """Training prior π_c = n_c / N, float32 [C] on the device."""
+        return torch.as_tensor(self.counts / self.counts.sum(), dtype=torch.float32, device=self.device)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps in one pass over the training fold (the last, smaller batch is dropped)."""
+        return max(1, self.size // self.batch_size)
+
+    def generator(self, *names: str | int) -> torch.Generator:
+        """A fresh CPU generator for a named stream of this run; the same names give the same numbers."""
+        return torch_generator(self.seed, "method", *names)
+
+    def numpy_rng(self, *names: str | int) -> np.random.Generator:
+        """Like :meth:`generator`, for NumPy."""
+        return numpy_generator(self.seed, "method", *names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainView:
+    """The training fold, and nothing else.
+
+    Attributes
+    ----------
+    images : uint8 tensor [N, C, H, W] on the device
+    labels : int64 array [N]
+    groups : int64 array [N] or None
+        Subject (or sequence) of each image, where the data set has them.
+    num_classes : int
+    """
+
+    images: Tensor
+    labels: np.ndarray
+    groups: np.ndarray | None = None
+    soft: np.ndarray | None = None
+    num_classes: int
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Images per class, int64 [C]."""
+        return np.bincount(self.labels, minlength=self.num_classes)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augment:
+    """Random changes of a training image; all zero means none. Drawn from the run's `augment` stream.
+
+    `shift` is in pixels, `rotate` in degrees, `scale` a relative range (0.1: 0.9 to 1.1), `erase` the probability of
+    one erased rectangle that covers `erase_area` of the image.
+    """
+
+    flip: float = 0.0
+    shift: float = 0.0
+    rotate: float = 0.0
+    scale: float = 0.0
+    erase: float = 0.0
+    erase_area: tuple[float, float] = (0.02, 0.2)
+
+
+# (view of the training fold, epoch counted from 0, generator of this stream and epoch) -> positions to visit, int64
+Sampler = Callable[[TrainView, int, np.random.Generator], np.ndarray]
+
+
+def shuffle(view: TrainView, epoch: int, rng: np.random.Generator) -> np.ndarray:
+    """Every image once, in random order: the default sampler."""
+    return rng.permutation(len(view))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamSpec:
+    """One stream of batches.
+
+    `views` is how many independently augmented copies of each image a batch holds. `augment` replaces the recipe's
+    augmentation (None keeps it). `batch_size` replaces the recipe's.
+    """
+
+    sampler: Sampler = shuffle
+    views: int = 1
+    augment: Augment | None = None
+    batch_size: int | None = None
+
+
+@dataclass(kw_only=True)
+class Batch:
+    """One training batch on the device.
+
+    Attributes
+    ----------
+    views : list of float32 tensors [B, C, H, W], normalised
+    y : int64 tensor [B]
+        Hard labels.
+    soft : float32 tensor [B, K] or None
+        Soft targets; replaces `y` as target when set (mixup, votes, label smoothing).
+    index : int64 tensor [B]
+        Positions in the training view, stable over epochs.
+    groups : int64 tensor [B] or None
+    aux : dict of Batch
+        Batches of the other streams of this step.
+    generator : torch.Generator
+        CPU generator of this very step, for draws in `on_batch`; resuming replays it.
+    epoch, step : int
+        Epoch within the whole fit and step within the epoch, both from 0.
+    """
+
+    views: list[Tensor]
+    y: Tensor
+    index: Tensor
+    generator: torch.Generator
+    epoch: int = 0
+    step: int = 0
+    soft: Tensor | None = None
+    groups: Tensor | None = None
+    aux: dict[str, Batch] = field(default_factory=dict)
+
+    @property
+    def x(self) -> Tensor:
+        """The first view."""
+        return self.views[0]
+
+    @property
+    def target(self) -> Tensor:
+        """Soft targets [B, K] where set, otherwise hard labels [B]."""
+        return self.y if self.soft is None else self.soft
+
+    def soft_target(self, num_classes: int) -> Tensor:
+        """Targets as distributions, float32 [B, K]: the soft ones, or hard labels one-hot."""
+        return F.one_hot(self.y, num_classes).float() if self.soft is None else self.soft
+
+    def with_(self, **changes: Any) -> Batch:
+        """A copy with some fields replaced."""
+        return replace(self, **changes)
+
+
+@dataclass(kw_only=True)
+class Output:
+    """What a model's forward pass returns: logits [B, K] and, where known, features [B, D] and map [B, D, H, W]."""
+
+    logits: Tensor
+    features: Tensor | None = None
+    fmap: Tensor | None = None
+    extra: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class LossOut:
+    """A scalar loss, its named parts for the log, and the logits that training accuracy is counted on."""
+
+    total: Tensor
+    parts: dict[str, Tensor] = field(default_factory=dict)
+    output: Output | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One step of a method.
+
+    Parameters
+    ----------
+    name : str
+    kind : {"gradient", "resample", "estimator", "generate"}
+        "gradient" trains by gradient descent; "resample" replaces the training fold through
+        :meth:`Method.resample`; "generate" replaces it through :meth:`Method.generate` using the trained model;
+        "estimator" fits :meth:`Method.fit_estimator` on features of the training fold.
+    epochs : int or float or None
+        A number of epochs (int), a share of the recipe's epochs (float), or the recipe's (None).
+    freeze : tuple of str
+        Prefixes of parameter names that do not learn; their BatchNorm layers stay in evaluation mode.
+    reinit : tuple of str
+        Prefixes of modules that are re-initialised when the stage starts.
+    lr_scale : float
+        Factor on the recipe's learning rate.
+    """
+
+    name: str = "train"
+    kind: str = "gradient"
+    epochs: int | float | None = None
+    freeze: tuple[str, ...] = ()
+    reinit: tuple[str, ...] = ()
+    lr_scale: float = 1.0
+
+    def __post_init__(self):
+        if self.kind not in STAGE_KINDS:
+            raise SpecError(f"stage '{self.name}' has unknown kind '{self.kind}'", hint=", ".join(STAGE_KINDS))
+        if self.epochs is not None and self.epochs <= 0:
+            raise SpecError(f"stage '{self.name}' can't last {self.epochs} epochs", hint="None: the recipe's epochs")
+
+    def length(self, recipe_epochs: int) -> int:
+        """Epochs of this stage; 0 for stages that do not train by gradient."""
+        if self.kind != "gradient":
+            return 0
+        if self.epochs is None:
+            return recipe_epochs
+        return self.epochs if isinstance(self.epochs, int) else max(1, round(self.epochs * recipe_epochs))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resampled:
+    """A replacement for the training fold: either `index` into it, or new uint8 `images` [M, C, H, W] and `labels`."""
+
+    index: np.ndarray | None = None
+    images: Tensor | None = None
+    labels: np.ndarray | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValOutputs:
+    """What :meth:`Method.fit_posthoc` may use: validation logits [n, K], features [n, D] and labels [n]."""
+
+    logits: np.ndarray
+    labels: np.ndarray
+    features: np.ndarray | None = None
+
+
+class Method:
+    """Plain cross-entropy; the base of every method.
+
+    Subclasses set nothing but what they change. ``self.params`` holds the resolved parameters of the card,
+    ``self.ctx`` the :class:`Context`, set by the harness before the first hook.
+    """
+
+    card: MethodCard = MethodCard(name="unnamed", title="")
+    ctx: Context
+
+    def __init__(self, params: Mapping[str, Any] | None = None):
+        self.params = Params(self.card.resolve({}) if params is None else params)
+
+    # -- what is trained ---------------------------------------------------------------------------------------------
+
+    def stages(self) -> list[Stage]:
+        """The stages, in order. At least one must be of kind "gradient" or "estimator"."""
+        return [Stage()]
+
+    def build_model(self, backbone: Callable[[], Trunk]) -> nn.Module:
+        """The network. ``backbone()`` gives a fresh :class:`fer_bench.Trunk`; call it once a branch."""
+        from fer_bench.contract.backbones import Classifier
+
+        return Classifier(backbone(), self.ctx.num_classes)
+
+    def streams(self, stage: Stage) -> dict[str, StreamSpec]:
+        """Batch streams of a stage; "main" sets the epoch's length, the others cycle beside it in ``batch.aux``."""
+        return {"main": StreamSpec()}
+
+    def param_groups(self, model: nn.Module, stage: Stage) -> list[dict] | None:
+        """Optimiser groups; None lets the harness split weights from biases and norms (which get no decay)."""
+        return None
+
+    # -- the training fold -------------------------------------------------------------------------------------------
+
+    def resample(self, stage: Stage, view: TrainView) -> Resampled:
+        """Replace the training fold in a "resample" stage."""
+        return Resampled(index=np.arange(len(view)))
+
+    def generate(self, stage: Stage, model: nn.Module, view: TrainView) -> Resampled:
+        """Replace the training fold in a "generate" stage, using the trained model."""
+        return Resampled(index=np.arange(len(view)))
+
+    # -- hooks -------------------------------------------------------------------------------------------------------
+
+    def on_fit_start(self, model: nn.Module, view: TrainView) -> None:
+        """Called once, before the first stage (and again on resume, before the state is loaded)."""
+
+    def on_stage_start(self, stage: Stage, model: nn.Module, view: TrainView) -> None:
+        """Called when a stage starts; `view` is the fold as resampled so far."""
+
+    def on_epoch_start(self, epoch: int, model: nn.Module) -> None:
+        """Called before each epoch, counted from 0 over all stages."""
+
+    def on_batch(self, batch: Batch) -> Batch:
+        """Change a batch before the forward pass (mixup, pasting); draw from ``batch.generator``."""
+        return batch
+
+    def training_step(self, model: nn.Module, batch: Batch) -> LossOut:
+        """Loss of one batch; by default the criterion on the first view."""
+        output = model(batch.x)
+        expected = (len(batch.y), self.ctx.num_classes)
+        if tuple(output.logits.shape) != expected:
+            raise TrainingError(
+                f"the model of '{self.card.name}' gives logits of shape {tuple(output.logits.shape)}, not {expected}",
+                where="build_model",
+            )
+        return LossOut(total=self.criterion(output, batch.target), output=output)
+
+    def criterion(self, output: Output, target: Tensor) -> Tensor:
+        """Scalar loss from the output and hard [B] or soft [B, K] targets; both must agree on one-hot targets."""
+        return F.cross_entropy(output.logits, target)
+
+    def grad_hook(self, model: nn.Module) -> None:
+        """Called after the backward pass, before clipping and the optimiser's step."""
+
+    def on_step_end(self, model: nn.Module, batch: Batch, loss: LossOut) -> None:
+        """Called after the optimiser's step (queues, centres, running counts)."""
+
+    def on_epoch_end(self, epoch: int, stats: Mapping[str, float]) -> None:
+        """Called after each epoch with training statistics only."""
+
+    # -- reading out -------------------------------------------------------------------------------------------------
+
+    def before_eval(self, model: nn.Module, batches: Callable[[], Iterable[Batch]]) -> None:
+        """Called before each evaluation; ``batches()`` iterates the training fold once, unaugmented, in order."""
+
+    def predict(self, model: nn.Module, x: Tensor) -> Output:
+        """Output for images `x` [B, C, H, W]; each image must be read alone, or the probe flags the method."""
+        return model(x)
+
+    def fit_posthoc(self, model: nn.Module, val: ValOutputs) -> None:
+        """Fit a read-out adjustment on validation outputs of the selected epoch; keep it in the state."""
+
+    def adjust(self, logits: np.ndarray, features: np.ndarray | None) -> np.ndarray:
+        """Adjusted logits [n, K], each row from its own row alone. Always called after :meth:`fit_posthoc`."""
+        return logits
+
+    def extract(self, model: nn.Module, x: Tensor) -> Tensor:
+        """Features [B, D] that an estimator stage is fitted on; by default the model's pooled features."""
+        features = self.predict(model, x).features
+        if features is None:
+            raise SpecError(f"{self.card.name} has an estimator stage but its model gives no features")
+        return features
+
+    def fit_estimator(self, features: np.ndarray, labels: np.ndarray) -> None:
+        """Fit a classical estimator on features [N, D] in an "estimator" stage."""
+        raise TrainingError(f"{self.card.name} has an estimator stage but no fit_estimator")
+
+    def predict_estimator(self, features: np.ndarray) -> np.ndarray:
+        """Scores [n, K] of the fitted estimator; they take the place of logits."""
+        raise TrainingError(f"{self.card.name} has an estimator stage but no predict_estimator")
+
+    # -- state -------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything beyond the model's weights that a resumed run, or the process that scores the test, needs.
+
+        Plain data only (:func:`fer_bench.training.plain.pack`): tensors, arrays, numbers, strings, None, lists, tuples,
+        sets and dicts of them, and fitted scikit-learn or imbalanced-learn estimators.
+        """
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned."""
+
+
+def checked(value: Any, kind: type, hook: str, method: Method) -> Any:
+    """What a hook returned; raises TrainingError unless it is of the kind that the contract asks for."""
+    if not isinstance(value, kind):
+        what = f"{hook}() of '{method.card.name}' must return a {kind.__name__}, not {type(value).__name__}"
+        raise TrainingError(what, where=hook, hint="does it end without `return`?" if value is None else None)
+    if isinstance(value, LossOut) and (value.total.numel() != 1 or not value.total.requires_grad):
+        what = f"the loss of '{method.card.name}' must be one number that depends on the learning weights"
+        shown = f"shape {tuple(value.total.shape)}, requires_grad {value.total.requires_grad}"
+        raise TrainingError(what, where=hook, hint=f"it has {shown}")
+    return value

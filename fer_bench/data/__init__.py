@@ -1,0 +1,1 @@
+"""Source files to rows: stores, splits, folds and imbalance profiles."""

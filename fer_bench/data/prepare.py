@@ -1,0 +1,289 @@
+"""From source files to a prepared store: find them, recognise them, write once, say what happened."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import inspect
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fer_bench.base.names import folder_of
+from fer_bench.contract.dataset import Dataset, Reading
+from fer_bench.contract.plugins import Plugin
+from fer_bench.data import soundness
+from fer_bench.data.label_order import PARAMETER, mapping_told, suspicion
+from fer_bench.data.store import Store, naming_plugins, recover, write_store
+from fer_bench.errors import ChangedStoreError, DataError, FerBenchError, StoreError
+from fer_bench.record.home import Home
+
+Say = Callable[[str], object]
+LARGE = 2 * 10**9  # bytes that take seconds to read
+
+RARE = 20  # one image in so many may be left aside to tell how large the others are
+
+
+def prepare(home: Home, dataset: Dataset, source: str | Path | None, *, force: bool = False, say: Say = print) -> Store:
+    """Turn source files into the store of `dataset`; a store made from the same unchanged files is used as it is.
+
+    Parameters
+    ----------
+    source : path or None
+        File or folder; None looks into ``home.raw(name)``, then where the present store came from.
+    force : bool
+        Write anew even if nothing has changed.
+    say : callable
+        Gets one line of text at a time.
+
+    Raises
+    ------
+    DataError
+        The source is missing, unknown or malformed. The old store, if any, is intact.
+    StoreError, FerBenchError
+        A file can't be read or written, or the disk is full. The old store, if any, is intact.
+    """
+    name = dataset.card.name
+    dataset.options = home.options
+    try:
+        with _one_at_a_time(home.data, name, say):
+            recover(home.data, name)
+            old = _existing(home, name, say)
+            source = _source(home, dataset, source, old or _unsound(home, name))
+            if source is None and not dataset.card.built_in:
+                if force or old is None or old.manifest["params"] != dataset.params:
+                    raise _missing(home, dataset)
+                say(f"{name}: the prepared store is used; its source files are not here any more")
+                return old
+            dataset.source = source
+            reading = dataset.read(source)
+            say(f"{name}: recognised {reading.layout}: {reading.said}")
+            state = _state(dataset, reading)
+            if old is not None and not force and _same(old, dataset, reading, state):
+                _tell_labels(dataset, old, say)
+                say(f"{name}: the store is up to date ({len(old)} images, fingerprint {old.fingerprint})")
+                return old
+            outliers = _outliers(dataset, reading)
+            if outliers:
+                say(f"{name}: WARNING: {outliers.told}")
+            _check_room(home, dataset, reading, outliers, say)
+            return _write(home, dataset, reading, source, state, old, say)
+    except (FerBenchError, BrokenPipeError):  # some are OSErrors too; a closed terminal says nothing of the data
+        raise
+    except OSError as error:
+        raise StoreError(f"{error.strerror or error}", where=str(error.filename or home.data)) from error
+
+
+def ensure_store(home: Home, dataset: Dataset, source: str | Path | None = None, say: Say = print) -> Store:
+    """The store of `dataset`, for a run: opened as it is, or prepared where that needs no question.
+
+    Built-in sets are drawn, other sets are read from ``data/raw/<name>``; a missing source is an error that tells how
+    to get the data. A source that is given is compared with the store as :func:`prepare` does.
+
+    Raises
+    ------
+    ChangedStoreError
+        The present store is not what was written. It is kept: a person may have edited it, and ``fer-bench data
+        prepare`` writes it anew.
+    """
+    store = _sound(home, dataset, say) if source is None else None
+    if store is not None and store.manifest["params"] == dataset.params and not dataset.card.built_in:
+        return store
+    return prepare(home, dataset, source, say=say)
+
+
+def _sound(home: Home, dataset: Dataset, say: Say) -> Store | None:
+    """The present store, if it can be read; one that has changed is an error."""
+    name, path = dataset.card.name, home.store(dataset.card.name)
+    with contextlib.suppress(OSError):
+        if (size := soundness.unmeasured(path)) > LARGE:
+            say(f"{name}: {human_size(size)} of the store are compared with their hashes, once")
+    try:
+        return Store.open(path)
+    except ChangedStoreError as error:
+        raise naming_plugins(error, dataset.plugin_dirs) from None
+    except StoreError:
+        return None
+
+
+@dataclass(frozen=True)
+class _Outliers:
+    """A few images that are much larger than all others, and so decide the size of the store."""
+
+    told: str
+    size: int
+
+
+def _outliers(dataset: Dataset, reading: Reading) -> _Outliers | None:
+    """At most one image in :data:`RARE`, more than twice as large as the largest of the others; None without them."""
+    sizes = {tuple(map(int, text.split("x"))): n for text, n in reading.survey.get("sizes", {}).items()}
+    if reading.shape is None or "size" not in dataset.params or not sizes:
+        return None
+    total, beyond = sum(sizes.values()), 0
+    by_side = sorted(sizes, key=lambda size: (-max(size), size))
+    for size in by_side:
+        if beyond + sizes[size] > max(1, total // RARE):
+            break
+        beyond += sizes[size]
+    usual, side = max(size), max(by_side[0])
+    if side <= 2 * usual or reading.shape[-1] < side:
+        return None
+    number, channels = reading.shape[:2]
+    now, then = (human_size(number * channels * s**2) for s in (side, usual))
+    largest = "x".join(map(str, by_side[0]))
+    images = "1 image is" if beyond == 1 else f"{beyond:,} images are"
+    told = f"{images} larger than {usual} pixels, the other {total - beyond:,} are not. The largest"
+    told += f", {reading.largest} ({largest})," if reading.largest else f" ({largest})"
+    told += f" makes every image of the store {side} pixels wide: {now} instead of {then}\n"
+    told += f"  to bring all images to {usual} pixels: {dataset.command('prepare', dataset.source, size=usual)}"
+    return _Outliers(told, usual)
+
+
+def _tell_labels(dataset: Dataset, store: Store, say: Say) -> None:
+    """What the labels were read as, and a warning where the counts speak for another order."""
+    name = dataset.card.name
+    say(f"{name}: labels are read as {mapping_told(store.manifest)}")
+    wrong = None if dataset.card.built_in else suspicion(dataset.card, store.manifest)
+    if wrong:
+        lines = [f"{name}: WARNING: {wrong.title}", *wrong.lines]
+        if wrong.order:
+            lines.append(f"next: {dataset.command('prepare', dataset.source, **{PARAMETER: wrong.order})}")
+        say("\n  ".join(lines))
+
+
+def _check_room(home: Home, dataset: Dataset, reading: Reading, outliers: _Outliers | None, say: Say) -> None:
+    """Say what the store will take, and stop before work starts where the disk has no room for it."""
+    if reading.shape is None:
+        return
+    name, size, free = dataset.card.name, math.prod(reading.shape), shutil.disk_usage(home.data).free
+    shape = "x".join(map(str, reading.shape[1:]))
+    need = f"{reading.shape[0]} images of {shape}: {human_size(size)} on disk, as much in the device's memory"
+    say(f"{name}: {need}")
+    if size * 1.05 > free:
+        side = outliers.size if outliers else reading.shape[-1] // 2
+        smaller = dataset.command("prepare", dataset.source, size=side) if "size" in dataset.params else None
+        raise StoreError(
+            f"the disk has no room for the store: {human_size(size)} are needed, {human_size(free)} are free",
+            where=str(home.data),
+            hint="make room, or take another --home" + f", or store the images at {side} pixels" * bool(smaller),
+            next=smaller,
+        )
+
+
+def human_size(size: float) -> str:
+    """Bytes in the unit that fits: 83 MB, 1.4 GB."""
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+def _write(
+    home: Home, dataset: Dataset, reading: Reading, source: Path | None, state: str, old: Store | None, say: Say
+) -> Store:
+    card, start = dataset.card, time.perf_counter()
+    notes = {"source_state": state, "from": str(source.resolve()) if source else None}
+    store = write_store(home.data, card, reading, dataset.params, notes)
+    seconds = time.perf_counter() - start
+    size = "x".join(map(str, store.shape))
+    say(f"{card.name}: {len(store)} images of {size} written to {store.path} in {seconds:.1f} s")
+    if old is not None and old.fingerprint != store.fingerprint:
+        say(f"{card.name}: the data have changed: fingerprint {old.fingerprint} became {store.fingerprint}")
+    _tell_labels(dataset, store, say)
+    checks = store.manifest["checks"]
+    if checks["counts"] == "match":
+        say(f"{card.name}: the counts of every split and class match its card")
+    elif checks["counts"] == "differ":
+        shown = checks["differences"][:12]
+        more = len(checks["differences"]) - len(shown)
+        lines = [f"{card.name}: WARNING: the counts are not those of its card; results will not compare", *shown]
+        say("\n  ".join([*lines, f"... and {more} more"] if more else lines))
+    return store
+
+
+def _existing(home: Home, name: str, say: Say) -> Store | None:
+    """The present store; a damaged one is named and counts as none."""
+    if not home.store(name).exists():
+        return None
+    try:
+        return Store.open(home.store(name))
+    except StoreError as error:
+        say(f"{name}: the present store can't be used: {error.what}")
+        return None
+
+
+def _unsound(home: Home, name: str) -> Store | None:
+    """A store that can't be used, for where it came from."""
+    with contextlib.suppress(StoreError):
+        return Store.open(home.store(name), verify=False)
+    return None
+
+
+def _source(home: Home, dataset: Dataset, source: str | Path | None, old: Store | None) -> Path | None:
+    if source is not None:
+        given = Path(source).expanduser()
+        if not given.exists():
+            raise DataError(
+                "the source does not exist",
+                where=str(given),
+                hint=dataset.card.get or None,
+                next=dataset.command("prepare", "PATH"),
+            )
+        return given
+    if dataset.card.built_in:
+        return None
+    places = [home.raw(dataset.card.name)]
+    if old is not None and old.manifest.get("from"):
+        places.append(Path(old.manifest["from"]))
+    return next((p for p in places if p.is_file() or (p.is_dir() and any(p.iterdir()))), None)
+
+
+def _missing(home: Home, dataset: Dataset) -> DataError:
+    name, raw = dataset.card.name, home.raw(dataset.card.name)
+    get = f"{dataset.card.get}\n         " if dataset.card.get else ""
+    return DataError(
+        f"there are no source files for '{name}'",
+        where=f"{raw} {'is empty' if raw.is_dir() else 'does not exist'}",
+        hint=f"{get}put the files there, or name another place with --from",
+        next=dataset.command("prepare", "PATH"),
+    )
+
+
+def _state(dataset: Dataset, reading: Reading) -> str:
+    """Hash that changes when a source file, or the code that draws a built-in set, changes."""
+    digest = hashlib.sha256()
+    for path in reading.files:
+        stat = path.stat()
+        digest.update(f"{path.resolve()}\n{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}\n".encode())
+    if dataset.card.built_in:
+        code = Path(inspect.getfile(type(dataset)))
+        digest.update(Plugin("datasets", dataset.card, code, module="", origin="").source_hash().encode())
+    return digest.hexdigest()
+
+
+def _same(old: Store, dataset: Dataset, reading: Reading, state: str) -> bool:
+    had = old.manifest
+    return (
+        had.get("source_state") == state
+        and had["params"] == dataset.params
+        and had["layout"] == reading.layout
+        and had["classes"] == list(reading.classes or dataset.card.classes)
+    )
+
+
+@contextlib.contextmanager
+def _one_at_a_time(root: Path, name: str, say: Say) -> Iterator[None]:
+    """Hold the data set's lock; the kernel lets go of it when a process dies, however it dies."""
+    root.mkdir(parents=True, exist_ok=True)
+    with open(root / f".{folder_of(name)}.lock", "wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"{name}: another process prepares it; waiting")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,1 @@
+"""Downloads where a licence allows them."""

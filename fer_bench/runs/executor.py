@@ -1,0 +1,385 @@
+"""One run from spec to finished record, and who does what.
+
+The driver, which runs this module, computes the rows, has one process train and select, and then others score the test
+and probe (:mod:`fer_bench.runs.worker`). It runs no code of methods itself. What they write it joins with rows and
+labels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import platform
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fer_bench import errors
+from fer_bench.base.credentials import words
+from fer_bench.base.files import read_json, write_json, writing
+from fer_bench.contract.cards import DatasetCard, MethodCard
+from fer_bench.contract.plugins import Plugins
+from fer_bench.data.fold_rows import Roles, groups_of_test, labels_of_test, roles_digest, roles_of
+from fer_bench.data.store import Store
+from fer_bench.errors import DataError, FerBenchError, PrunedTrial, TrainingError
+from fer_bench.record.home import Home
+from fer_bench.record.ledger import NUMERICS, RunRecord, RunWriter, run_id
+from fer_bench.runs import forkserver
+from fer_bench.runs.probe import IMAGES, PROCESSES, chosen_rows, judge
+from fer_bench.runs.spec import RunSpec, label_of
+from fer_bench.seal import inodes
+from fer_bench.training.job import Listener, Runtime, ready_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workplace:
+    """Where and how runs are carried out."""
+
+    home: Home
+    plugins: Plugins
+    runtime: Runtime = field(default_factory=Runtime)
+    listener: Callable[[RunSpec, str], Listener] = lambda spec, label: Listener()
+
+    def label(self, spec: RunSpec) -> str:
+        """The run's method with its non-default parameters, as typed on the command line."""
+        card = self.plugins.method(spec.method).card
+        assert isinstance(card, MethodCard)
+        return label_of(card, spec.params)
+
+
+def identify(spec: RunSpec, work: Workplace) -> tuple[str, Store]:
+    """The id a run has on the present data and code, and the store it reads."""
+    store = Store.open(work.home.store(spec.dataset))
+    if store.manifest.get("params", {}) != dict(spec.dataset_params):
+        raise DataError(
+            f"the prepared '{spec.dataset}' was made with other parameters",
+            where=f"store {store.manifest.get('params')}, run {dict(spec.dataset_params)}",
+            next=f"fer-bench data prepare {spec.dataset} --force",
+        )
+    source = work.plugins.method(spec.method).source_hash()
+    rows = roles_digest(spec, store, work.plugins.dataset_card(spec.dataset), work.home)
+    return run_id(spec.to_dict(), store.fingerprint, source, rows), store
+
+
+def execute(spec: RunSpec, work: Workplace, *, started: Callable[[], None] = lambda: None) -> RunRecord:
+    """Carry out a run, or return its record if it is finished already.
+
+    `started` is called when training really begins: the run is neither finished nor held by another process.
+
+    Raises
+    ------
+    LockedError
+        Another process is training this run.
+    FerBenchError
+        The run failed; the reason is in the record too, and the next call tries again.
+    """
+    key, store = identify(spec, work)
+    writer = work.home.ledger.writer(key)
+    if writer.status in ("finished", "pruned"):
+        writer.tidy()
+        return work.home.ledger.run(key)
+    with writer.locked():
+        if writer.status in ("finished", "pruned"):  # by another process, since the look above
+            return work.home.ledger.run(key)
+        started()
+        writer.start()
+        try:
+            _Run(spec, store, work, writer).carry_out()
+        except PrunedTrial:
+            raise
+        except Exception as error:
+            writer.fail(error)
+            raise
+    return work.home.ledger.run(key)
+
+
+class _ChildFailed(RuntimeError):
+    """A fault of the harness itself in one of its processes; its traceback is the message."""
+
+
+class _Log:
+    """What ``seal.json`` keeps: openings of the test, and attempts at it. It is on disk as soon as it is known.
+
+    What an interrupted attempt at the same run left there is kept; equal entries count once, so that a run which was
+    killed and resumed has the same record as one that was not.
+    """
+
+    def __init__(self, file: Path):
+        self._file = file
+        self.openings: list[dict[str, Any]] = []
+        self.blocked: list[dict[str, str]] = []
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            earlier = read_json(file)
+            self.openings, self.blocked = list(earlier["openings"]), list(earlier["blocked"])
+
+    def note(self, entries: list[dict[str, Any]], entry: dict[str, Any]) -> None:
+        """Add to the openings or to the attempts."""
+        if entry not in entries:
+            entries.append(entry)
+            self.save()
+
+    def save(self) -> None:
+        """Write what there is, if there is anything: a method may have removed what was written before."""
+        if self.openings or self.blocked:
+            with contextlib.suppress(OSError, FerBenchError):  # a full disk must not hide the attempt itself
+                write_json(self._file, self.record())
+
+    def record(self) -> dict[str, Any]:
+        """Content of ``seal.json``."""
+        return {"count": len(self.openings), "openings": self.openings, "blocked": self.blocked}
+
+
+class _Run:
+    """One run while it is carried out."""
+
+    def __init__(self, spec: RunSpec, store: Store, work: Workplace, writer: RunWriter):
+        self.spec, self.store, self.work, self.writer = spec, store, work, writer
+        self.plugin = work.plugins.method(spec.method)
+        self.card: DatasetCard = work.plugins.dataset_card(spec.dataset)
+        self.roles: Roles = roles_of(
+            store, self.card, work.home, protocol=spec.protocol, fold=spec.fold, profile=spec.profile
+        )
+        self.seal = _Log(writer.path / "seal.json")
+        self.listener = Listener()
+        self.told: dict[str, dict[str, Any]] = {}  # the last message of each kind from the process at work
+
+    def carry_out(self) -> None:
+        """Everything from the record's first file to its done mark."""
+        try:
+            self._carry_out()
+        except Exception:
+            self.seal.save()
+            raise
+
+    def _carry_out(self) -> None:
+        started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
+        self._write_identity()
+        trained = self._trained_before() or self._train()
+        chosen = trained["selection"]
+        self._write_rows("val")
+        if self.spec.test:
+            self._score(chosen)
+        scored_with = ready_file(self.writer.work, chosen["epoch"])
+        with writing(self.writer.path / "model.pt") as file, open(scored_with, "rb") as source:
+            shutil.copyfileobj(source, file)
+        self.writer.put("seal", self.seal.record())
+        self.writer.put("environment", environment(trained["hardware"]))
+        self.writer.put("timing", _timing(trained, started, clock))
+        self.writer.finish()
+
+    # -- the record --------------------------------------------------------------------------------------------------
+
+    def _write_identity(self) -> None:
+        spec, writer, roles = self.spec, self.writer, self.roles
+        identity: dict[str, Any] = {
+            "spec": spec.to_dict(),
+            "fingerprint": self.store.fingerprint,
+            "source": self.plugin.source_hash(),
+        }
+        identity |= {"rows": roles.digest, "numerics": NUMERICS}
+        writer.put("spec", {"run_id": writer.id, "label": self.work.label(spec), **identity})
+        protocol = self.card.protocol(spec.protocol)
+        named = {**dataclasses.asdict(protocol), "name": self.card.full_name(protocol), **roles.facts}
+        facts: dict[str, Any] = {"dataset": self.card.name, "classes": list(roles.classes)}
+        facts |= {"fingerprint": self.store.fingerprint, "layout": self.store.manifest["layout"]}
+        writer.put("data", {**facts, "protocol": named, "counts": roles.counts})
+        if spec.profile != "natural":
+            writer.put("train_rows", roles.rows["train"].astype(np.int64))
+
+    def _write_rows(self, role: str) -> None:
+        self.writer.put(f"{role}_rows", self.roles.rows[role].astype(np.int64))
+        self.writer.put(f"{role}_labels", self.roles.labels[role])
+
+    # -- processes ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _guarded(self) -> np.ndarray:
+        """The files that no method may open, by inode: the store, what it was made from, and other runs' labels."""
+        others = self.work.home.ledger.root.glob("*/test_labels.npy")
+        return inodes([*self.store.guarded_files(), *others])
+
+    def _order(self) -> dict[str, Any]:
+        """What every process of the run is told."""
+        plugin, home = self.plugin, self.work.home
+        return {
+            "spec": self.spec.to_dict(),
+            "runtime": dataclasses.asdict(self.work.runtime),
+            "plugin": {"path": str(plugin.path), "module": plugin.module, "origin": plugin.origin},
+            "store": {
+                "path": str(self.store.path),
+                "fingerprint": self.store.fingerprint,
+                "states": dict(self.store.states),
+            },
+            "shape": list(self.store.shape),
+            "record": str(self.writer.path),
+            "classes": list(self.roles.classes),
+            "counts": self.roles.counts["train"],
+            "folders": {str(home.data): "", str(home.ledger.root): "test_"},
+        }
+
+    def _call(self, role: str, arrays: Mapping[str, np.ndarray], **order: Any) -> None:
+        """Have a fresh process play a role.
+
+        Raises
+        ------
+        FerBenchError
+            It failed, in its own words; a process that died without a word is told as such.
+        """
+        self.told = {}
+        arrays = {**arrays, "guarded": self._guarded}
+        status = forkserver.SERVER.call(role, {**self._order(), **order}, arrays, self._hear)
+        if failure := self.told.get("error"):
+            raise error_of(failure)
+        if status:
+            killed = f"by {signal.Signals(-status).name}" if status < 0 else f"with code {status}"
+            hint = "the system may have run out of memory" if status == -signal.SIGKILL else "its output says why"
+            raise TrainingError(f"the process that was to {role} '{self.spec.method}' ended {killed}", hint=hint)
+
+    def _hear(self, message: dict[str, Any]) -> Any:
+        """Take in a message of the process at work; returns the reply to one that asks."""
+        kind = message.pop("kind")
+        if kind == "blocked":
+            self.seal.note(self.seal.blocked, {"event": str(message["event"]), "file": str(message["file"])})
+        elif kind == "start":
+            self.listener.start(message["epochs"], message["steps"], message["done"])
+        elif kind == "step":
+            self.listener.step(message["images"], message["steps"])
+        elif kind == "warning":
+            self.listener.warn(message["text"])
+        elif kind == "epoch":
+            try:
+                self.listener.epoch(message["entry"])
+            except PrunedTrial as reason:
+                return {"pruned": reason.what}
+            return {"pruned": None}
+        else:
+            self.told[kind if kind != "failed_pass" else f"failed_pass {message['number']}"] = message
+        return None
+
+    def _train(self) -> dict[str, Any]:
+        """Have the run trained and its epoch selected; the mark that it is done is what scoring starts from."""
+        roles, rows = self.roles, self.roles.rows
+        arrays = {"train_rows": rows["train"], "val_rows": rows["val"]}
+        arrays |= {"train_labels": roles.labels["train"], "val_labels": roles.labels["val"]}
+        arrays |= {k: v for k, v in (("groups", roles.groups), ("soft", roles.soft)) if v is not None}
+        self.listener = self.work.listener(self.spec, self.work.label(self.spec))
+        try:
+            self._call("train", arrays)
+        except PrunedTrial:
+            self.writer.put("seal", self.seal.record())
+            self.writer.put("environment", environment(self.told["environment"]["facts"]))
+            self.writer.finish("pruned")
+            raise
+        finally:
+            self.listener.close()
+        trained = {**self.told["trained"], "hardware": self.told["environment"]["facts"]}
+        write_json(self._mark, trained)
+        return trained
+
+    @property
+    def _mark(self) -> Path:
+        return self.writer.work / "trained.json"
+
+    def _trained_before(self) -> dict[str, Any] | None:
+        """What :meth:`_train` wrote, where a kill came after it: selection is locked, and scoring is left."""
+        if not self._mark.is_file():
+            return None
+        trained = read_json(self._mark)
+        whole = all(ready_file(self.writer.work, e).is_file() for e in trained["selection"]["candidates"])
+        return {**trained, "resumed": trained["resumed"] + 1} if whole and self.writer.has("val_logits.npy") else None
+
+    def _score(self, chosen: Mapping[str, Any]) -> None:
+        """Open the test: have it predicted, and join what comes with rows and labels."""
+        rows, work = self.roles.rows["test"], self.writer.work
+        opening = {"reason": "score the selected epoch and the oracle", "rows": len(rows), "epoch": chosen["epoch"]}
+        self.seal.note(self.seal.openings, opening)
+        self._call("score", {"test_rows": rows}, epoch=chosen["epoch"], candidates=chosen["candidates"])
+        self.writer.put("probe", self._probe(chosen["epoch"]))
+        logits = _array(work / "test_logits.npy", (len(rows), len(self.roles.classes)), "f")
+        epochs = _array(work / "test_epochs.npy", (len(chosen["candidates"]), len(rows)), "u")
+        self.roles.labels["test"] = labels_of_test(self.spec, self.store, self.card, rows)
+        self._write_rows("test")
+        self.writer.put("test_logits", logits)
+        self.writer.put("test_epochs", epochs)
+        groups = groups_of_test(self.store, rows)
+        if groups is not None:
+            self.writer.put("test_groups", groups)
+
+    def _probe(self, epoch: int) -> dict[str, Any]:
+        """The batch-invariance probe on validation and test images."""
+        parts = [chosen_rows(self.roles.rows[role], IMAGES // 2) for role in ("val", "test")]
+        rows = np.concatenate(parts)
+        shape = (len(rows), len(self.roles.classes))
+        outputs: list[list[np.ndarray | str]] = []
+        for number, passes in enumerate(PROCESSES):
+            self._call("probe", {"probe_rows": rows}, epoch=epoch, number=number)
+            failed = {k: self.told.get(f"failed_pass {k}") for k in range(len(passes))}
+            files = [self.writer.work / f"probe_{number}_{k}.npy" for k in range(len(passes))]
+            outputs.append(
+                [str(e["error"]) if (e := failed[k]) else _array(f, shape, "f") for k, f in enumerate(files)]
+            )
+        return judge(outputs)
+
+
+def _array(file: Path, shape: tuple[int, ...], kind: str) -> np.ndarray:
+    """An array that a process wrote, which must be of the kind and shape that it was asked for."""
+    try:
+        array = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise TrainingError(f"the scoring process left no readable {file.name}", where=str(file)) from error
+    if array.shape != shape or array.dtype.kind != kind:
+        what = f"{file.name} holds {array.dtype} {array.shape}, expected {shape}"
+        raise TrainingError(f"the scoring process wrote something else than predictions: {what}", where=str(file))
+    return array
+
+
+def error_of(failure: Mapping[str, Any]) -> Exception:
+    """The exception that a process reported."""
+    kind = getattr(errors, str(failure["type"]), None)
+    if not (isinstance(kind, type) and issubclass(kind, FerBenchError)):
+        return _ChildFailed(f"{failure['type']}: {failure['what']}\n\n{failure['traceback']}")
+    error = kind(failure["what"], where=failure["where"], hint=failure["hint"], next=failure["next"])
+    error.__cause__ = _ChildFailed(failure["traceback"])
+    return error
+
+
+def environment(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Versions and hardware, for the record."""
+    names = ("torch", "timm", "numpy", "scikit-learn", "imbalanced-learn", "fer-bench")
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "python": platform.python_version(),
+        "versions": versions,
+        "device": facts["device"],
+        "hardware": facts["hardware"],
+        "threads": facts["threads"],
+        "system": f"{platform.system()} {platform.machine()}",
+        "command": words(sys.argv[1:]),
+    }
+
+
+def _timing(trained: Mapping[str, Any], started: datetime.datetime, clock: float) -> dict[str, Any]:
+    return {
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "total_seconds": round(time.perf_counter() - clock, 3),
+        "epoch_seconds": [round(s, 3) for s in trained["seconds"]],
+        "images_per_second": [round(s, 1) for s in trained["speeds"]],
+        "resumed": trained["resumed"],
+        "device": trained["hardware"]["device"],
+    }

@@ -1,0 +1,233 @@
+"""Runs and studies as plain data, checked on entry."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fer_bench.base.files import canonical_json
+from fer_bench.base.names import LONGEST, shortened
+from fer_bench.contract.cards import MethodCard
+from fer_bench.contract.plugins import Plugins
+from fer_bench.data.imbalance import Profile
+from fer_bench.errors import SpecError, shown, unknown
+from fer_bench.stats.scores import SCORES
+from fer_bench.training.recipe import Recipe
+
+RULES = ("val", "last")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """How the reported epoch is chosen: by a validation metric ("val"), or simply the last one ("last")."""
+
+    rule: str = "val"
+    metric: str = "mean_recall"
+
+    def __post_init__(self):
+        if self.rule not in RULES:
+            raise unknown("selection rule", self.rule, RULES)
+        if self.metric not in SCORES:
+            raise unknown("metric", self.metric, SCORES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """One training, completely described. Its canonical form takes part in the run's id.
+
+    `params` holds every parameter of the method, defaults included, so that a changed default makes a new run.
+    `profile` is the text of a :class:`fer_bench.data.imbalance.Profile`.
+    `test` is False for tuning trials: they never open the test.
+    """
+
+    method: str
+    dataset: str
+    protocol: str
+    backbone: str
+    recipe: Recipe
+    params: Mapping[str, Any] = field(default_factory=dict)
+    dataset_params: Mapping[str, Any] = field(default_factory=dict)
+    fold: int = 0
+    profile: str = "natural"
+    pretrained: bool = False
+    seed: int = 0
+    selection: Selection = field(default_factory=Selection)
+    test: bool = True
+
+    def __post_init__(self):
+        object.__setattr__(self, "profile", str(Profile.parse(self.profile)))  # one spelling, so that ids agree
+        if self.seed < 0 or self.fold < 0:
+            raise SpecError(f"seed and fold must not be negative (seed {self.seed}, fold {self.fold})")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data with sorted parameters."""
+        data = dataclasses.asdict(self)
+        data["params"] = dict(sorted(self.params.items()))
+        data["dataset_params"] = dict(sorted(self.dataset_params.items()))
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RunSpec:
+        """The inverse of :meth:`to_dict`; unknown keys raise with the nearest name."""
+        _check_names("run field", data, cls)
+        values = dict(data)
+        selection = values.get("selection", {})
+        _check_names("selection field", selection, Selection)
+        values["recipe"] = Recipe.build({}, values["recipe"])
+        values["selection"] = Selection(**selection)
+        return cls(**values)
+
+
+def _check_names(kind: str, data: Mapping[str, Any], cls: type) -> None:
+    """Raise unless the keys are fields of the dataclass `cls` and none without a default is missing."""
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    for name in data:
+        if name not in known:
+            raise unknown(kind, name, known)
+    unset = dataclasses.MISSING
+    needed = [n for n, f in known.items() if f.default is unset and f.default_factory is unset]
+    if missing := [n for n in needed if n not in data]:
+        raise SpecError(f"the run lacks {', '.join(missing)}")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method with given parameters, as typed: ``rasn[share.source=ema]``."""
+
+    method: str
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+
+def parse_variant(text: str) -> Variant:
+    """Parse ``name`` or ``name[key=value,key=value]``.
+
+    Raises
+    ------
+    SpecError
+        The brackets or an assignment are malformed.
+    """
+    name, bracket, rest = text.partition("[")
+    if not bracket:
+        return Variant(text.strip())
+    if not rest.endswith("]"):
+        raise SpecError(f"'{shown(text)}' has no closing bracket", hint="quote it: 'METHOD[name=value]'")
+    given: dict[str, str] = {}
+    for part in filter(None, (p.strip() for p in rest[:-1].split(","))):
+        key, sign, value = part.partition("=")
+        if not sign:
+            raise SpecError(f"'{shown(part)}' is not key=value", where=shown(text))
+        if key.strip() in given:
+            raise SpecError(f"'{key.strip()}' is given twice", where=shown(text))
+        given[key.strip()] = value.strip()
+    return Variant(name.strip(), given)
+
+
+def parse_folds(text: str | None, folds: int) -> tuple[int, ...]:
+    """Fold numbers from text such as ``0,2`` or ``0-4``; all of them for None.
+
+    Raises
+    ------
+    SpecError
+        It is no list of numbers, or the protocol has no such fold.
+    """
+    if text is None:
+        return tuple(range(folds))
+    given, found = f"--folds {shown(text)}", set()
+    for part in (p.strip() for p in text.split(",")):
+        ends = re.fullmatch(r"(\d+)(?:\s*-\s*(\d+))?", part, re.ASCII)
+        if ends is None:
+            raise SpecError(f"'{shown(part)}' is neither a fold nor a range", where=given, hint="as 0,2 or 0-4")
+        first, last = (int(end) if len(end) < 8 else folds for end in (ends[1], ends[2] or ends[1]))
+        if not first <= last < folds:
+            many = f"folds 0 to {folds - 1}" if folds > 1 else "one fold, 0"
+            raise SpecError(f"there is no fold {shown(part)}", where=given, hint=f"the protocol has {many}")
+        found |= set(range(first, last + 1))
+    return tuple(sorted(found))
+
+
+def label_of(card: MethodCard, params: Mapping[str, Any]) -> str:
+    """The method's name with its non-default parameters, in canonical order."""
+    changed = [f"{k}={params[k]}" for k in sorted(params) if k in card.params and params[k] != card.params[k].default]
+    return f"{card.name}[{','.join(changed)}]" if changed else card.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySpec:
+    """A set of runs that are compared.
+
+    `labels` are the methods in the order asked, `reference` the one that gains are measured against. `tuned` tells by
+    label how the search found a configuration, where one did.
+    """
+
+    name: str
+    command: str
+    runs: tuple[RunSpec, ...]
+    labels: tuple[str, ...]
+    reference: str | None
+    kind: str = "run"
+    tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def record(self, run_ids: Sequence[str]) -> dict[str, Any]:
+        """The study's record for the ledger."""
+        tuned = {"tuned": {k: dict(v) for k, v in self.tuned.items()}} if self.tuned else {}
+        return {
+            "name": self.name,
+            "command": self.command,
+            "dataset": self.runs[0].dataset,
+            "protocol": self.runs[0].protocol,
+            "runs": list(run_ids),
+            "methods": list(self.labels),
+            "reference": self.reference,
+            "kind": self.kind,
+            **tuned,
+        }
+
+
+def expand(
+    plugins: Plugins, variants: Sequence[Variant], seeds: Sequence[int], template: Mapping[str, Any],
+    *, folds: Sequence[int] = (0,), per_label: Mapping[str, Mapping[str, Any]] | None = None,
+) -> tuple[tuple[RunSpec, ...], tuple[str, ...]]:  # fmt: skip
+    """All runs of variants x folds x seeds, and the variants' labels.
+
+    `template` holds the fields shared by all runs; `per_label` replaces some of them for a variant (tuned recipes).
+    Seeds vary slowest: a study that is interrupted has compared all methods on its first seeds.
+    """
+    specs: dict[str, dict[str, Any]] = {}
+    for variant in variants:
+        card = plugins.method(variant.method).card
+        assert isinstance(card, MethodCard)
+        params = card.resolve(variant.given)
+        label = label_of(card, params)
+        if label in specs:
+            raise SpecError(f"'{label}' is listed twice", hint="give each method once, or vary a parameter")
+        specs[label] = {"method": card.name, "params": params}
+    extra = per_label or {}
+    runs = tuple(
+        RunSpec(**{**template, **specs[label], **extra.get(label, {}), "fold": fold, "seed": seed})
+        for seed, fold, label in itertools.product(seeds, folds, specs)
+    )
+    return runs, tuple(specs)
+
+
+def choose_reference(plugins: Plugins, labels: Sequence[str], runs: Sequence[RunSpec], given: str | None) -> str | None:
+    """The label that gains are measured against: the given one, else the first baseline, else the first method."""
+    if given is not None:
+        if given not in labels:
+            raise unknown("reference", given, labels, where="--reference")
+        return given
+    by_label = dict(zip(labels, runs, strict=False))  # the first seed's runs come in the order of the labels
+    baselines = [n for n in labels if getattr(plugins.method(by_label[n].method).card, "tier", "") == "baseline"]
+    plain = [n for n in baselines if not by_label[n].params]
+    return (plain or baselines or list(labels))[0]
+
+
+def study_name(dataset: str, labels: Sequence[str], runs: Sequence[RunSpec]) -> str:
+    """A readable name that is unique to the set of runs."""
+    digest = hashlib.sha256(canonical_json([r.to_dict() for r in runs]).encode()).hexdigest()[:6]
+    plain = "-".join(n.split("[")[0] for n in labels[:3]) + ("-etc" if len(labels) > 3 else "")
+    return f"{shortened(f'{dataset}-{plain}', LONGEST - 30)}-{digest}"

@@ -1,0 +1,433 @@
+"""What the processes of a run do: train, score the test, and probe. Plug-in code runs here and nowhere else.
+
+Each function is one process, forked fresh (:mod:`fer_bench.runs.forkserver`). It loads the images it may see, starts
+the guard (:mod:`fer_bench.seal`), and only then imports the method.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fer_bench.base.files import write_array
+from fer_bench.contract.backbones import Trunk, build_trunk, try_backbone
+from fer_bench.contract.cards import MethodCard, read_card
+from fer_bench.contract.method import Context, Method, TrainView, ValOutputs
+from fer_bench.contract.plugins import Plugin
+from fer_bench.data.store import Store
+from fer_bench.errors import FerBenchError, PrunedTrial, TrainingError
+from fer_bench.record.ledger import RunWriter
+from fer_bench.rng import seed_all, stream_seed
+from fer_bench.runs.probe import PROCESSES, order_of
+from fer_bench.runs.spec import RunSpec
+from fer_bench.seal import Guard
+from fer_bench.training.checkpoint import load_model, load_progress, save_model
+from fer_bench.training.evaluate import EVAL_BATCH, check_logits, class_dtype, predict, predict_exactly
+from fer_bench.training.fit import candidates, fit, has_estimator
+from fer_bench.training.job import Fold, Job, Listener, Progress, Runtime, fitted_file, ready_file, snapshot_file
+
+Arrays = Mapping[str, np.ndarray]
+STEP_SECONDS = 0.2  # between messages about steps: a progress bar needs no more
+
+
+class Line(Protocol):
+    """A process's line to its driver."""
+
+    def tell(self, kind: str, **message: Any) -> None:
+        """Send a message."""
+
+    def ask(self, kind: str, **message: Any) -> Any:
+        """Send a message and wait for the reply."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a process is asked to do; plain data, made by :func:`fer_bench.runs.executor.order_of`."""
+
+    given: Mapping[str, Any]
+    arrays: Arrays
+    line: Line
+
+    @cached_property
+    def spec(self) -> RunSpec:
+        """The run."""
+        return RunSpec.from_dict(self.given["spec"])
+
+    @cached_property
+    def runtime(self) -> Runtime:
+        """How it is carried out."""
+        return Runtime(**self.given["runtime"])
+
+    @property
+    def record(self) -> RunWriter:
+        """The run's record."""
+        return RunWriter(Path(self.given["record"]))
+
+    @cached_property
+    def plugin(self) -> Plugin:
+        """The method's plug-in."""
+        path = Path(self.given["plugin"]["path"])
+        card = read_card(path)
+        assert isinstance(card, MethodCard)
+        return Plugin("methods", card, path, self.given["plugin"]["module"], self.given["plugin"]["origin"])
+
+    def images(self, rows: np.ndarray, device: torch.device) -> Tensor:
+        """Images of store rows, uint8 [n, C, H, W] on the device; an error if the store has changed since."""
+        told = self.given["store"]
+        store = Store(Path(told["path"]), {"fingerprint": told["fingerprint"]}, told["states"])
+        return torch.from_numpy(store.images(rows)).to(device)
+
+    def method(self, device: torch.device) -> Method:
+        """The method, imported under guard, with its context."""
+        guard(self)
+        method: Method = self.plugin.load()(self.spec.params)
+        channels, height, width = self.given["shape"]
+        recipe = self.spec.recipe
+        size = recipe.image_size
+        method.ctx = Context(
+            classes=tuple(self.given["classes"]),
+            counts=np.asarray(self.given["counts"], dtype=np.int64),
+            image_shape=(channels, size or height, size or width),
+            seed=self.spec.seed,
+            epochs=recipe.epochs,
+            batch_size=recipe.batch_size,
+            device=device,
+            recipe=recipe.to_dict(),
+        )
+        return method
+
+
+def guard(order: Order) -> None:
+    """Refuse the test's files from here on."""
+    noted: set[tuple[str, str]] = set()
+
+    def report(event: str, file: str) -> None:
+        if (event, file) not in noted:
+            noted.add((event, file))
+            order.line.tell("blocked", event=event, file=file)
+
+    Guard(order.arrays["guarded"], order.given["folders"], order.given["record"], report).close()
+
+
+def set_up(spec: RunSpec, runtime: Runtime) -> torch.device:
+    """Bring torch into the state that a run asks for; returns its device."""
+    device = runtime.resolve()
+    if runtime.threads:
+        torch.set_num_threads(runtime.threads)
+    torch.use_deterministic_algorithms(runtime.deterministic)
+    torch.backends.cudnn.benchmark = not runtime.deterministic
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = True
+    seed_all(spec.seed, "setup")
+    return device
+
+
+def build_model(spec: RunSpec, method: Method, device: torch.device, *, pretrained: bool, use_compile: bool
+                ) -> nn.Module:  # fmt: skip
+    """The method's network on the device; `pretrained` is of no use where weights are loaded next."""
+    channels, height, _ = method.ctx.image_shape
+
+    def backbone() -> Trunk:
+        return build_trunk(
+            spec.backbone, in_chans=channels, image_size=height, pretrained=pretrained, drop_rate=spec.recipe.drop_rate
+        )
+
+    torch.manual_seed(stream_seed(spec.seed, "init"))
+    model = method.build_model(backbone)
+    if not isinstance(model, nn.Module):
+        raise TrainingError(f"build_model() of '{spec.method}' must return a torch module, not {type(model).__name__}")
+    model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for module in model.modules() if use_compile else ():
+        if isinstance(module, Trunk):
+            module.compile_features()
+    return model
+
+
+# -- training --------------------------------------------------------------------------------------------------------
+
+
+class _Relay(Listener):
+    """Passes on what happens in training to the driver, whose listener shows it."""
+
+    def __init__(self, line: Line):
+        self.line, self.images, self.steps, self.sent = line, 0, 0, 0.0
+
+    def start(self, epochs: int, steps: int, done: int) -> None:
+        self.line.tell("start", epochs=epochs, steps=steps, done=done)
+
+    def step(self, images: int, steps: int = 1) -> None:
+        self.images, self.steps = self.images + images, self.steps + steps
+        if time.monotonic() - self.sent > STEP_SECONDS:
+            self._send()
+
+    def _send(self) -> None:
+        if self.steps:
+            self.line.tell("step", images=self.images, steps=self.steps)
+        self.images, self.steps, self.sent = 0, 0, time.monotonic()
+
+    def epoch(self, entry: Mapping[str, Any]) -> None:
+        self._send()
+        reply = self.line.ask("epoch", entry=dict(entry))
+        if reply["pruned"]:
+            raise PrunedTrial(reply["pruned"])
+
+    def warn(self, text: str) -> None:
+        self.line.tell("warning", text=text)
+
+
+def train(order: Order) -> None:
+    """Train, select an epoch on validation, and write down what was selected."""
+    spec, writer, arrays = order.spec, order.record, order.arrays
+    device = set_up(spec, order.runtime)
+    images = {r: order.images(arrays[f"{r}_rows"], device) for r in ("train", "val")}
+    method = order.method(device)
+    use_compile = device.type == "cuda" if order.runtime.compile is None else order.runtime.compile
+    model = build_model(spec, method, device, pretrained=spec.pretrained, use_compile=use_compile)
+    view = TrainView(
+        images=images["train"], labels=arrays["train_labels"], groups=arrays.get("groups"), soft=arrays.get("soft"),
+        num_classes=method.ctx.num_classes,
+    )  # fmt: skip
+    job = Job(
+        method=method, model=model, ctx=method.ctx, recipe=spec.recipe, runtime=order.runtime, view=view,
+        val=Fold(images=images["val"], labels=arrays["val_labels"]), work=writer.work, listener=_Relay(order.line),
+    )  # fmt: skip
+    writer.put("method", method_facts(order.plugin.card, model))
+    try:
+        progress = fit(job)
+    except PrunedTrial:
+        writer.put("history", load_progress(job.work).history)
+        order.line.tell("environment", facts=hardware(device))
+        raise
+    chosen = select(spec, job, progress)
+    writer.put("history", progress.history)
+    writer.put("val_logits", read_out(job, chosen, every=spec.test))
+    writer.put("val_epochs", np.stack([progress.predictions[e] for e in chosen["candidates"]]))
+    writer.put("selection", chosen)
+    order.line.tell("environment", facts=hardware(device))
+    reached = {"seconds": progress.seconds, "speeds": progress.speeds, "resumed": progress.resumed}
+    order.line.tell("trained", selection=chosen, **reached)
+
+
+def method_facts(card: Any, model: nn.Module) -> dict[str, Any]:
+    """What the record says of the method."""
+    kept = ("name", "title", "paper", "year", "url", "changes", "deviations", "transductive", "tier")
+    return {**{k: getattr(card, k) for k in kept}, "parameters": sum(p.numel() for p in model.parameters())}
+
+
+def select(spec: RunSpec, job: Job, progress: Progress) -> dict[str, Any]:
+    """Choose the epoch on validation; of equal ones the first, as a person stopping early would have."""
+    possible = candidates(job.method.stages(), job.recipe, progress.epoch)
+    key = f"val_{spec.selection.metric}"
+    values = [progress.history[e][key] for e in possible]
+    place = int(np.argmax(values)) if spec.selection.rule == "val" else len(possible) - 1
+    chosen = {"rule": spec.selection.rule, "metric": spec.selection.metric, "epoch": possible[place]}
+    return {**chosen, "value": values[place], "candidates": possible}
+
+
+def adjusts(method: Method) -> bool:
+    """Whether a method changes logits after the network; a fixed change needs no :meth:`Method.fit_posthoc`."""
+    return any(getattr(type(method), hook) is not getattr(Method, hook) for hook in ("fit_posthoc", "adjust"))
+
+
+def read_out(job: Job, chosen: Mapping[str, Any], *, every: bool) -> np.ndarray:
+    """Fit the read-out adjustment of the chosen epoch (of `every` candidate), which needs validation's labels.
+
+    Returns validation's logits at the chosen epoch, float32 [n, K].
+    """
+    fits = adjusts(job.method)
+    for epoch in chosen["candidates"] if every and fits else [chosen["epoch"]]:
+        load_model(snapshot_file(job.work, epoch), job.model, job.method, job.ctx.device)
+        logits, features = raw_logits(job.method, job.model, job.val.images, job.recipe, features=fits)
+        if fits:
+            job.method.fit_posthoc(job.model, ValOutputs(logits=logits, labels=job.val.labels, features=features))
+            logits = adjusted(job.method, logits, features)
+            save_model(fitted_file(job.work, epoch), job.model, job.method)
+        if epoch == chosen["epoch"]:
+            selected = logits.astype(np.float32)
+    return selected
+
+
+def raw_logits(method: Method, model: nn.Module, images: Tensor, recipe: Any, *, features: bool
+               ) -> tuple[np.ndarray, np.ndarray | None]:  # fmt: skip
+    """Logits (and features, if something after the head may need them) of images, before any adjustment."""
+    found = predict(method, model, images, recipe, estimator=has_estimator(method.stages()), features=features)
+    check_logits(found.logits, len(images), method.ctx.num_classes, method.card.name)
+    return found.logits, found.features
+
+
+def adjusted(method: Method, logits: np.ndarray, features: np.ndarray | None) -> np.ndarray:
+    """Logits after the method's own adjustment."""
+    changed = np.asarray(method.adjust(logits, features))
+    check_logits(changed, len(logits), method.ctx.num_classes, f"{method.card.name}.adjust")
+    return changed
+
+
+# -- scoring ---------------------------------------------------------------------------------------------------------
+
+
+def score(order: Order) -> None:
+    """Test logits of the selected epoch, and predicted classes of every candidate for the oracle; no label is here."""
+    spec, work = order.spec, order.record.work
+    device = set_up(spec, order.runtime)
+    images = order.images(order.arrays["test_rows"], device)
+    method = order.method(device)
+    model = build_model(spec, method, device, pretrained=False, use_compile=False)
+    fits = adjusts(method)
+    per_epoch = []
+    for epoch in order.given["candidates"]:
+        load_model(ready_file(work, epoch), model, method, device)
+        logits, features = raw_logits(method, model, images, spec.recipe, features=fits)
+        if fits:
+            logits = adjusted(method, logits, features)
+        per_epoch.append(logits.argmax(1).astype(class_dtype(method.ctx.num_classes)))
+        if epoch == order.given["epoch"]:
+            write_array(work / "test_logits.npy", logits.astype(np.float32))
+    write_array(work / "test_epochs.npy", np.stack(per_epoch))
+
+
+def probe(order: Order) -> None:
+    """Predict the probe's images in the passes of one process; see :mod:`fer_bench.runs.probe`."""
+    spec, work, number = order.spec, order.record.work, order.given["number"]
+    device = set_up(spec, order.runtime)
+    images = order.images(order.arrays["probe_rows"], device)
+    method = order.method(device)
+    model = build_model(spec, method, device, pretrained=False, use_compile=False)
+    load_model(ready_file(work, order.given["epoch"]), model, method, device)
+    seed_all(spec.seed, "probe", number)  # a prediction that draws numbers moves too
+    first = None
+    for k, (name, batch) in enumerate(PROCESSES[number]):
+        places = order_of(name, len(images), spec.seed, first)
+        try:
+            shuffled = images[torch.as_tensor(places, device=device)]
+            logits = predict_exactly(
+                method, model, shuffled, spec.recipe, batch=min(batch, EVAL_BATCH),
+                estimator=has_estimator(method.stages()), adjust=adjusts(method),
+            )  # fmt: skip
+        except FerBenchError:
+            raise
+        except Exception as error:
+            order.line.tell("failed_pass", number=k, error=f"{type(error).__name__}: {error}")
+            continue
+        restored = np.empty_like(logits)
+        restored[places] = logits
+        first = restored if first is None else first
+        write_array(work / f"probe_{number}_{k}.npy", restored)
+
+
+# -- before a study --------------------------------------------------------------------------------------------------
+
+
+def try_images(order: Order) -> None:
+    """Put two images through a backbone; no data and no plug-in take part."""
+    if order.runtime.threads:
+        torch.set_num_threads(order.runtime.threads)
+    setting = order.given["setting"]
+    try_backbone(
+        setting["name"], tuple(setting["shape"]), pretrained=setting["pretrained"], drop_rate=setting["drop_rate"]
+    )
+
+
+def look(order: Order) -> None:
+    """Tell what this machine can compute on."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    order.line.tell(
+        "machine",
+        gpus=gpus,
+        apple=torch.backends.mps.is_available(),
+        gpu_bf16=bool(gpus) and torch.cuda.is_bf16_supported(),
+        cpu_bf16=bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()),
+    )
+
+
+# -- what every process does -----------------------------------------------------------------------------------------
+
+
+def _role(carry_out: Callable[[Order], None]) -> Callable[[Mapping[str, Any], Arrays, Line], int]:
+    """The function as a process: errors go to the driver, as a user should read them."""
+
+    def run(given: Mapping[str, Any], arrays: Arrays, line: Line) -> int:
+        order = Order(given, arrays, line)
+        try:
+            carry_out(order)
+        except Exception as error:
+            shown = explained(error, order, fresh=carry_out is not train)
+            parts = {k: getattr(shown, k, None) for k in ("where", "hint", "next")}
+            what = shown.what if isinstance(shown, FerBenchError) else str(shown)
+            text = "".join(traceback.format_exception(error))
+            line.tell("error", type=type(shown).__name__, what=what, traceback=text, **parts)
+            return 1
+        return 0
+
+    return run
+
+
+ROLES = {
+    name: _role(carry_out)
+    for name, carry_out in (("train", train), ("score", score), ("probe", probe), ("try", try_images), ("look", look))
+}
+
+
+def explained(error: Exception, order: Order, *, fresh: bool) -> Exception:
+    """The error as a user should read it; what is not ours to explain stays as it is.
+
+    `fresh`: the process has not trained the method, so it knows of it what the weights and ``state_dict()`` hold.
+    """
+    if isinstance(error, FerBenchError) or "spec" not in order.given:
+        return error
+    spec = order.spec
+    if isinstance(error, torch.OutOfMemoryError):
+        return TrainingError(
+            f"the device ran out of memory with batches of {spec.recipe.batch_size}",
+            hint="a smaller batch_size or image_size, or a smaller backbone",
+            next=f"the same command with --set batch_size={max(2, spec.recipe.batch_size // 2)}",
+        )
+    frame = _frame_to_blame(error, Path(order.given["plugin"]["path"]))
+    if frame is None:
+        return error
+    forgot = "the test is predicted in a fresh process: what training leaves on the method must be in its state_dict()"
+    return TrainingError(
+        f"'{spec.method}' raised {type(error).__name__}: {error}",
+        where=f"{frame.filename}:{frame.lineno}, in {frame.name}",
+        hint=forgot if fresh else "the traceback is in failed.json of the run's record",
+        next=f"fer-bench show {spec.method}",
+    )
+
+
+def _frame_to_blame(error: Exception, plugin: Path) -> traceback.FrameSummary | None:
+    """The innermost frame of a plug-in's folder, or of a hook's default that choked on what the plug-in gave it.
+
+    None: the error is the harness's own, and its traceback is wanted.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [f for f in frames if Path(f.filename).parent == plugin.parent]
+    ours = [f for f in frames if Path(f.filename).parent == Path(__file__).parent]
+    if theirs:
+        return theirs[-1]
+    return ours[-1] if ours and Path(ours[-1].filename).name == "method.py" else None
+
+
+def hardware(device: torch.device) -> dict[str, Any]:
+    """What the process computes on."""
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {"device": device.type, "hardware": gpu or _cpu_name(), "threads": torch.get_num_threads()}
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown CPU"

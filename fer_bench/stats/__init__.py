@@ -1,0 +1,1 @@
+"""What a number is worth: metrics, intervals, tests. Imports no torch."""

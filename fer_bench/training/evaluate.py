@@ -1,0 +1,102 @@
+"""Prediction by the harness."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fer_bench.contract.method import Method
+from fer_bench.errors import TrainingError
+from fer_bench.training.dataplane import prepare
+from fer_bench.training.recipe import Recipe
+
+EVAL_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Logits float32 [n, K] and, where the model gives them, features float32 [n, D]."""
+
+    logits: np.ndarray
+    features: np.ndarray | None
+
+
+@contextmanager
+def evaluating(model: nn.Module, recipe: Recipe, device: torch.device) -> Iterator[None]:
+    """Evaluation mode, no gradients, the recipe's precision; the model's mode is restored at the end."""
+    modes = {m: m.training for m in model.modules()}
+    model.eval()
+    try:
+        with torch.inference_mode(), autocast(recipe, device):
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
+    """bfloat16 autocast if the recipe asks for it."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bf16")
+
+
+def predict(method: Method, model: nn.Module, images: Tensor, recipe: Recipe, *, estimator: bool = False,
+            batch: int = EVAL_BATCH, features: bool = False) -> Predictions:  # fmt: skip
+    """Predict uint8 images [n, C, H, W] on the device, in their order.
+
+    With `estimator`, the method's fitted estimator scores the extracted features in place of the network's head.
+    Features are collected on request only.
+    """
+    logits, collected = [], []
+    with evaluating(model, recipe, images.device):
+        for part in images.split(batch):
+            x = prepare(part, recipe.image_size)
+            if estimator:
+                collected.append(method.extract(model, x).float())
+                continue
+            output = method.predict(model, x)
+            logits.append(output.logits.float())
+            if features and output.features is not None:
+                collected.append(output.features.float())
+    kept = torch.cat(collected).cpu().numpy() if collected else None
+    if estimator:
+        assert kept is not None
+        return Predictions(np.asarray(method.predict_estimator(kept), dtype=np.float32), kept)
+    return Predictions(torch.cat(logits).cpu().numpy(), kept)
+
+
+def class_dtype(classes: int) -> type:
+    """The smallest integer type that holds a class position."""
+    return np.uint8 if classes <= 256 else np.uint16
+
+
+def check_logits(logits: np.ndarray, n: int, classes: int, owner: str) -> None:
+    """Raise TrainingError unless logits are finite and of shape [n, classes]."""
+    if logits.shape != (n, classes):
+        raise TrainingError(f"'{owner}' predicts an array of shape {logits.shape}, expected ({n}, {classes})")
+    if not np.isfinite(logits).all():
+        raise TrainingError(f"'{owner}' predicts values that are not finite", hint="try a lower lr, or precision fp32")
+
+
+def predict_exactly(method: Method, model: nn.Module, images: Tensor, recipe: Recipe, *, batch: int,
+                    estimator: bool = False, adjust: bool = False) -> np.ndarray:  # fmt: skip
+    """Logits float32 [n, K] of `images` in float32 without TF32, for the probe; adjusted if `adjust`."""
+    exact = type(recipe)(**{**recipe.to_dict(), "precision": "fp32"})
+    with _no_tf32(), torch.compiler.set_stance("force_eager"):
+        found = predict(method, model, images, exact, estimator=estimator, batch=batch, features=adjust)
+    logits = method.adjust(found.logits, found.features) if adjust else found.logits
+    return np.asarray(logits, dtype=np.float32)
+
+
+@contextmanager
+def _no_tf32() -> Iterator[None]:
+    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn

@@ -1,0 +1,1 @@
+"""Searches for each method's best configuration."""

@@ -1,0 +1,1 @@
+"""Published numbers, and what ours may be compared with."""

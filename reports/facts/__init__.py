@@ -1,0 +1,1 @@
+"""What the ledger says: records, and the numbers computed from them. No layout."""

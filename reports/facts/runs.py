@@ -1,0 +1,213 @@
+"""One run as a report reads it from its record, or the reason why it can't be used.
+
+A broken record never stops a report: what is damaged, malformed, or claims more than it holds costs that run, and where
+it is no more than a side file, what that file would tell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from fer_bench.base.files import canonical_json, sha256_file
+from fer_bench.errors import LedgerError
+from fer_bench.harmless import cleaned
+from fer_bench.record.ledger import RunRecord
+from fer_bench.reports.facts import shapes
+
+NEEDED = ("spec.json", "data.json", "test_rows.npy", "test_labels.npy", "test_logits.npy")
+OPTIONAL = ("method", "selection", "history", "seal", "probe", "environment", "timing")
+TELL_IF_MISSING = ("method", "selection", "history", "seal", "probe")
+GROUPS = "test_groups.npy"
+EPOCHS = "test_epochs.npy"
+READ = frozenset([*NEEDED, *(f"{name}.json" for name in OPTIONAL), GROUPS, EPOCHS])
+MALFORMED = (AttributeError, IndexError, KeyError, MemoryError, OSError, OverflowError, TypeError, ValueError)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One finished run whose test predictions can be used.
+
+    `facts` holds the optional files that were readable, `damaged` names those that have changed since the run.
+    """
+
+    record: RunRecord
+    label: str
+    seed: int
+    fold: int
+    spec: dict[str, Any]
+    data: dict[str, Any]
+    rows: np.ndarray
+    labels: np.ndarray
+    predictions: np.ndarray
+    groups: np.ndarray | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    damaged: frozenset[str] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """How sentences call the run."""
+        fold = f", fold {self.fold}" if self.fold else ""
+        return f"`{self.label}` seed {self.seed}{fold} (run {self.record.id})"
+
+    def array(self, name: str) -> np.ndarray | None:
+        """An array of the record, for sections that need more than predictions; None where it can't be had."""
+        if f"{name}.npy" in self.damaged:
+            return None
+        try:
+            return self.record.array(name)
+        except LedgerError:
+            return None
+
+
+def read_run(record: RunRecord, arrays: dict[str, np.ndarray], notes: list[str]) -> Run | None:
+    """The run, or None with a sentence in `notes`; `arrays` by hash are those that earlier runs share with it."""
+    try:
+        name = _describe(record)
+        status = record.status
+        if status != "finished":
+            notes.append(f"{name} is {status}{_reason(record, status)} and is left out.")
+            return None
+        digests = {n: d for n, d in record.json("done").get("files", {}).items() if n in READ}
+        texts, damaged = _checked(record, digests)
+        damaged |= {n: "is not listed in done.json" for n in NEEDED if n not in digests}
+        bad = {n: damaged[n] for n in NEEDED if n in damaged}
+        if bad:
+            notes.append(f"{name}: " + ", ".join(f"{n} {how}" for n, how in bad.items()) + "; the run is left out.")
+            return None
+        head, data = (_fitting(_parsed(record, n, texts), n, fits) for n, fits in _HEADS.items())
+        canonical_json([head, data])  # runs are compared by it
+        rows, labels = (_shared(record, n, digests, arrays) for n in ("test_rows", "test_labels"))
+        run = _usable(record, rows, labels, head, data)
+        if GROUPS in digests and GROUPS not in damaged:
+            run = replace(run, groups=_groups(_shared(record, "test_groups", digests, arrays), labels))
+    except (LedgerError, *MALFORMED) as error:
+        what = error.what if isinstance(error, LedgerError) else f"its record is malformed ({error!r})"
+        notes.append(f"Run {record.id}: {what}; it is left out.")
+        return None
+    return _with_facts(run, texts, damaged, notes)
+
+
+_HEADS = {"spec": shapes.SPEC, "data": shapes.DATA}
+
+
+def _fitting(content: Any, name: str, fits: shapes.Fits) -> dict[str, Any]:
+    """The content of a JSON file, harmless to show; raises LedgerError where it is not what such a file holds."""
+    content = cleaned(content)
+    wrong = fits(content)
+    if wrong:
+        raise LedgerError(f"{name}.json {wrong}")
+    return content
+
+
+def _describe(record: RunRecord) -> str:
+    if not record.path.is_dir():
+        raise LedgerError("the ledger holds no such record")
+    if not record.has("spec.json"):
+        return f"Run {record.id}"
+    seed, fold = record.spec.get("seed"), record.spec.get("fold")
+    return f"`{record.label}` seed {seed}{f', fold {fold}' if fold else ''} (run {record.id})"
+
+
+def _reason(record: RunRecord, status: str) -> str:
+    if status != "failed":
+        return ""
+    why = record.json("failed")
+    text = " ".join(str(why.get("message", "")).split())
+    return f" ({why.get('type', 'error')}: {text[:200]})"
+
+
+def _checked(record: RunRecord, digests: Mapping[str, str]) -> tuple[dict[str, bytes], dict[str, str]]:
+    """JSON files that are as they were hashed, by name; and what is wrong with files that are gone or differ."""
+    texts, damaged, folder = {}, {}, str(record.path)
+    for name, digest in digests.items():
+        path, data = os.path.join(folder, name), b""
+        try:
+            if not stat.S_ISREG(os.lstat(path).st_mode):
+                damaged[name] = "is no plain file"
+                continue
+            if name.endswith(".json"):
+                with open(path, "rb") as file:
+                    data = file.read()
+            same = (hashlib.sha256(data).hexdigest() if data else sha256_file(path)) == digest
+        except FileNotFoundError:
+            damaged[name] = "is missing"
+            continue
+        except OSError as error:
+            damaged[name] = f"can't be read ({error.strerror})"
+            continue
+        if not same:
+            damaged[name] = "has changed since the run"
+        elif name.endswith(".json"):
+            texts[name] = data
+    return texts, damaged
+
+
+def _parsed(record: RunRecord, name: str, texts: Mapping[str, bytes]) -> Any:
+    """Content of ``<name>.json``, from what was read for its hash where it has one."""
+    text = texts.get(f"{name}.json")
+    if text is None:
+        return record.json(name)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise LedgerError(f"run {record.id}: {name}.json is damaged: {error}", where=str(record.path)) from error
+
+
+def _groups(groups: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    if groups.shape != labels.shape or groups.dtype.kind not in "iu":
+        raise LedgerError(f"{groups.shape} groups do not fit {len(labels)} labels")
+    return groups
+
+
+def _shared(record: RunRecord, name: str, digests: Mapping[str, str], arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """An array of the record; one of the same hash is read once for all runs."""
+    key = digests.get(f"{name}.npy", f"{record.id} {name}")
+    if key not in arrays:
+        arrays[key] = record.array(name)
+    return arrays[key]
+
+
+def _usable(record: RunRecord, rows: np.ndarray, labels: np.ndarray, head: dict[str, Any], data: dict[str, Any]) -> Run:
+    spec, logits = head["spec"], record.array("test_logits")
+    classes = len(data["classes"])
+    if labels.ndim != 1 or logits.shape != (len(labels), classes) or rows.shape != labels.shape or not len(labels):
+        sizes = f"{labels.shape} labels, {rows.shape} rows and {classes} classes"
+        raise LedgerError(f"test logits {logits.shape} do not fit {sizes}")
+    if labels.dtype.kind not in "iu" or rows.dtype.kind not in "iu" or logits.dtype.kind != "f":
+        raise LedgerError(f"{labels.dtype} labels, {rows.dtype} rows and {logits.dtype} logits are of the wrong kind")
+    if not np.isfinite(logits).all():
+        raise LedgerError("test logits are not finite")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise LedgerError(f"test labels lie outside 0 to {classes - 1}")
+    predictions = logits.argmax(1).astype(np.int64)
+    fold, labels = int(spec.get("fold") or 0), labels.astype(np.int64, copy=False)
+    return Run(record, head["label"], int(spec["seed"]), fold, spec, data, rows, labels, predictions)
+
+
+def _with_facts(run: Run, texts: Mapping[str, bytes], damaged: Mapping[str, str], notes: list[str]) -> Run:
+    facts = {}
+    if GROUPS in damaged:
+        notes.append(f"{run.name}: {GROUPS} {damaged[GROUPS]}; which images belong together is read from other runs.")
+    if EPOCHS in damaged:
+        notes.append(f"{run.name}: {EPOCHS} {damaged[EPOCHS]}; what it would tell is left out.")
+    for name in OPTIONAL:
+        file = f"{name}.json"
+        how = damaged.get(file, "is missing")
+        if file not in damaged:
+            try:
+                if file in texts or run.record.has(file):
+                    facts[name] = _fitting(_parsed(run.record, name, texts), name, shapes.FACTS[name])
+                    continue
+            except LedgerError as error:
+                how = "is damaged" if "damaged" in error.what else error.what.removeprefix(f"{file} ")
+        if name in TELL_IF_MISSING or how != "is missing":
+            notes.append(f"{run.name}: {file} {how}; what it would tell is left out.")
+    return replace(run, facts=facts, damaged=frozenset(damaged))

@@ -1,0 +1,1 @@
+"""Whole pages beside a study's report, and the terminal's table."""

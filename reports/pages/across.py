@@ -1,0 +1,455 @@
+"""The page on several data sets: ranks over all of them, every method's numbers, and gains over the reference."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure as Drawing
+
+from fer_bench.harmless import cells
+from fer_bench.reports.facts import answer, phrases
+from fer_bench.reports.facts.across import (
+    FREQUENT,
+    JUDGED,
+    MEAN,
+    MEASURES,
+    PRICE,
+    RARE,
+    Comparison,
+    Entry,
+    Measure,
+    profile,
+)
+from fer_bench.reports.facts.numbers import MIN_SEEDS, Verdict
+from fer_bench.reports.facts.records import Run
+from fer_bench.reports.render import blocks
+from fer_bench.reports.render.blocks import Block, Bullets, Code, Document, Figure, Notice, Paragraph, Part, TableBlock
+from fer_bench.reports.sections import describe, figures
+from fer_bench.reports.sections.significance import draw_ranks, rank_tests
+from fer_bench.reports.sections.tables import Column, Table, each, tabulate
+
+if TYPE_CHECKING:
+    from fer_bench.stats.ranks import Ranking
+
+FEW = 10  # data sets below which tests over ranks find little (Demsar 2006, section 3.2)
+VERDICTS = (
+    "What is called a gain or a loss here is so called in the study's own report. It takes at least "
+    f"{MIN_SEEDS} shared seeds and is corrected for the comparisons of that study, not for the number of data sets. "
+    "A data set whose report may give no verdict does not count."
+)
+IN_TABLE = ("backbone", "pretrained", "recipe.epochs")  # settings that the table of studies shows
+APART = {*describe.PER_RUN, *IN_TABLE, "profile", "dataset_params"}  # not told as a setting that differs
+
+
+def page(comparison: Comparison, name: str) -> Document:
+    """The whole page as a document, for any format."""
+    methods, sets = (
+        phrases.count(len(comparison.methods), "method"),
+        phrases.listed([e.title for e in comparison.entries]),
+    )
+    intro: list[Block] = [Paragraph(f"{methods} on {len(comparison.entries)} data sets: {sets}.")]
+    for entry in comparison.entries:
+        if entry.study.watermarks:
+            why = "; ".join(entry.study.watermarks)
+            intro.append(Notice(f"**Watermarked: not a fair estimate on {entry.title}.** {why}"))
+        if folds := answer.missing_folds(entry.study):
+            intro.append(Notice(f"{entry.title}: {folds}"))
+    parts = {
+        "ranks": ("Over all data sets", _ranks(comparison)),
+        "scores": ("The numbers", _scores(comparison)),
+        "gains": ("Gains over the reference", _gains(comparison)),
+        "compared": ("What was compared", _compared(comparison)),
+        "missing": ("What is missing", [Bullets(comparison.notes) if comparison.notes else "Nothing."]),
+        "repeat": ("How to repeat this", _repeat(comparison)),
+    }
+    notes = _footnotes(comparison)
+    built = tuple(
+        Part(key, title, blocks.footnoted(blocks.blocks(content), notes)) for key, (title, content) in parts.items()
+    )
+    return Document(name, tuple(intro), built, _origin(comparison))
+
+
+def _footnotes(comparison: Comparison) -> dict[str, str]:
+    """What was tried by the methods that bear ⊘, in any of the studies."""
+    tried = [e.study.method(label) for label in sorted(comparison.blocked) for e in comparison.entries]
+    notes = answer.footnotes(tried)
+    notes.pop("⚠", None)  # captions say it
+    return notes
+
+
+def _origin(comparison: Comparison) -> tuple[str, ...]:
+    """What the numbers were computed from, for the head of a file that may travel alone."""
+    lines: list[str] = []
+    for study in (e.study for e in comparison.entries):
+        lines.append(f"study {study.name}: {study.command}".removesuffix(": "))
+        lines.append(f"data {study.dataset}, fingerprint {study.fingerprint}")
+        lines += [f"{m.label}: runs {', '.join(r.record.id for r in m.runs)}" for m in study.methods]
+        lines += [blocks.plain(f"⚠ {reason}") for reason in study.watermarks]
+    return (*lines, *map(blocks.plain, comparison.notes))
+
+
+# -- ranks -----------------------------------------------------------------------------------------------------------
+
+
+def _ranks(comparison: Comparison) -> list[Block | str]:
+    """The tests over all data sets and their diagram, or why there are none."""
+    found = comparison.ranking(MEAN)
+    methods, sets = len(comparison.ranked), len(comparison.blocks(MEAN))
+    aside = " ".join(_set_aside(comparison))
+    if found is None:
+        left = f"{phrases.count(methods, 'method')} and {phrases.count(sets, 'data set')}"
+        why = f"No ranks are given: they need two methods and two data sets at least, and {left} may be ranked."
+        return [why, aside]
+    alt = f"Critical-difference diagram: mean ranks of {methods} methods over {sets} data sets"
+    cautions = " ".join(_cautions(comparison, found))
+    return [_tests(found), cautions, aside, Figure("ranks", alt, draw_ranks(found))]
+
+
+def _tests(found: Ranking) -> str:
+    return (
+        f"Ranks of {len(found.names)} methods in mean-class accuracy over {found.blocks} data sets, from one number a "
+        f"method and data set, the mean over seeds; ties share places. {rank_tests(found, 'data sets')}"
+    )
+
+
+def _cautions(comparison: Comparison, found: Ranking) -> Iterator[str]:
+    """What a reader of the tests must keep in mind."""
+    if found.blocks < FEW:
+        yield (
+            f"With fewer than {FEW} data sets such tests find little: a bar does not show that methods are alike, and "
+            "the diagram describes, it does not prove. The p-values of chi² and F are approximations for many data "
+            "sets, and with few F's can be far too small; the one by permutation needs no approximation."
+        )
+    studies = [e.study for e in comparison.blocks(MEAN)]
+    if min(len({s.dataset for s in studies}), len({s.fingerprint for s in studies})) < len(studies):
+        yield (
+            "Some of these data sets are the same images under another protocol or profile, so they are not "
+            "independent, and the tests are too sure of themselves."
+        )
+
+
+def _set_aside(comparison: Comparison) -> Iterator[str]:
+    """Which methods and data sets the ranks leave out, and why."""
+    if comparison.left_out:
+        yield f"Left out, since not every study has it: {_codes(comparison.left_out)}."
+    if comparison.transductive:
+        yield f"Shown with ⚠ but not ranked, since it reads other test images: {_codes(comparison.transductive)}."
+    if comparison.blocked:
+        yield f"Shown with ⊘ but not ranked, since it tried to get at sealed files: {_codes(comparison.blocked)}."
+    marked = [e.title for e in comparison.entries if e.study.watermarks]
+    if marked:
+        yield f"Shown with ⚠ but not ranked, since no number there is a fair estimate: {phrases.listed(marked)}."
+
+
+def _codes(labels: Iterable[str]) -> str:
+    return phrases.listed([phrases.code(label) for label in sorted(labels)])
+
+
+# -- numbers ---------------------------------------------------------------------------------------------------------
+
+
+def _scores(comparison: Comparison) -> list[Block]:
+    """One table a measure, and which classes are the tail."""
+    hardly = (f"{e.title}: {said}" for e in comparison.entries for said in _no_classifiers(comparison, e))
+    tables = (_score_table(comparison, m) for m in MEASURES)
+    return [*tables, Bullets(tuple(map(_tail, comparison.entries))), Bullets(tuple(hardly))]
+
+
+def _score_table(comparison: Comparison, measure: Measure) -> TableBlock:
+    """Method by data set, with the mean rank."""
+    found = comparison.ranking(measure)
+    ranks = {} if found is None else dict(zip(found.names, found.ranks, strict=True))
+    columns = [Column("Method", lambda label: _name(comparison, label), right=False)]
+    columns += [Column(e.title + e.mark, each(_spread, (e, measure))) for e in comparison.entries]
+    columns.append(Column("Mean rank", lambda label: f"{ranks[label]:.2f}" if label in ranks else phrases.UNKNOWN))
+    title = measure.title[0].upper() + measure.title[1:]
+    caption = f"{title} in %, mean ± standard deviation over seeds. "
+    caption += f"Mean rank over {found.blocks} data sets, 1 is best." if found else "Too little may be ranked."
+    aside = [e.title for e in comparison.bought(measure)]
+    if aside:
+        told = phrases.listed(aside)
+        caption += f" Without {told}, where a method answers nearly everything with such a class or is at chance."
+    if any(e.mark for e in comparison.entries) or comparison.transductive:
+        caption += " ⚠ is shown, not ranked."
+    caption += _doubtful(comparison)
+    return TableBlock(tabulate(columns, comparison.methods, caption), f"scores-{blocks.slug(measure.key)}", title)
+
+
+def _name(comparison: Comparison, label: str) -> str:
+    return phrases.code(label) + comparison.mark(label)
+
+
+def _spread(of: tuple[Entry, Measure], label: str) -> str:
+    entry, measure = of
+    return phrases.mean_and_spread(entry.by_seed(label, measure)) + _doubt(entry, label)
+
+
+def _doubt(entry: Entry, label: str) -> str:
+    """∅ for a method that has collapsed or is at chance on a data set."""
+    return " ∅" * entry.numbers.method(label).chance.doubtful
+
+
+def _doubtful(comparison: Comparison) -> str:
+    """What ∅ means, as the end of a caption, where tables may show it."""
+    shown = any(_doubt(e, label) for e in comparison.entries for label in comparison.methods)
+    return " ∅ has collapsed or is not shown to be better than chance, itself or its reference." * shown
+
+
+def _tail(entry: Entry) -> str:
+    """Which classes are rare in a data set, and how many test images they have."""
+    if not entry.tail:
+        return f"{entry.title}: no tail, since {entry.numbers.groups.reason}."
+    return (
+        f"{entry.title}: tail of " + phrases.listed([phrases.describe_class(entry.study, i) for i in entry.tail]) + "."
+    )
+
+
+# -- gains -----------------------------------------------------------------------------------------------------------
+
+
+def _gains(comparison: Comparison) -> list[Block | str | None]:
+    """Sentences made from verdicts alone, a table a measure, and the figure of the tail."""
+    if comparison.reference is None:
+        return ["The studies share no reference, so no gains are given."]
+    drawn, entries = draw_gains(comparison), comparison.entries
+    alt = "Gain in recall of the tail classes on every data set, with intervals"
+    return [
+        Bullets(tuple(_sentence(comparison, label) for label in comparison.compared)),
+        VERDICTS,
+        Bullets(tuple(f"{e.title}: {said}" for e in comparison.entries if (said := phrases.sampling(e.study)))),
+        *(_gain_table(comparison, m) for m in JUDGED),
+        "What goes with these gains:",
+        *(
+            _price_table(comparison, m)
+            for m in PRICE
+            if any(e.gain(c, m) for e in entries for c in comparison.compared)
+        ),
+        Figure("gains", alt, drawn) if drawn else None,
+    ]
+
+
+def _sentence(comparison: Comparison, label: str) -> str:
+    if label in comparison.unranked:
+        reasons = ["reads other test images"] * (label in comparison.transductive)
+        reasons += ["tried to get at sealed files"] * (label in comparison.blocked)
+        told = f"nothing is claimed, since it {phrases.listed(reasons)}"
+        return f"{_name(comparison, label)}: {told}; {_price(comparison, label)}."
+    judged = [f"in {m.title} {_counted(comparison.judged(label, m))}" for m in JUDGED]
+    against = phrases.code(str(comparison.reference))
+    return f"{phrases.code(label)} against {against}: {'; '.join([*judged, _price(comparison, label)])}."
+
+
+def _price(comparison: Comparison, label: str) -> str:
+    """What the frequent classes and accuracy do on every data set."""
+    told = []
+    for measure in PRICE:
+        found = [(e.title, gain) for e in comparison.entries if (gain := e.gain(label, measure))]
+        if found:
+            each_one = phrases.listed([f"{phrases.points(gain.value)} ({title})" for title, gain in found])
+            told.append(f"{measure.title} moves by {each_one} points")
+    return f"meanwhile {', '.join(told)}" if told else "no accuracy can be compared"
+
+
+def _no_classifiers(comparison: Comparison, entry: Entry) -> Iterator[str]:
+    """Sentences on methods that have collapsed or are at chance on a data set."""
+    for label in comparison.methods:
+        if said := answer.no_classifier(entry.numbers, entry.numbers.method(label)):
+            yield said
+
+
+def _counted(verdicts: dict[str, Verdict]) -> str:
+    """ "a gain in 1 of 2 data sets (toy), a loss in 0 of 2"."""
+    of = phrases.count(len(verdicts), "data set")
+    if not verdicts:
+        return "no data set to judge by"
+    by_chance = [t for t, v in verdicts.items() if v is Verdict.CHANCE]
+    aside = f", and on {phrases.listed(by_chance)} a difference is owed to collapse or chance" if by_chance else ""
+    if not {Verdict.GAIN, Verdict.LOSS} & set(verdicts.values()):
+        return f"no gain and no loss is shown in {of}{aside}"
+    gains, losses = ([t for t, v in verdicts.items() if v is kind] for kind in (Verdict.GAIN, Verdict.LOSS))
+    named = [f" ({', '.join(where)})" if where else "" for where in (gains, losses)]
+    return f"a gain in {len(gains)} of {of}{named[0]}, a loss in {len(losses)} of {len(verdicts)}{named[1]}{aside}"
+
+
+def _gain_table(comparison: Comparison, measure: Measure) -> TableBlock:
+    columns = [Column("Method", lambda label: _name(comparison, label), right=False)]
+    columns += [Column(e.title + e.mark, each(_gain, (comparison, e, measure))) for e in comparison.entries]
+    for heading, kind in (("Gains in", Verdict.GAIN), ("Losses in", Verdict.LOSS)):
+        columns.append(Column(heading, each(_count, (comparison, measure, kind))))
+    caption = (
+        f"Gain in {measure.title} in percentage points over {phrases.code(str(comparison.reference))}, with its 95 % "
+        "interval. Bold and counted: a gain or a loss in the study's own report." + _doubtful(comparison)
+    )
+    return TableBlock(
+        tabulate(columns, comparison.compared, caption),
+        f"gains-{blocks.slug(measure.key)}",
+        f"Gains in {measure.title}",
+    )
+
+
+def _gain(of: tuple[Comparison, Entry, Measure], label: str) -> str:
+    comparison, entry, measure = of
+    gain = entry.gain(label, measure)
+    if gain is None:
+        return phrases.UNKNOWN
+    told = phrases.gain_with_interval(gain)
+    claimed = measure in JUDGED and comparison.judged(label, measure).get(entry.title) in (Verdict.GAIN, Verdict.LOSS)
+    return (f"**{told}**" if claimed else told) + (_doubt(entry, label) or _doubt(entry, str(comparison.reference)))
+
+
+def _price_table(comparison: Comparison, measure: Measure) -> TableBlock:
+    columns = [Column("Method", lambda label: _name(comparison, label), right=False)]
+    columns += [Column(e.title + e.mark, each(_gain, (comparison, e, measure))) for e in comparison.entries]
+    caption = (
+        f"Change in {measure.title} in percentage points against {phrases.code(str(comparison.reference))}, with its "
+        "95 % interval." + _doubtful(comparison)
+    )
+    title = f"Change in {measure.title}"
+    return TableBlock(tabulate(columns, comparison.compared, caption), f"price-{blocks.slug(measure.key)}", title)
+
+
+def _count(of: tuple[Comparison, Measure, Verdict], label: str) -> str:
+    comparison, measure, kind = of
+    verdicts = list(comparison.judged(label, measure).values())
+    return f"{verdicts.count(kind)} of {len(verdicts)}" if verdicts else phrases.UNKNOWN
+
+
+@figures.styled
+def draw_gains(comparison: Comparison) -> Drawing | None:
+    """Gain of the tail over the reference, one band a data set and one dot a method; None where none is known."""
+    labels = comparison.compared
+    entries = [e for e in comparison.entries if any(e.gain(label, RARE) for label in labels)]
+    if not entries:
+        return None
+    figure, axes = figures.new_figure(figures.WIDTH, 1.2 + len(entries) * max(0.5, 0.14 * len(labels) + 0.1))
+    axis, looks = axes[0, 0], figures.looks_of(comparison.methods)
+    names = {label: figures.shorten(label) + comparison.mark(label) for label in labels}
+    figures.dots(axis, [(names[m], looks[m], [e.gain(m, RARE) for e in entries]) for m in labels])
+    axis.axvline(0, color="#333333", linewidth=1)
+    axis.set_yticks(range(len(entries)), [_band(e) for e in entries])
+    reference = figures.shorten(str(comparison.reference))
+    axis.set_xlabel(f"gain of the tail over {reference}, percentage points (95 % interval, paired)")
+    figures.legend(figure, axis)
+    return figure
+
+
+def _band(entry: Entry) -> str:
+    names = ", ".join(entry.study.classes[i] for i in entry.tail)
+    return f"{figures.shorten(entry.title, 32)}{entry.mark}\n{figures.shorten(names, 32)}"
+
+
+# -- what was compared, and how to repeat it ---------------------------------------------------------------------------
+
+
+def _compared(comparison: Comparison) -> list[Block | str | None]:
+    """The studies, and what else differs between their settings."""
+    settings = {e.title: _values(e.runs(comparison.methods)) for e in comparison.entries}
+
+    def setting(key: str, entry: Entry) -> str:
+        return " / ".join(settings[entry.title].get(key, [phrases.UNKNOWN]))
+
+    columns = [
+        Column("Data set", lambda e: e.study.dataset + e.mark, right=False),
+        Column("Study", lambda e: phrases.code(e.study.name), right=False),
+        Column("Protocol", lambda e: phrases.code(str(e.study.protocol.get("name", ""))), right=False),
+        Column("Profile", lambda e: phrases.code(profile(e.study)), right=False),
+        *(Column(key.rpartition(".")[2].capitalize(), each(setting, key), right=False) for key in IN_TABLE),
+        Column("Seeds", lambda e: phrases.span(sorted({r.seed for r in e.runs(comparison.methods)}))),
+        Column("Test images", lambda e: f"{len(e.study.labels):,}"),
+        Column("Data fingerprint", lambda e: phrases.code(e.study.fingerprint), right=False),
+    ]
+    caption = "Data sets may need settings of their own; what the methods of a study share stands in its own report."
+    table = TableBlock(tabulate(columns, comparison.entries, caption), "studies", "Studies that were compared")
+    different = _different(settings)
+    told = "Other settings that differ between the studies:" if different else "No other setting differs."
+    return [table, told, TableBlock(different, "differing", "Settings that differ") if different else None]
+
+
+def _values(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """Every setting of some runs with all its values, the code of each method included."""
+    found: dict[str, set[str]] = {}
+    for run in runs:
+        name = phrases.code(run.label)
+        code = {f"code of {name}": str(run.record.json("spec").get("source", ""))[:12]}
+        params = {f"{name} {key}": value for key, value in describe.flatten(run.spec.get("params") or {}).items()}
+        for key, value in (describe.flatten(run.spec) | params | code).items():
+            found.setdefault(key, set()).add(describe.shown(value))
+    return {key: sorted(values) for key, values in found.items()}
+
+
+def _different(settings: Mapping[str, Mapping[str, list[str]]]) -> Table | None:
+    """Settings by title of the study, as far as they are not the same in all; None where all agree."""
+    keys = sorted({key for found in settings.values() for key in found if APART.isdisjoint((key, key.split(".")[0]))})
+    shown = {key: [" / ".join(found.get(key, [phrases.UNKNOWN])) for found in settings.values()] for key in keys}
+    differing = [key for key, values in shown.items() if len(set(values)) > 1]
+    if not differing:
+        return None
+    columns = [Column("Setting", str, right=False)]
+    columns += [Column(title, each(lambda i, key: shown[key][i], i), right=False) for i, title in enumerate(settings)]
+    return tabulate(columns, differing)
+
+
+def _repeat(comparison: Comparison) -> list[Block | str | None]:
+    """Commands, fingerprints and run ids."""
+    studies = [e.study for e in comparison.entries]
+    commands = dict.fromkeys(s.command for s in studies if s.command)
+    lines = []
+    for study in studies:
+        runs = (
+            f"{phrases.code(m.label)} " + ", ".join(phrases.code(r.record.id) for r in m.runs) for m in study.methods
+        )
+        facts = f"{phrases.code(study.name)}, data fingerprint {phrases.code(study.fingerprint)}"
+        lines.append(f"{facts}: {'; '.join(runs)}")
+    return [Code("\n".join(commands)) if commands else None, "Runs in the ledger, by study:", Bullets(tuple(lines))]
+
+
+# -- CSV -------------------------------------------------------------------------------------------------------------
+
+CSV_HEADER = (
+    "method", "transductive", "dataset", "protocol", "profile", "study", "measure", "seeds", "percent", "sd", "ranked",
+    "gain", "gain_low", "gain_high", "gain_seeds", "verdict", "watermark", "blocked", "collapsed_seeds",
+)  # fmt: skip
+
+
+def csv_text(comparison: Comparison) -> str:
+    """Every number of the page in long form, in percent and points with four decimals."""
+    out = io.StringIO()
+    rows = csv.writer(out, lineterminator="\n")
+    rows.writerow(CSV_HEADER)
+    for measure in (*MEASURES, FREQUENT):
+        counted = comparison.blocks(measure) if measure in MEASURES and comparison.ranking(measure) else []
+        for label in comparison.methods:
+            for entry in comparison.entries:
+                ranked = label in comparison.ranked and entry in counted
+                rows.writerow(cells(_line(comparison, entry, label, measure, ranked)))
+    return out.getvalue()
+
+
+def _line(comparison: Comparison, entry: Entry, label: str, measure: Measure, ranked: bool) -> list[str]:
+    study, values = entry.study, entry.by_seed(label, measure)
+    values = values[np.isfinite(values)]
+    gain = entry.gain(label, measure) if comparison.reference not in (None, label) else None
+    verdict = comparison.judged(label, measure).get(entry.title) if gain and measure in JUDGED else None
+    return [
+        label,
+        str(label in comparison.transductive).lower(),
+        *(study.dataset, str(study.protocol.get("name", "")), profile(study), study.name, measure.key),
+        str(len(values)),
+        _decimal(values.mean()) if len(values) else "",
+        _decimal(values.std(ddof=1)) if len(values) > 1 else "",
+        str(ranked).lower(),
+        *(map(_decimal, (gain.value, gain.low, gain.high)) if gain else ("", "", "")),
+        str(entry.numbers.method(label).pairs) if gain else "",
+        verdict.name.lower() if verdict else "",
+        "; ".join(study.watermarks),
+        "; ".join(study.method(label).blocked),
+        str(int(entry.numbers.method(label).chance.collapsed.sum())),
+    ]
+
+
+def _decimal(share: float) -> str:
+    return f"{100 * share + 0.0:.4f}"

@@ -1,0 +1,1 @@
+"""Blocks, and their Markdown, HTML, LaTeX and picture files. Imports no section."""

@@ -1,0 +1,209 @@
+"""A report as plain data: sections of blocks, which Markdown, HTML and LaTeX each turn into text.
+
+Running text and the cells of tables are strings with four marks, a part of Markdown: ```code```, ``**bold**``,
+``*italic*`` and ``[text](url)``. A mark that is not closed is a character like any other. :func:`spans` reads them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from fer_bench.reports.sections.tables import Table
+
+MARKS = re.compile(
+    r"`(?P<code>[^`]+)`"
+    r"|\[(?P<shown>[^\[\]]+)\]\((?P<url>(?:[^()\s]|\([^()\s]*\))+)\)"
+    r"|\*\*(?P<bold>(?:`[^`]*`|[^`])+?)\*\*"
+    r"|\*(?P<italic>[^\s*](?:[^*]*[^\s*])?)\*"
+)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A piece of text that looks the same throughout; `url` is empty where it leads nowhere."""
+
+    text: str
+    code: bool = False
+    bold: bool = False
+    italic: bool = False
+    url: str = ""
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """Running text."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Running text that no reader may miss."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list without numbers."""
+
+    items: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A list without numbers, each item with lines of detail below it, or none."""
+
+    items: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Code:
+    """Lines to be shown, or typed, as they are."""
+
+    text: str
+    language: str = "sh"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing of matplotlib, kept as ``figures/<name>.svg`` and ``.png``; `alt` says what it shows."""
+
+    name: str
+    alt: str
+    drawn: Any
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of pixels, kept as ``figures/<name>.png``; `alt` says what it shows to those who can't see it."""
+
+    name: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class TableBlock:
+    """A table.
+
+    `id` names its file and its anchor; `title` says in a few words what it holds, where no caption does. The last
+    `footer` rows are sums or means of the others and stay below them. A table of names and values is not `sortable`.
+    """
+
+    table: Table
+    id: str
+    title: str
+    footer: int = 0
+    sortable: bool = True
+
+    @property
+    def parts(self) -> tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, ...], ...]]:
+        """Rows above and rows of the footer."""
+        cut = len(self.table.rows) - self.footer
+        return self.table.rows[:cut], self.table.rows[cut:]
+
+
+Block: TypeAlias = Paragraph | Notice | Bullets | Outline | Code | Figure | Picture | TableBlock
+
+
+@dataclass(frozen=True)
+class Part:
+    """A section that has been built: the name of its anchor, its heading and its blocks."""
+
+    name: str
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A whole report, ready to be rendered; `origin` has lines on what it was made from."""
+
+    title: str
+    intro: tuple[Block, ...]
+    parts: tuple[Part, ...]
+    origin: tuple[str, ...] = ()
+
+    @property
+    def blocks(self) -> Iterator[Block]:
+        """All blocks in their order."""
+        yield from self.intro
+        for part in self.parts:
+            yield from part.blocks
+
+    @property
+    def tables(self) -> list[TableBlock]:
+        """All tables in their order."""
+        return [b for b in self.blocks if isinstance(b, TableBlock)]
+
+    @property
+    def figures(self) -> list[Figure]:
+        """All figures in their order."""
+        return [b for b in self.blocks if isinstance(b, Figure)]
+
+
+def blocks(content: Any) -> tuple[Block, ...]:
+    """What a section returned, as blocks: text is a paragraph; None, "" and an empty list of bullets are left out.
+
+    Raises
+    ------
+    TypeError
+        There is something in it that is neither a block nor text.
+    """
+    items: Iterable[Any] = content if isinstance(content, (list, tuple)) else [content]
+    out: list[Block] = []
+    for item in items:
+        block = Paragraph(item.strip()) if isinstance(item, str) else item
+        if block is None or block == Paragraph("") or block == Bullets(()):
+            continue
+        if not isinstance(block, Block):
+            raise TypeError(f"{item!r} is no block of a report")
+        out.append(block)
+    return tuple(out)
+
+
+def footnoted(content: Iterable[Block], notes: Mapping[str, str]) -> tuple[Block, ...]:
+    """The blocks, with a note below each table that shows its sign beside a method; `notes` are by sign."""
+    return tuple(_footnoted(b, notes) if isinstance(b, TableBlock) else b for b in content)
+
+
+def _footnoted(block: TableBlock, notes: Mapping[str, str]) -> TableBlock:
+    table = block.table
+    cells = [*table.titles, *(cell for row in table.rows for cell in row)]
+    wanted = [note for sign, note in notes.items() if any(f"` {sign}" in c or f"⚠ {sign}" in c for c in cells)]
+    return replace(block, table=replace(table, caption=" ".join([table.caption, *wanted]).strip())) if wanted else block
+
+
+def spans(text: str) -> list[Span]:
+    """Take marked text apart."""
+    out: list[Span] = []
+    end = 0
+    for mark in MARKS.finditer(text):
+        out += [Span(text[end : mark.start()])] * (mark.start() > end)
+        out += _marked(mark)
+        end = mark.end()
+    return out + [Span(text[end:])] * (end < len(text))
+
+
+def _marked(mark: re.Match[str]) -> list[Span]:
+    kind = mark.lastgroup
+    if kind == "code":
+        return [Span(mark["code"], code=True)]
+    if kind == "bold":
+        return [replace(s, bold=True) for s in spans(mark["bold"])]
+    if kind == "italic":
+        return [replace(s, italic=True) for s in spans(mark["italic"])]
+    return [replace(s, url=mark["url"]) for s in spans(mark["shown"])]
+
+
+def plain(text: str) -> str:
+    """Marked text without its marks."""
+    return "".join(s.text for s in spans(text))
+
+
+def slug(text: str) -> str:
+    """A name for a file, an anchor or a label: at most 80 lower-case letters, digits and hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", plain(text).lower())[:80].strip("-") or "x"

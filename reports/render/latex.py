@@ -1,0 +1,211 @@
+r"""A report for LaTeX: one file a table, to be ``\input`` in a paper, and ``main.tex``, which joins them into a report.
+
+The files are ASCII, for pdflatex. A table needs the packages booktabs, array and graphicx (it is made smaller where it
+is wider than the line or nearly as tall as the page), and ``\usepackage[T1]{fontenc}``.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from fer_bench.reports.render.blocks import (
+    Block,
+    Bullets,
+    Code,
+    Document,
+    Figure,
+    Notice,
+    Outline,
+    Picture,
+    Span,
+    TableBlock,
+    plain,
+    spans,
+)
+
+LONG = 40  # characters from which a cell of text breaks into lines
+
+SPECIAL = {c: f"\\{c}" for c in "#$%&_{}"}
+SPECIAL |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}"}
+SPECIAL |= {"<": r"\textless{}", ">": r"\textgreater{}", '"': r"\textquotedbl{}", "`": r"\textasciigrave{}"}
+
+SIGNS = {"–": "--", "—": "---", "…": r"\ldots{}", "·": r"\textperiodcentered{}", "•": r"\textbullet{}"}
+SIGNS |= {"‘": "`", "’": "'", "“": "``", "”": "''", "„": r"\quotedblbase{}", "°": r"\textdegree{}"}
+SIGNS |= {"«": r"\guillemotleft{}", "»": r"\guillemotright{}", "§": r"\S{}", "©": r"\textcopyright{}", "µ": r"$\mu$"}
+SIGNS |= {"ß": r"\ss{}", "æ": r"\ae{}", "Æ": r"\AE{}", "ø": r"\o{}", "Ø": r"\O{}", "ł": r"\l{}", "Ł": r"\L{}"}
+SIGNS |= {"œ": r"\oe{}", "Œ": r"\OE{}", "ı": r"\i{}", "đ": r"\dj{}", "Đ": r"\DJ{}", "þ": r"\th{}", "ð": r"\dh{}"}
+SIGNS |= {"⚠": r"$\triangle$", "−": "$-$", "±": r"$\pm$", "×": r"$\times$", "÷": r"$\div$", "√": r"$\surd$"}
+SIGNS |= {"≤": r"$\leq$", "≥": r"$\geq$", "≠": r"$\neq$", "≈": r"$\approx$", "∞": r"$\infty$", "∈": r"$\in$"}
+SIGNS |= {"→": r"$\rightarrow$", "←": r"$\leftarrow$", "↔": r"$\leftrightarrow$", "↑": r"$\uparrow$"}
+SIGNS |= {"↓": r"$\downarrow$", "∂": r"$\partial$", "∇": r"$\nabla$", "∝": r"$\propto$", "∥": r"$\|$", "‖": r"$\|$"}
+SIGNS |= {"∑": r"$\sum$", "∏": r"$\prod$", "⊙": r"$\odot$", "⊕": r"$\oplus$", "ℓ": r"$\ell$", "²": "$^2$"}
+SIGNS |= {"⊘": r"$\oslash$", "∅": r"$\emptyset$"}
+SIGNS |= {"\u00a0": "~", "\u2009": r"\,", "\u202f": r"\,", "\u200b": ""}
+
+ACCENTS = {"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u", "\u0307": "."}
+ACCENTS |= {"\u0308": '"', "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0323": "d", "\u0327": "c", "\u0328": "k"}
+
+# In the report a table stands where it is spoken of; in a paper, where the paper's class puts a float.
+PREAMBLE = r"""\documentclass[a4paper]{article}
+\usepackage[T1]{fontenc}
+\IfFileExists{lmodern.sty}{\usepackage{lmodern}}{}
+\usepackage[margin=2.5cm]{geometry}
+\usepackage{array,booktabs,graphicx}
+\makeatletter
+\renewenvironment{table}[1][]
+  {\par\medskip\noindent\begin{minipage}{\linewidth}\def\@captype{table}}
+  {\end{minipage}\par\medskip}
+\makeatother
+\setlength{\abovecaptionskip}{0pt}
+\setlength{\belowcaptionskip}{6pt}
+\setlength{\parindent}{0pt}
+\setlength{\parskip}{6pt}
+\sloppy"""
+OWNED = "This folder is written anew with every report: copy what you want to change."
+
+
+def files(document: Document) -> dict[str, str]:
+    """Text by file name: ``<id>.tex`` for every table, and ``main.tex``."""
+    out = {f"{b.id}.tex": table_latex(b, document.origin) for b in document.tables}
+    return out | {"main.tex": _main(document)}
+
+
+def table_latex(block: TableBlock, origin: Sequence[str] = ()) -> str:
+    """A float with a caption, a label and a booktabs table; `origin` stands above as comments."""
+    table = block.table
+    body, foot = (["    " + _row(row) for row in rows] for rows in block.parts)
+    lines = [
+        *map(_comment, (*origin, "needs booktabs, array, graphicx, and fontenc with T1")),
+        r"\begin{table}[htbp]",
+        r"  \centering",
+        f"  \\caption{{{_sentences(block.title, table.caption)}}}",
+        f"  \\label{{tab:{block.id}}}",
+        r"  \resizebox*{!}{\ifdim\totalheight>0.8\textheight 0.8\textheight\else\totalheight\fi}{%",
+        r"  \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+        f"  \\begin{{tabular}}{{{_columns(block)}}}",
+        r"    \toprule",
+        "    " + _row(table.titles),
+        r"    \midrule",
+        *body,
+        *([r"    \midrule", *foot] if foot else []),
+        r"    \bottomrule",
+        r"  \end{tabular}}}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _sentences(*texts: str) -> str:
+    return " ".join(marked(t if t.endswith(".") else t + ".") for t in texts if t)
+
+
+def _columns(block: TableBlock) -> str:
+    table = block.table
+    longest = [max(len(plain(cell)) for cell in column) for column in zip(table.titles, *table.rows, strict=True)]
+    return "".join("r" if right else _text_column(n) for right, n in zip(table.right, longest, strict=True))
+
+
+def _text_column(longest: int) -> str:
+    """A column of text; long ones break into lines, the longer the wider, so that tables stay low."""
+    if longest <= LONG:
+        return "l"
+    return rf">{{\raggedright\arraybackslash}}p{{{min(max(longest // 14, 4), 10)}cm}}"
+
+
+def _row(cells: Sequence[str]) -> str:
+    # After the end of a line or a rule, [ and * would begin an argument.
+    line = " & ".join(map(marked, cells))
+    return "{}" * line.startswith(("[", "*")) + line + r" \\"
+
+
+def _comment(text: str) -> str:
+    return "% " + " ".join(text.split()).encode("ascii", "backslashreplace").decode()
+
+
+def marked(text: str) -> str:
+    """Marked text as LaTeX; the addresses of links are left out."""
+    return "".join(map(_span, spans(" ".join(text.split()))))
+
+
+def _span(span: Span) -> str:
+    out = escaped(span.text)
+    for wanted, command in ((span.code, "texttt"), (span.italic, "emph"), (span.bold, "textbf")):
+        out = f"\\{command}{{{out}}}" if wanted else out
+    return out
+
+
+def escaped(text: str) -> str:
+    """Plain text as LaTeX in ASCII; a letter that the usual fonts lack is named by its code point."""
+    text = unicodedata.normalize("NFC", text)
+    apart = re.sub(r"([-'`,])(?=\1)", "\\1\0", text)  # two of these would be joined into one sign
+    return "".join(map(_character, apart))
+
+
+def _character(char: str) -> str:
+    if char == "\0":
+        return "{}"
+    if char in SPECIAL:
+        return SPECIAL[char]
+    if char in SIGNS:
+        return SIGNS[char]
+    if " " <= char <= "~":
+        return char
+    return _accented(char) or _greek(char) or _compatible(char) or f"[U+{ord(char):04X}]"
+
+
+def _accented(char: str) -> str:
+    base, *marks = list(unicodedata.normalize("NFD", char))
+    if not base.isascii() or len(marks) != 1 or marks[0] not in ACCENTS:
+        return ""
+    return f"\\{ACCENTS[marks[0]]}{{{base}}}"
+
+
+def _greek(char: str) -> str:
+    name = re.fullmatch(r"GREEK (SMALL|CAPITAL) LETTER (FINAL SIGMA|[A-Z]+)", unicodedata.name(char, ""))
+    if name is None:
+        return ""
+    letter = {"LAMDA": "lambda", "FINAL SIGMA": "varsigma", "OMICRON": "o"}.get(name[2], name[2].lower())
+    if name[1] == "SMALL":
+        return "$o$" if letter == "o" else f"$\\{letter}$"
+    latin = {"alpha": "A", "beta": "B", "epsilon": "E", "zeta": "Z", "eta": "H", "iota": "I", "kappa": "K"}
+    latin |= {"mu": "M", "nu": "N", "o": "O", "rho": "P", "tau": "T", "chi": "X"}
+    return f"$\\mathrm{{{latin[letter]}}}$" if letter in latin else f"$\\{letter.capitalize()}$"
+
+
+def _compatible(char: str) -> str:
+    simple = unicodedata.normalize("NFKC", char)
+    return escaped(simple) if simple != char and simple.isascii() and simple.isprintable() else ""
+
+
+def _main(document: Document) -> str:
+    lines = [*map(_comment, (OWNED, *document.origin)), PREAMBLE, f"\\title{{{escaped(document.title)}}}"]
+    lines += [r"\date{}", r"\begin{document}", r"\maketitle", "", *map(_block, document.intro)]
+    for part in document.parts:
+        lines += ["", f"\\section{{{escaped(part.title)}}}", "", *map(_block, part.blocks)]
+    return "\n".join([*lines, "", r"\end{document}"]) + "\n"
+
+
+def _block(block: Block) -> str:
+    match block:
+        case TableBlock():
+            return f"\\input{{{block.id}}}\n"
+        case Figure(name, alt) | Picture(name, alt):
+            path = f"../figures/{name}.png"
+            shown = rf"\includegraphics[width=\linewidth]{{{path}}}\\{marked(alt)}"
+            boxed = rf"\begin{{minipage}}{{\linewidth}}\centering {shown}\end{{minipage}}\par\medskip"
+            return rf"\IfFileExists{{{path}}}{{{boxed}}}{{}}" + "\n"
+        case Bullets(items):
+            return "\n".join([r"\begin{itemize}", *(rf"  \item {{}}{marked(i)}" for i in items), r"\end{itemize}", ""])
+        case Outline(items):
+            inner = [_block(Bullets(more)) if more else "" for _, more in items]
+            lines = [
+                rf"  \item {{}}{marked(i)}" + f"\n{more}".rstrip() for (i, _), more in zip(items, inner, strict=True)
+            ]
+            return "\n".join([r"\begin{itemize}", *lines, r"\end{itemize}", ""])
+        case Code(text):
+            return "\n".join(rf"\texttt{{{escaped(line)}}}\par" for line in text.split("\n")) + "\n"
+        case Notice(text):
+            return rf"\fbox{{\parbox{{0.95\linewidth}}{{$\triangle$ {marked(text)}}}}}" + "\n"
+    return marked(block.text) + "\n"

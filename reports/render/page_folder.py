@@ -1,0 +1,254 @@
+"""The folder of a page: what is in it that is ours, and how new files take the place of old ones.
+
+A list of what was written, with hashes, lies beside the files. Only what stands in it and is unchanged is ever replaced
+or removed. A file of ours that somebody has edited is kept under another name; a file that is not ours, in the place of
+one that is to be written, stops everything before anything has changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from fer_bench.base.files import sha256_file, write_json
+from fer_bench.base.scratch import scratch
+from fer_bench.errors import FerBenchError
+from fer_bench.harmless import shown
+
+ASIDE = ".report-"
+LISTS = (".fer-bench-report.json", ".fer-bench-check.json")  # one a kind of page: each removes only its own files
+REPORT, CHECK = LISTS
+SHOWN = 5  # names in a message
+NOTE = "Files that fer-bench wrote here, with their SHA-256. It replaces and removes no others, and none that changed."
+ADOPTED = "older"  # in a list: files that stand in no list may be of the version before there were lists
+OLDER = {  # how a page of a version that kept no list is known, in the folder in which it was written
+    "report.md": "\n## How to repeat this\n",
+    "report.html": '<meta name="generator" content="fer-bench">',
+    "table.csv": ",gain_low,gain_high",
+    "tables/main.tex": "This folder is written anew with every report",
+    "README.md": "# Data check: ",
+}
+
+
+def tell(line: str) -> None:
+    """Print a line to the error stream."""
+    print(shown(line), file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Where a page goes.
+
+    Attributes
+    ----------
+    out : Path
+        The folder.
+    kept : str
+        Name of the list of what was written, one of :data:`LISTS`.
+    own : bool
+        The folder is fer-bench's by its place: a page of a version that kept no list is replaced there.
+    force : bool
+        Files that are not ours are replaced.
+    again : str
+        The command that writes this page.
+    say : callable
+        Told of every file that is kept.
+    """
+
+    out: Path
+    kept: str = REPORT
+    own: bool = False
+    force: bool = False
+    again: str = ""
+    say: Callable[[str], None] = tell
+
+    def adopts(self) -> bool:
+        """Whether files that stand in no list may be replaced as well."""
+        return self.force or (self.own and _older(self.out))
+
+
+def check(target: Target, names: Iterable[str]) -> None:
+    """Refuse a folder in which a file that is not ours stands in the place of one of `names`.
+
+    Raises
+    ------
+    FerBenchError
+        It does; `where` tells the folder, `next` the command that replaces it.
+    """
+    known = _known(target.out)
+    there = [name for name in names if os.path.lexists(target.out / name)]
+    blocked = [name for name in there if os.path.isdir(target.out / name)]
+    foreign = [name for name in there if name not in known]
+    if blocked:
+        raise FerBenchError(f"{_some(blocked)} is a folder, but a file must be written there", where=str(target.out))
+    if foreign and not target.adopts():
+        raise FerBenchError(
+            f"the folder holds files that fer-bench has not listed as its own: {_some(foreign)}",
+            where=str(target.out),
+            hint="nothing was written; choose another folder with --out, or replace these files with --force",
+            next=f"{target.again} --force" if target.again else None,
+        )
+
+
+@contextlib.contextmanager
+def aside(target: Target) -> Iterator[Path]:
+    """A folder inside the target, so that moving is renaming; what killed builds have left there is swept away.
+
+    Raises
+    ------
+    FerBenchError
+        The target can't be written.
+    """
+    with contextlib.ExitStack() as held:
+        with _told(target):
+            target.out.mkdir(parents=True, exist_ok=True)
+            folder = held.enter_context(scratch(target.out, ASIDE))
+        yield folder
+
+
+@contextlib.contextmanager
+def _told(target: Target) -> Iterator[None]:
+    """What the system refuses, as an error in words."""
+    try:
+        yield
+    except OSError as error:
+        where = str(error.filename or target.out)
+        raise FerBenchError(f"the page can't be written: {error.strerror}", where=where) from error
+
+
+def move(folder: Path, target: Target, retired: Iterable[str] = ()) -> None:
+    """Rename every file of `folder` into the target, pages after the figures that they show.
+
+    Then go the files of ours that this page no longer has: of the kinds that were written now, or named in `retired`.
+    A kill in between leaves whole files, all of them still known as ours.
+
+    Raises
+    ------
+    FerBenchError
+        A file that is not ours is in the way; nothing has changed then.
+    """
+    new = {p.relative_to(folder).as_posix(): _hash(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+    check(target, new)
+    with _told(target):
+        _move(folder, target, new, retired)
+
+
+def _move(folder: Path, target: Target, new: Mapping[str, str], retired: Iterable[str]) -> None:
+    known, listed = _known(target.out), _read(target.out / target.kept)
+    dropped = [name for name in listed if name not in new and _kind(name) in set(map(_kind, new))]
+    adopts, older = target.adopts(), target.own and _older(target.out)
+    if adopts:
+        old = {name: (_hash(target.out / name),) for name in retired if name not in new and name not in known}
+        known, dropped = known | old, [*dropped, *old]
+    _write(folder, target, older, {n: (*listed.get(n, ()), *([new[n]] if n in new else [])) for n in {*listed, *new}})
+    for name in sorted(new, key=lambda n: (-n.count("/"), n)):
+        if name in known and os.path.lexists(target.out / name) and _hash(target.out / name) not in known[name]:
+            _set_aside(name, target)
+        (target.out / name).parent.mkdir(exist_ok=True)
+        os.replace(folder / name, target.out / name)
+    for name in dropped:
+        _remove(name, target, known[name])
+    _write(
+        folder,
+        target,
+        older,
+        {n: of for n, of in listed.items() if n not in dropped} | {n: (of,) for n, of in new.items()},
+    )
+
+
+def _kind(name: str) -> tuple[PurePosixPath, str]:
+    """Folder and ending: files of one kind are written together, or not at all."""
+    path = PurePosixPath(name)
+    return path.parent, path.suffix
+
+
+def _remove(name: str, target: Target, hashes: Collection[str]) -> None:
+    """Delete a file of ours; one that was edited stays, and is no longer ours."""
+    path = target.out / name
+    if not os.path.lexists(path):
+        return
+    if (found := _hash(path)) and found in hashes:
+        path.unlink()
+    else:
+        target.say(f"{path} has been edited, so it stays, although the page no longer shows it")
+
+
+def _set_aside(name: str, target: Target) -> None:
+    """Give an edited file a name that nothing here ever writes."""
+    place, number = target.out / name, 1
+    while os.path.lexists(kept := place.with_name(f"{place.stem}.edited-{number}{place.suffix}")):
+        number += 1
+    os.rename(place, kept)
+    target.say(f"{place} had been edited: that copy is kept as {kept.name}")
+
+
+def _hash(path: Path) -> str:
+    """SHA-256 of a plain file; nothing for a link, or for what can't be read."""
+    with contextlib.suppress(OSError):
+        if path.is_file() and not path.is_symlink():
+            return sha256_file(path)
+    return ""
+
+
+def _some(names: list[str]) -> str:
+    rest = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _older(out: Path) -> bool:
+    """Whether a version that kept no list has written a page here, parts of which may be left."""
+    lists = [_content(out / name) for name in LISTS if os.path.lexists(out / name)]
+    if lists:
+        return any(content.get(ADOPTED) is True for content in lists)
+    for name, mark in OLDER.items():
+        with contextlib.suppress(OSError):
+            if mark.encode() in (out / name).read_bytes():
+                return True
+    return False
+
+
+def _known(out: Path) -> dict[str, tuple[str, ...]]:
+    """Files of ours in a folder, of every kind of page, with the hashes that they may have."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name in LISTS:
+        for file, hashes in _read(out / name).items():
+            found[file] = (*found.get(file, ()), *hashes)
+    return found
+
+
+def _read(path: Path) -> dict[str, tuple[str, ...]]:
+    """Names and hashes of a list, without names that lead elsewhere."""
+    files = _content(path).get("files")
+    found = files.items() if isinstance(files, dict) else ()
+    return {
+        str(n): (of,) if isinstance(of, str) else tuple(map(str, of if isinstance(of, list) else ()))
+        for n, of in found
+        if _inside(str(n))
+    }
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """A list as it was kept; empty where it is missing or damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _inside(name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    return 1 <= len(parts) <= 2 and ".." not in parts and not name.startswith(("/", "."))
+
+
+def _write(folder: Path, target: Target, older: bool, files: Mapping[str, Collection[str]]) -> None:
+    """Keep the list, by way of `folder`; a file has several hashes only while it is being replaced."""
+    files_shown = {name: next(iter(of)) if len(of) == 1 else [*of] for name, of in files.items()}
+    write_json(folder / target.kept, {"note": NOTE, "files": files_shown} | ({ADOPTED: True} if older else {}))
+    os.replace(folder / target.kept, target.out / target.kept)

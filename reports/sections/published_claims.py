@@ -1,0 +1,108 @@
+"""Section "Beside published numbers": ours, theirs, the difference, and whether the two may be compared at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fer_bench.reports.claims.comparable import Comparison, Ours, compare
+from fer_bench.reports.claims.published import Claim, load
+from fer_bench.reports.facts import phrases
+from fer_bench.reports.facts.numbers import MethodNumbers, Numbers
+from fer_bench.reports.facts.records import StudyData
+from fer_bench.reports.render.blocks import Block, Paragraph, TableBlock
+from fer_bench.reports.sections.tables import Column, tabulate, title
+
+MOST = 20  # claims in a table; the rest is a command away
+METRICS = ("accuracy", "mean_recall", "macro_f1")
+HEADINGS = {"accuracy": "accuracy", "mean_recall": "mean-class accuracy", "macro_f1": "macro-F1"}
+
+
+def build(numbers: Numbers) -> list[Block]:
+    """Claims that may be compared with every method of the study, then those that may not, each with its reasons."""
+    study = numbers.study
+    claims = [c for c in load() if c.dataset == study.dataset.partition(":")[0] and c.metric in METRICS]
+    if not claims:
+        return []
+    rows = {title(m): {c.claim.id: c for c in compare(claims, _values(m), _ours(study, m))} for m in numbers.methods}
+    first = list(next(iter(rows.values())).values())
+    sound = [c for c in first if any(of[c.claim.id].verdict.ok for of in rows.values())]
+    others = [c for c in first if c not in sound]
+    quarantined = sum(c.quarantined for c in claims)
+    blocks: list[Block] = []
+    if sound:
+        blocks.append(_comparable(sound, rows))
+    else:
+        name = phrases.code(study.protocol.get("name", ""))
+        blocks.append(Paragraph(f"No published number on record may be compared with results under {name}."))
+    if others:
+        blocks.append(_not_comparable(others))
+    hidden = f"{phrases.count(quarantined, 'quarantined number')} not shown. " if quarantined else ""
+    dataset = study.dataset.partition(":")[0]
+    blocks.append(Paragraph(f"{hidden}All on record, with their sources: `fer-bench claims --dataset {dataset}`."))
+    return blocks
+
+
+def _values(method: MethodNumbers) -> dict[str, tuple[float, float, float]]:
+    found = {name: method.scores[name] for name in METRICS if name in method.scores}
+    return {name: (100 * i.value, 100 * i.low, 100 * i.high) for name, i in found.items()}
+
+
+def _ours(study: StudyData, method: MethodNumbers) -> Ours:
+    runs = study.method(method.label).runs
+    spec = runs[0].spec
+    return Ours.recorded(
+        study.dataset.partition(":")[0],
+        {"name": "", **study.protocol},
+        selection_rule=(spec.get("selection") or {}).get("rule", "val"),
+        classes=len(study.classes),
+        pretraining="ImageNet" if spec.get("pretrained") else "none",
+        transductive=method.transductive,
+        blocked=bool(method.runs.blocked),
+        profile=spec.get("profile") or "natural",
+        folds_run=len({run.fold for run in runs}),
+        backbone=str(spec.get("backbone") or ""),
+    )
+
+
+def _comparable(sound: Sequence[Comparison], rows: dict[str, dict[str, Comparison]]) -> TableBlock:
+    columns = [*_CLAIM, *(Column(label, _difference(of)) for label, of in rows.items())]
+    columns.append(Column("Keep in mind", lambda c: "; ".join(c.verdict.cautions), right=False))
+    caption = (
+        "Theirs in %, read in their code, README, figure or paper unless a mark says otherwise; under each of our "
+        "methods the difference in points, ours less theirs, and whether theirs lies within our 95 % interval."
+        + _more(sound)
+    )
+    return TableBlock(tabulate(columns, sound[:MOST], caption), "claims", "Published numbers that may be compared")
+
+
+def _difference(of: dict[str, Comparison]):
+    def cell(row: Comparison) -> str:
+        mine = of[row.claim.id]
+        return f"{phrases.points(mine.difference / 100)} {'(within)' * mine.within}".strip() if mine.verdict.ok else "–"
+
+    return cell
+
+
+def _not_comparable(others: Sequence[Comparison]) -> TableBlock:
+    columns = [*_CLAIM, Column("May not be compared, because", lambda c: "; ".join(c.verdict.reasons), right=False)]
+    caption = "Published numbers under other conditions: for orientation only, no difference is computed."
+    return TableBlock(
+        tabulate(columns, others[:MOST], caption + _more(others)), "claims-others", "Published numbers not to compare"
+    )
+
+
+def _more(rows: Sequence[Comparison]) -> str:
+    return f" The first {MOST} of {len(rows)}." if len(rows) > MOST else ""
+
+
+def _method(claim: Claim) -> str:
+    mark = "" if claim.tag == "read" else f" *({claim.tag})*"
+    year = f" ({claim.year})" if claim.year else ""
+    return f"{claim.method}{year}{mark}"
+
+
+_CLAIM = (
+    Column("Published", lambda c: _method(c.claim), right=False),
+    Column("Number", lambda c: HEADINGS[c.claim.metric], right=False),
+    Column("Theirs", lambda c: c.claim.text),
+)

@@ -1,0 +1,192 @@
+"""Section "Further tests": probability of improvement, paired bootstrap, McNemar for each seed, ranks over folds.
+
+None of them is the verdict on a method (see :mod:`fer_bench.stats.mcnemar` and :mod:`fer_bench.stats.ranks` for why);
+they stand here because other work reports them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure as Drawing
+
+from fer_bench.reports.facts import phrases
+from fer_bench.reports.facts.numbers import DRAWS, IMPROVED, SCORES, MethodNumbers, Numbers
+from fer_bench.reports.render.blocks import Block, Figure, Paragraph, TableBlock
+from fer_bench.reports.sections import figures
+from fer_bench.reports.sections.tables import Column, each, tabulate, title
+from fer_bench.stats import scores
+from fer_bench.stats.intervals import Interval
+from fer_bench.stats.mcnemar import McNemar, mcnemar_by_seed
+
+if TYPE_CHECKING:
+    from fer_bench.stats.ranks import Ranking
+
+FEWEST_FOLDS = 3
+SCORE = "mean_recall"
+
+
+def build(numbers: Numbers) -> list[Block]:
+    """The tests that the study has data for."""
+    return [*_improvement(numbers), *_resampled(numbers), *_mcnemar(numbers), *_ranks(numbers)]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Predictions of a method and of the reference for their shared seeds, [S, n]."""
+
+    method: MethodNumbers
+    seeds: tuple[int, ...]
+    ours: np.ndarray
+    theirs: np.ndarray
+
+
+def pairs(numbers: Numbers) -> Iterator[Pair]:
+    """The pairs of all methods that are compared."""
+    study = numbers.study
+    for method in numbers.compared:
+        yield Pair(method, *study.paired(method.label, str(study.reference)))
+
+
+def _improvement(numbers: Numbers) -> list[Block]:
+    study = numbers.study
+    rows = [m for m in numbers.compared if m.improvement]
+    if not rows:
+        return []
+    columns = [Column("Method", title, right=False)]
+    columns.append(Column("Seeds", lambda m: str(m.pairs)))
+    for name in IMPROVED:
+        cell = each(lambda n, m: phrases.share_with_interval(m.improvement[n]), name)
+        columns.append(Column(f"P(better {SCORES[name]})", cell))
+    caption = (
+        f"In %: how often one training of the method beats one of {phrases.code(str(study.reference))}, a tie counting "
+        "half (Agarwal et al. 2021), with the 95 % bootstrap interval. It asks how often, not by how much."
+    )
+    return [TableBlock(tabulate(columns, rows, caption), "improvement", "Probability of improvement")]
+
+
+def _resampled(numbers: Numbers) -> list[Block]:
+    """The headline's gains with the intervals of the paired bootstrap beside the report's own."""
+    if not numbers.compared:
+        return []
+    rarest, mean = numbers.headline
+    columns = [Column("Method", title, right=False), Column("Seeds", lambda m: str(m.pairs))]
+    headings = {rarest: f"recall of {rarest.partition(':')[2]}", mean: SCORES[mean], "accuracy": SCORES["accuracy"]}
+    for name, heading in headings.items():
+        columns.append(Column(f"Gain in {heading}", each(lambda n, m: phrases.gain_with_interval(m.gains[n]), name)))
+        columns.append(Column("by bootstrap", each(lambda n, m: _limits(m.resampled[n]), name)))
+    drawn = "images within classes" if numbers.study.clusters is None else "what belongs together (see the answer)"
+    caption = (
+        f"Gains over {phrases.code(str(numbers.study.reference))} in points. By bootstrap: the 95 % percentile "
+        f"interval of {DRAWS:,} paired draws of seeds and of {drawn}. It is too short where few trainings differ "
+        "a lot and too wide where they do not, so no verdict rests on it."
+    )
+    return [TableBlock(tabulate(columns, numbers.compared, caption), "resampled", "Gains by the paired bootstrap")]
+
+
+def _limits(interval: Interval) -> str:
+    return phrases.gain_with_interval(interval).partition(" ")[2] or phrases.UNKNOWN
+
+
+def _mcnemar(numbers: Numbers) -> list[Block]:
+    if numbers.study.clusters is not None:
+        return [Paragraph("McNemar's test is not given: it takes every test image for a draw of its own.")]
+    rows: list[tuple[Pair, int, McNemar]] = []
+    for pair in pairs(numbers):
+        found = mcnemar_by_seed(numbers.study.labels, pair.ours, pair.theirs)
+        rows += [(pair, seed, test) for seed, test in zip(pair.seeds, found, strict=True)]
+    if not rows:
+        return []
+    columns = [
+        Column("Method", lambda r: title(r[0].method), right=False),
+        Column("Seed", lambda r: str(r[1])),
+        Column("Only ours right", lambda r: f"{r[2].gained:,}"),
+        Column("Only the reference right", lambda r: f"{r[2].lost:,}"),
+        Column("Exact p", lambda r: phrases.p_value(r[2].exact)),
+        Column("mid-p", lambda r: phrases.p_value(r[2].midp)),
+    ]
+    caption = (
+        f"McNemar's test of each seed's pair of networks against {phrases.code(str(numbers.study.reference))} "
+        "(Fagerland et al. 2013), uncorrected. It compares two networks, not two methods: networks "
+        "of one method differ, too."
+    )
+    return [TableBlock(tabulate(columns, rows, caption), "mcnemar", "McNemar's test by seed")]
+
+
+# -- ranks over folds ------------------------------------------------------------------------------------------------
+
+
+def ranking(numbers: Numbers) -> Ranking | None:
+    """Ranks of the methods over the folds that all of them have; None for too few folds or methods, or a watermark."""
+    study = numbers.study
+    ranked = [m for m in study.methods if m.ranked and not study.watermarks]
+    by_method = [{r.fold for r in m.runs} for m in ranked]
+    folds = sorted(set.intersection(*by_method)) if by_method else []
+    if len(folds) < FEWEST_FOLDS or len(by_method) < 2:
+        return None
+    from fer_bench.stats.ranks import rank_methods  # late: scipy.stats takes half a second
+
+    score, classes = scores.SCORES[SCORE], len(study.classes)
+    values = np.zeros((len(folds), len(ranked)))
+    for place, method in enumerate(ranked):
+        for row, fold in enumerate(folds):
+            runs = [r for r in method.runs if r.fold == fold]
+            values[row, place] = np.mean([score(scores.confusion(r.labels, r.predictions, classes)) for r in runs])
+    return rank_methods(values, tuple(m.label for m in ranked))
+
+
+def _ranks(numbers: Numbers) -> list[Block]:
+    found = ranking(numbers)
+    if found is None:
+        return []
+    told = (
+        f"Ranks in mean-class accuracy over {found.blocks} folds: {rank_tests(found, 'folds')} Folds share training "
+        "images, so these tests are too sure of themselves: the diagram describes, it does not prove."
+    )
+    alt = "Critical-difference diagram: mean ranks of the methods over the folds"
+    return [Paragraph(told), Figure("ranks", alt, draw_ranks(found))]
+
+
+def rank_tests(found: Ranking, blocks: str) -> str:
+    """The tests over `blocks`, as they are called, and what the bars of the diagram mean."""
+    f_test = f"Iman and Davenport's F {found.f:.2f}, p {phrases.p_value(found.f_p)}"
+    if not np.isfinite(found.f):
+        f_test = f"Iman and Davenport's F has no bound, for all {blocks} rank alike, so its p is left out"
+    return (
+        f"Friedman's chi² {found.chi2:.2f}, p {phrases.p_value(found.chi2_p)}; {f_test}; by permutation of the methods "
+        f"within the {blocks} p {phrases.p_value(found.exact_p)}. Methods that a bar joins are nearer than Nemenyi's "
+        f"critical difference of {found.difference:.2f} ranks (Demšar 2006)."
+    )
+
+
+@figures.styled
+def draw_ranks(found: Ranking) -> Drawing:
+    """A critical-difference diagram: the best mean rank at the right, bars join what can't be told apart."""
+    k = len(found.names)
+    half = -(-k // 2)
+    figure, axes = figures.new_figure(figures.WIDTH, 1.3 + 0.28 * (half + len(found.cliques)))
+    axis = axes[0, 0]
+    bars = 0.35 * (len(found.cliques) + 1)
+    axis.set_xlim(k + 0.6 + 0.12 * k, 0.4 - 0.12 * k)
+    axis.set_ylim(-bars - 0.5 * half - 0.2, 1.3)
+    axis.axis("off")
+    axis.plot([1, k], [0, 0], color="#222222", linewidth=1.2)
+    for rank in range(1, k + 1):
+        axis.plot([rank, rank], [0, 0.12], color="#222222", linewidth=1)
+        axis.text(rank, 0.2, str(rank), ha="center", va="bottom", fontsize=8)
+    for place, (name, rank) in enumerate(zip(found.names, found.ranks, strict=True)):
+        best = place < half
+        depth = -bars - 0.5 * (place if best else k - 1 - place) - 0.2
+        end = 0.9 if best else k + 0.1
+        axis.plot([rank, rank, end], [0, depth, depth], color="#888888", linewidth=0.9)
+        text = f"{figures.shorten(name, 30)}  {rank:.2f}"
+        axis.text(end, depth, f"  {text}  ", ha="left" if best else "right", va="center", fontsize=8.5)
+    for level, clique in enumerate(found.cliques):
+        ends = [found.ranks[found.names.index(n)] for n in (clique[0], clique[-1])]
+        axis.plot(ends, [-0.35 * (level + 1)] * 2, color="#D55E00", linewidth=3.5, solid_capstyle="round")
+    axis.plot([1, 1 + found.difference], [0.85, 0.85], color="#222222", linewidth=1.2)
+    axis.text(1 + found.difference / 2, 0.93, f"critical difference {found.difference:.2f}", ha="center", fontsize=8)
+    return figure
