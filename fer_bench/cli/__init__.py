@@ -64,7 +64,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except FerBenchError as error:
-            home, plugins = ctx.meta.get("fer_bench.record.home"), ctx.meta.get("fer_bench.plugin_dirs", ())
+            home, plugins = ctx.meta.get("fer_bench.home"), ctx.meta.get("fer_bench.plugin_dirs", ())
             error.next = complete(error.next, home=home, plugins=plugins)
             raise
 

@@ -138,7 +138,7 @@ def _pages(address: str, place: Home) -> list[tuple[str, str]]:
         with urllib.request.urlopen(url, timeout=10) as answer:
             told = json.load(answer).get("experiments", [])
         for experiment in told:
-            if any(tag["key"] == "fer_bench.contract.dataset" for tag in experiment.get("tags", [])):
+            if any(tag["key"] == "fer_bench.dataset" for tag in experiment.get("tags", [])):
                 found[experiment["name"]] = f"{address}/#/experiments/{experiment['experiment_id']}/runs?{TRAINING}"
     last = ""
     with contextlib.suppress(FerBenchError, KeyError):

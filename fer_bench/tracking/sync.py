@@ -182,7 +182,7 @@ class _Mirror:
         name = study["protocol"] if "/" in study["protocol"] else f"{study['dataset']}/{study['protocol']}"
         found = self.client.get_experiment_by_name(name)
         if found is None:
-            tags = {"fer_bench.contract.dataset": study["dataset"], "fer_bench.protocol": study["protocol"]}
+            tags = {"fer_bench.dataset": study["dataset"], "fer_bench.protocol": study["protocol"]}
             place = artifact_place(self.uri, self.ledger, name)
             return self.client.create_experiment(name, artifact_location=place, tags=tags)
         if found.lifecycle_stage == "deleted" and self.restore:
@@ -203,7 +203,7 @@ class _Mirror:
 
     def _parent(self, experiment: str, study: Mapping[str, Any]) -> str:
         for run in self._search(experiment, "tags.`fer_bench.role` = 'study'"):
-            if run.data.tags.get("fer_bench.runs.study") == study["name"]:
+            if run.data.tags.get("fer_bench.study") == study["name"]:
                 return run.info.run_id
         tags = tags_of({"role": "study", "study": study["name"]}, **_author())
         start = min((begin for begin, _ in spans(map(self.ledger.run, study["runs"]))), default=int(1000 * time.time()))
@@ -224,7 +224,7 @@ class _Mirror:
         content = mirrored(record)
         for run in old:
             self.client.delete_run(run)
-        more = {"mlflow.parentRunId": parent, "fer_bench.role": "run", "fer_bench.runs.study": study}
+        more = {"mlflow.parentRunId": parent, "fer_bench.role": "run", "fer_bench.study": study}
         tags = content.tags | _author() | more
         run = self.client.create_run(experiment, content.span[0], tags=tags, run_name=content.name).info.run_id
         params = [Param(k, v) for k, v in content.params.items()]

@@ -177,8 +177,8 @@ def runs_of(uri, role, study=None, experiment="toy/official"):
     client = mlflow_client(uri)
     found = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
     found = [r for r in found if r.data.tags["fer_bench.role"] == role]
-    name = "fer_bench.run_id" if role == "run" else "fer_bench.runs.study"
-    return {r.data.tags[name]: r for r in found if study in (None, r.data.tags["fer_bench.runs.study"])}
+    name = "fer_bench.run_id" if role == "run" else "fer_bench.study"
+    return {r.data.tags[name]: r for r in found if study in (None, r.data.tags["fer_bench.study"])}
 
 
 @contextlib.contextmanager
