@@ -20,7 +20,7 @@ LIBRARY = SITE / "torch/nn/functional.py"
 
 
 def raised_in(*files: Path) -> Exception:
-    """An exception whose traceback goes through functions that were compiled as parts of these files, outermost first."""
+    """An exception whose traceback goes through functions of these files, outermost first."""
     names: dict[str, object] = {"deeper": lambda: 1 / 0}
     for file in reversed(files):
         code = f"def frame(deeper):\n    deeper()\n\ndef {file.stem.strip('_')}_of():\n    frame(inner)\n"
