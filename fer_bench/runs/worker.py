@@ -30,6 +30,7 @@ from fer_bench.data.store import Store
 from fer_bench.errors import FerBenchError, PrunedTrial, TrainingError
 from fer_bench.record.ledger import RunWriter
 from fer_bench.rng import seed_all, stream_seed
+from fer_bench.runs.blame import frame_to_blame
 from fer_bench.runs.probe import PROCESSES, order_of
 from fer_bench.runs.spec import RunSpec
 from fer_bench.seal import Guard
@@ -392,7 +393,7 @@ def explained(error: Exception, order: Order, *, fresh: bool) -> Exception:
             hint="a smaller batch_size or image_size, or a smaller backbone",
             next=f"the same command with --set batch_size={max(2, spec.recipe.batch_size // 2)}",
         )
-    frame = _frame_to_blame(error, Path(order.given["plugin"]["path"]))
+    frame = frame_to_blame(error, Path(order.given["plugin"]["path"]))
     if frame is None:
         return error
     forgot = "the test is predicted in a fresh process: what training leaves on the method must be in its state_dict()"
@@ -402,19 +403,6 @@ def explained(error: Exception, order: Order, *, fresh: bool) -> Exception:
         hint=forgot if fresh else "the traceback is in failed.json of the run's record",
         next=f"fer-bench show {spec.method}",
     )
-
-
-def _frame_to_blame(error: Exception, plugin: Path) -> traceback.FrameSummary | None:
-    """The innermost frame of a plug-in's folder, or of a hook's default that choked on what the plug-in gave it.
-
-    None: the error is the harness's own, and its traceback is wanted.
-    """
-    frames = traceback.extract_tb(error.__traceback__)
-    theirs = [f for f in frames if Path(f.filename).parent == plugin.parent]
-    ours = [f for f in frames if Path(f.filename).parent == Path(__file__).parent]
-    if theirs:
-        return theirs[-1]
-    return ours[-1] if ours and Path(ours[-1].filename).name == "method.py" else None
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
