@@ -81,8 +81,8 @@ def test_every_public_name_can_be_imported():
 
 
 TORCHLESS = (
-    "stats.scores",
     "stats.intervals",
+    "stats.bootstrap",
     "record.ledger",
     "record.home",
     "runs.spec",
@@ -93,6 +93,8 @@ TORCHLESS = (
     "contract.cards",
     "contract.plugins",
     "stats.confusion",
+    "stats.sampling",
+    "stats.chance",
     "stats.crossed_errors",
     "stats.mcnemar",
     "stats.ranks",
@@ -106,7 +108,13 @@ TORCHLESS = (
     "cli.request",
     "cli.listing",
     "cli.claims",
+    "cli.report",
     "reports",
+    "reports.facts.phrases",
+    "reports.render.markdown",
+    "reports.sections.figures",
+    "reports.sections.tables",
+    "reports.pages.terminal",
     "reports.claims.published",
     "reports.claims.comparable",
     "reports.pages.across",

@@ -10,7 +10,7 @@ import click
 from fer_bench.cli.listing import table
 from fer_bench.errors import LedgerError, unknown
 from fer_bench.record.ledger import Ledger, RunRecord
-from fer_bench.stats.scores import accuracy, confusion, mean_recall
+from fer_bench.stats.confusion import accuracy, confusion_matrix, mean_recall
 
 DAMAGE = (LedgerError, AttributeError, LookupError, MemoryError, OSError, OverflowError, TypeError, ValueError)
 STATUS = ("finished", "failed", "unfinished", "pruned")
@@ -102,8 +102,8 @@ def _scores(record: RunRecord) -> tuple[str, str, str, str, str]:
     selection, test = _optional(record, "selection"), ("", "")
     if record.has("test_logits.npy"):
         predicted = record.array("test_logits").argmax(axis=1)
-        matrix = confusion(record.array("test_labels"), predicted, len(record.data["classes"]))
-        test = (_percent(mean_recall(matrix)), _percent(accuracy(matrix)))
+        matrix = confusion_matrix(record.array("test_labels"), predicted, len(record.data["classes"]))
+        test = (_percent(float(mean_recall(matrix))), _percent(float(accuracy(matrix))))
     value = f"{_percent(selection['value'])} {selection['metric'].replace('_', ' ')}" if "value" in selection else ""
     epoch = str(selection["epoch"] + 1) if "epoch" in selection else ""
     return epoch, value, *test, ", ".join(_warnings(record))

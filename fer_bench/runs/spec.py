@@ -16,7 +16,7 @@ from fer_bench.contract.cards import MethodCard
 from fer_bench.contract.plugins import Plugins
 from fer_bench.data.imbalance import Profile
 from fer_bench.errors import SpecError, shown, unknown
-from fer_bench.stats.scores import SCORES
+from fer_bench.stats.confusion import SCORES
 from fer_bench.training.recipe import Recipe
 
 RULES = ("val", "last")

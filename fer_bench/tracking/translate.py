@@ -17,7 +17,7 @@ from typing import Any
 from fer_bench.errors import LedgerError
 from fer_bench.harmless import shown
 from fer_bench.record.ledger import Ledger, RunRecord
-from fer_bench.stats.scores import SCORES, confusion, recalls
+from fer_bench.stats.confusion import SCORES, confusion_matrix, recalls
 
 FILES = ("spec", "data", "method", "history", "selection", "seal", "probe", "environment", "timing")
 TEXTS = (".json", ".md", ".html", ".tex", ".csv", ".txt")
@@ -228,8 +228,9 @@ def _final_metrics(record: RunRecord, at: int) -> list[tuple[str, float, int, in
 
 def _scores(record: RunRecord, prefix: str, role: str) -> list[tuple[str, float]]:
     classes = record.data["classes"]
-    matrix = confusion(record.array(f"{role}_labels"), record.array(f"{role}_logits").argmax(axis=1), len(classes))
-    pairs = [(f"{prefix}_{name}", score(matrix)) for name, score in SCORES.items()]
+    predicted = record.array(f"{role}_logits").argmax(axis=1)
+    matrix = confusion_matrix(record.array(f"{role}_labels"), predicted, len(classes))
+    pairs = [(f"{prefix}_{name}", float(score(matrix))) for name, score in SCORES.items()]
     return pairs + [
         (k, float(r)) for k, r in zip(class_keys(f"{prefix}_recall", classes), recalls(matrix), strict=True)
     ]

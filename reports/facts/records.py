@@ -21,6 +21,7 @@ from fer_bench.errors import LedgerError
 from fer_bench.harmless import cleaned, shown
 from fer_bench.record.ledger import Ledger, RunRecord
 from fer_bench.reports.facts.runs import MALFORMED, Run, read_run
+from fer_bench.stats.sampling import Truth
 
 PEEKING_RULES = ("test_best", "test")
 
@@ -118,13 +119,18 @@ class StudyData:
 
     @cached_property
     def clusters(self) -> np.ndarray | None:
-        """Which of the pooled test images are no independent draws [n]: equal numbers belong together.
+        """The cluster [n] of each pooled test image: images with equal numbers form one sampling unit.
 
-        They are those of one person or sequence, where the data name them, and else one image that several folds test.
-        None where every image stands alone.
+        A cluster is a person or sequence, where the data name them, and otherwise one image that several folds test.
+        None where every image is a unit of its own.
         """
         together = np.concatenate([self._groups[fold] for fold in self.folds]) if self.grouped else self._rows
         return together if len(np.unique(together)) < len(together) else None
+
+    @cached_property
+    def truth(self) -> Truth:
+        """The pooled test set, with its sampling units."""
+        return Truth(labels=self.labels, classes=len(self.classes), clusters=self.clusters)
 
     @property
     def grouped(self) -> bool:
