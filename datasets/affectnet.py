@@ -10,11 +10,11 @@ import numpy as np
 
 from fer_bench import Dataset, DatasetCard, Param, Protocol, Reading
 
-from ._class_names import ClassNames
-from ._folders import entries
-from ._images import Row, reading
-from ._search import find_layout
-from ._tree import (
+from ._shared.class_names import ClassNames
+from ._shared.folders import entries
+from ._shared.images import Row, reading
+from ._shared.search import find_layout
+from ._shared.tree import (
     SPLITS,
     Faults,
     TreeImage,

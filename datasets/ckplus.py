@@ -8,14 +8,14 @@ from pathlib import Path
 
 from fer_bench import DataError, Dataset, DatasetCard, Param, Protocol, Reading
 
-from ._ckplus_arrays import CSV_CLASSES, hdf5, pixels_csv
-from ._ckplus_frames import ALL, CLASSES, EMOTIONS, NEUTRAL, Found, find_folders, find_original, folders, original
-from ._class_names import ClassNames
-from ._folders import entries
-from ._images import reading
-from ._pixels_csv import describe, sniff
-from ._search import find_layout
-from ._text import ENDINGS, tables_in
+from ._ckplus.arrays import CSV_CLASSES, hdf5, pixels_csv
+from ._ckplus.frames import ALL, CLASSES, EMOTIONS, NEUTRAL, Found, find_folders, find_original, folders, original
+from ._shared.class_names import ClassNames
+from ._shared.folders import entries
+from ._shared.images import reading
+from ._shared.pixels_csv import describe, sniff
+from ._shared.search import find_layout
+from ._shared.text import ENDINGS, tables_in
 
 card = DatasetCard(
     name="ckplus",

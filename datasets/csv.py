@@ -10,10 +10,10 @@ from pathlib import Path
 
 from fer_bench import DataError, Dataset, DatasetCard, Param, Protocol, Reading
 
-from ._folders import IMAGES, entries
-from ._images import Row, reading
-from ._search import find_layout
-from ._tables import (
+from ._shared.folders import IMAGES, entries
+from ._shared.images import Row, reading
+from ._shared.search import find_layout
+from ._shared.tables import (
     COLUMNS,
     Finder,
     Labels,
@@ -30,7 +30,7 @@ from ._tables import (
     split_rank,
     understand,
 )
-from ._text import ENDINGS, HEAD, tables_in
+from ._shared.text import ENDINGS, HEAD, tables_in
 
 card = DatasetCard(
     name="csv",

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from fer_bench import Dataset, DatasetCard, Param, Protocol, Reading
 
-from ._class_names import ClassNames
-from ._folders import entries
-from ._images import Row, reading
-from ._search import find_layout
-from ._tables import COLUMNS as NAMES
-from ._tables import Table, read_table, whole, without_numbers
-from ._text import HEAD, tables_in
-from ._tree import Faults, images_below, is_image, natural
+from ._shared.class_names import ClassNames
+from ._shared.folders import entries
+from ._shared.images import Row, reading
+from ._shared.search import find_layout
+from ._shared.tables import COLUMNS as NAMES
+from ._shared.tables import Table, read_table, whole, without_numbers
+from ._shared.text import HEAD, tables_in
+from ._shared.tree import Faults, images_below, is_image, natural
 
 card = DatasetCard(
     name="expw",

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from fer_bench import DataError, Dataset, DatasetCard, Param, Protocol, Reading, SpecError
 
-from ._folders import subfolders
-from ._images import Row, reading
-from ._own_classes import OwnClasses, look_alikes, nested_folders, own_classes, split_by_names
-from ._search import contents, find_layout
-from ._tables import class_list
-from ._tree import SPLITS, ImageTree, TreeImage, find_image_tree, labelled, natural
+from ._folder.own_classes import OwnClasses, look_alikes, nested_folders, own_classes, split_by_names
+from ._shared.folders import subfolders
+from ._shared.images import Row, reading
+from ._shared.search import contents, find_layout
+from ._shared.tables import class_list
+from ._shared.tree import SPLITS, ImageTree, TreeImage, find_image_tree, labelled, natural
 
 card = DatasetCard(
     name="folder",

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from fer_bench import Dataset, DatasetCard, Param, Protocol, Reading
 
-from ._class_names import class_position
-from ._folders import IMAGES, JPEGS, entries, subfolders
-from ._images import Row, reading
-from ._search import find_layout
+from ._shared.class_names import class_position
+from ._shared.folders import IMAGES, JPEGS, entries, subfolders
+from ._shared.images import Row, reading
+from ._shared.search import find_layout
 
 card = DatasetCard(
     name="jaffe",

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from fer_bench import Dataset, DatasetCard, Param, Protocol, Reading
 
-from ._class_names import class_position
-from ._folders import IMAGES, entries
-from ._images import Row, reading
-from ._search import find_layout
-from ._tables import Table, read_table, without_numbers
-from ._text import ENDINGS, tables_in
+from ._shared.class_names import class_position
+from ._shared.folders import IMAGES, entries
+from ._shared.images import Row, reading
+from ._shared.search import find_layout
+from ._shared.tables import Table, read_table, without_numbers
+from ._shared.text import ENDINGS, tables_in
 
 # no counts: what is published counts the rows of the list, eight of which double others
 card = DatasetCard(

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from fer_bench import DataError, Dataset, DatasetCard, Param, Protocol, Reading
 
-from ._folders import entries
-from ._images import fit_of, survey_of, treated_said
-from ._parquet_names import agreed_names
-from ._parquet_rows import UNLABELLED, Scan, pixel_chunks, scan_rows
-from ._parquet_shards import WHOLE, Shard, open_shard, shard_faults, shard_files
-from ._search import find_layout
-from ._tables import Labels, Unclear, class_list, understand
+from ._parquet.names import agreed_names
+from ._parquet.rows import UNLABELLED, Scan, pixel_chunks, scan_rows
+from ._parquet.shards import WHOLE, Shard, open_shard, shard_faults, shard_files
+from ._shared.folders import entries
+from ._shared.images import fit_of, survey_of, treated_said
+from ._shared.search import find_layout
+from ._shared.tables import Labels, Unclear, class_list, understand
 
 card = DatasetCard(
     name="parquet",

@@ -10,9 +10,7 @@ from pathlib import Path
 
 from fer_bench import DataError, Dataset, DatasetCard, Param, Protocol, Reading
 
-from ._class_names import ClassNames
-from ._images import Row, reading
-from ._rafdb_files import (
+from ._rafdb.files import (
     Face,
     face_of,
     find_faces,
@@ -26,8 +24,10 @@ from ._rafdb_files import (
     split_of,
     unique,
 )
-from ._search import contents, find_layout
-from ._tree import Faults, find_image_tree, labelled
+from ._shared.class_names import ClassNames
+from ._shared.images import Row, reading
+from ._shared.search import contents, find_layout
+from ._shared.tree import Faults, find_image_tree, labelled
 
 card = DatasetCard(
     name="rafdb",

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fer_bench.contract.method import Stage, TrainView
 from fer_bench.errors import FerBenchError
-from fer_bench.methods._samplers import BalancedCapped, Oversample
+from fer_bench.methods._shared.samplers import BalancedCapped, Oversample
 from fer_bench.methods.baseline_oversample import BaselineOversample
 from fer_bench.methods.rasn import RASN
 from fer_bench.rng import numpy_generator
