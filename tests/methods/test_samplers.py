@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_bench.contract.method import Stage, TrainView
+from fer_bench.contract.batch import TrainView
+from fer_bench.contract.method import Stage
 from fer_bench.errors import FerBenchError
 from fer_bench.methods._shared.samplers import BalancedCapped, Oversample
 from fer_bench.methods.baseline_oversample import BaselineOversample
