@@ -14,20 +14,8 @@ from html import escape
 from pathlib import Path
 from xml.etree import ElementTree
 
-from fer_bench.reports.render.blocks import (
-    Block,
-    Bullets,
-    Code,
-    Document,
-    Figure,
-    Notice,
-    Outline,
-    Picture,
-    Span,
-    TableBlock,
-    plain,
-    spans,
-)
+from fer_bench.reports.render.blocks import Block, Bullets, Code, Document, Figure, Notice, Outline, Picture, TableBlock
+from fer_bench.reports.render.marks import Span, plain, spans
 
 TEMPLATES = Path(__file__).with_name("templates")
 LINKS = re.compile(r"(https?://|mailto:)", re.IGNORECASE)  # any other kind of address could be a script

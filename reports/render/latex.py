@@ -10,20 +10,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from fer_bench.reports.render.blocks import (
-    Block,
-    Bullets,
-    Code,
-    Document,
-    Figure,
-    Notice,
-    Outline,
-    Picture,
-    Span,
-    TableBlock,
-    plain,
-    spans,
-)
+from fer_bench.reports.render.blocks import Block, Bullets, Code, Document, Figure, Notice, Outline, Picture, TableBlock
+from fer_bench.reports.render.marks import Span, plain, spans
 
 LONG = 40  # characters from which a cell of text breaks into lines
 

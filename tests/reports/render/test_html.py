@@ -24,7 +24,7 @@ from fer_bench.reports import build_report
 from fer_bench.reports.pages.doctor import write_page
 from fer_bench.reports.render import html
 from fer_bench.reports.render.blocks import Bullets, Code, Document, Notice, Outline, Paragraph, Part, TableBlock
-from fer_bench.reports.sections.tables import Table
+from fer_bench.reports.render.table import Table
 
 BASE, BETTER = (40, 8, 90), (40, 18, 90)
 VOID = {"meta", "link", "br", "hr", "img", "input", "col"}

@@ -23,7 +23,7 @@ from fer_bench.reports.render.blocks import (
     Picture,
     TableBlock,
 )
-from fer_bench.reports.sections.tables import Table
+from fer_bench.reports.render.table import Table
 
 NASTY = (
     r"a_b % c & d # $5 {e} ~f ^g \h <i> |j| ``k'' -- --- 'l' \"m\" [n] *o ± − ⚠ – é ß Ł ğ ñ “q” … → ≤ γ Σ Ω ο ² 愤 ⁂ ½"
