@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fer_bench.base.locks import FileLock
 from fer_bench.base.names import folder_of
+from fer_bench.base.sizes import human_size
 from fer_bench.contract.dataset import Dataset, Reading
 from fer_bench.contract.sources import class_hash
 from fer_bench.data import soundness
@@ -171,15 +172,6 @@ def _check_room(home: Home, dataset: Dataset, reading: Reading, outliers: _Outli
             hint="make room, or take another --home" + f", or store the images at {side} pixels" * bool(smaller),
             next=smaller,
         )
-
-
-def human_size(size: float) -> str:
-    """Bytes in the unit that fits: 83 MB, 1.4 GB."""
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"
 
 
 def _write(

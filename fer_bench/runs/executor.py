@@ -67,7 +67,8 @@ def identify(spec: RunSpec, work: Workplace) -> tuple[str, Store]:
             next=f"fer-bench data prepare {spec.dataset} --force",
         )
     source = work.plugins.method(spec.method).source_hash()
-    rows = roles_digest(spec, store, work.plugins.dataset_card(spec.dataset), work.home)
+    card = work.plugins.dataset_card(spec.dataset)
+    rows = roles_digest(store, card, work.home, protocol=spec.protocol, fold=spec.fold, profile=spec.profile)
     return run_id(spec.to_dict(), store.fingerprint, source, rows), store
 
 
@@ -340,7 +341,7 @@ class _Run:
         self.writer.put("probe", self._probe(chosen["epoch"]))
         logits = _array(work / "test_logits.npy", (len(rows), len(self.roles.classes)), "f")
         epochs = _array(work / "test_epochs.npy", (len(chosen["candidates"]), len(rows)), "u")
-        self.roles.labels["test"] = labels_of_test(self.spec, self.store, self.card, rows)
+        self.roles.labels["test"] = labels_of_test(self.store, self.card, rows, protocol=self.spec.protocol)
         self._write_rows("test")
         self.writer.put("test_logits", logits)
         self.writer.put("test_epochs", epochs)
