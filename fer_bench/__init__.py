@@ -32,6 +32,7 @@ _PUBLIC = {
     ),
     "fer_bench.contract.backbones": ("Classifier", "Trunk"),
     "fer_bench.errors": ("DataError", "FerBenchError", "SpecError", "missing_library"),
+    "fer_bench.reports.facts.tidy": ("predictions", "results"),
     "fer_bench.rng": ("numpy_generator", "stream_seed", "torch_generator"),
 }
 wait_passively()

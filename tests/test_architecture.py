@@ -109,6 +109,7 @@ TORCHLESS = (
     "reports",
     "reports.claims.published",
     "reports.claims.comparable",
+    "reports.facts.tidy",
     "reports.pages.across",
 )
 
