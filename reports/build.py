@@ -16,6 +16,7 @@ from fer_bench.errors import unknown
 from fer_bench.harmless import shown
 from fer_bench.record.home import Home
 from fer_bench.record.ledger import Ledger
+from fer_bench.reports.facts import tidy
 from fer_bench.reports.facts.across import load_comparison
 from fer_bench.reports.facts.numbers import compute
 from fer_bench.reports.facts.records import load_study
@@ -133,8 +134,13 @@ def build_report(
             pictures = _Pictures(work, folder, chosen)
             page = document(context, ordered, pictures.add)
             pictures.finish()
-            more = {"table.csv": tables.csv_text(numbers)} if "csv" in chosen else {}
-            return _write(page, folder, target, chosen, more)
+            return _write(page, folder, target, chosen, _separated(context) if "csv" in chosen else {})
+
+
+def _separated(context: Context) -> dict[str, str]:
+    """The CSV files of a report besides its tables."""
+    results = tidy.csv_text(context.study, context.results)
+    return {"table.csv": tables.csv_text(context.numbers), "results.csv": results}
 
 
 def build_response(

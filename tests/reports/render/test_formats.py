@@ -295,7 +295,7 @@ def test_the_command_writes_what_is_asked(small, tmp_path):
     done = CliRunner().invoke(command, [*arguments, "--format", "tex,csv"])
     assert done.exit_code == 0, done.output
     assert str(out / "tables" / "main.tex") in done.output
-    assert sorted(p.name for p in out.iterdir()) == [REPORT, "table.csv", "tables"]
+    assert sorted(p.name for p in out.iterdir()) == [REPORT, "results.csv", "table.csv", "tables"]
     failed = CliRunner().invoke(command, [*arguments, "--format", "marcdown"])
     assert isinstance(failed.exception, UnknownNameError)
     assert "'markdown'" in str(failed.exception)
