@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"```(python|bash|toml|csv)\n(.*?)```", re.DOTALL)
-PROGRAMS = {"fer-bench": ["-m", "fer_bench"], "pytest": ["-m", "pytest", "-q", "-p", "no:cacheprovider"]}
+PROGRAMS = {"python": [], "fer-bench": ["-m", "fer_bench"], "pytest": ["-m", "pytest", "-q", "-p", "no:cacheprovider"]}
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
@@ -47,11 +47,14 @@ class Reader:
     def type(self, line: str, short: dict[str, list[str]]) -> None:
         program, *words = shlex.split(line, comments=True)
         more = [option for start, options in short.items() if line.startswith(start) for option in options]
-        command = [sys.executable, *PROGRAMS[program], *words, *more]
-        environment = {**os.environ, "FER_BENCH_HOME": str(self.place), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, cwd=self.place, env=environment, capture_output=True, text=True)
+        done = self.run([*PROGRAMS[program], *words, *more])
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
         self.output[line] = done.stdout + done.stderr
+
+    def run(self, words: list[str]) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "FER_BENCH_HOME": str(self.place), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, *words]
+        return subprocess.run(command, cwd=self.place, env=environment, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +76,31 @@ def test_every_block_of_the_page_on_methods_works(tmp_path, quick):
     assert any("2 passed" in output for output in reader.output.values())
 
 
+def test_every_block_of_the_page_on_data_sets_works_and_errors_are_as_shown(tmp_path):
+    reader = Reader(tmp_path)
+    reader.follow("datasets.md", short={"fer-bench run": ["--seeds", "1", "--threads", "1", "--no-track", "--quiet"]})
+    assert "match the card" in reader.output["fer-bench data stats labfaces --plugins my_datasets"]
+    assert (tmp_path / "labfaces.png").stat().st_size > 1000
+    assert any("2 passed" in output for output in reader.output.values())
+    table = tmp_path / "faces" / "labels.csv"
+    rows = table.read_text().splitlines()
+    rows[2], rows[4] = rows[2].replace(",neutral,", ",hapy,"), "gone.png,happy,p00,train"
+    table.write_text("\n".join(rows) + "\n")
+    prepare = ["data", "prepare", "labfaces", "--from", "faces", "--plugins", "my_datasets"]
+    done = reader.run([*PROGRAMS["fer-bench"], *prepare])
+    assert done.returncode == 1
+    text = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")
+    expected = re.search(r"```text\n(2 problems.*?)```", text, re.DOTALL)[1].strip().splitlines()
+    assert [line for line in expected if line not in done.stderr] == []
+
+
 def test_the_table_of_hooks_names_every_hook_of_the_contract():
     from fer_bench import Method
 
     text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
     table = text.partition("## All hooks")[2]
-    listed = {name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)\(", row)}
+    listed = {
+        name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)\(", row)
+    }
     hooks = {name for name, value in vars(Method).items() if callable(value) and not name.startswith("_")}
     assert listed == hooks
