@@ -88,10 +88,10 @@ def test_every_block_of_the_page_on_data_sets_works_and_errors_are_as_shown(tmp_
     table.write_text("\n".join(rows) + "\n")
     prepare = ["data", "prepare", "labfaces", "--from", "faces", "--plugins", "my_datasets"]
     done = reader.run([*PROGRAMS["fer-bench"], *prepare])
-    assert done.returncode == 1
+    assert done.returncode == 1, done.stdout + done.stderr
     text = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")
     expected = re.search(r"```text\n(2 problems.*?)```", text, re.DOTALL)[1].strip().splitlines()
-    assert [line for line in expected if line not in done.stderr] == []
+    assert [line for line in expected if line not in done.stderr] == [], done.stderr
 
 
 def test_the_table_of_hooks_names_every_hook_of_the_contract():
