@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from fer_bench.base.files import write_array
 from fer_bench.contract.backbones import Trunk, build_trunk, try_backbone
+from fer_bench.contract.batch import Context, TrainView, ValOutputs
 from fer_bench.contract.card_reader import read_card
 from fer_bench.contract.cards import Card
-from fer_bench.contract.method import Context, Method, TrainView, ValOutputs
+from fer_bench.contract.method import Method
 from fer_bench.contract.plugins import Plugin
 from fer_bench.contract.sources import Tree
 from fer_bench.data.store import Store

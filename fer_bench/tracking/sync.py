@@ -17,7 +17,6 @@ which ends in time whatever the server does, and answers with a sentence instead
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import getpass
 import hashlib
 import http.client
@@ -42,6 +41,7 @@ from fer_bench import harmless
 from fer_bench.base.addresses import absolute, check_uri, is_server, scheme_of, sqlite_path
 from fer_bench.base.credentials import hide, hide_command, holds_secret, shown
 from fer_bench.base.files import canonical_json, sha256_file
+from fer_bench.base.locks import FileLock
 from fer_bench.base.names import folder_of
 from fer_bench.errors import FerBenchError, LedgerError, TrackingError
 from fer_bench.record.home import Home
@@ -382,28 +382,18 @@ def _http_limits(timeout: float) -> Iterator[None]:
 @contextmanager
 def _lock(ledger: Ledger) -> Iterator[None]:
     """One mirror at a time, or two processes that finish together would both create the study's run."""
+    lock = FileLock(ledger.root / ".mlflow.lock")
     try:
-        file = os.open(ledger.root / ".mlflow.lock", os.O_RDWR | os.O_CREAT)
-    except OSError:  # a ledger that can only be read
+        free = lock.acquire_within(LOCK_WAIT)
+    except OSError:  # a ledger that can only be read, or a file system without locks
         yield
         return
-    end = time.monotonic() + LOCK_WAIT
+    if not free:
+        raise TrackingError("another process is mirroring this ledger", where=str(ledger.root))
     try:
-        while not _locked(file):
-            if time.monotonic() > end:
-                raise TrackingError("another process is mirroring this ledger", where=str(ledger.root))
-            time.sleep(0.1)
         yield
     finally:
-        os.close(file)
-
-
-def _locked(file: int) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        lock.release()
 
 
 # In a process of its own ----------------------------------------------------------------------------------------------

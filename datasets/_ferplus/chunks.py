@@ -9,11 +9,11 @@ import numpy as np
 
 from fer_bench import Chunk, Problems, Reading
 
-from ._fer2013_folders import ROLE_SPLITS
-from ._ferplus_folders import Export
-from ._ferplus_votes import COLUMNS, VOTERS, Votes, majority, plurality
-from ._folders import load_blocks
-from .fer2013 import SIDE, Fer2013
+from .._fer2013.folders import ROLE_SPLITS
+from .._shared.folders import load_blocks
+from ..fer2013 import SIDE, Fer2013
+from .folders import Export
+from .votes import COLUMNS, VOTERS, Votes, majority, plurality
 
 
 def joined_chunks(votes: Votes, images: Fer2013, found: Reading, problems: Problems) -> Iterator[Chunk]:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ._folders import entries
-from ._tables import Table, read_table, whole, without_numbers
-from ._text import HEAD
-from ._tree import Faults, images_below, natural, split_named, without_repeats
+from .._shared.folders import entries
+from .._shared.tables import Table, read_table, whole, without_numbers
+from .._shared.text import HEAD
+from .._shared.tree import Faults, images_below, natural, split_named, without_repeats
 
 LABELS = 7
 SPLITS = ("train", "test")

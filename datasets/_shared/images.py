@@ -22,7 +22,7 @@ import numpy as np
 
 from fer_bench import Chunk, DataError, Dataset, Reading
 
-from ._pictures import (
+from .pictures import (
     Source,
     Unreadable,
     check_mode,

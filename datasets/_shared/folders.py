@@ -11,9 +11,9 @@ import numpy as np
 
 from fer_bench import Problems
 
-from ._class_names import ROLES as ROLES  # several readers take it from here
-from ._class_names import ClassNames, misplaced, role_of
-from ._pictures import Unreadable, check_mode, depth_of, is_deep, opened, peak, plain
+from .class_names import ROLES as ROLES  # several readers take it from here
+from .class_names import ClassNames, misplaced, role_of
+from .pictures import Unreadable, check_mode, depth_of, is_deep, opened, peak, plain
 
 JPEGS = (".jpg", ".jpeg", ".jpe", ".jfif")
 IMAGES = (".png", *JPEGS, ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pnm", ".pbm")  # in any case

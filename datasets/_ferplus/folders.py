@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ._fer2013_folders import ROLE_SPLITS
-from ._ferplus_votes import is_label_list, overwritten, read_label_list
-from ._folders import IMAGES, ImageFile, entries, subfolders
-from ._tables import split_in, split_rank
-from ._text import tables_in
+from .._fer2013.folders import ROLE_SPLITS
+from .._shared.folders import IMAGES, ImageFile, entries, subfolders
+from .._shared.tables import split_in, split_rank
+from .._shared.text import tables_in
+from .votes import is_label_list, overwritten, read_label_list
 
 
 @dataclass(frozen=True, kw_only=True)

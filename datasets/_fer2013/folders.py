@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fer_bench import DataError
 
-from ._folders import ClassTree, ImageFile
+from .._shared.folders import ClassTree, ImageFile
 
 ROLE_SPLITS = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
 

@@ -19,8 +19,8 @@ from typing import Any
 
 from fer_bench import DataError
 
-from ._folders import IMAGES, ROLES
-from ._text import HEAD, decoded, shown
+from .folders import IMAGES, ROLES
+from .text import HEAD, decoded, shown
 
 DELIMITERS = (",", "\t", ";")
 BLANKS = " "  # stands for blanks and tabs, any number of them

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from fer_bench import DataError, Dataset, Reading
 
-from ._folders import entries, subfolders
-from ._text import packed_in, unpacked
+from .folders import entries, subfolders
+from .text import packed_in, unpacked
 
 DEPTH = 2
 SHOWN = 12  # things that were found, in the message that nothing fits

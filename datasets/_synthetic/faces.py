@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from ._action_units import COLUMNS
+from .action_units import COLUMNS
 
 # What stays with a person: name -> (low, high) of a uniform draw.
 IDENTITY = {
@@ -102,7 +102,7 @@ def draw_faces(
     Parameters
     ----------
     units : int [n, units]
-        Intensities from 0 to 100, columns as ``_action_units.UNITS``.
+        Intensities from 0 to 100, columns as ``action_units.UNITS``.
     identity, capture : mapping of float [n]
         A value for every name in :data:`IDENTITY` and :data:`CAPTURE`.
     rng : Generator

@@ -10,9 +10,9 @@ from typing import Any
 
 from fer_bench import DataError, missing_library
 
-from ._folders import entries, subfolders
-from ._parquet_names import class_names, schema_features
-from ._tables import Unclear, find_column, plain, split_in, split_rank
+from .._shared.folders import entries, subfolders
+from .._shared.tables import Unclear, find_column, plain, split_in, split_rank
+from .names import class_names, schema_features
 
 BATCH = 256  # rows in memory at a time
 IMAGE_COLUMNS = ("image", "img", "img_bytes", "image_bytes", "picture", "pixel_values")

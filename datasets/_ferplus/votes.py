@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ._tables import Table, is_missing, meant, read_table, whole, without_numbers
+from .._shared.tables import Table, is_missing, meant, read_table, whole, without_numbers
 
 EMOTIONS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 VOTES = (*EMOTIONS, "unknown", "nf")

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from fer_bench import DataError
 
-from ._class_names import ClassNames, class_position, nearest_class, role_of
-from ._folders import IMAGES, entries, subfolders
-from ._images import Row
+from .._shared.class_names import ClassNames, class_position, nearest_class, role_of
+from .._shared.folders import IMAGES, entries, subfolders
+from .._shared.images import Row
 
 CLASSES = ("anger", "disgust", "fear", "happy", "sadness", "surprise", "contempt")
 NEUTRAL = len(CLASSES)  # label of the eighth class, where it is asked for

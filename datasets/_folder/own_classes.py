@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ._class_names import nearest_class, parts_of
-from ._folders import subfolders
-from ._tables import Labels, understand
-from ._tree import ImageTree, images_below, merge_classes, split_named
+from .._shared.class_names import nearest_class, parts_of
+from .._shared.folders import subfolders
+from .._shared.tables import Labels, understand
+from .._shared.tree import ImageTree, images_below, merge_classes, split_named
 
 
 @dataclass(frozen=True)

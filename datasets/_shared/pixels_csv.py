@@ -17,8 +17,8 @@ import numpy as np
 
 from fer_bench import Problems
 
-from ._tables import NAMELESS, meant, whole
-from ._text import Script, head_of, open_lines, script_of, shown
+from .tables import NAMELESS, meant, whole
+from .text import Script, head_of, open_lines, script_of, shown
 
 KNOWN = ("emotion", "pixels", "usage")
 DELIMITERS = (",", ";", "\t", "|")

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ._folders import entries
+from .folders import entries
 
 HEAD = 2**16  # bytes that tell how a file is written
 ENDINGS = ((".csv", ".tsv"), (".txt", ""))  # of tables: the second ones count where none of the first is a table

@@ -9,10 +9,10 @@ import numpy as np
 
 from fer_bench import DataError, Problems, missing_library
 
-from ._ckplus_frames import NEUTRAL, SPLIT, Faults, Found
-from ._class_names import ClassNames
-from ._images import Row
-from ._pixels_csv import PixelCsv, read_rows
+from .._shared.class_names import ClassNames
+from .._shared.images import Row
+from .._shared.pixels_csv import PixelCsv, read_rows
+from .frames import NEUTRAL, SPLIT, Faults, Found
 
 SIDE = 48
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from ._class_names import Names, misplaced
-from ._folders import IMAGES, ROLES, entries
+from .class_names import Names, misplaced
+from .folders import IMAGES, ROLES, entries
 
 SPLITS = tuple(ROLES)
 NESTED = 4  # folders inside a class folder that are searched, one in the other, where that is asked for

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from fer_bench import Batch, Classifier, Output, SpecError, Trunk
 
-from ._affinity import Sharing
-from ._attention import Attend, attend_every_block, make_gate
-from ._dealbino import DeAlbino
+from .affinity import Sharing
+from .attention import Attend, attend_every_block, make_gate
+from .dealbino import DeAlbino
 
 
 class SharingClassifier(Classifier):

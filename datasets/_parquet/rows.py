@@ -11,9 +11,9 @@ import numpy as np
 
 from fer_bench import Chunk, Problems
 
-from ._images import Fit, Header, Row, Unreadable, decode, header, mapped
-from ._parquet_shards import Shard, stream
-from ._tables import Labels, Unclear
+from .._shared.images import Fit, Header, Row, Unreadable, decode, header, mapped
+from .._shared.tables import Labels, Unclear
+from .shards import Shard, stream
 
 UNLABELLED = "-1"  # what the hub writes where a test has no labels
 
