@@ -9,8 +9,8 @@ import numpy as np
 
 from fer_bench import Chunk, DataError, Dataset, DatasetCard, Param, Protocol, Reading, numpy_generator
 
-from ._action_units import COLUMNS, draw_units
-from ._faces import CAPTURE, IDENTITY, draw_faces, draw_values
+from ._synthetic.action_units import COLUMNS, draw_units
+from ._synthetic.faces import CAPTURE, IDENTITY, draw_faces, draw_values
 
 card = DatasetCard(
     name="synthetic",

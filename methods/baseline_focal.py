@@ -6,7 +6,7 @@ from torch import Tensor
 
 from fer_bench import Choice, Float, Method, MethodCard, Output, Param
 
-from ._losses import class_weights, focal_loss
+from ._shared.losses import class_weights, focal_loss
 
 card = MethodCard(
     name="baseline_focal",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fer_bench import Method, MethodCard, Param, Stage, StreamSpec
 
-from ._samplers import Oversample
+from ._shared.samplers import Oversample
 
 card = MethodCard(
     name="baseline_oversample",

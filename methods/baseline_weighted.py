@@ -6,7 +6,7 @@ from torch import Tensor
 
 from fer_bench import Choice, Float, Method, MethodCard, Output, Param
 
-from ._losses import inverse_weights, weighted_cross_entropy
+from ._shared.losses import inverse_weights, weighted_cross_entropy
 
 card = MethodCard(
     name="baseline_weighted",

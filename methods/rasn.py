@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from fer_bench import Batch, Choice, Float, LossOut, Method, MethodCard, Output, Param, Stage, StreamSpec
 
-from ._losses import inverse_weights, weighted_cross_entropy
-from ._samplers import BalancedCapped
-from ._sharing_net import build_sharing_classifier
+from ._rasn.sharing_net import build_sharing_classifier
+from ._shared.losses import inverse_weights, weighted_cross_entropy
+from ._shared.samplers import BalancedCapped
 
 card = MethodCard(
     name="rasn",

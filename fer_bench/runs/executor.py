@@ -28,7 +28,7 @@ import numpy as np
 from fer_bench import errors
 from fer_bench.base.credentials import words
 from fer_bench.base.files import read_json, write_json, writing
-from fer_bench.contract.cards import DatasetCard, MethodCard
+from fer_bench.contract.cards import DatasetCard
 from fer_bench.contract.plugins import Plugins
 from fer_bench.data.fold_rows import Roles, groups_of_test, labels_of_test, roles_digest, roles_of
 from fer_bench.data.store import Store
@@ -54,7 +54,6 @@ class Workplace:
     def label(self, spec: RunSpec) -> str:
         """The run's method with its non-default parameters, as typed on the command line."""
         card = self.plugins.method(spec.method).card
-        assert isinstance(card, MethodCard)
         return label_of(card, spec.params)
 
 
@@ -68,7 +67,8 @@ def identify(spec: RunSpec, work: Workplace) -> tuple[str, Store]:
             next=f"fer-bench data prepare {spec.dataset} --force",
         )
     source = work.plugins.method(spec.method).source_hash()
-    rows = roles_digest(spec, store, work.plugins.dataset_card(spec.dataset), work.home)
+    card = work.plugins.dataset_card(spec.dataset)
+    rows = roles_digest(store, card, work.home, protocol=spec.protocol, fold=spec.fold, profile=spec.profile)
     return run_id(spec.to_dict(), store.fingerprint, source, rows), store
 
 
@@ -236,7 +236,12 @@ class _Run:
         return {
             "spec": self.spec.to_dict(),
             "runtime": dataclasses.asdict(self.work.runtime),
-            "plugin": {"path": str(plugin.path), "module": plugin.module, "origin": plugin.origin},
+            "plugin": {
+                "path": str(plugin.path),
+                "module": plugin.module,
+                "origin": plugin.origin,
+                "tree": [str(plugin.tree.root), plugin.tree.package],
+            },
             "store": {
                 "path": str(self.store.path),
                 "fingerprint": self.store.fingerprint,
@@ -336,7 +341,7 @@ class _Run:
         self.writer.put("probe", self._probe(chosen["epoch"]))
         logits = _array(work / "test_logits.npy", (len(rows), len(self.roles.classes)), "f")
         epochs = _array(work / "test_epochs.npy", (len(chosen["candidates"]), len(rows)), "u")
-        self.roles.labels["test"] = labels_of_test(self.spec, self.store, self.card, rows)
+        self.roles.labels["test"] = labels_of_test(self.store, self.card, rows, protocol=self.spec.protocol)
         self._write_rows("test")
         self.writer.put("test_logits", logits)
         self.writer.put("test_epochs", epochs)

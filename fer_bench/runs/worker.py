@@ -24,9 +24,12 @@ from torch import Tensor, nn
 
 from fer_bench.base.files import write_array
 from fer_bench.contract.backbones import Trunk, build_trunk, try_backbone
-from fer_bench.contract.cards import MethodCard, read_card
-from fer_bench.contract.method import Context, Method, TrainView, ValOutputs
+from fer_bench.contract.batch import Context, TrainView, ValOutputs
+from fer_bench.contract.card_reader import read_card
+from fer_bench.contract.cards import Card
+from fer_bench.contract.method import Method
 from fer_bench.contract.plugins import Plugin
+from fer_bench.contract.sources import Tree
 from fer_bench.data.store import Store
 from fer_bench.errors import FerBenchError, PrunedTrial, TrainingError
 from fer_bench.record.ledger import RunWriter
@@ -78,12 +81,11 @@ class Order:
         return RunWriter(Path(self.given["record"]))
 
     @cached_property
-    def plugin(self) -> Plugin:
+    def plugin(self) -> Plugin[Card]:
         """The method's plug-in."""
-        path = Path(self.given["plugin"]["path"])
-        card = read_card(path)
-        assert isinstance(card, MethodCard)
-        return Plugin("methods", card, path, self.given["plugin"]["module"], self.given["plugin"]["origin"])
+        given = self.given["plugin"]
+        path, tree = Path(given["path"]), Tree(Path(given["tree"][0]), given["tree"][1])
+        return Plugin("methods", read_card(path, tree), path, given["module"], given["origin"], tree)
 
     def images(self, rows: np.ndarray, device: torch.device) -> Tensor:
         """Images of store rows, uint8 [n, C, H, W] on the device; an error if the store has changed since."""

@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from fer_bench.base.files import write_with
-from fer_bench.contract.method import Method, Resampled
+from fer_bench.contract.batch import Resampled
+from fer_bench.contract.method import Method
 from fer_bench.errors import LedgerError
 from fer_bench.training.job import FORMAT, Job, Progress
 from fer_bench.training.optim import Ema

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fer_bench.contract.method import Batch, LossOut, Resampled, Stage, TrainView, checked
+from fer_bench.contract.batch import Batch, LossOut, Resampled, TrainView
+from fer_bench.contract.method import Stage, checked
 from fer_bench.errors import PrunedTrial, TrainingError
 from fer_bench.rng import seed_all
 from fer_bench.stats import scores

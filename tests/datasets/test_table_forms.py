@@ -18,8 +18,8 @@ from PIL import Image
 from fer_bench import DataError, Dataset
 from fer_bench.data.prepare import prepare
 from fer_bench.data.store import Store
-from fer_bench.datasets._tables import is_missing, meant, read_table, row_numbers, whole, without_numbers
-from fer_bench.datasets._text import decoded, packed_in, script_of, shown, tables_in, unpacked
+from fer_bench.datasets._shared.tables import is_missing, meant, read_table, row_numbers, whole, without_numbers
+from fer_bench.datasets._shared.text import decoded, packed_in, script_of, shown, tables_in, unpacked
 from fer_bench.datasets.ckplus import CkPlus
 from fer_bench.datasets.csv import Csv
 from fer_bench.datasets.expw import ExpW
