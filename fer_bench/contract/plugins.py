@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_bench.base.names import DATASET, PLUGIN, checked
 from fer_bench.contract.cards import Card, DatasetCard, MethodCard, read_card
-from fer_bench.errors import PluginError, unknown
+from fer_bench.errors import FerBenchError, PluginError, unknown
 
 if TYPE_CHECKING:
     from fer_bench.contract.dataset import Dataset
@@ -138,7 +138,7 @@ class Plugins:
     def _find(self, kind: str, name: str, table: Mapping[str, Plugin]) -> Plugin:
         if name in table:
             return table[name]
-        error = unknown(kind, name, table, next=f"fer-bench list {kind}s")
+        error: FerBenchError = unknown(kind, name, table, next=f"fer-bench list {kind}s")
         for other in self.broken:
             if name in Path(str(other.where).split(":")[0]).stem:
                 error = PluginError(f"{kind} '{name}' is broken: {other.what}", where=other.where, hint=other.hint)
