@@ -1,6 +1,6 @@
 """Cards: what a plug-in says of itself, readable without importing it.
 
-Each plug-in module assigns one literal to the name ``card``::
+Each plug-in module assigns its card to the name ``card``::
 
     card = MethodCard(
         name="baseline_focal",
@@ -8,21 +8,19 @@ Each plug-in module assigns one literal to the name ``card``::
         params={"gamma": Param(2.0, "focusing exponent", space=Float(0.0, 5.0))},
     )
 
-:func:`read_card` evaluates that one expression from the syntax tree, allowing literals and the constructors of this
-module only. So listing a hundred methods costs milliseconds, imports no torch, and runs nobody's code.
+:mod:`fer_bench.contract.card_reader` evaluates that expression from the syntax tree. So listing a hundred methods costs
+milliseconds, imports no torch, and runs nobody's code.
 """
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from fer_bench.base.names import PROTOCOL, checked
-from fer_bench.contract.params import Choice, Float, Int, Param, Scale
-from fer_bench.errors import FerBenchError, PluginError, SpecError, unknown
+from fer_bench.contract.params import Param
+from fer_bench.errors import SpecError, unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -323,67 +321,3 @@ def _resolve(owner: str, params: Mapping[str, Param], given: Mapping[str, Any]) 
 
 
 Card = MethodCard | DatasetCard
-
-_CONSTRUCTORS = {c.__name__: c for c in (MethodCard, DatasetCard, Protocol, Fetch, Param, Float, Int, Scale, Choice)}
-_CARD_TYPES = (MethodCard, DatasetCard)
-
-
-def read_card(path: str | Path) -> Card:
-    """Read the card of the plug-in file at `path` without importing it.
-
-    Raises
-    ------
-    PluginError
-        The file can't be parsed, has no ``card = ...``, or its card is not a literal.
-    """
-    path = Path(path)
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    except (SyntaxError, ValueError, OSError) as error:
-        raise PluginError(f"can't be read: {error}", where=str(path)) from error
-    constants: dict[str, Any] = {}
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-            name = node.targets[0].id
-            if name == "card":
-                return _evaluate_card(node.value, constants, path)
-            try:
-                constants[name] = _evaluate(node.value, constants)
-            except (ValueError, TypeError):
-                continue  # not a literal: only a card that uses it would need it
-    raise PluginError("has no card", where=str(path), hint="assign `card = MethodCard(...)` or `DatasetCard(...)`")
-
-
-def _evaluate_card(node: ast.expr, constants: Mapping[str, Any], path: Path) -> Card:
-    where = f"{path}:{node.lineno}"
-    try:
-        card = _evaluate(node, constants)
-    except (ValueError, TypeError, FerBenchError) as error:
-        raise PluginError(f"its card is not a literal: {error}", where=where) from error
-    if not isinstance(card, _CARD_TYPES):
-        raise PluginError("its card is neither a MethodCard nor a DatasetCard", where=where)
-    return card
-
-
-def _evaluate(node: ast.expr, constants: Mapping[str, Any]) -> Any:
-    """Evaluate literals, names of earlier literals, string concatenation and the constructors of this module."""
-    match node:
-        case ast.Constant(value=value):
-            return value
-        case ast.Tuple(elts=items):
-            return tuple(_evaluate(i, constants) for i in items)
-        case ast.List(elts=items):
-            return [_evaluate(i, constants) for i in items]
-        case ast.Dict(keys=keys, values=values):
-            pairs = zip(keys, values, strict=True)
-            return {_evaluate(k, constants): _evaluate(v, constants) for k, v in pairs if k is not None}
-        case ast.UnaryOp(op=ast.USub(), operand=operand):
-            return -_evaluate(operand, constants)
-        case ast.BinOp(left=left, op=ast.Add(), right=right):
-            return _evaluate(left, constants) + _evaluate(right, constants)
-        case ast.Name(id=name) if name in constants:
-            return constants[name]
-        case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords) if name in _CONSTRUCTORS:
-            named = {k.arg: _evaluate(k.value, constants) for k in keywords if k.arg}
-            return _CONSTRUCTORS[name](*(_evaluate(a, constants) for a in args), **named)
-    raise ValueError(f"line {getattr(node, 'lineno', '?')}: {ast.unparse(node)[:60]}")

@@ -1,13 +1,12 @@
 """One door for methods and datasets: built-in folders, entry points and ``--plugins DIR``.
 
-Finding reads cards from syntax trees (:mod:`fer_bench.contract.cards`) and imports nothing. A file that can't be read
-is named in :attr:`Plugins.broken` and skipped; two plug-ins of one name raise. Files whose name starts with an
-underscore are shared pieces of their folder, not plug-ins.
+Finding reads cards from syntax trees (:mod:`fer_bench.contract.card_reader`) and imports nothing. A file that can't be
+read is named in :attr:`Plugins.broken` and skipped; two plug-ins of one name raise. Files and folders whose name starts
+with an underscore are shared pieces of their folder, not plug-ins.
 """
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import importlib
 import importlib.util
@@ -18,29 +17,48 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from fer_bench.base.names import DATASET, PLUGIN, checked
-from fer_bench.contract.cards import Card, DatasetCard, MethodCard, read_card
-from fer_bench.errors import FerBenchError, PluginError, unknown
+from fer_bench.contract.card_reader import name_in, read_card
+from fer_bench.contract.cards import Card, DatasetCard, MethodCard
+from fer_bench.contract.sources import KINDS, Tree, code_hash
+from fer_bench.errors import PluginError, unknown
 
 if TYPE_CHECKING:
     from fer_bench.contract.dataset import Dataset
     from fer_bench.contract.method import Method
 
-KINDS = ("methods", "datasets")
+C = TypeVar("C", bound=Card)
 FOLDERS = ("raw", "splits")  # lie among the stores
 
 
 @dataclass(frozen=True)
-class Plugin:
-    """One plug-in: its card, its file, the module it is imported as, and where it was found."""
+class Plugin(Generic[C]):
+    """One plug-in.
+
+    Attributes
+    ----------
+    kind : str
+        "methods" or "datasets".
+    card : MethodCard or DatasetCard
+        What it says of itself.
+    path : Path
+        Its file.
+    module : str
+        The module that its file is imported as.
+    origin : str
+        Where it was found, in words; the folder for one of ``--plugins DIR``.
+    tree : Tree
+        The files among which it lies.
+    """
 
     kind: str
-    card: Card
+    card: C
     path: Path
     module: str
     origin: str
+    tree: Tree
 
     def load(self) -> type:
         """Import the module and return its class.
@@ -61,51 +79,56 @@ class Plugin:
         return _class_of(module, self)
 
     def source_hash(self) -> str:
-        """Hash of the plug-in's code and of the shared files it imports; blind to comments, docstrings and the card."""
-        digest = hashlib.sha256()
-        for file in sorted(_closure(self.path), key=lambda p: p.name):
-            digest.update(f"{file.name}\n{_code_text(file)}\n".encode())
-        return digest.hexdigest()[:16]
+        """Hash of the plug-in's code and of every file of its tree that it can reach.
+
+        Raises
+        ------
+        PluginError
+            An import can't be followed (:func:`fer_bench.contract.sources.files_of`).
+        """
+        return code_hash(self.path, self.tree)
 
 
 @dataclass
 class Plugins:
     """Everything that was found, and what was broken."""
 
-    methods: dict[str, Plugin] = field(default_factory=dict)
-    datasets: dict[str, Plugin] = field(default_factory=dict)
+    methods: dict[str, Plugin[MethodCard]] = field(default_factory=dict)
+    datasets: dict[str, Plugin[DatasetCard]] = field(default_factory=dict)
     broken: list[PluginError] = field(default_factory=list)
     folders: tuple[str, ...] = ()
+    _broken_names: dict[str, PluginError] = field(default_factory=dict)
 
-    def add(self, path: Path, module: str, origin: str, kind: str | None = None) -> None:
+    def add(self, path: Path, module: str, origin: str, tree: Tree, kind: str | None = None) -> None:
         """Read one file's card and enter it; a broken file is noted, a taken name raises."""
         try:
-            card = read_card(path)
+            card = read_card(path, tree)
             checked(card.name, PLUGIN, where=str(path), error=PluginError)
             if card.name in FOLDERS:
                 raise PluginError(
                     f"a plug-in can't be called '{card.name}', as a folder of the home is", where=str(path)
                 )
-            found = "methods" if isinstance(card, MethodCard) else "datasets"
-            if kind is not None and kind != found:
-                raise PluginError(f"'{card.name}' is offered under {kind} but its card is of {found}", where=str(path))
+            own = "methods" if isinstance(card, MethodCard) else "datasets"
+            if kind is not None and kind != own:
+                raise PluginError(f"'{card.name}' is offered under {kind}, but its card is for {own}", where=str(path))
         except PluginError as error:
-            self.broken.append(error)
+            self.skip(error, path.stem, name_in(path))
             return
-        table: dict[str, Plugin] = getattr(self, found)
-        if card.name in table and table[card.name].path.resolve() != path.resolve():
-            raise PluginError(
-                f"two plug-ins are called '{card.name}'",
-                where=f"{table[card.name].path} and {path}",
-                hint="rename one of them: a result must not depend on which is found first",
-            )
-        table[card.name] = Plugin(found, card, path, module, origin)
+        if isinstance(card, MethodCard):
+            _enter(self.methods, Plugin("methods", card, path, module, origin, tree))
+        else:
+            _enter(self.datasets, Plugin("datasets", card, path, module, origin, tree))
 
-    def method(self, name: str) -> Plugin:
+    def skip(self, error: PluginError, *names: str | None) -> None:
+        """Note a broken plug-in, under every name by which somebody may ask for it."""
+        self.broken.append(error)
+        self._broken_names.update({name: error for name in names if name})
+
+    def method(self, name: str) -> Plugin[MethodCard]:
         """The method plug-in called `name`; raises UnknownNameError with the nearest names."""
         return self._find("method", name, self.methods)
 
-    def dataset_plugin(self, name: str) -> Plugin:
+    def dataset_plugin(self, name: str) -> Plugin[DatasetCard]:
         """The plug-in of the dataset called `name` or `name:label`; raises UnknownNameError with the nearest names."""
         return self._find("dataset", name.partition(":")[0], self.datasets)
 
@@ -119,9 +142,7 @@ class Plugins:
         SpecError
             The label has characters that no name may have (:mod:`fer_bench.base.names`).
         """
-        card = self.dataset_plugin(name).card
-        assert isinstance(card, DatasetCard)
-        return replace(card, name=checked(name, DATASET))
+        return replace(self.dataset_plugin(name).card, name=checked(name, DATASET))
 
     def dataset(self, name: str, params: Mapping[str, Any] | None = None, *, lenient: bool = False) -> Dataset:
         """An instance of the dataset called `name` or `name:label`; `lenient` as in :class:`fer_bench.Dataset`."""
@@ -135,14 +156,24 @@ class Plugins:
         """An instance of the method called `name` with resolved parameters."""
         return self.method(name).load()(params)
 
-    def _find(self, kind: str, name: str, table: Mapping[str, Plugin]) -> Plugin:
+    def _find(self, kind: str, name: str, table: Mapping[str, Plugin[C]]) -> Plugin[C]:
         if name in table:
             return table[name]
-        error: FerBenchError = unknown(kind, name, table, next=f"fer-bench list {kind}s")
-        for other in self.broken:
-            if name in Path(str(other.where).split(":")[0]).stem:
-                error = PluginError(f"{kind} '{name}' is broken: {other.what}", where=other.where, hint=other.hint)
-        raise error
+        if name in self._broken_names:
+            error = self._broken_names[name]
+            raise PluginError(f"{kind} '{name}' is broken: {error.what}", where=error.where, hint=error.hint)
+        raise unknown(kind, name, table, next=f"fer-bench list {kind}s")
+
+
+def _enter(table: dict[str, Plugin[C]], plugin: Plugin[C]) -> None:
+    name, path = plugin.card.name, plugin.path
+    if name in table and table[name].path.resolve() != path.resolve():
+        raise PluginError(
+            f"two plug-ins are called '{name}'",
+            where=f"{table[name].path} and {path}",
+            hint="rename one of them: a result must not depend on which is found first",
+        )
+    table[name] = plugin
 
 
 def plugins(extra_dirs: Iterable[str | Path] = ()) -> Plugins:
@@ -159,14 +190,15 @@ def plugins(extra_dirs: Iterable[str | Path] = ()) -> Plugins:
         spec = importlib.util.find_spec(f"fer_bench.{kind}")
         for folder in (spec.submodule_search_locations or ()) if spec else ():
             for path in _files(Path(folder)):
-                found.add(path, f"fer_bench.{kind}.{path.stem}", "built in", kind)
+                tree = Tree(path.parent, f"fer_bench.{kind}")
+                found.add(path, f"fer_bench.{kind}.{path.stem}", "built in", tree, kind)
         for point in entry_points(group=f"fer_bench.{kind}"):
             _add_entry_point(found, point, kind)
     for extra in map(Path, folders):
         if not os.path.isdir(extra):  # unlike Path.is_dir it says no to a name that is too long
             raise PluginError("the plug-in folder does not exist", where=str(extra))
         for path in _files(extra):
-            found.add(path.resolve(), path.stem, str(extra.resolve()))
+            found.add(path.resolve(), path.stem, str(extra.resolve()), Tree(extra.resolve()))
     return found
 
 
@@ -175,26 +207,28 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _add_entry_point(found: Plugins, point: EntryPoint, kind: str) -> None:
-    path = _module_file(point.value.split(":")[0])
-    if path is None:
-        found.broken.append(PluginError(f"entry point '{point.name}' names no module", where=point.value))
+    module = point.value.split(":")[0]
+    place = _module_file(module)
+    if place is None:
+        found.skip(PluginError(f"entry point '{point.name}' names no module", where=point.value), point.name)
     else:
-        found.add(path, point.value.split(":")[0], f"entry point {point.value}", kind)
+        found.add(place[0], module, f"entry point {point.value}", place[1], kind)
 
 
-def _module_file(dotted: str) -> Path | None:
-    """The file of a module, found without importing its parents (they might import torch)."""
+def _module_file(dotted: str) -> tuple[Path, Tree] | None:
+    """The file of a module and its tree, found without importing its parents (they might import torch)."""
     top, *rest = dotted.split(".")
     spec = importlib.util.find_spec(top)
     if spec is None:
         return None
-    if not rest:
-        return Path(spec.origin) if spec.origin else None
-    for base in spec.submodule_search_locations or ():
-        stem = Path(base).joinpath(*rest)
-        for candidate in (stem.with_suffix(".py"), stem / "__init__.py"):
-            if candidate.is_file():
-                return candidate
+    if not spec.submodule_search_locations:
+        file = Path(spec.origin) if spec.origin and not rest else None
+        return (file, Tree(file.parent, top)) if file else None
+    for base in spec.submodule_search_locations:
+        tree = Tree(Path(base), top)
+        file = tree.module(tuple(rest))
+        if file is not None and file.is_file():
+            return file, tree
     return None
 
 
@@ -242,30 +276,3 @@ def _class_of(module: ModuleType, plugin: Plugin) -> type:
             where=str(plugin.path),
         )
     return own[0]
-
-
-def _closure(path: Path) -> set[Path]:
-    """The file and the sibling files it imports relatively, and theirs."""
-    todo, seen = [path], set()
-    while todo:
-        file = todo.pop()
-        if file in seen or not file.is_file():
-            continue
-        seen.add(file)
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.level == 1:
-                names = [node.module.split(".")[0]] if node.module else [a.name for a in node.names]
-                todo += [file.with_name(f"{n}.py") for n in names]
-    return seen
-
-
-def _code_text(path: Path) -> str:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    tree.body = [n for n in tree.body if not (isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "card")]
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and body:
-            first = body[0]
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                node.body = body[1:] or [ast.Pass()]
-    return ast.unparse(tree)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import inspect
 import math
 import shutil
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from fer_bench.base.names import folder_of
 from fer_bench.contract.dataset import Dataset, Reading
-from fer_bench.contract.plugins import Plugin
+from fer_bench.contract.sources import class_hash
 from fer_bench.data import soundness
 from fer_bench.data.label_order import PARAMETER, mapping_told, suspicion
 from fer_bench.data.store import Store, naming_plugins, recover, write_store
@@ -255,14 +254,12 @@ def _missing(home: Home, dataset: Dataset) -> DataError:
 
 
 def _state(dataset: Dataset, reading: Reading) -> str:
-    """Hash that changes when a source file, or the code that draws a built-in set, changes."""
+    """Hash that changes with every source file and with the code that reads or draws them."""
     digest = hashlib.sha256()
     for path in reading.files:
         stat = path.stat()
         digest.update(f"{path.resolve()}\n{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}\n".encode())
-    if dataset.card.built_in:
-        code = Path(inspect.getfile(type(dataset)))
-        digest.update(Plugin("datasets", dataset.card, code, module="", origin="").source_hash().encode())
+    digest.update(class_hash(type(dataset)).encode())
     return digest.hexdigest()
 
 

@@ -27,7 +27,7 @@ import numpy as np
 from fer_bench import errors
 from fer_bench.base.credentials import words
 from fer_bench.base.files import read_json, write_json, writing
-from fer_bench.contract.cards import DatasetCard, MethodCard
+from fer_bench.contract.cards import DatasetCard
 from fer_bench.contract.plugins import Plugins
 from fer_bench.data.fold_rows import Roles, groups_of_test, labels_of_test, roles_digest, roles_of
 from fer_bench.data.store import Store
@@ -53,7 +53,6 @@ class Workplace:
     def label(self, spec: RunSpec) -> str:
         """The run's method with its non-default parameters, as typed on the command line."""
         card = self.plugins.method(spec.method).card
-        assert isinstance(card, MethodCard)
         return label_of(card, spec.params)
 
 
@@ -214,7 +213,12 @@ class _Run:
         return {
             "spec": self.spec.to_dict(),
             "runtime": dataclasses.asdict(self.work.runtime),
-            "plugin": {"path": str(plugin.path), "module": plugin.module, "origin": plugin.origin},
+            "plugin": {
+                "path": str(plugin.path),
+                "module": plugin.module,
+                "origin": plugin.origin,
+                "tree": [str(plugin.tree.root), plugin.tree.package],
+            },
             "store": {
                 "path": str(self.store.path),
                 "fingerprint": self.store.fingerprint,

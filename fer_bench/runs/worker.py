@@ -21,13 +21,16 @@ from torch import Tensor, nn
 
 from fer_bench.base.files import write_array
 from fer_bench.contract.backbones import Trunk, build_trunk, try_backbone
-from fer_bench.contract.cards import MethodCard, read_card
+from fer_bench.contract.card_reader import read_card
+from fer_bench.contract.cards import Card
 from fer_bench.contract.method import Context, Method, TrainView, ValOutputs
 from fer_bench.contract.plugins import Plugin
+from fer_bench.contract.sources import Tree
 from fer_bench.data.store import Store
 from fer_bench.errors import FerBenchError, PrunedTrial, TrainingError
 from fer_bench.record.ledger import RunWriter
 from fer_bench.rng import seed_all, stream_seed
+from fer_bench.runs.blame import frame_to_blame
 from fer_bench.runs.probe import PROCESSES, order_of
 from fer_bench.runs.spec import RunSpec
 from fer_bench.seal import Guard
@@ -74,12 +77,11 @@ class Order:
         return RunWriter(Path(self.given["record"]))
 
     @cached_property
-    def plugin(self) -> Plugin:
+    def plugin(self) -> Plugin[Card]:
         """The method's plug-in."""
-        path = Path(self.given["plugin"]["path"])
-        card = read_card(path)
-        assert isinstance(card, MethodCard)
-        return Plugin("methods", card, path, self.given["plugin"]["module"], self.given["plugin"]["origin"])
+        given = self.given["plugin"]
+        path, tree = Path(given["path"]), Tree(Path(given["tree"][0]), given["tree"][1])
+        return Plugin("methods", read_card(path, tree), path, given["module"], given["origin"], tree)
 
     def images(self, rows: np.ndarray, device: torch.device) -> Tensor:
         """Images of store rows, uint8 [n, C, H, W] on the device; an error if the store has changed since."""
@@ -391,7 +393,7 @@ def explained(error: Exception, order: Order, *, fresh: bool) -> Exception:
             hint="a smaller batch_size or image_size, or a smaller backbone",
             next=f"the same command with --set batch_size={max(2, spec.recipe.batch_size // 2)}",
         )
-    frame = _frame_to_blame(error, Path(order.given["plugin"]["path"]))
+    frame = frame_to_blame(error, Path(order.given["plugin"]["path"]))
     if frame is None:
         return error
     forgot = "the test is predicted in a fresh process: what training leaves on the method must be in its state_dict()"
@@ -401,19 +403,6 @@ def explained(error: Exception, order: Order, *, fresh: bool) -> Exception:
         hint=forgot if fresh else "the traceback is in failed.json of the run's record",
         next=f"fer-bench show {spec.method}",
     )
-
-
-def _frame_to_blame(error: Exception, plugin: Path) -> traceback.FrameSummary | None:
-    """The innermost frame of a plug-in's folder, or of a hook's default that choked on what the plug-in gave it.
-
-    None: the error is the harness's own, and its traceback is wanted.
-    """
-    frames = traceback.extract_tb(error.__traceback__)
-    theirs = [f for f in frames if Path(f.filename).parent == plugin.parent]
-    ours = [f for f in frames if Path(f.filename).parent == Path(__file__).parent]
-    if theirs:
-        return theirs[-1]
-    return ours[-1] if ours and Path(ours[-1].filename).name == "method.py" else None
 
 
 def hardware(device: torch.device) -> dict[str, Any]:

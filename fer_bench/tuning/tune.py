@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 from fer_bench.base.files import canonical_json, locked, read_json, write_json
 from fer_bench.base.names import folder_of, locate, shortened, slug
-from fer_bench.contract.cards import MethodCard
 from fer_bench.contract.params import Choice, Float, Int, Param, Scale, Space
 from fer_bench.errors import FerBenchError, PrunedTrial, SpecError, TrainingError, missing_library
 from fer_bench.record.ledger import RunRecord
@@ -88,7 +87,6 @@ def build_search(work: Workplace, variant: Variant, template: Mapping[str, Any],
         The method or a given parameter does not exist or does not fit.
     """
     card = work.plugins.method(variant.method).card
-    assert isinstance(card, MethodCard)
     params = card.resolve(variant.given)
     recipe = template["recipe"].to_dict()
     space: dict[str, Space] = {}
@@ -415,7 +413,6 @@ def use_tuned(work: Workplace, variants: Sequence[Variant], template: Mapping[st
         params = {n: v for n, v in values.items() if not n.startswith("recipe.")}
         better = Variant(variant.method, {**variant.given, **params})
         card = work.plugins.method(variant.method).card
-        assert isinstance(card, MethodCard)
         label = label_of(card, card.resolve(better.given))
         recipe = Recipe.build(template["recipe"].to_dict(), recipe_part(values))
         tuned.variants.append(better)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_bench.contract.cards import read_card
+from fer_bench.contract.card_reader import read_card
 from fer_bench.data.store import write_store
 from fer_bench.datasets import synthetic
 from fer_bench.datasets._action_units import COLUMNS, EXPRESSIONS, UNITS, draw_units, prototype

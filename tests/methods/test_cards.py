@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 import fer_bench.methods
-from fer_bench.contract.cards import Choice, Float, Int, MethodCard, read_card
+from fer_bench.contract.card_reader import read_card
+from fer_bench.contract.cards import MethodCard
 from fer_bench.contract.method import Method, Stage
+from fer_bench.contract.params import Choice, Float, Int
 
 FOLDER = Path(fer_bench.methods.__file__).parent
 FILES = sorted(p for p in FOLDER.glob("*.py") if not p.name.startswith("_"))

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_bench.contract.cards import Float, MethodCard, Param
+from fer_bench.contract.cards import MethodCard
+from fer_bench.contract.params import Float, Param
 from fer_bench.contract.plugins import Plugins, plugins
 from fer_bench.errors import SpecError, UnknownNameError
 from fer_bench.runs.spec import (

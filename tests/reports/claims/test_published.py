@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fer_bench.contract.cards import DatasetCard, read_card
+from fer_bench.contract.card_reader import read_card
+from fer_bench.contract.cards import DatasetCard
 from fer_bench.errors import DataError, FerBenchError, UnknownNameError
 from fer_bench.reports.claims.published import (
     FACES,
