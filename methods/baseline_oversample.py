@@ -12,6 +12,7 @@ card = MethodCard(
     paper="Lemaître et al., Imbalanced-learn, JMLR 18(17), 2017",
     year=2017,
     url="https://jmlr.org/papers/v18/16-365.html",
+    family="resampling",
     changes="each epoch visits every class equally often: rare images are repeated, each time augmented afresh",
     deviations=(
         "drawn afresh each epoch, where RandomOverSampler would be applied once to the training set",

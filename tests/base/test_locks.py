@@ -123,8 +123,8 @@ def test_the_harness_takes_locks_in_this_one_place():
     users = set()
     for file in [*root.rglob("*.py"), *root.parent.glob("reports/**/*.py")]:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            if {"fcntl", "msvcrt", "filelock", "portalocker"} & set(names):
+            names = [a.name for a in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []
+            names += [node.attr] if isinstance(node, ast.Attribute) else []
+            if {"flock", "lockf", "msvcrt", "filelock", "portalocker", "O_EXCL"} & set(names):
                 users.add(str(file.relative_to(root.parent)))
     assert users == {"fer_bench/base/locks.py"}
