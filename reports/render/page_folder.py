@@ -177,7 +177,7 @@ def _remove(name: str, target: Target, hashes: Collection[str]) -> None:
     if (digest := _hash(path)) and digest in hashes:
         path.unlink()
     else:
-        target.say(f"{path} has been edited, so it is kept, although it is no longer part of the page")
+        target.say(f"{path} has been edited, so it is kept, although no page needs it now")
 
 
 def _set_aside(name: str, target: Target) -> None:
@@ -186,7 +186,7 @@ def _set_aside(name: str, target: Target) -> None:
     while os.path.lexists(kept := place.with_name(f"{place.stem}.edited-{number}{place.suffix}")):
         number += 1
     os.rename(place, kept)
-    target.say(f"{place} had been edited: the edited copy is kept as {kept.name}")
+    target.say(f"{place} had been edited: the copy is kept as {kept.name}")
 
 
 def _hash(path: Path) -> str:
