@@ -41,7 +41,7 @@ class Tiny(Dataset):
     card = card
 
     def read(self, source):
-        return Reading(layout="drawn", said="bars on noise", files=[], chunks=self.chunks)
+        return Reading(layout="drawn", summary="bars on noise", files=[], chunks=self.chunks)
 
     def chunks(self):
         rng = np.random.default_rng(5)
