@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +124,15 @@ class Synthetic(Dataset):
                 who = {name: values[person[rows]] for name, values in identity.items()}
                 yield self._draw(split, rows, expressions[rows], labels[rows], person[rows], who)
 
-    def _draw(self, split, rows, expressions, labels, person, who) -> Chunk:
+    def _draw(
+        self,
+        split: str,
+        rows: np.ndarray,
+        expressions: np.ndarray,
+        labels: np.ndarray,
+        person: np.ndarray,
+        who: Mapping[str, np.ndarray],
+    ) -> Chunk:
         block = int(rows[0]) // BLOCK
         units = draw_units(expressions, self._rng("units", split, block))
         capture = draw_values(CAPTURE, len(rows), self._rng("capture", split, block))

@@ -116,6 +116,7 @@ TORCHLESS = (
     "reports",
     "reports.claims.published",
     "reports.claims.comparable",
+    "reports.facts.tidy",
     "reports.pages.across",
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from .._shared.class_names import ClassNames
 from .._shared.images import Row
 from .._shared.pixels_csv import PixelCsv, read_rows
 from .frames import NEUTRAL, SPLIT, Candidate, Faults
+
+if TYPE_CHECKING:
+    import h5py
 
 SIDE = 48
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -53,7 +57,7 @@ def hdf5(path: Path, numbered: ClassNames, seen: list[str]) -> Candidate | None:
         return None
 
 
-def _check(path: Path, pixels, labels) -> None:
+def _check(path: Path, pixels: h5py.Dataset, labels: h5py.Dataset) -> None:
     if pixels.dtype != np.uint8 or pixels.shape[1:] != (SIDE, SIDE):
         shape = list(pixels.shape)
         raise DataError(f"data_pixel is {pixels.dtype} {shape}, expected uint8 [n, {SIDE}, {SIDE}]", where=str(path))

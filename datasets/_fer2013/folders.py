@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -113,7 +113,7 @@ def _by_number(tree: ClassTree, counts: Mapping[str, tuple]) -> Placed:
     return Placed("folders_numbered", summary, images, faults)
 
 
-def _twice(images: list[tuple[str, ImageFile]], key) -> list[tuple[Path, str]]:
+def _twice(images: list[tuple[str, ImageFile]], key: Callable[[str, ImageFile], Hashable]) -> list[tuple[Path, str]]:
     seen: dict = {}
     faults = []
     for split, file in images:

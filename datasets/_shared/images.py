@@ -296,7 +296,9 @@ def mapped(function: Any, items: Sequence[Any]) -> Iterator[Any]:
         yield from pool.map(function, items)
 
 
-def _chunks(dataset: Dataset, rows: Sequence[Row], fit: Fit, faults: Iterable[tuple[Path | str, str]]):
+def _chunks(
+    dataset: Dataset, rows: Sequence[Row], fit: Fit, faults: Iterable[tuple[Path | str, str]]
+) -> Iterator[Chunk]:
     problems = dataset.problems()
     for file, reason in faults:
         problems.add(file, None, reason)

@@ -104,7 +104,9 @@ def describe(csv: PixelCsv) -> str:
     return f"{csv.path.name} (first line: {names[:60]}{'...' if len(names) > 60 else ''})"
 
 
-def read_rows(csv: PixelCsv, size: int, classes: Sequence[str], usages: Sequence[str], problems: Problems):
+def read_rows(
+    csv: PixelCsv, size: int, classes: Sequence[str], usages: Sequence[str], problems: Problems
+) -> Iterator[Rows]:
     """Iterate over :class:`Rows` of `csv`; rows with a fault go to `problems` with their line number.
 
     Parameters

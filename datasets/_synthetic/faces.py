@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -223,7 +224,7 @@ def _head(p: SimpleNamespace, u: np.ndarray, v: np.ndarray, axis: np.ndarray, si
     return canvas, below, light
 
 
-def _mirrored_side(p: SimpleNamespace, canvas: np.ndarray, u: np.ndarray, v: np.ndarray, *rest) -> None:
+def _mirrored_side(p: SimpleNamespace, canvas: np.ndarray, u: np.ndarray, v: np.ndarray, *rest: Any) -> None:
     """The left half: the right one with x, gaze and asymmetry reversed."""
     mirrored = SimpleNamespace(**{**vars(p), "asymmetry": -p.asymmetry, "gaze": -p.gaze})
     _side(mirrored, canvas, -u, v, *rest)
@@ -384,13 +385,30 @@ def _mouth(p: SimpleNamespace, canvas: np.ndarray, u: np.ndarray, v: np.ndarray,
     canvas *= 1 + bulge + press * np.float32(0.18) * _blob(u / 6, (v - height - 3) / 2)
 
 
-def _beard(p, canvas, u, v, inside, height, size) -> None:
+def _beard(
+    p: SimpleNamespace,
+    canvas: np.ndarray,
+    u: np.ndarray,
+    v: np.ndarray,
+    inside: np.ndarray,
+    height: np.ndarray,
+    size: int,
+) -> None:
     """Stubble to full beard on jaw and upper lip."""
     jaw = np.clip((v - height + 3 + u * u * np.float32(-0.05) + 2) / 4, 0, 1)
     _mix(canvas, inside * np.maximum(p.beard, 0) * jaw, np.minimum(p.hair, np.float32(0.4)))
 
 
-def _folds(p, canvas, across, v, smile, half, height, size) -> None:
+def _folds(
+    p: SimpleNamespace,
+    canvas: np.ndarray,
+    across: np.ndarray,
+    v: np.ndarray,
+    smile: np.ndarray,
+    half: np.ndarray,
+    height: np.ndarray,
+    size: int,
+) -> None:
     """The folds from the wings of the nose to the mouth's corners: AU9, AU10 and AU12 deepen them."""
     start = p.nose_y - np.float32(1.2) * p.au09 - np.float32(0.6) * p.au10 - np.float32(0.8)
     stop = height + np.float32(1.0) - np.float32(1.5) * p.au12

@@ -136,7 +136,7 @@ class Fetch:
     unpack: bool = False
     licence: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         where = f"what is fetched from '{self.ref}'"
         if self.kind not in FETCH_KINDS:
             raise unknown("kind of source", self.kind, FETCH_KINDS, where=where)
@@ -227,7 +227,7 @@ class Protocol:
     of: str = ""
     select: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         where = f"protocol '{checked(self.name, PROTOCOL)}'"
         if self.scheme not in SCHEMES:
             raise unknown("scheme", self.scheme, SCHEMES, where=where)

@@ -73,7 +73,7 @@ class Stage:
     reinit: tuple[str, ...] = ()
     lr_scale: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.kind not in STAGE_KINDS:
             raise SpecError(f"stage '{self.name}' has unknown kind '{self.kind}'", hint=", ".join(STAGE_KINDS))
         if self.epochs is not None and self.epochs <= 0:

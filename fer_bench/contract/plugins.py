@@ -199,9 +199,9 @@ def plugins(extra_dirs: Iterable[str | Path] = ()) -> Plugins:
     for extra in map(Path, folders):
         if not os.path.isdir(extra):  # unlike Path.is_dir it says no to a name that is too long
             raise PluginError("the plug-in folder does not exist", where=str(extra))
-        folder = extra.resolve()
-        for name, path in _modules(folder):
-            result.add(path, name, str(folder), Tree(folder))
+        place = extra.resolve()
+        for name, path in _modules(place):
+            result.add(path, name, str(place), Tree(place))
     return result
 
 

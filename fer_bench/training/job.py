@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from fer_bench.contract.method import Method
     from fer_bench.training.recipe import Recipe
 
+FORMAT = 2  # of checkpoints, snapshots, stage folds and the mark of a finished training; files of another are not read
+
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
