@@ -29,7 +29,6 @@ from fer_bench.errors import PluginError, unknown
 
 if TYPE_CHECKING:
     from fer_bench.contract.dataset import Dataset
-    from fer_bench.contract.method import Method
 
 C = TypeVar("C", bound=Card)
 FOLDERS = ("raw", "splits")  # lie among the stores
@@ -153,10 +152,6 @@ class Plugins:
         dataset.card = card
         dataset.plugin_dirs = self.folders
         return dataset
-
-    def build_method(self, name: str, params: Mapping[str, Any]) -> Method:
-        """An instance of the method called `name` with resolved parameters."""
-        return self.method(name).load()(params)
 
     def _find(self, kind: str, name: str, table: Mapping[str, Plugin[C]]) -> Plugin[C]:
         if name in table:
