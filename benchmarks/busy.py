@@ -101,8 +101,8 @@ def main() -> None:
     for name in SETTINGS:
         alone, beside = (seconds[name, busy] for busy in (0, cores))
         ratio = statistics.median(beside) / statistics.median(alone)
-        told = " ".join(f"{statistics.median(s):6.2f} ({min(s):.2f} to {max(s):.2f})" for s in (alone, beside))
-        print(f"{name:10}  alone, beside {cores} busy loops: {told}   {ratio:.1f} times as long")
+        times = " ".join(f"{statistics.median(s):6.2f} ({min(s):.2f} to {max(s):.2f})" for s in (alone, beside))
+        print(f"{name:10}  alone, beside {cores} busy loops: {times}   {ratio:.1f} times as long")
 
 
 if __name__ == "__main__":

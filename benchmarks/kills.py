@@ -141,12 +141,12 @@ def finished(home: Path) -> dict[str, dict[str, bytes]]:
 def differences(one: dict[str, dict[str, bytes]], other: dict[str, dict[str, bytes]]) -> list[str]:
     """What differs between the records of two homes, a line each."""
 
-    def shown(files: dict[str, bytes], name: str) -> str:
+    def excerpt(files: dict[str, bytes], name: str) -> str:
         return repr(files.get(name, b"missing")[:200])
 
     pairs = [(run, one.get(run, {}), other.get(run, {})) for run in sorted({*one, *other})]
     return [
-        f"{run} {name}: {shown(mine, name)} and {shown(theirs, name)}"
+        f"{run} {name}: {excerpt(mine, name)} and {excerpt(theirs, name)}"
         for run, mine, theirs in pairs
         for name in sorted({*mine, *theirs})
         if mine.get(name) != theirs.get(name)

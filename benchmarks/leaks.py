@@ -283,7 +283,7 @@ def outcomes() -> dict[str, str]:
         (own / "marked.py").write_text(DATASET)
         labels = _make_source(home.raw("marked"))
         prepare(home, plugins([own]).dataset("marked"), None, say=lambda line: None)
-        found = {}
+        outcomes = {}
         for leak in (Leak("honest", "", "class Thief(Method):\n    card = card\n"), *LEAKS):
             tmp = Path(folder, "tmp")
             shutil.rmtree(tmp, ignore_errors=True)
@@ -291,11 +291,11 @@ def outcomes() -> dict[str, str]:
             head = HEAD.replace("{home!r}", repr(str(home.root))).replace("{tmp!r}", repr(str(tmp)))
             (own / "thief.py").write_text(head.replace("{labels!r}", repr(labels)) + leak.code)
             work = Workplace(home=home, plugins=plugins([own]), runtime=Runtime(device="cpu", threads=1))
-            found[leak.name] = _outcome(work, tmp / "loot.txt", 2 if "next run" in leak.name else 1)
-    honest = found.pop("honest")
+            outcomes[leak.name] = _outcome(work, tmp / "loot.txt", 2 if "next run" in leak.name else 1)
+    honest = outcomes.pop("honest")
     if honest != "finds nothing":
         raise RuntimeError(f"a method that tries nothing should find nothing, but: {honest}")
-    return found
+    return outcomes
 
 
 def _make_source(folder: Path) -> list[int]:
@@ -335,10 +335,10 @@ def _outcome(work, loot: Path, runs: int) -> str:
     return f"refused{failed}" if failed else "finds nothing"
 
 
-def table(found: dict[str, str]) -> str:
+def table(outcomes: dict[str, str]) -> str:
     """The outcomes as a Markdown table."""
     where = {leak.name: leak.where for leak in LEAKS}
-    rows = [f"| {name} | {where[name]} | {outcome} |" for name, outcome in found.items()]
+    rows = [f"| {name} | {where[name]} | {outcome} |" for name, outcome in outcomes.items()]
     return "\n".join(["| a method that ... | process | outcome |", "| --- | --- | --- |", *rows]) + "\n"
 
 

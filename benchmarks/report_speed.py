@@ -126,8 +126,8 @@ def main() -> None:
             return
         seconds = [timed(root, out, formats) for out in outs]
         one, two = map(digests, outs)
-        told = {"runs": args.methods * args.seeds, "formats": formats, "seconds": seconds}
-        print(json.dumps(told | {"files": len(one), "same_bytes": one == two}))
+        measured = {"runs": args.methods * args.seeds, "formats": formats, "seconds": seconds}
+        print(json.dumps(measured | {"files": len(one), "same_bytes": one == two}))
         if one != two:
             sys.exit("the two reports differ")
 

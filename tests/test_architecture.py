@@ -117,14 +117,14 @@ def test_metrics_statistics_ledger_reports_and_listing_import_no_torch():
     modules = TORCHLESS
     program = f"""
 import importlib, json, sys
-found = {{}}
+heavy = {{}}
 for name in {modules!r}:
     importlib.import_module("fer_bench." + name)
-    found[name] = [m for m in ("torch", "timm", "mlflow") if m in sys.modules]
-print(json.dumps(found))
+    heavy[name] = [m for m in ("torch", "timm", "mlflow") if m in sys.modules]
+print(json.dumps(heavy))
 """
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout
-    assert json.loads(told) == {name: [] for name in modules}
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout
+    assert json.loads(printed) == {name: [] for name in modules}
 
 
 @pytest.mark.parametrize("path", HARNESS, ids=ids)
