@@ -1,9 +1,9 @@
 """What plug-ins that cheat achieve: each trains through the real command's processes and tries to reach the test.
 
-``python benchmarks/leaks.py`` prints the table that stands in docs/architecture.md. A test compares the two.
+``python benchmarks/leaks.py`` prints the table in docs/architecture.md. A test compares the two.
 
-Every plug-in notes what it got hold of in a file; only real loot counts: the test's labels or images themselves, which
-carry a pattern that is easily recognised.
+Every plug-in writes what it obtained to a file. Only real loot counts: test labels, or test images, which carry a
+pattern that is easily recognised.
 """
 
 from __future__ import annotations
@@ -299,7 +299,7 @@ def outcomes() -> dict[str, str]:
 
 
 def _make_source(folder: Path) -> list[int]:
-    """40 training, 24 validation and 30 test images, with labels in an order that nobody guesses."""
+    """40 training, 24 validation and 30 test images, with labels in an order that nobody can guess."""
     draw = random.Random(11)
     rows = [(s, draw.randrange(3), k) for k, s in enumerate(["train"] * 40 + ["val"] * 24 + ["test"] * 30)]
     folder.mkdir(parents=True)
@@ -308,7 +308,7 @@ def _make_source(folder: Path) -> list[int]:
 
 
 def _outcome(work, loot: Path, runs: int) -> str:
-    """Run the plug-in, and say in a few words what the loot and the record show."""
+    """Run the plug-in, and summarise what its loot and its record show."""
     from fer_bench.errors import FerBenchError
     from fer_bench.runs.executor import execute, identify
     from fer_bench.runs.spec import RunSpec

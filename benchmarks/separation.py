@@ -1,7 +1,7 @@
 """What separate processes for training, scoring and probing cost: each run in three processes, then in one.
 
-``python benchmarks/separation.py`` trains on the built-in faces. ``--dataset``, ``--home`` and ``--epochs`` choose other
-prepared data. The first pair is not counted because it starts the fork server, which a study does once.
+``python benchmarks/separation.py`` trains on the built-in faces; ``--dataset``, ``--home`` and ``--epochs`` choose
+other prepared data. The first pair is not counted because it starts the fork server, which a study does once.
 """
 
 from __future__ import annotations

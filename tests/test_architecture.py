@@ -1,4 +1,4 @@
-"""The rules of the house, kept by walking syntax trees."""
+"""The rules of the source code, checked on its syntax trees."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def docstrings(tree: ast.Module) -> set[int]:
 
 
 def words_of(tree: ast.Module):
-    """(line, text) of every identifier and every string constant that is no docstring."""
+    """(line, text) of every identifier and every string constant that is not a docstring."""
     about = docstrings(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in about:
@@ -212,7 +212,7 @@ def commands(command: click.Command, path: str, context: click.Context):
 
 
 def test_the_command_line_is_what_was_agreed():
-    """Every command and option that is offered. Whoever adds one writes it here too, and in the documentation."""
+    """Every command and option. A new one must be added here and in the documentation."""
     from fer_bench.cli import cli
 
     assert dict(commands(cli, "", click.Context(cli))) == COMMANDS

@@ -1,4 +1,4 @@
-"""What people read: the pages of the project are sound Markdown, and their links lead somewhere."""
+"""The project's pages: they are sound Markdown, their links lead somewhere, and their examples run."""
 
 from __future__ import annotations
 
