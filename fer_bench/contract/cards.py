@@ -250,17 +250,17 @@ class Protocol:
             chosen = f"{100 * self.holdout:g} % of the training images"
         select = f"select on {'the test itself' if self.val_is_test else chosen}"
         if self.scheme == "splits":
-            told = f"train on {' + '.join(self.train)}, {select}, report {' + '.join(self.test)}"
+            text = f"train on {' + '.join(self.train)}, {select}, report {' + '.join(self.test)}"
         elif self.scheme == "shuffle":
-            told = f"{self.folds} random division{'s' * (self.folds > 1)} into "
-            told += "/".join(f"{100 * s:g}" for s in self.shares) + " % for training, selection and test"
+            text = f"{self.folds} random division{'s' * (self.folds > 1)} into "
+            text += "/".join(f"{100 * s:g}" for s in self.shares) + " % for training, selection and test"
         else:
-            told = f"{self.folds} folds: report one, {select}, train on the others"
-        told += f"; each {self.group} in one part" if self.group else ""
-        told += f"; labels: {self.label}" if self.label != "label" else ""
-        told += f"; {len(self.classes)} classes" if self.classes else ""
-        told += "; targets: shares of votes" if self.soft else ""
-        return told + ("; without the rows that the doctor rejects" if self.clean else "")
+            text = f"{self.folds} folds: report one, {select}, train on the others"
+        text += f"; each {self.group} in one part" if self.group else ""
+        text += f"; labels: {self.label}" if self.label != "label" else ""
+        text += f"; {len(self.classes)} classes" if self.classes else ""
+        text += "; targets: shares of votes" if self.soft else ""
+        return text + ("; without the rows that the doctor rejects" if self.clean else "")
 
 
 @dataclass(frozen=True, kw_only=True)
