@@ -18,7 +18,7 @@ from fer_bench.errors import SpecError, unknown
 from fer_bench.reports.facts import phrases
 from fer_bench.reports.facts.numbers import Numbers
 from fer_bench.reports.facts.records import StudyData
-from fer_bench.reports.sections.tables import Column, Table, each, tabulate
+from fer_bench.reports.render.table import Column, Table, each, tabulate
 from fer_bench.stats.confusion import Score, accuracy_under_prior
 from fer_bench.stats.crossed_errors import jackknife
 from fer_bench.stats.intervals import score_intervals
