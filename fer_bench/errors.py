@@ -10,7 +10,7 @@ import difflib
 import traceback
 from collections.abc import Iterable
 
-from fer_bench import harmless
+from fer_bench.printable import printable
 
 MANY = 40  # names that an answer lists at most
 LONG = 60  # characters of what was typed that an answer repeats at most
@@ -44,7 +44,7 @@ class FerBenchError(Exception):
             lines.append(f"  hint:  {self.hint}")
         if self.next:
             lines.append(f"  next:  {self.next}")
-        return harmless.shown("\n".join(lines))
+        return printable("\n".join(lines))
 
 
 class UnknownNameError(FerBenchError, LookupError):
@@ -99,7 +99,7 @@ class PrunedTrial(FerBenchError):
     """A tuning trial stopped early by the pruner; not a failure."""
 
 
-def shown(value: object) -> str:
+def abbreviated(value: object) -> str:
     """A value as it was typed; a long one is cut."""
     text = str(value)
     return text if len(text) <= LONG else f"{text[: LONG - 3]}..."
@@ -147,4 +147,4 @@ def unknown(kind: str, name: str, known: Iterable[str], *, where: str | None = N
     else:
         more = f" and {len(known) - MANY} more" if len(known) > MANY else ""
         hint = f"known {kind}{'es' if kind.endswith('s') else 's'}: {', '.join(known[:MANY]) or 'none'}{more}"
-    return UnknownNameError(f"unknown {kind} '{shown(name)}'", where=where, hint=hint, next=next)
+    return UnknownNameError(f"unknown {kind} '{abbreviated(name)}'", where=where, hint=hint, next=next)

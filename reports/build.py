@@ -15,7 +15,7 @@ from typing import Any
 
 from fer_bench.base.files import write_text
 from fer_bench.errors import unknown
-from fer_bench.harmless import cells, shown
+from fer_bench.printable import csv_cells, printable
 from fer_bench.record.home import Home
 from fer_bench.record.ledger import Ledger
 from fer_bench.reports.facts.across import load_comparison
@@ -66,13 +66,13 @@ def _write_csv(page: Document, folder: Path) -> None:
 
 def _put(path: Path, text: str) -> None:
     """Write a page, or a part of one, in which nothing is obeyed by a terminal."""
-    write_text(path, shown(text))
+    write_text(path, printable(text))
 
 
 def table_csv(table: Table) -> str:
     """A table as a page shows it, without marks, and with the minus sign that programs read."""
     text = io.StringIO()
-    rows = (cells(plain(cell).replace("−", "-") for cell in row) for row in (table.titles, *table.rows))
+    rows = (csv_cells(plain(cell).replace("−", "-") for cell in row) for row in (table.titles, *table.rows))
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 

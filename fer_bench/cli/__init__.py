@@ -13,8 +13,8 @@ from typing import NoReturn
 import click
 
 from fer_bench import __version__
-from fer_bench.base.commands import complete
 from fer_bench.base.credentials import hide
+from fer_bench.base.next_command import complete
 from fer_bench.base.process import settle
 from fer_bench.cli.output import CLOSED, OutputClosed, watch_output
 from fer_bench.errors import FerBenchError, unknown

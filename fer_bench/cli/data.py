@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fer_bench.cli.check import check
-from fer_bench.cli.fetch import fetch
+from fer_bench.cli.data_check import check
+from fer_bench.cli.data_fetch import fetch
 from fer_bench.cli.options import home_option, number_option, plugins_option
-from fer_bench.harmless import shown
+from fer_bench.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,7 +51,7 @@ def prepare(
     dataset_card(found, name, place, source)
     dataset = found.dataset(name, parse_assignments(dataset_set, "--dataset-set"))
     place.require_writable()
-    prepare(place, dataset, source, force=force, say=lambda line: click.echo(shown(line)))
+    prepare(place, dataset, source, force=force, say=lambda line: click.echo(printable(line)))
 
 
 @data.command()
@@ -120,10 +120,10 @@ def _counts_table(store: Store, found: dict[str, Any]) -> Table:
     table = Table(title=Text(f"{store.manifest['dataset']}: images by class and split"))
     table.add_column("")
     for split in [*columns, "all"]:
-        table.add_column(Text(shown(split)), justify="right")
+        table.add_column(Text(printable(split)), justify="right")
     for label, name in enumerate(store.classes):
         row = [counts[label] for counts in columns.values()]
-        table.add_row(Text(shown(name)), *map(str, row), str(sum(row)))
+        table.add_row(Text(printable(name)), *map(str, row), str(sum(row)))
     table.add_section()
     table.add_row("labelled", *(str(sum(c)) for c in columns.values()), str(sum(map(sum, columns.values()))))
     together = [sum(row) for row in zip(*columns.values(), strict=True)]
@@ -142,15 +142,15 @@ def _print_facts(store: Store, found: dict[str, Any], console: Console) -> None:
     console.print(f"images       {len(store)}, {found['distinct']} distinct (repeated: an equal one comes earlier)")
     console.print(f"duplicates   {found['groups']} groups, {found['conflicting']} of them with conflicting labels")
     for (one, other), rows in found["across"].items():
-        console.print(shown(f"             {rows} images of {other} occur in {one}"), markup=False)
+        console.print(printable(f"             {rows} images of {other} occur in {one}"), markup=False)
     console.print(f"shape        {'x'.join(map(str, store.shape))} uint8, {size:.1f} MB on disk")
-    console.print(f"layout       {manifest['layout']}: {shown(manifest['said'])}", markup=False)
+    console.print(f"layout       {manifest['layout']}: {printable(manifest['said'])}", markup=False)
     console.print(f"fingerprint  {store.fingerprint}")
     console.print(f"store        {store.path}", markup=False)
     verdict = {"match": "match the card", "differ": "DIFFER from the card"}
     console.print(f"counts       {verdict.get(checks.get('counts'), 'the card states none')}")
     for line in checks.get("differences", []):
-        console.print(shown(f"             {line}"), markup=False)
+        console.print(printable(f"             {line}"), markup=False)
 
 
 data.add_command(fetch)

@@ -11,7 +11,7 @@ from fer_bench.cli.options import home_option, plugins_option
 from fer_bench.contract.cards import DatasetCard, MethodCard
 from fer_bench.contract.plugins import Plugins, plugins
 from fer_bench.errors import FerBenchError, unknown
-from fer_bench.harmless import shown
+from fer_bench.printable import printable
 
 FILTERS = ("method", "dataset", "study", "status")
 
@@ -21,7 +21,7 @@ def table(rows: Iterable[tuple[str, ...]]) -> None:
     rows = [tuple(map(str, r)) for r in rows]
     widths = [max(len(r[k]) for r in rows) for k in range(len(rows[0]))] if rows else []
     for row in rows:
-        click.echo(shown("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()))
+        click.echo(printable("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()))
 
 
 def _methods(found: Plugins, options: dict[str, Any]) -> None:
@@ -55,7 +55,7 @@ def _backbones(found: Plugins, options: dict[str, Any]) -> None:
 
 
 def _runs(found: Plugins, options: dict[str, Any]) -> None:
-    from fer_bench.cli.runs import list_runs
+    from fer_bench.cli.list_runs import list_runs
     from fer_bench.record.home import Home
 
     list_runs(Home.find(options["home"]).ledger, {name: options[name] for name in FILTERS})

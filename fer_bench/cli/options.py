@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fer_bench.contract.params import in_words, within
-from fer_bench.errors import SpecError, UnknownNameError, shown
+from fer_bench.errors import SpecError, UnknownNameError, abbreviated
 
 if TYPE_CHECKING:
     from fer_bench.contract.cards import DatasetCard
@@ -28,7 +28,7 @@ class Number(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The number; raises SpecError with the range for anything else."""
-        given = f"{param.opts[0] if param else ''} {shown(value)}".strip()
+        given = f"{param.opts[0] if param else ''} {abbreviated(value)}".strip()
         accepted = f"accepted: {in_words(self.low, self.high)}"
         try:
             number = self.kind(value if len(str(value)) < 40 else "")
@@ -199,7 +199,9 @@ def _recipe_fields(options: dict[str, Any]) -> dict[str, Any]:
 def check_device(device: str) -> None:
     """Raise UnknownNameError unless a device is called so; whether this machine has it is asked later."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", device):
-        raise UnknownNameError(f"unknown device '{shown(device)}'", where="--device", hint="auto, cpu, cuda, cuda:1")
+        raise UnknownNameError(
+            f"unknown device '{abbreviated(device)}'", where="--device", hint="auto, cpu, cuda, cuda:1"
+        )
 
 
 def dataset_params(options: dict[str, Any], card: DatasetCard) -> dict[str, Any]:

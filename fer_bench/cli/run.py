@@ -42,9 +42,9 @@ def run(methods: tuple[str, ...], **options: Any) -> int:
     A method may carry parameters: 'rasn[share.source=ema]'. Finished runs are reused, killed ones go on. Several
     imbalance profiles make several studies.
     """
-    from fer_bench.cli.request import check_request
+    from fer_bench.cli.preflight import preflight
 
-    found = check_request(methods, options)
+    found = preflight(methods, options)
     from fer_bench.cli.workplace import Mirror, open_workplace  # these take seconds
 
     work = open_workplace(options, found)
@@ -101,7 +101,7 @@ def _study(
 
 
 def _tuned(variants: list[Variant], template: dict[str, Any], preset: str, work: Workplace) -> Tuned:
-    from fer_bench.cli.again import again
+    from fer_bench.cli.follow_up import follow_up
     from fer_bench.cli.tune import tune
     from fer_bench.tuning.tune import use_tuned
 
@@ -109,7 +109,7 @@ def _tuned(variants: list[Variant], template: dict[str, Any], preset: str, work:
     leave = ("imbalance", "total", "class_order")
 
     def command(label: str) -> str:
-        return again("tune", tune, label, "--trials", "20", *imbalance, leave=leave)
+        return follow_up("tune", tune, label, "--trials", "20", *imbalance, leave=leave)
 
     return use_tuned(work, variants, template, preset, command)
 

@@ -28,9 +28,9 @@ def tune(methods: tuple[str, ...], **options: Any) -> None:
     Every method gets the same number of trials; trial 0 is its default configuration. A search that was stopped goes on
     where it was. `fer-bench run --tuned` uses what it found.
     """
-    from fer_bench.cli.request import check_request
+    from fer_bench.cli.preflight import preflight
 
-    found = check_request(methods, options, searching=True)
+    found = preflight(methods, options, searching=True)
     from fer_bench.base.credentials import command_line
     from fer_bench.base.names import shortened
     from fer_bench.cli.workplace import Mirror, open_workplace  # these take seconds
@@ -79,10 +79,10 @@ RUNTIME = ("device", "compile_", "deterministic", "threads", "tracking_uri", "no
 
 
 def _tell(best: list[dict], methods: tuple[str, ...], say: Any) -> None:
-    from fer_bench.cli.again import ADDRESS_LEFT_OUT, address_left_out, again, carried
+    from fer_bench.cli.follow_up import ADDRESS_LEFT_OUT, address_left_out, carried_options, follow_up
     from fer_bench.cli.run import run
 
-    rest = shlex.join(carried(run, leave=[p.name for p in run.params if p.name and p.name not in RUNTIME]))
+    rest = shlex.join(carried_options(run, leave=[p.name for p in run.params if p.name and p.name not in RUNTIME]))
     for found in best:
         default = found["default_value"]
         gain = "" if default is None else f", {100 * (found['value'] - default):+.1f} points over the default"
@@ -93,4 +93,4 @@ def _tell(best: list[dict], methods: tuple[str, ...], say: Any) -> None:
         say(f"  {found['command']} {rest}")
     if address_left_out():
         say(f"\n{ADDRESS_LEFT_OUT}")
-    say("\nall of them, tuned, under one harness:\n  " + again("run", run, *methods, "--tuned", leave=["name"]))
+    say("\nall of them, tuned, under one harness:\n  " + follow_up("run", run, *methods, "--tuned", leave=["name"]))

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 import click
 
 from fer_bench.base.addresses import check_uri, is_server, sqlite_path
-from fer_bench.base.credentials import hide, shown
-from fer_bench.cli.again import again
+from fer_bench.base.credentials import hide, public_address
+from fer_bench.cli.follow_up import follow_up
 from fer_bench.cli.options import home_option, tracking_option
 from fer_bench.errors import FerBenchError, TrackingError
 from fer_bench.record.home import Home
@@ -43,7 +43,7 @@ def ui(home: str | None, tracking_uri: str | None, port: int, host: str) -> None
     uri = tracking_uri or place.tracking_uri
     check_uri(uri)
     if is_server(uri):
-        click.echo(f"the tracking server shows its own UI: {shown(uri)}")
+        click.echo(f"the tracking server shows its own UI: {public_address(uri)}")
         return
     _require_free(host, port)
     files = artifact_place(uri, place.ledger, "other")
@@ -63,10 +63,10 @@ def _opened(uri: str) -> Iterator[str]:
         return
     there = file.is_file() and file.stat().st_size
     if not there:
-        click.echo(f"no run is mirrored here yet; `{again('track sync', sync)}` fills the store")
+        click.echo(f"no run is mirrored here yet; `{follow_up('track sync', sync)}` fills the store")
         click.echo("making MLflow's database ...")
     if prepare_database(file, click.echo, writable=not there):
-        click.echo(f"`{again('track sync', sync, '--all')}` fills it from the ledger")
+        click.echo(f"`{follow_up('track sync', sync, '--all')}` fills it from the ledger")
     with reachable(file) as address:
         yield address
 
@@ -79,7 +79,7 @@ def _require_free(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             what = f"can't listen on {host}:{port}: {error.strerror or error}"
-            next_port = again("ui", ui, "--port", str(port % 65535 + 1), leave=["port"])
+            next_port = follow_up("ui", ui, "--port", str(port % 65535 + 1), leave=["port"])
             raise TrackingError(what, next=next_port) from error
 
 

@@ -38,12 +38,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from fer_bench import harmless
 from fer_bench.base.addresses import absolute, check_uri, is_server, scheme_of, sqlite_path
-from fer_bench.base.credentials import hide, hide_command, holds_secret, shown
+from fer_bench.base.credentials import hide, hide_command, holds_secret, public_address
 from fer_bench.base.files import canonical_json, sha256_file
 from fer_bench.base.names import folder_of
 from fer_bench.errors import FerBenchError, LedgerError, TrackingError
+from fer_bench.printable import printable
 from fer_bench.record.home import Home
 from fer_bench.record.ledger import Ledger, RunRecord
 from fer_bench.tracking.mlflow_database import client, prepare_database, reachable
@@ -189,7 +189,9 @@ class _Mirror:
             self.client.restore_experiment(found.experiment_id)
         elif found.lifecycle_stage == "deleted":
             command = sync_command(self.ledger, study["name"], self.uri, restore=True)
-            raise TrackingError(f"MLflow's experiment '{name}' has been deleted", where=shown(self.uri), next=command)
+            raise TrackingError(
+                f"MLflow's experiment '{name}' has been deleted", where=public_address(self.uri), next=command
+            )
         return found.experiment_id
 
     def _search(self, experiment: str, query: str) -> Iterator[Any]:
@@ -237,7 +239,7 @@ class _Mirror:
             self._log_file(run, file)
         self.client.set_terminated(run, content.status, content.span[1])
         self.client.set_tag(run, "fer_bench.digest", digest)
-        self.say(harmless.shown(f"mirrored {content.name}"))
+        self.say(printable(f"mirrored {content.name}"))
 
     def _finish_parent(self, parent: str, study: Mapping[str, Any], results: Path) -> None:
         """Tags, report and status of the study's own run, where they changed."""
@@ -289,7 +291,9 @@ class _Mirror:
         elif "schema" in str(error):
             upgrade = shlex.join(["mlflow", "db", "upgrade", absolute(self.uri)])
         why = _first_line(error, self.uri)
-        return TrackingError(f"MLflow could not be written: {why}", where=shown(self.uri), hint=hint, next=upgrade)
+        return TrackingError(
+            f"MLflow could not be written: {why}", where=public_address(self.uri), hint=hint, next=upgrade
+        )
 
     def _still_there(self, error: Exception) -> None:
         """Raise TrackingError if the server has gone: then the other runs needn't be tried."""
@@ -322,7 +326,7 @@ def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 def _first_line(error: BaseException, uri: str = "") -> str:
     text = error.what if isinstance(error, FerBenchError) else str(error)
-    return harmless.shown(hide((text.strip() or type(error).__name__).splitlines()[0], uri)[:300])
+    return printable(hide((text.strip() or type(error).__name__).splitlines()[0], uri)[:300])
 
 
 # Addresses, time limits, locks ----------------------------------------------------------------------------------------
@@ -357,7 +361,7 @@ def _probe(uri: str, timeout: float) -> None:
         reason = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLError):  # MLflow has its own settings for certificates
             return
-        what = f"no answer from {shown(uri)} ({hide(str(reason), uri)})"
+        what = f"no answer from {public_address(uri)} ({hide(str(reason), uri)})"
         raise TrackingError(what, hint="start the server, or correct its address") from None
 
 

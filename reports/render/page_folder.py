@@ -19,7 +19,7 @@ from typing import Any
 from fer_bench.base.files import sha256_file, write_json
 from fer_bench.base.scratch import scratch
 from fer_bench.errors import FerBenchError
-from fer_bench.harmless import shown
+from fer_bench.printable import printable
 
 ASIDE = ".report-"
 LISTS = (".fer-bench-report.json", ".fer-bench-check.json")  # one a kind of page: each removes only its own files
@@ -38,7 +38,7 @@ OLDER = {  # how a page of a version that kept no list is known, in the folder i
 
 def tell(line: str) -> None:
     """Print a line to the error stream."""
-    print(shown(line), file=sys.stderr, flush=True)
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True, kw_only=True)

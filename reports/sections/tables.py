@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from fer_bench import harmless
+from fer_bench.printable import csv_cell
 from fer_bench.reports.facts import answer, phrases
 from fer_bench.reports.facts.numbers import SCORES, Leak, MethodNumbers, Numbers, recall_key
 from fer_bench.reports.facts.records import MethodRuns, StudyData
@@ -407,5 +407,5 @@ def _decimal(share: float) -> str:
 
 
 def _quoted(cell: str) -> str:
-    cell = harmless.cell(cell)
+    cell = csv_cell(cell)
     return '"' + cell.replace('"', '""') + '"' if any(c in cell for c in ',"\n') else cell

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_bench.cli import cli, main, request
+from fer_bench.cli import cli, main, preflight
 from fer_bench.cli.options import Number
 from fer_bench.contract.params import Choice, Float, Int, Param
 from fer_bench.contract.plugins import plugins
@@ -184,7 +184,7 @@ def found_once(monkeypatch):
         return plugins(folders) if folders else FOUND
 
     monkeypatch.setattr("fer_bench.contract.plugins.plugins", find)
-    monkeypatch.setattr("fer_bench.cli.request.plugins", find)
+    monkeypatch.setattr("fer_bench.cli.preflight.plugins", find)
 
 
 @pytest.fixture
@@ -240,7 +240,7 @@ def test_no_text_given_to_an_option_of_a_training_ends_in_a_traceback_or_leaves_
         try:
             context = COMMANDS["run"].make_context("run", words)
             options = dict(context.params)
-            request.check_request(options.pop("methods"), options)
+            preflight.preflight(options.pop("methods"), options)
         except (FerBenchError, click.ClickException) as error:
             refused.append(str(error))
     assert [said for said in refused if "\x1b" in said] == []

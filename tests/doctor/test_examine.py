@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter
 
 from fer_bench import Chunk, DatasetCard, Param, Problems, Protocol, Reading
 from fer_bench.cli import cli
-from fer_bench.cli.check import check
+from fer_bench.cli.data_check import check
 from fer_bench.cli.progress import Steps
 from fer_bench.contract.plugins import plugins
 from fer_bench.data.clean_manifest import load_clean

@@ -26,7 +26,7 @@ from fer_bench.cli.ui import _pages
 from fer_bench.errors import LedgerError, TrackingError
 from fer_bench.record.home import Home
 from fer_bench.record.ledger import Ledger
-from fer_bench.tracking.sync import check_uri, shown, sync, try_sync
+from fer_bench.tracking.sync import check_uri, public_address, sync, try_sync
 from fer_bench.tracking.translate import class_keys, key, mirrored
 
 CLASSES = ["angry", "disgust", "happy"]
@@ -615,7 +615,7 @@ class TestRefusals:
             check_uri("ftp://host/store")
 
     def test_passwords_are_not_shown(self):
-        assert shown("postgresql://me:secret@host/db") == "postgresql://host/db"
+        assert public_address("postgresql://me:secret@host/db") == "postgresql://host/db"
 
     def test_without_mlflow_there_is_a_sentence(self, ledger, uri, tmp_path, monkeypatch):
         (tmp_path / "mlflow.py").write_text("raise ImportError('No module named mlflow')")

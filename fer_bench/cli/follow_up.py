@@ -18,7 +18,7 @@ PATHS = ("plugin_dirs", "source", "out")  # options whose value is a path: absol
 ADDRESS_LEFT_OUT = "the tracking server's address holds a password: put it into MLFLOW_TRACKING_URI first"
 
 
-def again(name: str, target: click.Command, *words: str, leave: Collection[str] = ()) -> str:
+def follow_up(name: str, target: click.Command, *words: str, leave: Collection[str] = ()) -> str:
     """The command ``fer-bench NAME WORDS...`` with every option of the running command that `target` takes too.
 
     Parameters
@@ -32,10 +32,10 @@ def again(name: str, target: click.Command, *words: str, leave: Collection[str] 
     leave : collection of str
         Names of parameters that `words` replace.
     """
-    return shlex.join(["fer-bench", *name.split(), *words, *carried(target, leave=leave)])
+    return shlex.join(["fer-bench", *name.split(), *words, *carried_options(target, leave=leave)])
 
 
-def carried(target: click.Command, *, leave: Collection[str] = ()) -> list[str]:
+def carried_options(target: click.Command, *, leave: Collection[str] = ()) -> list[str]:
     """Words for the options that were given to the running command and that `target` takes; always for the home.
 
     An address that holds credentials is left out: see :func:`address_left_out`.

@@ -14,7 +14,7 @@ from fer_bench.contract.plugins import Plugins, plugins
 from fer_bench.errors import SpecError
 
 
-def check_request(methods: Sequence[str], options: dict[str, Any], *, searching: bool = False) -> Plugins:
+def preflight(methods: Sequence[str], options: dict[str, Any], *, searching: bool = False) -> Plugins:
     """All plug-ins, after checking every name and value of a command that trains.
 
     Parameters

@@ -21,28 +21,28 @@ NUMBER = re.compile(
 )  # "-0.7 [-1.0, +0.2]" computes nothing
 
 
-def shown(text: str) -> str:
+def printable(text: str) -> str:
     r"""The text with everything that would be obeyed written out: an escape character as ``\x1b``."""
     return OBEYED.sub(lambda m: m[0].encode("unicode_escape", "surrogatepass").decode(), text)
 
 
-def cleaned(value: Any) -> Any:
-    """JSON's data with every text in it, keys included, as :func:`shown` gives it."""
+def printable_data(value: Any) -> Any:
+    """JSON's data with every text in it, keys included, as :func:`printable` gives it."""
     if isinstance(value, str):
-        return shown(value)
+        return printable(value)
     if isinstance(value, list):
-        return [cleaned(item) for item in value]
+        return [printable_data(item) for item in value]
     if isinstance(value, dict):
-        return {shown(key): cleaned(item) for key, item in value.items()}
+        return {printable(key): printable_data(item) for key, item in value.items()}
     return value
 
 
-def cell(text: str) -> str:
+def csv_cell(text: str) -> str:
     """A cell of a CSV file: what a spreadsheet would take for a formula begins with an apostrophe; numbers stay."""
-    text = shown(text)
+    text = printable(text)
     return f"'{text}" if FORMULA.match(text) and not NUMBER.fullmatch(text) else text
 
 
-def cells(row: Iterable[Any]) -> list[str]:
+def csv_cells(row: Iterable[Any]) -> list[str]:
     """A row of a CSV file."""
-    return [cell(str(item)) for item in row]
+    return [csv_cell(str(item)) for item in row]

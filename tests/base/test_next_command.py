@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import pytest
 
-from fer_bench.base.commands import TAKES, complete
+from fer_bench.base.next_command import TAKES, complete
 from fer_bench.cli import cli, main
 from fer_bench.record.home import Home
 

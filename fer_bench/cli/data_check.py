@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fer_bench.cli.options import force_option, home_option, plugins_option
-from fer_bench.harmless import shown
+from fer_bench.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -143,8 +143,8 @@ def _tell(diagnosis: Diagnosis, console: Console) -> None:
 
     for finding in diagnosis.findings:
         style = COLOURS[finding.level]
-        console.print(Text.assemble((f"{finding.level:8}", style), shown(finding.title)))
+        console.print(Text.assemble((f"{finding.level:8}", style), printable(finding.title)))
         for line in finding.detail:
-            console.print(Text(shown(f"{'':10}{line}"), style="dim"))
+            console.print(Text(printable(f"{'':10}{line}"), style="dim"))
     colour = next((COLOURS[k] for k in ("error", "warning") if diagnosis.number(k)), "green")
     console.print(Text(f"verdict: {diagnosis.verdict}", style=colour))
