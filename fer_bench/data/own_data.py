@@ -85,8 +85,8 @@ def _explained(
         again = _how_to_read(readers, plugins, name, place, home)
         hint = f"{place} can be read as your own images; their name then has a colon, as in the command below"
         return UnknownNameError(error.what, hint=hint, next=again)
-    hint = f"{error.hint}\n         to use your own images, prepare them first under a name with a colon: folder:{name} for"
-    hint += f" class folders, csv:{name} for images with a table"
+    hint = f"{error.hint}\n         to use your own images, prepare them first under a name with a colon:"
+    hint += f" folder:{name} for class folders, csv:{name} for images with a table"
     close = (error.hint or "").startswith("did you mean")
     again = "fer-bench list datasets" if close else _own(plugins, f"folder:{name}", home).command("prepare", "PATH")
     return UnknownNameError(error.what, hint=hint, next=again)

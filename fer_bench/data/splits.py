@@ -89,7 +89,7 @@ def divide(store: Store, card: DatasetCard, protocol: Protocol, clean: CleanMani
     group = columns[protocol.group] if protocol.group else None
     if group is not None and (np.asarray(group[pool]).astype(str) == "").any():
         raise DataError(
-            f"this protocol keeps each {protocol.group} together, but the store lacks the {protocol.group} of some images",
+            f"the protocol keeps each {protocol.group} together, but some images in the store have no {protocol.group}",
             where=f"{where}, layout '{store.manifest['layout']}'",
             hint=f"prepare from a layout that has it, or choose another protocol: {_others(card, protocol)}",
         )
@@ -187,7 +187,7 @@ def _named_roles(protocol: Protocol, split: np.ndarray, card: DatasetCard, store
             raise DataError(
                 f"the store has no {role} images",
                 where=f"{card.full_name(protocol)}, {role} = {' + '.join(wanted)}",
-                hint=f"its splits: {', '.join(sorted(set(split.tolist())))}; other protocols: {_others(card, protocol)}",
+                hint=f"its splits: {', '.join(sorted(set(split.tolist())))}; protocols: {_others(card, protocol)}",
                 next=_way_out(card, protocol, store, set(split.tolist())),
             )
     return roles
@@ -344,7 +344,7 @@ def _place_groups(counts: list[list[int]], order: list[int], shares: Sequence[Fr
     scale = int(np.lcm.reduce([s.denominator for s in shares]))
     totals = [sum(column) for column in zip(*counts, strict=True)]
     weight = [10**18 // max(1, t) ** 2 for t in totals]
-    lack = [[int(s * scale) * t for t in totals] for s in shares]  # images that each part still lacks, times `scale`
+    lack = [[int(s * scale) * t for t in totals] for s in shares]  # images still missing in each part, times `scale`
     place = [0] * len(counts)
     for group in sorted(order, key=lambda g: -sum(counts[g])):
         content = [(c, n) for c, n in enumerate(counts[group]) if n]

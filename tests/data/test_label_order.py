@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fer_bench.contract.plugins import plugins
-from fer_bench.data.label_order import Order, label_order, mapping_told, suspicion
+from fer_bench.data.label_order import Order, label_order, describe_mapping, suspicion
 
 CARDS = {name: plugins().dataset_card(name) for name in ("fer2013", "ferplus", "rafdb", "affectnet", "expw", "ckplus")}
 
@@ -188,7 +188,7 @@ def test_classes_beyond_the_cards_are_left_out_and_other_classes_are_not_judged(
 
 
 def test_what_was_read_is_told_by_the_sources_labels():
-    told = mapping_told(
+    told = describe_mapping(
         {
             "classes": ["sad", "happy", "calm"],
             "counts": {"train": [1000, 1, 0], "test": [234, 0, 0]},
@@ -199,15 +199,15 @@ def test_what_was_read_is_told_by_the_sources_labels():
 
 
 def test_without_labels_of_the_source_the_stores_numbers_are_told():
-    told = mapping_told({"classes": ["a", "b"], "counts": {"x": [2, 0]}})
+    told = describe_mapping({"classes": ["a", "b"], "counts": {"x": [2, 0]}})
     assert told == "0 = a (2 images), 1 = b (no image)"
 
 
 def test_images_without_a_label_are_told_too():
-    told = mapping_told({"classes": ["a"], "counts": {"x": [2], "y": [1]}, "shape": [1003, 1, 8, 8]})
+    told = describe_mapping({"classes": ["a"], "counts": {"x": [2], "y": [1]}, "shape": [1003, 1, 8, 8]})
     assert told == "0 = a (3 images); 1,000 without a label"
 
 
 def test_many_classes_are_not_all_told():
-    told = mapping_told({"classes": [f"c{k}" for k in range(100)], "counts": {"x": [1] * 100}})
+    told = describe_mapping({"classes": [f"c{k}" for k in range(100)], "counts": {"x": [1] * 100}})
     assert told.endswith("23 = c23 (1 image) and 76 more")
