@@ -52,7 +52,7 @@ class Limits:
 
 
 def stem(name: str) -> str | None:
-    """The name of an archive without its suffix (``faces`` for ``faces.tar.gz``); None if it is not an archive."""
+    """The name of an archive without its suffix (``faces`` for ``faces.tar.gz``); None if not an archive."""
     suffix = next((s for s in SUFFIXES if name.lower().endswith(s) and len(name) > len(s)), None)
     return name[: -len(suffix)] if suffix else None
 
