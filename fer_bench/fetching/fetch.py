@@ -168,7 +168,7 @@ class _Job:
         return tree
 
     def _unpack(self, file: Path) -> Path:
-        """Unpack an archive next to itself and return the folder; any other file is returned unchanged."""
+        """Unpack an archive next to itself and return the folder; any other file is returned as it is."""
         inside = stem(file.name)
         if inside is None:
             return file
