@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_bench import Dataset, DatasetCard, Param, Protocol, Reading
+from fer_bench import Dataset, DatasetCard, Protocol, Reading
 
-from ._class_names import ClassNames
-from ._folders import entries
-from ._images import Row, reading
-from ._search import find_layout
-from ._tree import (
+from ._shared.class_names import ClassNames
+from ._shared.folders import entries
+from ._shared.images import Row, reading
+from ._shared.parameters import CLASS_ORDER, IMAGE_PARAMS
+from ._shared.search import find_layout
+from ._shared.tree import (
     SPLITS,
     Faults,
     TreeImage,
@@ -83,16 +84,8 @@ card = DatasetCard(
         " data/raw/affectnet, then: fer-bench data prepare affectnet"
     ),
     params={
-        "size": Param(224, "largest side in pixels; larger images are scaled down", low=8, high=2048),
-        "colour": Param(
-            "auto",
-            "colour channels kept: auto keeps them where the files have them",
-            choices=("auto", "grey", "rgb"),
-        ),
-        "fit": Param(
-            "stretch", "how an image of another shape is fitted into the square", choices=("stretch", "pad", "crop")
-        ),
-        "classes": Param("", "classes by number, with commas, where the source numbers them in another order"),
+        **IMAGE_PARAMS,
+        "classes": CLASS_ORDER,
     },
     image="224x224 RGB",
 )

@@ -8,14 +8,16 @@ from pathlib import Path
 
 from fer_bench import DataError, Dataset, DatasetCard, Param, Protocol, Reading
 
-from ._ckplus_arrays import CSV_CLASSES, hdf5, pixels_csv
-from ._ckplus_frames import ALL, CLASSES, EMOTIONS, NEUTRAL, Found, find_folders, find_original, folders, original
-from ._class_names import ClassNames
-from ._folders import entries
-from ._images import reading
-from ._pixels_csv import describe, sniff
-from ._search import find_layout
-from ._text import ENDINGS, tables_in
+from ._ckplus.arrays import CSV_CLASSES, hdf5, pixels_csv
+from ._ckplus.frames import ALL, CLASSES, EMOTIONS, NEUTRAL, Found, find_folders, find_original, folders, original
+from ._shared.class_names import ClassNames
+from ._shared.folders import entries
+from ._shared.images import reading
+from ._shared.parameters import CLASS_ORDER, FIT, IMAGE_PARAMS
+from ._shared.pixels_csv import describe, sniff
+from ._shared.protocols import SUBJECT10
+from ._shared.search import find_layout
+from ._shared.text import ENDINGS, tables_in
 
 card = DatasetCard(
     name="ckplus",
@@ -34,13 +36,7 @@ card = DatasetCard(
         "csv": "ckextended.csv: emotion, pixels, Usage, labels 0 .. 7 (one frame a sequence, no subjects)",
     },
     protocols=(
-        Protocol(
-            name="subject10",
-            scheme="kfold",
-            folds=10,
-            group="subject",
-            title="ten subject-disjoint folds; the next fold selects",
-        ),
+        SUBJECT10,
         Protocol(
             name="wujie10",
             scheme="blocks",
@@ -70,19 +66,12 @@ card = DatasetCard(
         " Emotion_labels side by side in data/raw/ckplus, then: fer-bench data prepare ckplus"
     ),
     params={
-        "size": Param(224, "largest side in pixels; larger images are scaled down", low=8, high=2048),
-        "colour": Param(
-            "auto",
-            "colour channels kept: auto keeps them where the files have them",
-            choices=("auto", "grey", "rgb"),
-        ),
-        "fit": Param(
-            "crop", "how an image of another shape is fitted into the square", choices=("stretch", "pad", "crop")
-        ),
+        **IMAGE_PARAMS,
+        "fit": replace(FIT, default="crop"),
         "frames": Param(3, "last frames of each labelled sequence that are taken (the peak)", low=1, high=100),
         "neutral": Param(False, "also take the first frame of each sequence as class neutral (an eighth class)"),
         "ck_csv": Param(False, "read a FER2013-like CSV as ckextended.csv"),
-        "classes": Param("", "classes by number, with commas, where the source numbers them in another order"),
+        "classes": CLASS_ORDER,
     },
     image="48x48 grey; 640x490 grey or colour in the original",
 )

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fer_bench import DataError, Dataset, DatasetCard, Param, Protocol, Reading
+from fer_bench import DataError, Dataset, DatasetCard, Param, Reading
 
-from ._folders import IMAGES, entries
-from ._images import Row, reading
-from ._search import find_layout
-from ._tables import (
+from ._shared.folders import IMAGES, entries
+from ._shared.images import Row, reading
+from ._shared.parameters import ANY_IMAGE_PARAMS
+from ._shared.protocols import GIVEN, HOLDOUT10, RANDOM60_20_20, SUBJECT10
+from ._shared.search import find_layout
+from ._shared.tables import (
     COLUMNS,
     Finder,
     Labels,
@@ -30,7 +32,7 @@ from ._tables import (
     split_rank,
     understand,
 )
-from ._text import ENDINGS, HEAD, tables_in
+from ._shared.text import ENDINGS, HEAD, tables_in
 
 card = DatasetCard(
     name="csv",
@@ -41,37 +43,10 @@ card = DatasetCard(
         "tables": "train.csv, val.csv and test.csv (or names with these words), each such a table",
     },
     protocols=(
-        Protocol(
-            name="given",
-            train=("train",),
-            val=("val",),
-            test=("test",),
-            unlabelled="drop",
-            title="the parts of the table: train on train, select on val, report test",
-        ),
-        Protocol(
-            name="holdout10",
-            train=("train",),
-            test=("test",),
-            holdout=0.1,
-            unlabelled="drop",
-            title="10 % of train, class by class, selects; test is reported",
-        ),
-        Protocol(
-            name="random60-20-20",
-            scheme="shuffle",
-            shares=(0.6, 0.2, 0.2),
-            unlabelled="drop",
-            title="everything pooled and divided at random, class by class",
-        ),
-        Protocol(
-            name="subject10",
-            scheme="kfold",
-            folds=10,
-            group="subject",
-            unlabelled="drop",
-            title="ten folds of subjects; the next fold selects",
-        ),
+        replace(GIVEN, unlabelled="drop"),
+        replace(HOLDOUT10, unlabelled="drop"),
+        replace(RANDOM60_20_20, unlabelled="drop"),
+        replace(SUBJECT10, unlabelled="drop"),
     ),
     get="put the images and their table into data/raw/csv, then: fer-bench data prepare csv",
     params={
@@ -85,23 +60,7 @@ card = DatasetCard(
             "class names in label order, separated by commas: for labels that are numbers, and where a class has a name"
             " that stands for a missing label elsewhere (none, na, ?)",
         ),
-        "size": Param(
-            0,
-            "largest side in pixels; larger images are scaled down (0: keep the largest)",
-            low=8,
-            high=2048,
-            special=(0,),
-        ),
-        "colour": Param(
-            "auto",
-            "colour channels kept: auto keeps them where the files have them",
-            choices=("auto", "grey", "rgb"),
-        ),
-        "fit": Param(
-            "stretch",
-            "how an image of another shape is fitted into the square",
-            choices=("stretch", "pad", "crop"),
-        ),
+        **ANY_IMAGE_PARAMS,
     },
     image="any size; 0 keeps the largest",
 )

@@ -8,14 +8,15 @@ from pathlib import Path
 
 from fer_bench import Dataset, DatasetCard, Param, Protocol, Reading
 
-from ._class_names import ClassNames
-from ._folders import entries
-from ._images import Row, reading
-from ._search import find_layout
-from ._tables import COLUMNS as NAMES
-from ._tables import Table, read_table, whole, without_numbers
-from ._text import HEAD, tables_in
-from ._tree import Faults, images_below, is_image, natural
+from ._shared.class_names import ClassNames
+from ._shared.folders import entries
+from ._shared.images import Row, reading
+from ._shared.parameters import CLASS_ORDER, IMAGE_PARAMS
+from ._shared.search import find_layout
+from ._shared.tables import COLUMNS as NAMES
+from ._shared.tables import Table, read_table, whole, without_numbers
+from ._shared.text import HEAD, tables_in
+from ._shared.tree import Faults, images_below, is_image, natural
 
 card = DatasetCard(
     name="expw",
@@ -48,17 +49,9 @@ card = DatasetCard(
         " put label.lst and origin/ into data/raw/expw, then: fer-bench data prepare expw"
     ),
     params={
-        "size": Param(224, "largest side in pixels; larger images are scaled down", low=8, high=2048),
-        "colour": Param(
-            "auto",
-            "colour channels kept: auto keeps them where the files have them",
-            choices=("auto", "grey", "rgb"),
-        ),
-        "fit": Param(
-            "stretch", "how an image of another shape is fitted into the square", choices=("stretch", "pad", "crop")
-        ),
+        **IMAGE_PARAMS,
         "crop": Param(True, "cut each face out by its box; false keeps the whole photo"),
-        "classes": Param("", "classes by number, with commas, where the source numbers them in another order"),
+        "classes": CLASS_ORDER,
     },
     image="224x224 RGB",
 )

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_bench import Chunk, DataError, Dataset, DatasetCard, Fetch, Param, Protocol, Reading
+from fer_bench import Chunk, DataError, Dataset, DatasetCard, Fetch, Protocol, Reading
 
-from ._class_names import ClassNames
-from ._fer2013_folders import ROLE_SPLITS, Placed, place
-from ._folders import entries, find_tree, load_blocks
-from ._pixels_csv import PixelCsv, describe, read_rows, sniff
-from ._search import find_layout
-from ._text import ENDINGS, tables_in
+from ._fer2013.folders import ROLE_SPLITS, Placed, place
+from ._shared.class_names import ClassNames
+from ._shared.folders import entries, find_tree, load_blocks
+from ._shared.parameters import CLASS_ORDER
+from ._shared.pixels_csv import PixelCsv, describe, read_rows, sniff
+from ._shared.search import find_layout
+from ._shared.text import ENDINGS, tables_in
 
 card = DatasetCard(
     name="fer2013",
@@ -118,7 +119,7 @@ card = DatasetCard(
         ),
     ),
     params={
-        "classes": Param("", "classes by number, with commas, where the source numbers them in another order"),
+        "classes": CLASS_ORDER,
     },
     image="48x48 grey",
 )

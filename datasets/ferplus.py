@@ -6,12 +6,12 @@ from pathlib import Path
 
 from fer_bench import DataError, Dataset, DatasetCard, Fetch, Param, Protocol, Reading
 
-from ._class_names import ClassNames
-from ._ferplus_chunks import exported_chunks, joined_chunks
-from ._ferplus_folders import Export, image_folder, label_lists, read_export
-from ._ferplus_votes import NINE_VOTES, Votes, is_votes_table, read_votes_table
-from ._search import find_layout
-from ._text import tables_in
+from ._ferplus.chunks import exported_chunks, joined_chunks
+from ._ferplus.folders import Export, image_folder, label_lists, read_export
+from ._ferplus.votes import NINE_VOTES, Votes, is_votes_table, read_votes_table
+from ._shared.class_names import ClassNames
+from ._shared.search import find_layout
+from ._shared.text import tables_in
 from .fer2013 import SIDE, Fer2013
 
 SOURCE = "Barsoum et al. 2016"

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fer_bench import DataError, Dataset, DatasetCard, Param, Protocol, Reading, SpecError
+from fer_bench import DataError, Dataset, DatasetCard, Param, Reading, SpecError
 
-from ._folders import subfolders
-from ._images import Row, reading
-from ._own_classes import OwnClasses, look_alikes, nested_folders, own_classes, split_by_names
-from ._search import contents, find_layout
-from ._tables import class_list
-from ._tree import SPLITS, ImageTree, TreeImage, find_image_tree, labelled, natural
+from ._folder.own_classes import OwnClasses, look_alikes, nested_folders, own_classes, split_by_names
+from ._shared.folders import subfolders
+from ._shared.images import Row, reading
+from ._shared.parameters import ANY_IMAGE_PARAMS
+from ._shared.protocols import GIVEN, HOLDOUT10, RANDOM60_20_20, SUBJECT10
+from ._shared.search import contents, find_layout
+from ._shared.tables import class_list
+from ._shared.tree import SPLITS, ImageTree, TreeImage, find_image_tree, labelled, natural
 
 card = DatasetCard(
     name="folder",
@@ -25,34 +27,10 @@ card = DatasetCard(
         "classes": "<class>/<image>, without a split",
     },
     protocols=(
-        Protocol(
-            name="given",
-            train=("train",),
-            val=("val",),
-            test=("test",),
-            title="the folders' own split: train on train/, select on val/, report test/",
-        ),
-        Protocol(
-            name="holdout10",
-            train=("train",),
-            test=("test",),
-            holdout=0.1,
-            title="a stratified 10 % of train/ selects, test/ is reported",
-        ),
-        Protocol(
-            name="random60-20-20",
-            scheme="shuffle",
-            shares=(0.6, 0.2, 0.2),
-            folds=1,
-            title="all images divided anew, class by class",
-        ),
-        Protocol(
-            name="subject10",
-            scheme="kfold",
-            folds=10,
-            group="subject",
-            title="ten subject-disjoint folds (needs the parameter subject); the next fold selects",
-        ),
+        GIVEN,
+        HOLDOUT10,
+        RANDOM60_20_20,
+        replace(SUBJECT10, title=f"{SUBJECT10.title} (needs the parameter subject)"),
     ),
     licence="whatever the images' owners permit",
     get=(
@@ -60,21 +38,7 @@ card = DatasetCard(
         " then: fer-bench data prepare folder (or folder:NAME, to keep several)"
     ),
     params={
-        "size": Param(
-            0,
-            "largest side in pixels; larger images are scaled down; 0 keeps the largest side found",
-            low=8,
-            high=2048,
-            special=(0,),
-        ),
-        "colour": Param(
-            "auto",
-            "colour channels kept: auto keeps them where the files have them",
-            choices=("auto", "grey", "rgb"),
-        ),
-        "fit": Param(
-            "stretch", "how an image of another shape is fitted into the square", choices=("stretch", "pad", "crop")
-        ),
+        **ANY_IMAGE_PARAMS,
         "classes": Param("", "class names for folders that are numbers, in order, separated by commas"),
         "nested": Param(False, "also take images from folders inside the class folders"),
         "subject": Param("", "regular expression whose first group, searched in the file name, is the subject"),

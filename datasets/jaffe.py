@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fer_bench import Dataset, DatasetCard, Param, Protocol, Reading
+from fer_bench import Dataset, DatasetCard, Reading
 
-from ._class_names import class_position
-from ._folders import IMAGES, JPEGS, entries, subfolders
-from ._images import Row, reading
-from ._search import find_layout
+from ._shared.class_names import class_position
+from ._shared.folders import IMAGES, JPEGS, entries, subfolders
+from ._shared.images import Row, reading
+from ._shared.parameters import IMAGE_PARAMS, SIZE
+from ._shared.protocols import SUBJECT10
+from ._shared.search import find_layout
 
 card = DatasetCard(
     name="jaffe",
@@ -23,15 +25,7 @@ card = DatasetCard(
         "files": "KA.AN1.39.tiff: subject, class (AN DI FE HA NE SA SU) and take, number",
         "folders": "the same files in <class>/ folders",
     },
-    protocols=(
-        Protocol(
-            name="subject10",
-            scheme="kfold",
-            folds=10,
-            group="subject",
-            title="one of the ten subjects is the test, the next one selects",
-        ),
-    ),
+    protocols=(replace(SUBJECT10, title="one of the ten subjects is the test, the next one selects"),),
     paper="Lyons et al. 1998, Coding facial expressions with Gabor wavelets",
     url="https://doi.org/10.5281/zenodo.3451524",
     licence="non-commercial research on request to the owners; the images must never be redistributed",
@@ -40,15 +34,8 @@ card = DatasetCard(
         " then: fer-bench data prepare jaffe"
     ),
     params={
-        "size": Param(256, "largest side in pixels; larger images are scaled down", low=8, high=2048),
-        "colour": Param(
-            "auto",
-            "colour channels kept: auto keeps them where the files have them",
-            choices=("auto", "grey", "rgb"),
-        ),
-        "fit": Param(
-            "stretch", "how an image of another shape is fitted into the square", choices=("stretch", "pad", "crop")
-        ),
+        **IMAGE_PARAMS,
+        "size": replace(SIZE, default=256),
     },
     image="256x256 grey",
 )

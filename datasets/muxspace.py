@@ -10,12 +10,14 @@ from pathlib import Path
 
 from fer_bench import Dataset, DatasetCard, Param, Protocol, Reading
 
-from ._class_names import class_position
-from ._folders import IMAGES, entries
-from ._images import Row, reading
-from ._search import find_layout
-from ._tables import Table, read_table, without_numbers
-from ._text import ENDINGS, tables_in
+from ._shared.class_names import class_position
+from ._shared.folders import IMAGES, entries
+from ._shared.images import Row, reading
+from ._shared.parameters import IMAGE_PARAMS, SIZE
+from ._shared.protocols import RANDOM60_20_20
+from ._shared.search import find_layout
+from ._shared.tables import Table, read_table, without_numbers
+from ._shared.text import ENDINGS, tables_in
 
 # no counts: what is published counts the rows of the list, eight of which double others
 card = DatasetCard(
@@ -32,12 +34,7 @@ card = DatasetCard(
             group="subject",
             title="random parts; the photos of one name stay together",
         ),
-        Protocol(
-            name="random60-20-20",
-            scheme="shuffle",
-            shares=(0.6, 0.2, 0.2),
-            title="stratified random parts; the rarest class has 9 images, so its test holds two",
-        ),
+        replace(RANDOM60_20_20, title="stratified random parts; the rarest class has 9 images, so its test holds two"),
         Protocol(
             name="random5",
             scheme="shuffle",
@@ -53,15 +50,8 @@ card = DatasetCard(
         " then: fer-bench data prepare muxspace"
     ),
     params={
-        "size": Param(350, "largest side in pixels; larger images are scaled down", low=8, high=2048),
-        "colour": Param(
-            "auto",
-            "colour channels kept: auto keeps them where the files have them",
-            choices=("auto", "grey", "rgb"),
-        ),
-        "fit": Param(
-            "stretch", "how an image of another shape is fitted into the square", choices=("stretch", "pad", "crop")
-        ),
+        **IMAGE_PARAMS,
+        "size": replace(SIZE, default=350),
         "conflicts": Param(
             "drop", "images whose rows have different labels: left out, or a row for each", choices=("drop", "keep")
         ),

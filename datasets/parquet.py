@@ -6,15 +6,17 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from fer_bench import DataError, Dataset, DatasetCard, Param, Protocol, Reading
+from fer_bench import DataError, Dataset, DatasetCard, Param, Reading
 
-from ._folders import entries
-from ._images import fit_of, survey_of, treated_said
-from ._parquet_names import agreed_names
-from ._parquet_rows import UNLABELLED, Scan, pixel_chunks, scan_rows
-from ._parquet_shards import WHOLE, Shard, open_shard, shard_faults, shard_files
-from ._search import find_layout
-from ._tables import Labels, Unclear, class_list, understand
+from ._parquet.names import agreed_names
+from ._parquet.rows import UNLABELLED, Scan, pixel_chunks, scan_rows
+from ._parquet.shards import WHOLE, Shard, open_shard, shard_faults, shard_files
+from ._shared.folders import entries
+from ._shared.images import fit_of, survey_of, treated_said
+from ._shared.parameters import ANY_IMAGE_PARAMS
+from ._shared.protocols import GIVEN, HOLDOUT10, RANDOM60_20_20
+from ._shared.search import find_layout
+from ._shared.tables import Labels, Unclear, class_list, understand
 
 card = DatasetCard(
     name="parquet",
@@ -25,29 +27,9 @@ card = DatasetCard(
         " (bytes, or a struct with bytes) and a label",
     },
     protocols=(
-        Protocol(
-            name="given",
-            train=("train",),
-            val=("val",),
-            test=("test",),
-            unlabelled="drop",
-            title="the files' own parts: train on train, select on validation, report test",
-        ),
-        Protocol(
-            name="holdout10",
-            train=("train",),
-            test=("test",),
-            holdout=0.1,
-            unlabelled="drop",
-            title="10 % of train, class by class, selects; test is reported",
-        ),
-        Protocol(
-            name="random60-20-20",
-            scheme="shuffle",
-            shares=(0.6, 0.2, 0.2),
-            unlabelled="drop",
-            title="everything pooled and divided at random, class by class",
-        ),
+        replace(GIVEN, unlabelled="drop"),
+        replace(HOLDOUT10, unlabelled="drop"),
+        replace(RANDOM60_20_20, unlabelled="drop"),
     ),
     get=(
         "download the set's repository from the hub (parquet files and README.md, which may hold the class names)"
@@ -59,23 +41,7 @@ card = DatasetCard(
         "only_size": Param(
             0, "take only images of this side (some RAF-DB copies mix sizes); 0: all", low=8, high=2048, special=(0,)
         ),
-        "size": Param(
-            0,
-            "largest side in pixels; larger images are scaled down (0: keep the largest)",
-            low=8,
-            high=2048,
-            special=(0,),
-        ),
-        "colour": Param(
-            "auto",
-            "colour channels kept: auto keeps them where the files have them",
-            choices=("auto", "grey", "rgb"),
-        ),
-        "fit": Param(
-            "stretch",
-            "how an image of another shape is fitted into the square",
-            choices=("stretch", "pad", "crop"),
-        ),
+        **ANY_IMAGE_PARAMS,
     },
     image="any size; 0 keeps the largest",
 )

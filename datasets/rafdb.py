@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fer_bench import DataError, Dataset, DatasetCard, Param, Protocol, Reading
+from fer_bench import DataError, Dataset, DatasetCard, Protocol, Reading
 
-from ._class_names import ClassNames
-from ._images import Row, reading
-from ._rafdb_files import (
+from ._rafdb.files import (
     Face,
     face_of,
     find_faces,
@@ -26,8 +24,12 @@ from ._rafdb_files import (
     split_of,
     unique,
 )
-from ._search import contents, find_layout
-from ._tree import Faults, find_image_tree, labelled
+from ._shared.class_names import ClassNames
+from ._shared.images import Row, reading
+from ._shared.parameters import CLASS_ORDER, IMAGE_PARAMS, SIZE
+from ._shared.protocols import HOLDOUT10
+from ._shared.search import contents, find_layout
+from ._shared.tree import Faults, find_image_tree, labelled
 
 card = DatasetCard(
     name="rafdb",
@@ -50,13 +52,7 @@ card = DatasetCard(
         "folders": "train|test|valid/<class name or 1..7>/<image>",
     },
     protocols=(
-        Protocol(
-            name="holdout10",
-            train=("train",),
-            test=("test",),
-            holdout=0.1,
-            title="a stratified 10 % of train selects, test is reported (RAF-DB has no validation set)",
-        ),
+        replace(HOLDOUT10, title="a stratified 10 % of train selects, test is reported (RAF-DB has no validation set)"),
         Protocol(
             name="paper_besttest",
             train=("train",),
@@ -77,16 +73,9 @@ card = DatasetCard(
         " then: fer-bench data prepare rafdb"
     ),
     params={
-        "size": Param(100, "largest side in pixels; larger images are scaled down", low=8, high=2048),
-        "colour": Param(
-            "auto",
-            "colour channels kept: auto keeps them where the files have them",
-            choices=("auto", "grey", "rgb"),
-        ),
-        "fit": Param(
-            "stretch", "how an image of another shape is fitted into the square", choices=("stretch", "pad", "crop")
-        ),
-        "classes": Param("", "classes by number, with commas, where the source numbers them in another order"),
+        **IMAGE_PARAMS,
+        "size": replace(SIZE, default=100),
+        "classes": CLASS_ORDER,
     },
     image="100x100 RGB",
 )

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fer_bench import Chunk, DataError, Dataset, DatasetCard, Param, Protocol, Reading, numpy_generator
 
-from ._action_units import COLUMNS, draw_units
-from ._faces import CAPTURE, IDENTITY, draw_faces, draw_values
+from ._synthetic.action_units import COLUMNS, draw_units
+from ._synthetic.faces import CAPTURE, IDENTITY, draw_faces, draw_values
 
 card = DatasetCard(
     name="synthetic",
@@ -124,7 +124,15 @@ class Synthetic(Dataset):
                 who = {name: values[person[rows]] for name, values in identity.items()}
                 yield self._draw(split, rows, shown[rows], labels[rows], person[rows], who)
 
-    def _draw(self, split, rows, shown, labels, person, who) -> Chunk:
+    def _draw(
+        self,
+        split: str,
+        rows: np.ndarray,
+        shown: np.ndarray,
+        labels: np.ndarray,
+        person: np.ndarray,
+        who: Mapping[str, np.ndarray],
+    ) -> Chunk:
         block = int(rows[0]) // BLOCK
         units = draw_units(shown, self._rng("units", split, block))
         capture = draw_values(CAPTURE, len(rows), self._rng("capture", split, block))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import gc
-import io
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +13,10 @@ from typing import Any
 
 from fer_bench.base.files import write_text
 from fer_bench.errors import unknown
-from fer_bench.printable import csv_cells, printable
+from fer_bench.printable import printable
 from fer_bench.record.home import Home
 from fer_bench.record.ledger import Ledger
+from fer_bench.reports.facts import tidy
 from fer_bench.reports.facts.across import load_comparison
 from fer_bench.reports.facts.numbers import compute
 from fer_bench.reports.facts.records import load_study
@@ -27,12 +26,13 @@ from fer_bench.reports.facts.second_process import Job, Work, work_for
 from fer_bench.reports.pages import across
 from fer_bench.reports.pages import response as response_page
 from fer_bench.reports.render import figure_files, html, latex, markdown
-from fer_bench.reports.render.blocks import Document, Figure, plain
+from fer_bench.reports.render.blocks import Document, Figure
+from fer_bench.reports.render.marks import plain
 from fer_bench.reports.render.page_folder import Target, aside, check, move, tell
+from fer_bench.reports.render.table import table_csv
 from fer_bench.reports.sections import tables
 from fer_bench.reports.sections.contents import Context, Section, all_sections, document
 from fer_bench.reports.sections.priors import Prior
-from fer_bench.reports.sections.tables import Table
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,6 @@ def _write_csv(page: Document, folder: Path) -> None:
 def _put(path: Path, text: str) -> None:
     """Write a page, or a part of one, in which nothing is obeyed by a terminal."""
     write_text(path, printable(text))
-
-
-def table_csv(table: Table) -> str:
-    """A table as a page shows it, without marks, and with the minus sign that programs read."""
-    text = io.StringIO()
-    rows = (csv_cells(plain(cell).replace("−", "-") for cell in row) for row in (table.titles, *table.rows))
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
 
 
 FORMATS: Mapping[str, Format] = {
@@ -142,8 +134,13 @@ def build_report(
             pictures = _Pictures(work, folder, chosen)
             page = document(context, ordered, pictures.add)
             pictures.finish()
-            more = {"table.csv": tables.csv_text(numbers)} if "csv" in chosen else {}
-            return _write(page, folder, target, chosen, more)
+            return _write(page, folder, target, chosen, _separated(context) if "csv" in chosen else {})
+
+
+def _separated(context: Context) -> dict[str, str]:
+    """The CSV files of a report besides its tables."""
+    results = tidy.csv_text(context.study, context.results)
+    return {"table.csv": tables.csv_text(context.numbers), "results.csv": results}
 
 
 def build_response(

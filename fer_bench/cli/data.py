@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fer_bench.base.quantities import plural
 from fer_bench.cli.data_check import check
 from fer_bench.cli.data_fetch import fetch
 from fer_bench.cli.group import Group
@@ -140,10 +141,19 @@ def _ratio(counts: list[int]) -> str:
 def _print_facts(store: Store, copies: dict[str, Any], console: Console) -> None:
     manifest, checks = store.manifest, store.manifest.get("checks", {})
     size = sum(manifest["sizes"].values()) / 1e6
-    console.print(f"images       {len(store)}, {copies['distinct']} distinct (repeated: identical to an earlier image)")
-    console.print(f"duplicates   {copies['groups']} groups, {copies['conflicting']} of them with conflicting labels")
+    console.print(
+        f"images       {len(store):,}, {copies['distinct']:,} distinct (repeated: identical to an earlier image)"
+    )
+    console.print(
+        f"duplicates   {plural(copies['groups'], 'group')}, {copies['conflicting']:,} of them with conflicting labels"
+    )
     for (one, other), rows in copies["across"].items():
-        console.print(printable(f"             {rows} images of {other} also occur in {one}"), markup=False)
+        console.print(
+            printable(
+                f"             {plural(rows, f'image of {other} also occurs', f'images of {other} also occur')} in {one}"
+            ),
+            markup=False,
+        )
     console.print(f"shape        {'x'.join(map(str, store.shape))} uint8, {size:.1f} MB on disk")
     console.print(f"layout       {manifest['layout']}: {printable(manifest['said'])}", markup=False)
     console.print(f"fingerprint  {store.fingerprint}")

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from fer_bench.cli.options import home_option, plugins_option
-from fer_bench.contract.cards import DatasetCard, MethodCard
+from fer_bench.contract.cards import FAMILIES, MethodCard
 from fer_bench.contract.plugins import Plugins, plugins
 from fer_bench.errors import FerBenchError, unknown
 from fer_bench.printable import printable
@@ -25,8 +25,9 @@ def table(rows: Iterable[tuple[str, ...]]) -> None:
 
 
 def _methods(available: Plugins, options: dict[str, Any]) -> None:
-    cards = [plugin.card for _, plugin in sorted(available.methods.items())]
-    table((card.name, card.tier, card.title) for card in cards if isinstance(card, MethodCard))
+    families = list(FAMILIES)
+    cards = sorted((p.card for p in available.methods.values()), key=lambda c: (families.index(c.family), c.name))
+    table((c.name, c.family, c.tier, c.title) for c in cards)
 
 
 def _datasets(available: Plugins, options: dict[str, Any]) -> None:
@@ -35,7 +36,7 @@ def _datasets(available: Plugins, options: dict[str, Any]) -> None:
 
 def _protocols(available: Plugins, options: dict[str, Any]) -> None:
     cards = [p.card for _, p in sorted(available.datasets.items())]
-    pairs = [(c, p) for c in cards if isinstance(c, DatasetCard) for p in (*c.protocols, c.cleaned())]
+    pairs = [(c, p) for c in cards for p in (*c.protocols, c.cleaned())]
     marks = [f"WATERMARKED: {p.watermark}" if p.watermark else "" for _, p in pairs]
     table((c.full_name(p), p.title or p.in_words, mark) for (c, p), mark in zip(pairs, marks, strict=True))
     click.echo("\nNAME-dedup is protocol NAME without duplicates and other rejected rows (see fer-bench data check)")
@@ -140,7 +141,7 @@ def _facts(card: Any, names: tuple[str, ...]) -> None:
 
 def _show_method(card: Any) -> None:
     click.secho(f"{card.name}: {card.title}", bold=True)
-    _facts(card, ("paper", "year", "url", "changes", "tier"))
+    _facts(card, ("family", "tier", "paper", "year", "url", "changes"))
     for line in card.deviations:
         click.echo(f"deviation  {line}")
     _show_params(card)

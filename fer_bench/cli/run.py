@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fer_bench.base.quantities import plural
 from fer_bench.cli.options import (
     fast_precision,
     home_option,
@@ -125,19 +126,15 @@ def _announce(study: StudySpec, options: dict[str, Any], preset: str, work: Work
     card = work.plugins.dataset_card(first.dataset)
     protocol = card.protocol(first.protocol)
     folds = len({r.fold for r in study.runs})
-    parts = f"{_plural(len(study.labels), 'method')} x {_plural(options['seeds'], 'seed')}"
+    parts = f"{plural(len(study.labels), 'method')} x {plural(options['seeds'], 'seed')}"
     parts += f" x {folds} folds" if folds > 1 else ""
     profile = "" if first.profile == "natural" else f", imbalance {first.profile}"
     say(f"study {study.name}: {parts} on {card.full_name(protocol)}{profile}")
     if protocol.watermark:
         warn(f"{card.full_name(protocol)} is watermarked: {protocol.watermark}")
-    say(f"recipe {preset}: {first.backbone}, {_plural(recipe.epochs, 'epoch')}, {recipe.optimizer}, lr {recipe.lr}")
+    say(f"recipe {preset}: {first.backbone}, {plural(recipe.epochs, 'epoch')}, {recipe.optimizer}, lr {recipe.lr}")
     if recipe.precision == "bf16" and fast_precision(options["device"]) != "bf16":
         warn("bf16 is several times slower on this machine; use --precision auto for the faster precision")
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _carry_out(study: StudySpec, work: Workplace, mirror: Mirror, *, replace: bool) -> Outcome:

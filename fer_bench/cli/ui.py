@@ -39,7 +39,7 @@ def ui(home: str | None, tracking_uri: str | None, port: int, host: str) -> None
 
     MLflow's start page is for language model traces, so the address of each experiment's runs is printed as well.
     """
-    from fer_bench.tracking.sync import artifact_place
+    from fer_bench.tracking.places import artifact_place
 
     place = Home.find(home)
     uri = tracking_uri or place.tracking_uri
@@ -130,7 +130,7 @@ def _await(server: subprocess.Popen, address: str) -> None:
 
 
 def _pages(address: str, place: Home) -> list[tuple[str, str]]:
-    """The name of each fer-bench experiment and the address of its runs; that of the most recent study comes first.
+    """The name of each of our experiments and the address of its runs; that of the most recent study comes first.
 
     Empty if the server does not answer; its start page leads to the runs as well.
     """

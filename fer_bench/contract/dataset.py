@@ -47,7 +47,7 @@ class Chunk:
     subject: list[str] | None = None
     extra: Mapping[str, np.ndarray] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         refuse_while_sealed("reading a data set")
 
     def __len__(self) -> int:

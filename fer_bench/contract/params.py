@@ -42,7 +42,7 @@ class Choice:
 
     options: tuple
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "options", tuple(self.options))
 
 

@@ -1,8 +1,10 @@
 """One door for methods and datasets: built-in folders, entry points and ``--plugins DIR``.
 
 Finding reads cards from syntax trees (:mod:`fer_bench.contract.card_reader`) and imports nothing. A file that can't be
-read is named in :attr:`Plugins.broken` and skipped; two plug-ins of one name raise. Files and folders whose name starts
-with an underscore are shared pieces of their folder, not plug-ins.
+read is named in :attr:`Plugins.broken` and skipped; two plug-ins of one name raise.
+
+A plug-in is a file, or a folder whose ``__init__.py`` holds the card and the class. Files and folders whose name starts
+with an underscore are shared pieces of the plug-ins beside them; a folder without ``__init__.py`` is not looked into.
 """
 
 from __future__ import annotations
@@ -112,7 +114,7 @@ class Plugins:
             if kind is not None and kind != own:
                 raise PluginError(f"'{card.name}' is offered under {kind}, but its card is for {own}", where=str(path))
         except PluginError as error:
-            self.skip(error, path.stem, name_in(path))
+            self.skip(error, module.rpartition(".")[2], name_in(path))
             return
         if isinstance(card, MethodCard):
             _enter(self.methods, Plugin("methods", card, path, module, origin, tree))
@@ -189,21 +191,39 @@ def plugins(extra_dirs: Iterable[str | Path] = ()) -> Plugins:
     for kind in KINDS:
         spec = importlib.util.find_spec(f"fer_bench.{kind}")
         for folder in (spec.submodule_search_locations or ()) if spec else ():
-            for path in _files(Path(folder)):
-                tree = Tree(path.parent, f"fer_bench.{kind}")
-                found.add(path, f"fer_bench.{kind}.{path.stem}", "built in", tree, kind)
+            tree = Tree(Path(folder), f"fer_bench.{kind}")
+            for name, path in _modules(Path(folder)):
+                found.add(path, f"fer_bench.{kind}.{name}", "built in", tree, kind)
         for point in entry_points(group=f"fer_bench.{kind}"):
             _add_entry_point(found, point, kind)
     for extra in map(Path, folders):
         if not os.path.isdir(extra):  # unlike Path.is_dir it says no to a name that is too long
             raise PluginError("the plug-in folder does not exist", where=str(extra))
-        for path in _files(extra):
-            found.add(path.resolve(), path.stem, str(extra.resolve()), Tree(extra.resolve()))
+        place = extra.resolve()
+        for name, path in _modules(place):
+            found.add(path, name, str(place), Tree(place))
     return found
 
 
-def _files(folder: Path) -> list[Path]:
-    return [p for p in sorted(folder.glob("*.py")) if not p.name.startswith("_")]
+def _modules(folder: Path) -> list[tuple[str, Path]]:
+    """(module name, file) of everything in a folder that may be a plug-in, by name.
+
+    Raises
+    ------
+    PluginError
+        A file and a folder have one name, so that Python would import the folder for both.
+    """
+    modules = {p.stem: p for p in sorted(folder.glob("*.py"))}
+    for inner in sorted(folder.glob("*/__init__.py")):
+        name = inner.parent.name
+        if name in modules:
+            raise PluginError(
+                f"a file and a folder are both called '{name}'",
+                where=f"{modules[name]} and {inner.parent}",
+                hint="rename one of them: Python imports the folder for both",
+            )
+        modules[name] = inner
+    return [(name, path) for name, path in sorted(modules.items()) if not name.startswith(("_", "."))]
 
 
 def _add_entry_point(found: Plugins, point: EntryPoint, kind: str) -> None:
@@ -243,7 +263,8 @@ def _import(name: str, path: Path, origin: str) -> ModuleType:
     full = f"{package}.{name}"
     if full in sys.modules:
         return sys.modules[full]
-    spec = importlib.util.spec_from_file_location(full, path)
+    inner = [str(path.parent)] if path.name == "__init__.py" else None
+    spec = importlib.util.spec_from_file_location(full, path, submodule_search_locations=inner)
     if spec is None or spec.loader is None:
         raise PluginError("is no Python module", where=str(path))
     module = importlib.util.module_from_spec(spec)

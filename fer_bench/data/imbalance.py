@@ -134,7 +134,7 @@ class Profile:
     head: int | None = None
     order: tuple[str, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.kind not in FORMS:
             raise unknown("imbalance profile", self.kind, FORMS)
         form = FORMS[self.kind]
@@ -450,7 +450,7 @@ def _shortage(profile: Profile, names: Sequence[str], wanted: Sequence[int], the
     else:
         fitting = [f"--imbalance {shlex.quote(str(p))} ({why})" for p, why in _fitting(profile, there)]
         hint = "these fit: " + " or ".join(fitting)
-    what = f"the training fold has too few images: the profile needs {', '.join(short)}"
+    what = f"too few images in the training fold: the profile needs {', '.join(short)}"
     return SpecError(what, where=f"imbalance profile '{profile}'", hint=hint)
 
 

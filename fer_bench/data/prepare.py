@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import math
 import shutil
@@ -12,8 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from fer_bench.base.locks import FileLock
 from fer_bench.base.names import folder_of
-from fer_bench.base.sizes import human_size
+from fer_bench.base.quantities import human_size
 from fer_bench.contract.dataset import Dataset, Reading
 from fer_bench.contract.sources import class_hash
 from fer_bench.data import soundness
@@ -270,12 +270,13 @@ def _same(old: Store, dataset: Dataset, reading: Reading, state: str) -> bool:
 
 @contextlib.contextmanager
 def _one_at_a_time(root: Path, name: str, say: Say) -> Iterator[None]:
-    """Hold the data set's lock; the kernel releases it when a process dies, however it dies."""
+    """Hold the data set's lock, after waiting for another process if necessary."""
     root.mkdir(parents=True, exist_ok=True)
-    with open(root / f".{folder_of(name)}.lock", "wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"{name}: another process is preparing it; waiting")
-            fcntl.flock(file, fcntl.LOCK_EX)
+    lock = FileLock(root / f".{folder_of(name)}.lock")
+    if not lock.try_acquire():
+        say(f"{name}: another process is preparing it; waiting")
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()

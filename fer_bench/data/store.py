@@ -30,6 +30,7 @@ import numpy as np
 
 from fer_bench.base.files import disk_full, is_full, read_json, sha256_file, write_json, write_text
 from fer_bench.base.names import folder_of, locate, name_of
+from fer_bench.base.quantities import plural
 from fer_bench.contract.cards import DatasetCard
 from fer_bench.contract.dataset import Chunk, Reading
 from fer_bench.data import soundness
@@ -310,7 +311,7 @@ def check_counts(card: DatasetCard, manifest: dict[str, Any]) -> dict[str, Any]:
     for split in [*card.counts, *(s for s in counts if s not in card.counts)]:
         known = card.counts.get(split)
         if known is None:
-            differences.append(f"{split}: {sum(counts[split])} images in a split that the card does not list")
+            differences.append(f"{split}: {plural(sum(counts[split]), 'image')} in a split that the card does not list")
             continue
         for name, have, expected in zip(card.classes, counts.get(split, [0] * len(known)), known, strict=True):
             if have != expected:
@@ -318,7 +319,7 @@ def check_counts(card: DatasetCard, manifest: dict[str, Any]) -> dict[str, Any]:
     unlabelled = manifest["shape"][0] - sum(map(sum, counts.values()))
     if unlabelled != card.unlabelled:
         expected = f", expected {card.unlabelled}" if card.unlabelled else ""
-        differences.insert(0, f"{unlabelled} images have no label{expected}")
+        differences.insert(0, f"{plural(unlabelled, 'image has', 'images have')} no label{expected}")
     return {"counts": "differ" if differences else "match", "differences": differences}
 
 

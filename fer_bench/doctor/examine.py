@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from fer_bench.base.quantities import plural
 from fer_bench.contract.cards import DatasetCard
 from fer_bench.contract.dataset import Problems
 from fer_bench.data.clean_manifest import Dropped, conflicting, grouped, rows_to_drop
@@ -105,7 +106,7 @@ class Diagnosis:
     def verdict(self) -> str:
         """One line with the number of errors and warnings."""
         errors, warnings = self.number("error"), self.number("warning")
-        return f"{_plural(errors, 'error')}, {_plural(warnings, 'warning')}"
+        return f"{plural(errors, 'error')}, {plural(warnings, 'warning')}"
 
 
 def examine(
@@ -149,10 +150,6 @@ def without_rejects(store: Store, card: DatasetCard) -> str:
     return card.full_name(card.cleaned(protocol)) if protocol else ""
 
 
-def _plural(number: int, one: str, many: str | None = None) -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
 def _some(lines: Sequence[str]) -> tuple[str, ...]:
     more = len(lines) - LISTED
     return (*lines[:LISTED], f"... and {more:,} more") if more > 0 else tuple(lines)
@@ -167,7 +164,7 @@ def _faults(faults: Problems | None) -> list[Finding]:
     for file, row, reason in rows:
         place = "/".join(Path(file).parts[-2:])
         lines.append(f"{place}, row {row}: {reason}" if row is not None else f"{place}: {reason}")
-    items = _plural(len(rows), "file or row", "files or rows")
+    items = plural(len(rows), "file or row", "files or rows")
     title = f"Unreadable and left out: {items} of the source"
     return [Finding(level="error", kind="unreadable", title=title, detail=_some(lines), count=len(rows))]
 
@@ -176,7 +173,7 @@ def _counts(patient: Patient) -> list[Finding]:
     findings = []
     unlabelled = np.flatnonzero(patient.label < 0)
     if len(unlabelled) and len(unlabelled) != patient.card.unlabelled:
-        title = f"{_plural(len(unlabelled), 'image has', 'images have')} no label"
+        title = f"{plural(len(unlabelled), 'image has', 'images have')} no label"
         findings.append(Finding(level="warning", kind="unlabelled", title=title, count=len(unlabelled)))
     if not patient.known:
         title = "The card has no counts for this variant of the data, so they can't be checked"
@@ -186,7 +183,7 @@ def _counts(patient: Patient) -> list[Finding]:
         title = "The image counts of every split and class match the card"
         return [*findings, Finding(level="note", kind="counts-match", title=title)]
     lines = check["differences"]
-    title = f"The image counts differ from the card: {_plural(len(lines), 'difference')}"
+    title = f"The image counts differ from the card: {plural(len(lines), 'difference')}"
     return [*findings, Finding(level="warning", kind="counts", title=title, detail=_some(lines), count=len(lines))]
 
 
@@ -262,7 +259,10 @@ def _files(patient: Patient) -> list[Finding]:
     for part, what in (("sizes", "sizes"), ("modes", "colour modes")):
         kinds = survey.get(part, {})
         if len(kinds) > 1:
-            lines = [f"{name}: {n:,} files" for name, n in sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))]
+            lines = [
+                f"{name}: {plural(n, 'file')}"
+                for name, n in sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))
+            ]
             title = f"The source files have {len(kinds)} different {what}"
             findings.append(Finding(level="note", kind=part, title=title, detail=_some(lines), count=len(kinds)))
     return findings
@@ -273,7 +273,7 @@ def _flat(patient: Patient) -> list[Finding]:
     constant, almost = np.flatnonzero(spread == 0), np.flatnonzero((spread > 0) & (spread < FLAT))
     for kind, rows, how in (("constant", constant, "constant"), ("near-constant", almost, "almost constant")):
         if len(rows):
-            title = f"{_plural(len(rows), 'image is', 'images are')} {how}"
+            title = f"{plural(len(rows), 'image is', 'images are')} {how}"
             groups = tuple((row,) for row in rows.tolist())
             findings.append(Finding(level="warning", kind=kind, title=title, count=len(rows), groups=groups))
     return findings
@@ -300,23 +300,27 @@ def _copies(patient: Patient, group: np.ndarray, groups: list[np.ndarray], kind:
             Finding(level=level, kind=kind, title=title, detail=tuple(detail), count=len(which), groups=rows)
         )
 
-    title = f"{_plural(len(groups), f'group of {what}', f'groups of {what}')}, {images:,} images in total"
+    title = f"{plural(len(groups), f'group of {what}', f'groups of {what}')}, {images:,} images in total"
     note("note", kind, title, groups, [f"the largest has {max(map(len, groups))} images"])
     crossing = [g for g in groups if len(set(patient.split[g].tolist())) > 1]
     if crossing:
         among = np.isin(np.arange(len(group)), np.concatenate(crossing))
         across = {pair: int(among[rows].sum()) for pair, rows in _across(group, patient.split).items()}
-        lines = [f"{rows:,} images of {b} have a copy in {a}" for (a, b), rows in across.items() if rows]
+        lines = [
+            f"{plural(rows, f'image of {b} has', f'images of {b} have')} a copy in {a}"
+            for (a, b), rows in across.items()
+            if rows
+        ]
         if cleaned := without_rejects(patient.store, patient.card):
             lines.append(f"to leave them out: --protocol {cleaned}")
-        title = f"{_plural(len(crossing), f'group of {what} spans', f'groups of {what} span')} more than one split"
+        title = f"{plural(len(crossing), f'group of {what} spans', f'groups of {what} span')} more than one split"
         note("warning", f"{kind}-across", title, crossing, lines)
     torn = [g for g in groups if conflicting(patient.label[g])]
     if torn:
         note(
             "warning",
             f"{kind}-conflict",
-            f"{_plural(len(torn), f'group of {what} has', f'groups of {what} have')} conflicting labels",
+            f"{plural(len(torn), f'group of {what} has', f'groups of {what} have')} conflicting labels",
             torn,
         )
     return findings
@@ -330,7 +334,7 @@ def _exact(patient: Patient) -> list[Finding]:
         title = (
             f"{one.torn:,} of {one.groups:,} groups of copies are labelled both {a} and {b}: labels may be exchanged"
         )
-        family = f", corrected for {_plural(one.pairs, 'pair')} of classes" if one.pairs > 1 else ""
+        family = f", corrected for {plural(one.pairs, 'pair')} of classes" if one.pairs > 1 else ""
         test = f"binomial test, p = {one.p:.1g}, level {LEVEL}{family}"
         test = f"more than labelling slips in {SLIPS:.0%} of the groups would explain ({test})"
         detail = (test, f"randomly exchanging {one.share:.0%} of both classes would have this effect")
@@ -343,7 +347,7 @@ def _near(patient: Patient) -> list[Finding]:
     findings = _copies(patient, patient.near, groups, "near", "near-duplicates")
     hashes = close_hashes(patient.looks.hashes[patient.looks.spread >= FLAT], progress=patient.progress)
     if hashes:
-        of = _plural(hashes, "pair of distinct images has", "pairs of distinct images have")
+        of = plural(hashes, "pair of distinct images has", "pairs of distinct images have")
         title = f"{of} perceptual hashes at most 2 bits apart"
         findings.append(Finding(level="note", kind="close-hashes", title=title, count=hashes))
     return findings
@@ -364,7 +368,7 @@ def _alike(patient: Patient) -> list[Finding]:
     lines += [f"{across:,} of the pairs span two splits"] if across else []
     best = np.argsort(-pairs.score, kind="stable")
     groups = tuple((int(pairs.first[k]), int(pairs.second[k])) for k in best)
-    title = f"{_plural(len(pairs), 'pair')} of images of the same person look like copies"
+    title = f"{plural(len(pairs), 'pair')} of images of the same person look like copies"
     return [Finding(level="note", kind="alike", title=title, detail=tuple(lines), count=len(pairs), groups=groups)]
 
 
@@ -402,7 +406,7 @@ def _subjects(patient: Patient) -> list[Finding]:
     crossing, level = _crossing(patient, patient.subject)
     if not crossing:
         return []
-    title = f"{_plural(len(crossing), 'person appears', 'people appear')} in more than one split"
+    title = f"{plural(len(crossing), 'person appears', 'people appear')} in more than one split"
     detail = (", ".join(crossing[:LISTED]),)
     return [Finding(level=level, kind="subjects", title=title, detail=detail, count=len(crossing))]
 
@@ -411,14 +415,14 @@ def _sequences(patient: Patient) -> list[Finding]:
     findings = []
     crossing, level = _crossing(patient, patient.sequence)
     if crossing:
-        title = f"{_plural(len(crossing), 'sequence spans', 'sequences span')} more than one split"
+        title = f"{plural(len(crossing), 'sequence spans', 'sequences span')} more than one split"
         detail = (", ".join(crossing[:LISTED]),)
         findings.append(Finding(level=level, kind="sequence-split", title=title, detail=detail, count=len(crossing)))
     lengths = Counter(patient.sequence[patient.sequence != ""].tolist())
     expected = patient.card.sequence if patient.as_stated else 0
     wrong = {name: n for name, n in lengths.items() if n != expected}
     if expected and wrong:
-        title = f"{len(wrong):,} of {_plural(len(lengths), 'sequence')} do not have {expected} images"
+        title = f"{len(wrong):,} of {plural(len(lengths), 'sequence')} do not have {expected} images"
         lines = _some([f"{name}: {n}" for name, n in sorted(wrong.items())])
         findings.append(Finding(level="warning", kind="sequence-length", title=title, detail=lines, count=len(wrong)))
     return findings

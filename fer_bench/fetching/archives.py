@@ -74,7 +74,7 @@ def inner_path(name: str) -> PurePosixPath:
 def unpack(archive: Path, target: Path, limits: Limits | None = None) -> None:
     """Unpack a zip or tar archive (plain, gz, xz, bz2) as the new directory `target`.
 
-    A single directory at the archive's top level becomes the target itself: ``faces-main/a.png`` lands at ``target/a.png``.
+    A single top-level directory becomes the target itself: ``faces-main/a.png`` is unpacked as ``target/a.png``.
 
     Raises
     ------

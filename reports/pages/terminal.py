@@ -16,9 +16,9 @@ from fer_bench.record.ledger import Ledger
 from fer_bench.reports.facts import answer
 from fer_bench.reports.facts.numbers import Numbers, compute
 from fer_bench.reports.facts.records import load_study
-from fer_bench.reports.render.blocks import spans
+from fer_bench.reports.render.marks import spans
+from fer_bench.reports.render.table import Table
 from fer_bench.reports.sections import tables
-from fer_bench.reports.sections.tables import Table
 
 MOST_WIDE = 5  # columns beside which a terminal of 100 characters has room for an interval
 

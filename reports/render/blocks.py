@@ -1,35 +1,15 @@
 """A report as plain data: sections of blocks, which Markdown, HTML and LaTeX each turn into text.
 
-Running text and the cells of tables are strings with four marks, a part of Markdown: ```code```, ``**bold**``,
-``*italic*`` and ``[text](url)``. A mark that is not closed is a character like any other. :func:`spans` reads them.
+Running text and the cells of tables are marked text (:mod:`.marks`).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from fer_bench.reports.sections.tables import Table
-
-MARKS = re.compile(
-    r"`(?P<code>[^`]+)`"
-    r"|\[(?P<shown>[^\[\]]+)\]\((?P<url>(?:[^()\s]|\([^()\s]*\))+)\)"
-    r"|\*\*(?P<bold>(?:`[^`]*`|[^`])+?)\*\*"
-    r"|\*(?P<italic>[^\s*](?:[^*]*[^\s*])?)\*"
-)
-
-
-@dataclass(frozen=True)
-class Span:
-    """A piece of text that looks the same throughout; `url` is empty where it leads nowhere."""
-
-    text: str
-    code: bool = False
-    bold: bool = False
-    italic: bool = False
-    url: str = ""
+from fer_bench.reports.render.table import Table
 
 
 @dataclass(frozen=True)
@@ -175,35 +155,3 @@ def _footnoted(block: TableBlock, notes: Mapping[str, str]) -> TableBlock:
     cells = [*table.titles, *(cell for row in table.rows for cell in row)]
     wanted = [note for sign, note in notes.items() if any(f"` {sign}" in c or f"⚠ {sign}" in c for c in cells)]
     return replace(block, table=replace(table, caption=" ".join([table.caption, *wanted]).strip())) if wanted else block
-
-
-def spans(text: str) -> list[Span]:
-    """Take marked text apart."""
-    out: list[Span] = []
-    end = 0
-    for mark in MARKS.finditer(text):
-        out += [Span(text[end : mark.start()])] * (mark.start() > end)
-        out += _marked(mark)
-        end = mark.end()
-    return out + [Span(text[end:])] * (end < len(text))
-
-
-def _marked(mark: re.Match[str]) -> list[Span]:
-    kind = mark.lastgroup
-    if kind == "code":
-        return [Span(mark["code"], code=True)]
-    if kind == "bold":
-        return [replace(s, bold=True) for s in spans(mark["bold"])]
-    if kind == "italic":
-        return [replace(s, italic=True) for s in spans(mark["italic"])]
-    return [replace(s, url=mark["url"]) for s in spans(mark["shown"])]
-
-
-def plain(text: str) -> str:
-    """Marked text without its marks."""
-    return "".join(s.text for s in spans(text))
-
-
-def slug(text: str) -> str:
-    """A name for a file, an anchor or a label: at most 80 lower-case letters, digits and hyphens."""
-    return re.sub(r"[^a-z0-9]+", "-", plain(text).lower())[:80].strip("-") or "x"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from fer_bench.reports.render.blocks import Block, Bullets, Code, Document, Figure, Notice, Outline, Picture, TableBlock
-from fer_bench.reports.sections.tables import Table
+from fer_bench.reports.render.table import Table
 
 
 def page(document: Document) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fer_bench.reports.claims.comparable import Comparison, Ours, compare
 from fer_bench.reports.claims.published import Claim, load
@@ -10,7 +10,8 @@ from fer_bench.reports.facts import phrases
 from fer_bench.reports.facts.numbers import MethodNumbers, Numbers
 from fer_bench.reports.facts.records import StudyData
 from fer_bench.reports.render.blocks import Block, Paragraph, TableBlock
-from fer_bench.reports.sections.tables import Column, tabulate, title
+from fer_bench.reports.render.table import Column, tabulate
+from fer_bench.reports.sections.tables import title
 
 MOST = 20  # claims in a table; the rest is a command away
 METRICS = ("accuracy", "mean_recall", "macro_f1")
@@ -75,7 +76,7 @@ def _comparable(sound: Sequence[Comparison], rows: dict[str, dict[str, Compariso
     return TableBlock(tabulate(columns, sound[:MOST], caption), "claims", "Published numbers that may be compared")
 
 
-def _difference(of: dict[str, Comparison]):
+def _difference(of: dict[str, Comparison]) -> Callable[[Comparison], str]:
     def cell(row: Comparison) -> str:
         mine = of[row.claim.id]
         return f"{phrases.points(mine.difference / 100)} {'(within)' * mine.within}".strip() if mine.verdict.ok else "–"

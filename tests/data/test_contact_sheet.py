@@ -39,7 +39,7 @@ def test_one_split_alone_is_drawn_as_it_is_among_all(tmp_path):
     store = stored(tmp_path, numbered(40), [0, 1] * 20, "x" * 20 + "y" * 20)
     rows = contact_sheet(store, tmp_path / "all.png", per_class=3)
     assert contact_sheet(store, tmp_path / "y.png", per_class=3, split="y") == rows[6:]
-    with pytest.raises(DataError, match="no split 'q'"):
+    with pytest.raises(DataError, match="unknown split 'q'"):
         contact_sheet(store, tmp_path / "q.png", split="q")
 
 

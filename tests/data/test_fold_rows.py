@@ -97,7 +97,7 @@ def test_an_edited_split_file_has_no_effect_and_is_put_aside(roles, tiny, capsys
     assert roles("folds").digest == first
     assert path.read_text() == sound
     assert path.with_name("folds.csv.old").read_text() == sound.replace("train", "test", 1)
-    assert f"{path} is not what the protocol makes" in capsys.readouterr().err
+    assert f"{path} differs from the protocol's split and was ignored" in capsys.readouterr().err
     roles("folds")
     assert capsys.readouterr().err == ""
 

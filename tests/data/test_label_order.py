@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fer_bench.contract.plugins import plugins
-from fer_bench.data.label_order import Order, label_order, describe_mapping, suspicion
+from fer_bench.data.label_order import Order, describe_mapping, label_order, suspicion
 
 CARDS = {name: plugins().dataset_card(name) for name in ("fer2013", "ferplus", "rafdb", "affectnet", "expw", "ckplus")}
 
@@ -142,7 +142,7 @@ def test_the_better_order_is_told_with_the_parameter_that_takes_it():
     told = suspicion(card, manifest("rafdb", known("rafdb")[:, alphabetical], numbers))
     assert told.title == "The labels look alphabetical: the counts fit that order exactly"
     assert told.order == "anger,disgust,fear,happy,neutral,sad,surprise"
-    assert told.lines[0] == "what is labelled surprise counts like anger"
+    assert told.lines[0] == "images labelled surprise are as many as expected for anger"
     assert told.lines[-1] == f"if that is so, prepare again with --dataset-set classes={told.order}"
 
 
@@ -162,7 +162,7 @@ def test_a_source_that_names_its_classes_is_told_apart():
     words = {f"{name}_folder": name for name in card.classes}
     told = suspicion(card, manifest("rafdb", known("rafdb")[:, ::-1], words))
     assert told.order == ""
-    assert "names its classes itself" in told.lines[-1]
+    assert "the source itself names its classes" in told.lines[-1]
 
 
 def test_splits_of_other_names_are_compared_together():
@@ -195,12 +195,12 @@ def test_what_was_read_is_told_by_the_sources_labels():
             "label_names": [["10", "sad"], ["2", "happy"], ["3", "odd"], ["joy", "happy"], ["calm", "calm"]],
         }
     )
-    assert told == "calm (no image), 2 and joy = happy (1 image), 3 = odd (left out), 10 = sad (1,234 images)"
+    assert told == "calm (no images), 2 and joy = happy (1 image), 3 = odd (left out), 10 = sad (1,234 images)"
 
 
 def test_without_labels_of_the_source_the_stores_numbers_are_told():
     told = describe_mapping({"classes": ["a", "b"], "counts": {"x": [2, 0]}})
-    assert told == "0 = a (2 images), 1 = b (no image)"
+    assert told == "0 = a (2 images), 1 = b (no images)"
 
 
 def test_images_without_a_label_are_told_too():

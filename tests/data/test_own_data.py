@@ -63,7 +63,7 @@ def test_a_built_in_set_keeps_its_defaults(tmp_path):
 def test_people_stay_together_in_folds_of_ones_own_images(lab):
     card = plugins().dataset_card("folder:lab")
     store = Store.open(lab.store("folder:lab"))
-    with pytest.raises(DataError, match="6 values of subject can't fill 10 folds"):
+    with pytest.raises(DataError, match="10 folds need at least 10 values of subject, and there are 6"):
         roles_of(store, card, lab, protocol="subject10", fold=9, profile="natural")
     subject = store.columns("subject")["subject"]
     assert sorted(set(subject.tolist())) == [f"p{k}" for k in range(6)]
@@ -71,7 +71,7 @@ def test_people_stay_together_in_folds_of_ones_own_images(lab):
 
 def test_a_split_that_is_missing_leads_to_a_protocol_that_fits(lab):
     card = plugins().dataset_card("folder:lab")
-    with pytest.raises(DataError, match="the same command with --protocol folder:lab/random60-20-20"):
+    with pytest.raises(DataError, match="rerun with --protocol folder:lab/random60-20-20"):
         roles_of(Store.open(lab.store("folder:lab")), card, lab, protocol="given", fold=0, profile="natural")
 
 

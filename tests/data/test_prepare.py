@@ -91,7 +91,7 @@ def test_source_is_found_where_people_put_it(home, raw):
     store = prepare(home, Toy(), None, say=said.append)
     assert first_pixels(store) == [1, 2, 3, 4, 5, 6]
     assert any("recognised text" in line for line in said)
-    assert said[-1] == "toy: the counts of every split and class match its card"
+    assert said[-1] == "toy: the image counts of every split and class match its card"
     assert names(home) == [".toy.lock", "toy"]
 
 
@@ -151,7 +151,7 @@ def test_store_outlives_its_source(home, raw):
     prepare(home, Toy(), None)
     (raw / "toy.txt").unlink()
     assert len(prepare(home, Toy(), None, say=said.append)) == 6
-    assert "source files are not here any more" in said[-1]
+    assert "source files are no longer there" in said[-1]
     with pytest.raises(DataError, match="no source files"):
         prepare(home, Toy({"add": 1}), None)
 
@@ -360,7 +360,7 @@ def test_contact_sheet_other_seed_and_colour_and_unknown_split(tmp_path):
     assert one != contact_sheet(store, tmp_path / "b.png", per_class=5, seed=1)
     with Image.open(tmp_path / "a.png") as sheet:
         assert sheet.getpixel((120, 20)) == (200, 0, 0)
-    with pytest.raises(DataError, match="no split 'q'"):
+    with pytest.raises(DataError, match="unknown split 'q'"):
         contact_sheet(store, tmp_path / "c.png", split="q")
 
 
@@ -387,7 +387,7 @@ def test_command_line_prepares_tells_and_shows(home, tmp_path):
     prepared = runner.invoke(cli, ["prepare", "stripes", "--plugins", str(plugin), *place], catch_exceptions=False)
     assert "3 images of 1x8x8 written" in prepared.output
     stats = runner.invoke(cli, ["stats", "stripes", *place], catch_exceptions=False)
-    for part in ("3, 1 distinct", "1 groups, 1 of them with conflicting labels", "1 images of y occur in x", "drawn"):
+    for part in ("3, 1 distinct", "1 group, 1 of them with conflicting labels", "1 image of y also occurs in", "drawn"):
         assert part in stats.output
     out = tmp_path / "sheet.png"
     shown = runner.invoke(cli, ["show", "stripes", "--out", str(out), *place], catch_exceptions=False)

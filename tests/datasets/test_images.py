@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fer_bench import DataError, Dataset, DatasetCard, Param, Protocol
-from fer_bench.datasets import _images
-from fer_bench.datasets._images import Fit, Row, decode, header, reading
+from fer_bench.datasets._shared import images
+from fer_bench.datasets._shared.images import Fit, Row, decode, header, reading
 
 CARD = DatasetCard(
     name="pictures",
@@ -188,7 +188,7 @@ def test_every_image_gets_the_shape_that_was_asked_for(width, height, channels, 
 
 
 def test_rows_keep_their_order_labels_and_columns_over_threads_and_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(_images, "BLOCK_BYTES", 64 * 7)  # blocks of seven images
+    monkeypatch.setattr(images, "BLOCK_BYTES", 64 * 7)  # blocks of seven images
     rows = []
     for k in range(60):
         side = 60 - k  # the first ones take longest

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from fer_bench.contract.card_reader import read_card
 from fer_bench.data.store import write_store
 from fer_bench.datasets import synthetic
-from fer_bench.datasets._action_units import COLUMNS, EXPRESSIONS, UNITS, draw_units, prototype
-from fer_bench.datasets._faces import CAPTURE, IDENTITY, draw_faces, draw_values, middle_values
+from fer_bench.datasets._synthetic.action_units import COLUMNS, EXPRESSIONS, UNITS, draw_units, prototype
+from fer_bench.datasets._synthetic.faces import CAPTURE, IDENTITY, draw_faces, draw_values, middle_values
 from fer_bench.datasets.synthetic import FER2013, LEAST, Synthetic, allocate, card, class_counts
 from fer_bench.errors import DataError, SpecError
 from fer_bench.rng import numpy_generator

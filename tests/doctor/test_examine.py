@@ -103,7 +103,7 @@ def test_exact_duplicates_are_found_within_across_and_with_conflicting_labels(tm
     assert diagnosis.of_kind("exact-across").groups == ((2, 125), (3, 153))
     assert diagnosis.of_kind("exact-across").detail == (
         "1 images of val have a copy in train",
-        "1 images of test have a copy in train",
+        "1 image of test has a copy in train",
         "to leave them out: --protocol toy/dedup",
     )
     assert diagnosis.of_kind("exact-conflict").groups == ((30, 100),)
@@ -126,7 +126,7 @@ def test_the_protocol_that_is_advised_fits_the_splits_there_are(tmp_path):
     card = dataclasses.replace(CARD, protocols=(*CARD.protocols, holdout))
     detail = world.examined(tmp_path / "a", card).of_kind("exact-across").detail
     assert detail[-1] == "to leave them out: --protocol toy/holdout10-dedup"
-    assert world.examined(tmp_path / "b").of_kind("exact-across").detail == ("1 images of test have a copy in train",)
+    assert world.examined(tmp_path / "b").of_kind("exact-across").detail == ("1 image of test has a copy in train",)
 
 
 def test_near_duplicates_are_found_with_their_splits_and_labels(tmp_path):
@@ -168,13 +168,13 @@ def test_labels_in_alphabetical_order_are_recognised(tmp_path):
     finding = world.examined(tmp_path).of_kind("label-order")
     assert finding.level == "error"
     assert "look alphabetical: the counts fit that order exactly" in finding.title
-    assert finding.detail[0] == "what is labelled sad counts like angry"
+    assert finding.detail[0] == "images labelled sad are as many as expected for angry"
 
 
 def test_missing_class_is_an_error_and_no_other_order(tmp_path):
     world = World.sound()
     diagnosis = world.without(np.flatnonzero(world.labels == 1)).examined(tmp_path)
-    assert diagnosis.of_kind("missing-class").title == "There is no image of happy"
+    assert diagnosis.of_kind("missing-class").title == "There are no images of happy"
     assert told(diagnosis) == {"missing-class", "counts"}
 
 
@@ -182,7 +182,7 @@ def test_class_missing_in_one_split_is_an_error(tmp_path):
     world = World.sound()
     gone = np.flatnonzero((world.labels == 3) & (world.split == "val"))
     assert world.without(gone).examined(tmp_path).of_kind("missing-class").detail == (
-        "val has no 'neutral', 3 are known",
+        "val has no images of neutral; 3 expected",
     )
 
 
@@ -195,8 +195,8 @@ def test_exchanged_labels_of_two_classes_are_told_with_their_share(tmp_path):
     finding = diagnosis.of_kind("label-swap")
     assert (finding.level, finding.title) == ("error", "Labels have moved between two classes: sad and happy")
     assert finding.detail == (
-        "train: 10 more sad than known, and as many less happy: happy was relabelled as sad, or 25% of both were"
-        " exchanged at random",
+        "train: 10 more images of sad than expected, and as many fewer of happy: happy was relabelled as sad, or 25% of"
+        " both were exchanged at random",
     )
     assert told(diagnosis) == {"label-swap", "counts"}
 
@@ -267,7 +267,7 @@ def test_likeness_of_one_person_is_told_and_condemns_nothing(tmp_path):
     # 120 = 3 x 14 + 6 x 13 pictures in train, 33 = 6 x 4 + 3 x 3 in val, 34 = 7 x 4 + 2 x 3 in test
     pairs = 3 * comb(14, 2) + 6 * comb(13, 2) + 6 * comb(4, 2) + 3 * comb(3, 2) + 7 * comb(4, 2) + 2 * comb(3, 2)
     assert pairs - 9 < finding.count <= pairs
-    assert finding.title == f"{finding.count} pairs of images of one person look like copies"
+    assert finding.title == f"{finding.count} pairs of images of the same person look like copies"
     assert len(finding.groups) == finding.count
     other = sum(world.labels[a] != world.labels[b] for a, b in finding.groups)
     assert f"{other} of the pairs have different labels" in finding.detail
@@ -298,7 +298,7 @@ def test_lab_pictures_of_unknown_people_are_doubted_not_only_condemned(tmp_path)
     world.subject = None
     diagnosis = world.examined(tmp_path)
     finding = diagnosis.of_kind("crowded")
-    assert finding.title == "100% of the images look like another one, as faces posed in a laboratory do"
+    assert finding.title == "100% of the images closely resemble another one, as faces posed in a laboratory do"
     assert finding.detail[1].endswith("fer-bench show toy")
     assert len(diagnosis.dropped) > 100
 
@@ -361,12 +361,12 @@ def test_exchange_that_leaves_the_counts_is_seen_in_copies(tmp_path):
     world.labels[20:32], world.labels[:12] = 0, 1
     diagnosis = world.examined(tmp_path / "exchanged")
     finding = diagnosis.of_kind("copies-disagree")
-    assert finding.title == "Copies disagree between sad and happy in 12 of 30 groups: labels may be exchanged"
+    assert finding.title == "12 of 30 groups of copies are labelled both sad and happy: labels may be exchanged"
     p = 6 * sum(comb(30, k) * 0.1**k * 0.9 ** (30 - k) for k in range(12, 31))
     assert finding.detail == (
-        f"more than slips in 10% of the groups explain (binomial test, p = {p:.1g}, level 0.01, corrected for 6 pairs"
-        " of classes)",
-        "a random exchange of 28% of both would do that",  # 2 f (1 - f) = 0.4
+        f"more than labelling slips in 10% of the groups would explain (binomial test, p = {p:.1g}, level 0.01, corrected"
+        " for 6 pairs of classes)",
+        "randomly exchanging 28% of both classes would have this effect",  # 2 f (1 - f) = 0.4
     )
     assert told(diagnosis) == {"copies-disagree", "exact-conflict"}
 
@@ -446,7 +446,7 @@ def test_progress_goes_from_nothing_to_all_of_each_step(tmp_path):
     seen = []
     examine(harmed().store(tmp_path), CARD, progress=lambda what, done: seen.append((what, done)))
     steps = list(dict.fromkeys(what for what, _ in seen))
-    assert steps == ["looking at the images", "comparing them with each other", "comparing their hashes"]
+    assert steps == ["reading the images", "comparing the images with each other", "comparing perceptual hashes"]
     for step in steps:
         shares = [done for what, done in seen if what == step]
         assert shares == sorted(shares)
@@ -490,7 +490,7 @@ def test_somebody_elses_page_or_manifest_is_refused_before_anything_is_examined(
     arguments = ["data", "check", "synthetic", "--home", str(tmp_path), "--out", str(tmp_path / "mine")]
     done = CliRunner().invoke(cli, arguments)
     assert isinstance(done.exception, FerBenchError)
-    assert "examining" not in done.output
+    assert "checking" not in done.output
     assert (tmp_path / "mine" / "README.md").read_text() == "my project"
     assert done.exception.next == shlex.join(["fer-bench", *arguments, "--force"])
 
@@ -549,7 +549,7 @@ def run(folder: Path, *arguments: str, status: int = 0) -> str:
 def test_source_is_examined_leniently_and_without_touching_the_home(files):
     (files / "raw" / "3.png").write_bytes((files / "raw" / "3.png").read_bytes()[:60])
     out = run(files, "files", "--from", str(files / "raw"), "--out", str(files / "page"))
-    assert "1 file or row of the source can't be read" in out
+    assert "Unreadable and left out: 1 file or row of the source" in out
     assert "verdict: 1 error, 1 warning" in out
     assert not (files / "home").exists()
     written = {"README.md", "index.html", "figures", "clean.csv", CHECK}
@@ -589,7 +589,7 @@ def test_missing_store_and_missing_source_are_clear_errors(files):
 def test_parameters_of_a_prepared_store_are_refused(files):
     from fer_bench import SpecError
 
-    with pytest.raises(SpecError, match="goes with --from"):
+    with pytest.raises(SpecError, match="needs --from"):
         run(files, "files", "--dataset-set", "fold=1")
 
 
