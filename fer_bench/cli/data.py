@@ -141,19 +141,12 @@ def _ratio(counts: list[int]) -> str:
 def _print_facts(store: Store, copies: dict[str, Any], console: Console) -> None:
     manifest, checks = store.manifest, store.manifest.get("checks", {})
     size = sum(manifest["sizes"].values()) / 1e6
-    console.print(
-        f"images       {len(store):,}, {copies['distinct']:,} distinct (repeated: identical to an earlier image)"
-    )
-    console.print(
-        f"duplicates   {plural(copies['groups'], 'group')}, {copies['conflicting']:,} of them with conflicting labels"
-    )
+    distinct, groups = f"{copies['distinct']:,} distinct", plural(copies["groups"], "group")
+    console.print(f"images       {len(store):,}, {distinct} (repeated: identical to an earlier image)")
+    console.print(f"duplicates   {groups}, {copies['conflicting']:,} of them with conflicting labels")
     for (one, other), rows in copies["across"].items():
-        console.print(
-            printable(
-                f"             {plural(rows, f'image of {other} also occurs', f'images of {other} also occur')} in {one}"
-            ),
-            markup=False,
-        )
+        images = plural(rows, f"image of {other} also occurs", f"images of {other} also occur")
+        console.print(printable(f"             {images} in {one}"), markup=False)
     console.print(f"shape        {'x'.join(map(str, store.shape))} uint8, {size:.1f} MB on disk")
     console.print(f"layout       {manifest['layout']}: {printable(manifest['said'])}", markup=False)
     console.print(f"fingerprint  {store.fingerprint}")

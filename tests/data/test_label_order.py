@@ -143,7 +143,7 @@ def test_the_better_order_is_told_with_the_parameter_that_takes_it():
     assert told.title == "The labels look alphabetical: the counts fit that order exactly"
     assert told.order == "anger,disgust,fear,happy,neutral,sad,surprise"
     assert told.lines[0] == "images labelled surprise are as many as expected for anger"
-    assert told.lines[-1] == f"if that is so, prepare again with --dataset-set classes={told.order}"
+    assert told.lines[-1] == f"if so, prepare the data again with --dataset-set classes={told.order}"
 
 
 def test_the_parameter_is_told_by_the_sources_own_numbers():

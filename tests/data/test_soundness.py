@@ -84,10 +84,10 @@ def test_an_edited_split_is_told(store):
 @pytest.mark.parametrize(
     ("old", "new", "what"),
     [
-        (b",p1,", b",p7,", "its labels and splits are as they were, another column is not"),
-        (b"5,0,z", b"5,x,z", "its labels and splits can't be read any more"),
-        (b"label", b"lebal", "its labels and splits can't be read any more"),
-        (b"5,0,z", b"\xff,0,z", "its labels and splits can't be read any more"),
+        (b",p1,", b",p7,", "a column other than labels and splits differs"),
+        (b"5,0,z", b"5,x,z", "its labels and splits can't be read"),
+        (b"label", b"lebal", "its labels and splits can't be read"),
+        (b"5,0,z", b"\xff,0,z", "its labels and splits can't be read"),
     ],
 )
 def test_other_edits_of_the_table_are_told(store, old, new, what):

@@ -102,7 +102,7 @@ def test_exact_duplicates_are_found_within_across_and_with_conflicting_labels(tm
     assert diagnosis.of_kind("exact").groups == ((0, 1), (2, 125), (3, 153), (30, 100))
     assert diagnosis.of_kind("exact-across").groups == ((2, 125), (3, 153))
     assert diagnosis.of_kind("exact-across").detail == (
-        "1 images of val have a copy in train",
+        "1 image of val has a copy in train",
         "1 image of test has a copy in train",
         "to leave them out: --protocol toy/dedup",
     )
