@@ -29,7 +29,7 @@ COMMANDS = {
     "report": ("fer_bench.cli.report", "report", "Write a study's report from the ledger."),
     "response": ("fer_bench.cli.response", "response", "Plot recall against the imbalance of the training set."),
     "compare": ("fer_bench.cli.compare", "compare", "Rank the same methods across several data sets."),
-    "claims": ("fer_bench.cli.claims", "claims", "List published results and how they were measured."),
+    "claims": ("fer_bench.cli.claims", "claims", "List published numbers and how they were measured."),
     "list": (
         "fer_bench.cli.listing",
         "list_",

@@ -1,4 +1,4 @@
-"""``fer-bench claims``: published results, how each was measured, and its known problems."""
+"""``fer-bench claims``: published numbers, how each was measured, and its known problems."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
+
+from fer_bench.base.quantities import plural
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,13 +25,13 @@ ORIGIN = ("measured on", "picked by", "flags", "tag", "source")
 @click.command()
 @click.option("--dataset", metavar="NAME", default="", help="Only this data set.")
 @click.option("--method", metavar="TEXT", default="", help="Only methods whose name contains TEXT.")
-@click.option("--all", "everything", is_flag=True, help="Also show quarantined results.")
-@click.option("--csv", "separated", is_flag=True, help="Print all fields as CSV, one line per result.")
+@click.option("--all", "everything", is_flag=True, help="Also show quarantined numbers.")
+@click.option("--csv", "separated", is_flag=True, help="Print all fields as CSV, one line per number.")
 def claims(dataset: str, method: str, everything: bool, separated: bool) -> None:
-    """List published results with their split, how the epoch was selected, flags and source.
+    """List published numbers with their split, how the epoch was selected, flags and source.
 
-    Numbers are in percent; "?" means unknown. Results are not ranked, because most are not comparable. Quarantined
-    results (unconfirmed or known to be wrong) are hidden unless --all is given. Flags and tags are explained below the
+    Numbers are in percent; "?" means unknown. They are not ranked, because most are not comparable. Quarantined
+    numbers (unconfirmed or known to be wrong) are hidden unless --all is given. Flags and tags are explained below the
     tables.
     """
     from fer_bench.reports.claims.published import as_csv, select
@@ -42,13 +44,13 @@ def claims(dataset: str, method: str, everything: bool, separated: bool) -> None
     else:
         _print_tables(listed)
         _print_legend(listed)
-        click.echo(f"{len(listed)} published result{'s' * (len(listed) != 1)}")
+        click.echo(plural(len(listed), "published number"))
     if hidden:
-        click.echo(f"quarantined results hidden: {hidden} (--all shows them)", err=separated)
+        click.echo(f"{plural(hidden, 'quarantined number')} hidden (see --all)", err=separated)
 
 
 def _print_tables(listed: Sequence[Claim]) -> None:
-    """For each data set: scores, recalls by class, and quarantined results."""
+    """For each data set: scores, recalls by class, and quarantined numbers."""
     from rich.console import Console
 
     console = Console(highlight=False)
@@ -56,7 +58,7 @@ def _print_tables(listed: Sequence[Claim]) -> None:
         mine = [c for c in listed if c.dataset == name]
         scores = [c for c in mine if not c.quarantined and not c.by_class]
         recalls = [c for c in mine if not c.quarantined and c.by_class]
-        _print(console, f"{name}: published results, %", scores, _scores)
+        _print(console, f"{name}: published numbers, %", scores, _scores)
         _print(console, f"{name}: published recall of each class, %", recalls, _recalls)
         _print(console, f"{name}: quarantined, %", [c for c in mine if c.quarantined], _scores)
 
@@ -67,7 +69,7 @@ def _print_legend(listed: Sequence[Claim]) -> None:
 
     tags, flags = {c.tag for c in listed}, {f for c in listed for f in c.flags}
     legend = {"tags": {k: v for k, v in TAGS.items() if k in tags}}
-    legend['flags ("theirs" is the published result)'] = {k: v.words for k, v in FLAGS.items() if k in flags}
+    legend['flags ("theirs" is the published number)'] = {k: v.words for k, v in FLAGS.items() if k in flags}
     for title, words in legend.items():
         if words:
             width = max(map(len, words))

@@ -152,7 +152,7 @@ def test_run_trains_compares_reports_and_reuses(on_tiny, call, tmp_path):
     words = ("run", "baseline_focal[gamma=1]", "baseline_resnet", "--name", "small", "--threads", "1")
     code, out, err = on_tiny(*words)
     assert code == 0, err
-    assert "study small: 2 methods x 1 seeds on tiny/official" in out
+    assert "study small: 2 methods x 1 seed on tiny/official" in out
     assert "baseline_focal[gamma=1.0]" in out
     pages = {p.suffix for p in (tmp_path / "results" / "small").rglob("*") if p.is_file()}
     assert ".md" in pages
@@ -230,7 +230,7 @@ def test_several_profiles_and_folds_make_studies_and_curves(on_tiny, tmp_path):
     )
     code, out, err = on_tiny(*words, "--protocol", "folds", "--folds", "1,3")
     assert code == 0, err
-    assert "study thin-exp_10: 1 methods x 1 seeds x 2 folds on tiny/folds, imbalance exp:10" in out
+    assert "study thin-exp_10: 1 method x 1 seed x 2 folds on tiny/folds, imbalance exp:10" in out
     assert "baseline_resnet, fold 3, seed 0" in out
     assert f"imbalance-response curves: {tmp_path / 'results' / 'thin-response' / 'report.md'}" in out
     ledger = Home(tmp_path).ledger

@@ -333,7 +333,7 @@ def test_two_processes_at_once_take_turns(home, raw):
     both = [started(home, "slow"), started(home, "slow")]
     said = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
-    assert sum("another process prepares it" in out for out, _ in said) <= 1
+    assert sum("another process is preparing it" in out for out, _ in said) <= 1
     assert sum("up to date" in out for out, _ in said) == 1
     Store.open(home.data / "toy").verify()
 

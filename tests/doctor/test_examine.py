@@ -364,8 +364,8 @@ def test_exchange_that_leaves_the_counts_is_seen_in_copies(tmp_path):
     assert finding.title == "12 of 30 groups of copies are labelled both sad and happy: labels may be exchanged"
     p = 6 * sum(comb(30, k) * 0.1**k * 0.9 ** (30 - k) for k in range(12, 31))
     assert finding.detail == (
-        f"more than labelling slips in 10% of the groups would explain (binomial test, p = {p:.1g}, level 0.01, corrected"
-        " for 6 pairs of classes)",
+        f"more than labelling slips in 10% of the groups would explain (binomial test, p = {p:.1g}, level 0.01,"
+        " corrected for 6 pairs of classes)",
         "randomly exchanging 28% of both classes would have this effect",  # 2 f (1 - f) = 0.4
     )
     assert told(diagnosis) == {"copies-disagree", "exact-conflict"}

@@ -207,7 +207,7 @@ class TestCommands:
     def test_ui_ends_quietly_on_ctrl_c(self, ui, server):
         code, out, err = ui.ctrl_c()
         assert (code, err) == (0, "")
-        assert out.endswith(f"MLflow is at {server} (Ctrl-C ends it)\n\n")
+        assert out.endswith(f"MLflow is running at {server} (stop it with Ctrl-C)\n\n")
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", ui.port), timeout=1)
 
