@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> None:
     settle()
     watch_output()
     try:
-        code = cli.main(args=argv, standalone_mode=False)
+        code = cli.main(args=argv, prog_name="fer-bench", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except FerBenchError as error:
         _exit_with(error)

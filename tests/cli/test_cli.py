@@ -88,7 +88,7 @@ def test_lists_tell_what_there_is(call):
     [
         (["rnu"], ["unknown command 'rnu'", "'run'", "fer-bench --help"]),
         (["list", "method"], ["unknown list 'method'", "'methods'"]),
-        (["show", "rsan"], ["unknown method or dataset 'rsan'", "'rasn'"]),
+        (["show", "rsan"], ["unknown method or data set 'rsan'", "'rasn'"]),
         (["run", "baseline_resnt", "--dataset", "synthetic"], ["unknown method 'baseline_resnt'", "'baseline_resnet'"]),
         (["run", "rasn", "--dataset", "synthetc"], ["unknown dataset 'synthetc'", "'synthetic'"]),
         (["run", "rasn[share.sorce=ema]", "--dataset", "synthetic"], ["unknown parameter", "'share.source'"]),
