@@ -1,4 +1,4 @@
-"""What people read: the pages of the project are sound Markdown, and their links lead somewhere."""
+"""The project's pages: they are sound Markdown, their links lead somewhere, and their examples run."""
 
 from __future__ import annotations
 
@@ -46,8 +46,10 @@ def test_the_examples_on_reports_run_and_print_what_the_page_says(capsys):
     printed = [float(line.split()[1]) for line in capsys.readouterr().out.splitlines()]
     assert f"It prints {printed[0]:.2f}, {printed[1]:.2f} and {printed[2]:.2f}" in text
     logits = np.array([[[0.1, 0.2, 0.3, 0.4], [0.9, 0.1, 0.2, 0.3]]])
-    found = evaluate(names["column"], Answers.of_logits(logits), np.array([0, 0]), MetricContext(classes=tuple("abcd")))
-    assert found.values.tolist() == [0.5]  # the first image's class comes fourth
+    values = evaluate(
+        names["column"], Answers.of_logits(logits), np.array([0, 0]), MetricContext(classes=tuple("abcd"))
+    )
+    assert values.values.tolist() == [0.5]  # the first image's class comes fourth
     assert names["section"].after == "recall"
     assert names["printed"].value == pytest.approx(names["second"].value)
     assert names["printed"].covers(0.1)  # the truth: 0.8 - 0.7

@@ -104,3 +104,16 @@ def test_the_table_of_hooks_names_every_hook_of_the_contract():
     }
     hooks = {name for name, value in vars(Method).items() if callable(value) and not name.startswith("_")}
     assert listed == hooks
+
+
+def test_the_table_of_the_card_names_every_field_and_family():
+    from dataclasses import fields
+
+    from fer_bench import MethodCard
+    from fer_bench.contract.cards import FAMILIES
+
+    text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    card = text.partition("### The card")[2].partition("Each parameter")[0]
+    rows = re.findall(r"^\| (`.*?) \| (.*) \|$", card, re.MULTILINE)
+    assert {name for cell, _ in rows for name in re.findall(r"`(\w+)`", cell)} == {f.name for f in fields(MethodCard)}
+    assert re.findall(r"`([\w -]+)`", dict(rows)["`family`"]) == list(FAMILIES)

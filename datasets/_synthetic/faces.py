@@ -74,7 +74,6 @@ CAPTURE = {
     "cover_size": (3.5, 7.0),
     "cover_grey": (0.1, 0.7),
 }
-STILL = {"bias": 1.0, "contrast": 1.0, "blur": 0.0, "noise": 0.0, "cover": -1.0, "zoom": 1.06, "light_y": 0.0}
 
 _ROWS = 64  # images at a time: the working arrays stay in the processor's cache
 
@@ -83,12 +82,6 @@ def draw_values(table: Mapping[str, tuple], n: int, rng: np.random.Generator) ->
     """Uniform draws for `n` rows; row i does not depend on `n`."""
     draws = rng.random((n, len(table)))
     return {name: low + (high - low) * draws[:, k] for k, (name, (low, high)) in enumerate(table.items())}
-
-
-def middle_values(table: Mapping[str, tuple], n: int) -> dict[str, np.ndarray]:
-    """The middle of every range: an average person, or a frontal picture without noise or blur."""
-    fixed = STILL if table is CAPTURE else {"beard": -1.0, "glasses": -1.0}
-    return {name: np.full(n, fixed.get(name, (low + high) / 2)) for name, (low, high) in table.items()}
 
 
 def draw_faces(

@@ -29,7 +29,6 @@ from fer_bench.errors import PluginError, unknown
 
 if TYPE_CHECKING:
     from fer_bench.contract.dataset import Dataset
-    from fer_bench.contract.method import Method
 
 C = TypeVar("C", bound=Card)
 FOLDERS = ("raw", "splits")  # lie among the stores
@@ -44,7 +43,7 @@ class Plugin(Generic[C]):
     kind : str
         "methods" or "datasets".
     card : MethodCard or DatasetCard
-        What it says of itself.
+        What it says about itself.
     path : Path
         Its file.
     module : str
@@ -154,10 +153,6 @@ class Plugins:
         dataset.plugin_dirs = self.folders
         return dataset
 
-    def build_method(self, name: str, params: Mapping[str, Any]) -> Method:
-        """An instance of the method called `name` with resolved parameters."""
-        return self.method(name).load()(params)
-
     def _find(self, kind: str, name: str, table: Mapping[str, Plugin[C]]) -> Plugin[C]:
         if name in table:
             return table[name]
@@ -187,22 +182,22 @@ def plugins(extra_dirs: Iterable[str | Path] = ()) -> Plugins:
         Two plug-ins share a name, or a given folder does not exist.
     """
     folders = tuple(str(Path(f).resolve()) for f in extra_dirs)
-    found = Plugins(folders=folders)
+    result = Plugins(folders=folders)
     for kind in KINDS:
         spec = importlib.util.find_spec(f"fer_bench.{kind}")
         for folder in (spec.submodule_search_locations or ()) if spec else ():
             tree = Tree(Path(folder), f"fer_bench.{kind}")
             for name, path in _modules(Path(folder)):
-                found.add(path, f"fer_bench.{kind}.{name}", "built in", tree, kind)
+                result.add(path, f"fer_bench.{kind}.{name}", "built in", tree, kind)
         for point in entry_points(group=f"fer_bench.{kind}"):
-            _add_entry_point(found, point, kind)
+            _add_entry_point(result, point, kind)
     for extra in map(Path, folders):
         if not os.path.isdir(extra):  # unlike Path.is_dir it says no to a name that is too long
             raise PluginError("the plug-in folder does not exist", where=str(extra))
         place = extra.resolve()
         for name, path in _modules(place):
-            found.add(path, name, str(place), Tree(place))
-    return found
+            result.add(path, name, str(place), Tree(place))
+    return result
 
 
 def _modules(folder: Path) -> list[tuple[str, Path]]:
@@ -226,13 +221,13 @@ def _modules(folder: Path) -> list[tuple[str, Path]]:
     return [(name, path) for name, path in sorted(modules.items()) if not name.startswith(("_", "."))]
 
 
-def _add_entry_point(found: Plugins, point: EntryPoint, kind: str) -> None:
+def _add_entry_point(result: Plugins, point: EntryPoint, kind: str) -> None:
     module = point.value.split(":")[0]
     place = _module_file(module)
     if place is None:
-        found.skip(PluginError(f"entry point '{point.name}' names no module", where=point.value), point.name)
+        result.skip(PluginError(f"entry point '{point.name}' names no module", where=point.value), point.name)
     else:
-        found.add(place[0], module, f"entry point {point.value}", place[1], kind)
+        result.add(place[0], module, f"entry point {point.value}", place[1], kind)
 
 
 def _module_file(dotted: str) -> tuple[Path, Tree] | None:
@@ -266,7 +261,7 @@ def _import(name: str, path: Path, origin: str) -> ModuleType:
     inner = [str(path.parent)] if path.name == "__init__.py" else None
     spec = importlib.util.spec_from_file_location(full, path, submodule_search_locations=inner)
     if spec is None or spec.loader is None:
-        raise PluginError("is no Python module", where=str(path))
+        raise PluginError("is not a Python module", where=str(path))
     module = importlib.util.module_from_spec(spec)
     sys.modules[full] = module
     try:

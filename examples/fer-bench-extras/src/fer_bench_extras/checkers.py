@@ -33,7 +33,7 @@ class Checkers(Dataset):
         """The drawing, ready to start."""
         if source is not None:
             raise DataError("checkerboards are drawn, not read", where=str(source), hint="leave out --from")
-        return Reading(layout="drawn", said="checkerboards", files=[], chunks=self._chunks)
+        return Reading(layout="drawn", summary="checkerboards", files=[], chunks=self._chunks)
 
     def _chunks(self) -> Iterator[Chunk]:
         for split, counts in COUNTS.items():

@@ -13,6 +13,7 @@ card = MethodCard(
     paper="Cao et al., Learning imbalanced datasets with label-distribution-aware margin loss, NeurIPS 2019",
     year=2019,
     url="https://arxiv.org/abs/1906.07413",
+    family="loss",
     changes="the logit of the true class is lowered by a margin proportional to n_c^(-1/4)",
     deviations=("logits are not normalised, and there is no deferred re-weighting",),
     params={"margin": Param(0.5, "margin of the rarest class", low=0.0, high=10.0, space=Float(0.1, 1.0))},
