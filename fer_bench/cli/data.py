@@ -42,7 +42,10 @@ def prepare(
     plugin_dirs: tuple[str, ...],
     home: str | None,
 ) -> None:
-    """Convert the source files of NAME, in any known layout, to the store that training uses."""
+    """Convert source files to a prepared store.
+
+    Training reads only the store. The source may have any layout that `fer-bench show NAME` lists.
+    """
     from fer_bench.contract.plugins import plugins
     from fer_bench.data.own_data import dataset_card
     from fer_bench.data.prepare import prepare
@@ -61,7 +64,10 @@ def prepare(
 @plugins_option
 @home_option
 def stats(name: str, plugin_dirs: tuple[str, ...], home: str | None) -> None:
-    """Print counts by split and class, imbalance, duplicates, size and layout of the prepared NAME."""
+    """Print statistics of a prepared store.
+
+    Shows counts by split and class, imbalance, duplicates, image size and layout.
+    """
     from fer_bench.contract.plugins import plugins
     from fer_bench.data.own_data import open_prepared
     from fer_bench.data.store import duplicates
@@ -93,7 +99,7 @@ def show(
     plugin_dirs: tuple[str, ...],
     home: str | None,
 ) -> None:
-    """Write a contact sheet with sample images of every class."""
+    """Draw a contact sheet of sample images."""
     from fer_bench.contract.plugins import plugins
     from fer_bench.data.contact_sheet import contact_sheet
     from fer_bench.data.own_data import open_prepared

@@ -46,9 +46,10 @@ def check(
     plugin_dirs: tuple[str, ...],
     home: str | None,
 ) -> None:
-    """Check NAME for problems with counts, labels, duplicates, subjects, sequences and images.
+    """Check NAME for problems.
 
-    Also writes the clean manifest: the rows that protocols ending in -dedup leave out.
+    Checks counts, label order, duplicates, subjects, sequences, images and class balance. Also writes the clean
+    manifest: the rows that protocols ending in -dedup leave out.
     """
     from fer_bench.base.names import locate
     from fer_bench.contract.plugins import plugins

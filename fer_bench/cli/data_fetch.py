@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 @plugins_option
 @home_option
 def fetch(name: str, plugin_dirs: tuple[str, ...], home: str | None) -> None:
-    """Download the source files of NAME if the licence allows it; otherwise say how to obtain them."""
+    """Download the source files of NAME.
+
+    If the licence does not allow that, the error says how to obtain them.
+    """
     from fer_bench.contract.plugins import plugins
     from fer_bench.record.home import Home
 

@@ -9,6 +9,7 @@ import click
 
 from fer_bench.cli.options import home_option, plugins_option
 from fer_bench.contract.cards import FAMILIES, MethodCard
+from fer_bench.contract.params import Choice, Scale, Space, in_words
 from fer_bench.contract.plugins import Plugins, plugins
 from fer_bench.errors import FerBenchError, unknown
 from fer_bench.printable import printable
@@ -153,11 +154,20 @@ def _show_params(card: Any) -> None:
     click.echo("\nparameters")
     for name, param in card.params.items():
         extra = f"  ({'one of ' * bool(param.choices)}{param.accepts})" if param.accepts else ""
-        tuned = f"  tuned over {param.space}" if param.space else ""
+        tuned = f"  tuned over {_space(param.space)}" if param.space else ""
         click.echo(f"  {name} = {param.default}{extra}{tuned}\n      {param.help}")
     first = next(iter(card.params))
     if isinstance(card, MethodCard):
         click.echo(f"\nto change one: fer-bench run '{card.name}[{first}={card.params[first].default}]' --dataset NAME")
+
+
+def _space(space: Space) -> str:
+    """A search space in words: ``0.5 to 0.99, log scale``."""
+    if isinstance(space, Choice):
+        return ", ".join(map(str, space.options))
+    if isinstance(space, Scale):
+        return f"{space.low:g} to {space.high:g} times the default, log scale"
+    return in_words(space.low, space.high) + ", log scale" * space.log
 
 
 def _show_dataset(card: Any) -> None:

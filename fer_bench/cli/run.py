@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("methods", nargs=-1, required=True)
 @training_options
-@number_option("--seeds", int, 1, 1000, "Number of seeds per method: 0 to N-1.", default=3)
+@number_option("--seeds", int, 1, 1000, "Seeds per method: 0 to N-1.", default=3)
 @click.option("--folds", metavar="LIST", help="Folds of the protocol, such as 0,1 or 0-4  [default: all]")
 @click.option("--reference", metavar="METHOD", help="Method against which gains are measured  [default: a baseline]")
 @click.option("--tuned", is_flag=True, help="Use each method's best configuration from `fer-bench tune`.")

@@ -166,7 +166,7 @@ class Profile:
         body, *options = (part.strip() for part in text.split(","))
         kind, *numbers = (part.strip() for part in body.split(":"))
         if kind not in FORMS:
-            raise unknown("imbalance profile", kind, FORMS, where=where)
+            raise unknown("imbalance profile", kind, FORMS, where=where, next="fer-bench run --help")
         form = FORMS[kind]
         if len(numbers) > len(form.numbers):
             raise SpecError(f"'{body}' has too many parts", where=where, hint=_usage(kind))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fer_bench.base.locks import FileLock
 from fer_bench.base.names import folder_of
-from fer_bench.base.quantities import human_size
+from fer_bench.base.quantities import human_size, plural
 from fer_bench.contract.dataset import Dataset, Reading
 from fer_bench.contract.sources import class_hash
 from fer_bench.data import soundness
@@ -65,7 +65,7 @@ def prepare(home: Home, dataset: Dataset, source: str | Path | None, *, force: b
             state = _state(dataset, reading)
             if old is not None and not force and _same(old, dataset, reading, state):
                 _report_labels(dataset, old, say)
-                say(f"{name}: the store is up to date ({len(old)} images, fingerprint {old.fingerprint})")
+                say(f"{name}: the store is up to date ({plural(len(old), 'image')}, fingerprint {old.fingerprint})")
                 return old
             outliers = _outliers(dataset, reading)
             if outliers:
@@ -138,7 +138,7 @@ def _outliers(dataset: Dataset, reading: Reading) -> _Outliers | None:
     number, channels = reading.shape[:2]
     now, then = (human_size(number * channels * s**2) for s in (side, usual))
     largest = "x".join(map(str, by_side[0]))
-    images = "1 image is" if beyond == 1 else f"{beyond:,} images are"
+    images = plural(beyond, "image is", "images are")
     warning = f"{images} larger than {usual} pixels, the other {total - beyond:,} are not. The largest"
     warning += f", {reading.largest} ({largest})," if reading.largest else f" ({largest})"
     warning += f" makes every image in the store {side} pixels wide: {now} instead of {then}\n"
@@ -164,7 +164,9 @@ def _check_room(home: Home, dataset: Dataset, reading: Reading, outliers: _Outli
         return
     name, size, free = dataset.card.name, math.prod(reading.shape), shutil.disk_usage(home.data).free
     shape = "x".join(map(str, reading.shape[1:]))
-    say(f"{name}: {reading.shape[0]} images of {shape}: {human_size(size)} on disk, and as much device memory")
+    say(
+        f"{name}: {plural(reading.shape[0], 'image')} of {shape}: {human_size(size)} on disk, and as much device memory"
+    )
     if size * 1.05 > free:
         side = outliers.size if outliers else reading.shape[-1] // 2
         smaller = dataset.command("prepare", dataset.source, size=side) if "size" in dataset.params else None
@@ -184,7 +186,7 @@ def _write(
     store = write_store(home.data, card, reading, dataset.params, notes)
     seconds = time.perf_counter() - start
     size = "x".join(map(str, store.shape))
-    say(f"{card.name}: {len(store)} images of {size} written to {store.path} in {seconds:.1f} s")
+    say(f"{card.name}: {plural(len(store), 'image')} of {size} written to {store.path} in {seconds:.1f} s")
     if old is not None and old.fingerprint != store.fingerprint:
         say(f"{card.name}: the data have changed: the fingerprint was {old.fingerprint}, now {store.fingerprint}")
     _report_labels(dataset, store, say)
