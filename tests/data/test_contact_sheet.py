@@ -59,11 +59,11 @@ def test_same_seed_gives_the_same_bytes_and_another_one_other_images(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("size", "shown"), [((48, 48), (96, 96)), ((96, 96), (96, 96)), ((224, 224), (96, 96)), ((200, 100), (96, 48))]
+    ("size", "drawn"), [((48, 48), (96, 96)), ((96, 96), (96, 96)), ((224, 224), (96, 96)), ((200, 100), (96, 48))]
 )
-def test_small_images_are_enlarged_and_large_ones_shrunk(size, shown):
-    assert tile_size(*size) == shown
-    assert tile(np.zeros((3, *size), np.uint8)).size == shown[::-1]
+def test_small_images_are_enlarged_and_large_ones_shrunk(size, drawn):
+    assert tile_size(*size) == drawn
+    assert tile(np.zeros((3, *size), np.uint8)).size == drawn[::-1]
 
 
 def test_colour_stays_colour():

@@ -103,9 +103,9 @@ def folders(home: Home) -> list[str]:
 def test_a_store_of_an_earlier_version_is_used_and_written_anew_where_it_lies(earlier, faces):
     dataset = plugins().dataset("folder:lab", {"subject": r"^(p\d+)"})
     fingerprint = Store.open(earlier.store("folder:lab")).fingerprint
-    said: list[str] = []
-    prepare(earlier, dataset, faces, say=said.append)
-    assert any("up to date" in line for line in said)
+    lines: list[str] = []
+    prepare(earlier, dataset, faces, say=lines.append)
+    assert any("up to date" in line for line in lines)
     prepare(earlier, dataset, faces, force=True, say=lambda line: None)
     assert folders(earlier) == ["folder:lab"]
     assert Store.open(earlier.store("folder:lab")).fingerprint == fingerprint
@@ -113,9 +113,9 @@ def test_a_store_of_an_earlier_version_is_used_and_written_anew_where_it_lies(ea
 
 def test_a_kill_while_it_was_written_anew_costs_nothing(earlier, faces):
     (earlier.data / "folder:lab").rename(earlier.data / ".folder:lab.old")  # between the two renamings of a swap
-    said: list[str] = []
-    prepare(earlier, plugins().dataset("folder:lab", {"subject": r"^(p\d+)"}), faces, say=said.append)
-    assert any("up to date" in line for line in said)
+    lines: list[str] = []
+    prepare(earlier, plugins().dataset("folder:lab", {"subject": r"^(p\d+)"}), faces, say=lines.append)
+    assert any("up to date" in line for line in lines)
     assert folders(earlier) == ["folder:lab"]
 
 

@@ -263,8 +263,8 @@ def test_a_process_at_work_refuses_a_store_that_is_not_the_one_its_driver_opened
 
     from fer_bench.runs.worker import Order
 
-    told = {"path": str(store.path), "fingerprint": store.fingerprint, "states": dict(store.states)}
-    order = Order(given={"store": told}, arrays={}, line=None)
+    facts = {"path": str(store.path), "fingerprint": store.fingerprint, "states": dict(store.states)}
+    order = Order(given={"store": facts}, arrays={}, line=None)
     assert order.images(np.array([1]), torch.device("cpu")).flatten().tolist() == list(range(12, 24))
     toy(tmp_path, add=1)
     with pytest.raises(ChangedStoreError, match="changed while it was in use"):

@@ -79,14 +79,14 @@ class World:
         return examine(self.store(folder, card), card, **options)
 
 
-def told(diagnosis: Diagnosis) -> set[str]:
+def problems(diagnosis: Diagnosis) -> set[str]:
     """Kinds of the errors and warnings."""
     return {f.kind for f in diagnosis.findings if f.level != "note"}
 
 
 def test_sound_data_give_no_error_and_no_warning(tmp_path):
     diagnosis = World.sound().examined(tmp_path)
-    assert told(diagnosis) == set()
+    assert problems(diagnosis) == set()
     assert diagnosis.verdict == "0 errors, 0 warnings"
     assert {f.kind for f in diagnosis.findings} == {"labels", "counts-match", "imbalance"}
     assert diagnosis.dropped == ()
@@ -108,7 +108,7 @@ def test_exact_duplicates_are_found_within_across_and_with_conflicting_labels(tm
     )
     assert diagnosis.of_kind("exact-conflict").groups == ((30, 100),)
     assert diagnosis.conflicts == {("happy", "angry"): 1}
-    assert told(diagnosis) == {"exact-across", "exact-conflict"}
+    assert problems(diagnosis) == {"exact-across", "exact-conflict"}
     assert diagnosis.dropped == (
         (1, "duplicate of row 0", 0),
         (2, "duplicate of row 125", 125),
@@ -138,7 +138,7 @@ def test_near_duplicates_are_found_with_their_splits_and_labels(tmp_path):
     assert diagnosis.of_kind("near").groups == ((0, 1), (3, 165))
     assert diagnosis.of_kind("near-across").groups == ((3, 165),)
     assert diagnosis.of_kind("near-conflict").groups == ((3, 165),)
-    assert told(diagnosis) == {"near-across", "near-conflict"}
+    assert problems(diagnosis) == {"near-across", "near-conflict"}
     assert [row for row, _, _ in diagnosis.dropped] == [1, 3, 165]
 
 
@@ -175,7 +175,7 @@ def test_missing_class_is_an_error_and_no_other_order(tmp_path):
     world = World.sound()
     diagnosis = world.without(np.flatnonzero(world.labels == 1)).examined(tmp_path)
     assert diagnosis.of_kind("missing-class").title == "There are no images of happy"
-    assert told(diagnosis) == {"missing-class", "counts"}
+    assert problems(diagnosis) == {"missing-class", "counts"}
 
 
 def test_class_missing_in_one_split_is_an_error(tmp_path):
@@ -198,7 +198,7 @@ def test_exchanged_labels_of_two_classes_are_told_with_their_share(tmp_path):
         "train: 10 more images of sad than expected, and as many fewer of happy: happy was relabelled as sad, or 25% of"
         " both were exchanged at random",
     )
-    assert told(diagnosis) == {"label-swap", "counts"}
+    assert problems(diagnosis) == {"label-swap", "counts"}
 
 
 def test_hashes_tell_changed_labels_and_changed_pixels(tmp_path):
@@ -207,16 +207,16 @@ def test_hashes_tell_changed_labels_and_changed_pixels(tmp_path):
     card = dataclasses.replace(CARD, digests={"pixels": parts["pixels"], "labels": parts["labels"]})
     assert world.examined(tmp_path / "same", card).of_kind("original").level == "note"
     world.labels[[0, 30]] = 1, 0  # the counts stay
-    assert told(world.examined(tmp_path / "labels", card)) == {"labels-changed"}
+    assert problems(world.examined(tmp_path / "labels", card)) == {"labels-changed"}
     world = World.sound()
     world.images[0, 0, 0, 0] ^= 1
-    assert told(world.examined(tmp_path / "pixels", card)) == {"pixels-changed"}
+    assert problems(world.examined(tmp_path / "pixels", card)) == {"pixels-changed"}
 
 
 def test_person_in_training_and_test_is_an_error(tmp_path):
     world = World.sound()
     world.subject = [f"{s}{k % 9}" for k, s in enumerate(world.split)]
-    assert told(world.examined(tmp_path / "apart")) == set()
+    assert problems(world.examined(tmp_path / "apart")) == set()
     world.subject[-1] = world.subject[0]
     finding = world.examined(tmp_path / "crossing").of_kind("subjects")
     assert (finding.level, finding.count, finding.detail) == ("error", 1, ("train0",))
@@ -228,7 +228,7 @@ def test_sequences_of_wrong_length_or_in_two_splits_are_found(tmp_path):
     card = dataclasses.replace(CARD, sequence=3)
     whole = np.flatnonzero([(names == n).sum() == 3 for n in names])
     world.extra = {"sequence": np.where(np.isin(np.arange(len(names)), whole), names, "")}
-    assert told(world.examined(tmp_path / "sound", card)) == set()
+    assert problems(world.examined(tmp_path / "sound", card)) == set()
     world.extra["sequence"][150] = world.extra["sequence"][0]
     diagnosis = world.examined(tmp_path / "torn", card)
     assert diagnosis.of_kind("sequence-split").level == "error"
@@ -240,7 +240,7 @@ def test_near_duplicates_within_a_sequence_are_expected(tmp_path):
     world.images[1, 0] = np.rint(gaussian_filter(world.images[0, 0].astype(float), 1))
     world.extra = {"sequence": np.array(["s1"] * 2 + [""] * (len(world.labels) - 2))}
     diagnosis = world.examined(tmp_path)
-    assert told(diagnosis) == set()
+    assert problems(diagnosis) == set()
     assert len(diagnosis.near) == len(diagnosis.dropped) == 0
 
 
@@ -260,7 +260,7 @@ def posed() -> World:
 def test_likeness_of_one_person_is_told_and_condemns_nothing(tmp_path):
     world = posed()
     diagnosis = world.examined(tmp_path)
-    assert told(diagnosis) == set()
+    assert problems(diagnosis) == set()
     assert diagnosis.dropped == ()
     finding = diagnosis.of_kind("alike")
     assert finding.level == "note"
@@ -280,7 +280,7 @@ def test_equal_images_of_one_person_are_copies_all_the_same(tmp_path):
     first, second = same[1], next(k for k in same if world.labels[k] != world.labels[same[1]])
     world.images[second] = world.images[first]
     diagnosis = world.examined(tmp_path)
-    assert told(diagnosis) == {"exact-conflict"}
+    assert problems(diagnosis) == {"exact-conflict"}
     assert diagnosis.dropped == ((first, "conflicting labels", None), (second, "conflicting labels", None))
 
 
@@ -357,7 +357,7 @@ def test_balance_is_told_by_hand_computed_figures(tmp_path):
 def test_exchange_that_leaves_the_counts_is_seen_in_copies(tmp_path):
     world = World.sound()
     world.images[20:50] = world.images[50:80]  # thirty pairs of happy images in train
-    assert told(world.examined(tmp_path / "sound")) == set()
+    assert problems(world.examined(tmp_path / "sound")) == set()
     world.labels[20:32], world.labels[:12] = 0, 1
     diagnosis = world.examined(tmp_path / "exchanged")
     finding = diagnosis.of_kind("copies-disagree")
@@ -368,7 +368,7 @@ def test_exchange_that_leaves_the_counts_is_seen_in_copies(tmp_path):
         " corrected for 6 pairs of classes)",
         "randomly exchanging 28% of both classes would have this effect",  # 2 f (1 - f) = 0.4
     )
-    assert told(diagnosis) == {"copies-disagree", "exact-conflict"}
+    assert problems(diagnosis) == {"copies-disagree", "exact-conflict"}
 
 
 def test_five_torn_pairs_of_seven_do_not_say_that_labels_are_exchanged(tmp_path):
@@ -377,7 +377,7 @@ def test_five_torn_pairs_of_seven_do_not_say_that_labels_are_exchanged(tmp_path)
     world.labels[20:25], world.labels[:5] = 0, 1
     diagnosis = world.examined(tmp_path)
     assert diagnosis.of_kind("exact-conflict").count == 5
-    assert told(diagnosis) == {"exact-conflict"}
+    assert problems(diagnosis) == {"exact-conflict"}
 
 
 def harmed() -> World:
@@ -400,9 +400,9 @@ def test_page_has_the_same_bytes_each_time_and_no_path_of_the_machine(tmp_path):
     assert str(tmp_path) not in text
     assert "contains images of the data set; its licence: toys are free" in text
     assert store.fingerprint in text
-    shown = set(re.findall(r"\(figures/(.+?)\)", text))
-    assert shown >= {"counts.svg", "exact-conflict.png", "near-across.png", "constant.png"}
-    assert shown <= {p.name for p in (tmp_path / "two" / "figures").iterdir()}
+    figures = set(re.findall(r"\(figures/(.+?)\)", text))
+    assert figures >= {"counts.svg", "exact-conflict.png", "near-across.png", "constant.png"}
+    assert figures <= {p.name for p in (tmp_path / "two" / "figures").iterdir()}
 
 
 def test_page_in_html_says_the_same_and_needs_no_other_file(tmp_path):

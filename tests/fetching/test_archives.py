@@ -228,8 +228,8 @@ def test_a_packed_file_that_is_no_archive_is_refused(here, pack):
 def test_a_truncated_tar_is_refused(here, mode):
     archive = tar_of(here / "a.tar", ("x", os.urandom(60_000)), ("y", os.urandom(60_000)), mode=mode)
     archive.write_bytes(archive.read_bytes()[:90_000])
-    told = "neither a zip nor a tar file" if mode == "w:bz2" else "damaged"  # bz2 gives nothing before 900 kB are whole
-    assert told in refused(archive)
+    message = "neither a zip nor a tar file" if mode == "w:bz2" else "damaged"  # bz2 yields nothing before 900 kB
+    assert message in refused(archive)
 
 
 def test_a_zip_with_a_changed_byte_is_refused(here):

@@ -545,18 +545,18 @@ def test_a_refused_archive_puts_nothing_in_place(server, home, bring):
 
 def test_the_command_tells_licence_place_and_what_to_type_next(server, tmp_path, home, write_card):
     write_card(f'Fetch(kind="url", ref="{server.add("/faces.csv")}", licence="MIT by its authors")')
-    told = CliRunner().invoke(cli, ["fetch", "faces", "--plugins", str(tmp_path / "plugins"), "--home", str(home.root)])
-    assert told.exit_code == 0, told.output
-    assert "MIT by its authors" in told.output
-    assert f"the source files are in {home.raw('faces')}" in told.output
-    assert f"fer-bench data prepare faces --home {home.root}" in told.output
+    done = CliRunner().invoke(cli, ["fetch", "faces", "--plugins", str(tmp_path / "plugins"), "--home", str(home.root)])
+    assert done.exit_code == 0, done.output
+    assert "MIT by its authors" in done.output
+    assert f"the source files are in {home.raw('faces')}" in done.output
+    assert f"fer-bench data prepare faces --home {home.root}" in done.output
 
 
 def test_a_set_that_nobody_may_hand_on_says_whom_to_ask(tmp_path, home, write_card, capsys):
     write_card()
     with pytest.raises(SystemExit) as left:
         main(["data", "fetch", "faces", "--plugins", str(tmp_path / "plugins"), "--home", str(home.root)])
-    told = capsys.readouterr().err
+    output = capsys.readouterr().err
     assert left.value.code == 1
     for part in (
         "write to the owners of the faces",
@@ -566,7 +566,7 @@ def test_a_set_that_nobody_may_hand_on_says_whom_to_ask(tmp_path, home, write_ca
         "faces.csv with a column of pixels",
         f"fer-bench data prepare faces --home {home.root} --from PATH",
     ):
-        assert part in told
+        assert part in output
 
 
 def test_a_built_in_set_needs_no_fetching(home):
