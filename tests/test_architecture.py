@@ -112,7 +112,7 @@ TORCHLESS = (
     "base.names",
     "contract.params",
     "contract.backbone_names",
-    "cli.request",
+    "cli.preflight",
     "cli.listing",
     "cli.claims",
     "cli.report",

@@ -44,7 +44,7 @@ def hide(text: str, *sources: str) -> str:
     return _HEADER.sub(lambda m: m["name"] + HIDDEN, text)
 
 
-def shown(uri: str) -> str:
+def public_address(uri: str) -> str:
     """An address without user name and password, and without the secrets of its query."""
     scheme, mark, rest = uri.partition("://")
     plain = scheme + mark + _without_user(rest, "") if mark else uri
@@ -53,7 +53,7 @@ def shown(uri: str) -> str:
 
 def holds_secret(uri: str) -> bool:
     """Whether an address holds credentials, so that it must not be printed whole."""
-    return shown(uri) != uri
+    return public_address(uri) != uri
 
 
 @contextlib.contextmanager

@@ -54,10 +54,10 @@ def is_full(error: BaseException | None) -> bool:
 def disk_full(path: Path) -> FerBenchError:
     """The error for a disk that is full while `path` is written."""
     return FerBenchError(
-        "the disk is full; the file was not written, everything finished before is intact",
+        "the disk is full: the file was not written, but all finished work is intact",
         where=str(path),
         hint="free some space",
-        next="the same command again: it goes on where it stopped",
+        next="rerun the same command to resume",
     )
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from fer_bench.base.commands import complete
 from fer_bench.base.files import canonical_json
+from fer_bench.base.next_command import complete
 from fer_bench.errors import FerBenchError, LedgerError, LockedError, SpecError
 from fer_bench.record.ledger import Ledger, RunRecord
 from fer_bench.runs.executor import Workplace, execute, identify

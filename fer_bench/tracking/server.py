@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit, urlunsplit
 
-from fer_bench.base.credentials import hide, shown
+from fer_bench.base.credentials import hide, public_address
 from fer_bench.errors import TrackingError
 
 
@@ -28,7 +28,7 @@ def check_server(uri: str, timeout: float) -> None:
         reason = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLError):  # MLflow has its own settings for certificates
             return
-        what = f"no answer from {shown(uri)} ({hide(str(reason), uri)})"
+        what = f"no answer from {public_address(uri)} ({hide(str(reason), uri)})"
         raise TrackingError(what, hint="start the server, or correct its address") from None
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fer_bench.errors import LedgerError
-from fer_bench.harmless import shown
+from fer_bench.printable import printable
 from fer_bench.record.ledger import Ledger, RunRecord
 from fer_bench.stats.confusion import SCORES, confusion_matrix, recalls
 
@@ -96,7 +96,7 @@ def studies_of(ledger: Ledger, study: str | None, failed: dict[str, str]) -> dic
         except LedgerError as error:
             if study is not None or name is None:
                 raise
-            failed[f"study {name}"] = shown(error.what)
+            failed[f"study {name}"] = printable(error.what)
     return found
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from fer_bench.errors import FerBenchError, LedgerError, PluginError, SpecError, StoreError, unknown
-from fer_bench.harmless import cells, shown
+from fer_bench.printable import csv_cells, printable
 from fer_bench.record.home import Home
 from fer_bench.record.ledger import Ledger
 from fer_bench.reports.facts.records import StudyData, alone, is_trial, load_study
@@ -101,7 +101,7 @@ def results(home: str | Path | None = None, *, study: str | None = None, split: 
     if not runs:
         hint = " ".join(notes[:3]) or "it holds no finished run"
         what = f"no run in this ledger has {split} outputs that can be read"
-        raise LedgerError(what, where=str(ledger.root), hint=shown(hint), next="fer-bench list runs")
+        raise LedgerError(what, where=str(ledger.root), hint=printable(hint), next="fer-bench list runs")
     frame = _frame(tidy_columns(runs, names))
     _remark(frame, notes)
     return frame
@@ -145,7 +145,7 @@ def predictions(run: str, home: str | Path | None = None, *, split: Split = "tes
     read = read_run(ledger.run(run), {}, notes, split=split)
     if read is None:
         what = f"run {run} has no {split} predictions that can be read"
-        raise LedgerError(what, where=str(ledger.run(run).path), hint=shown(" ".join(notes)))
+        raise LedgerError(what, where=str(ledger.run(run).path), hint=printable(" ".join(notes)))
     classes = pd.Index(list(read.data["classes"]))
     share = softmax(read.record.array(f"{split}_logits").astype(np.float64))
     frame = pd.DataFrame(
@@ -171,7 +171,7 @@ def csv_text(study: StudyData, scored: Results | None = None) -> str:
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(table)
     for row in zip(*table.values(), strict=True):
-        lines.writerow(cells("" if item is None or item != item else item for item in row))
+        lines.writerow(csv_cells("" if item is None or item != item else item for item in row))
     return text.getvalue()
 
 
@@ -259,9 +259,9 @@ def _score_rows(run: Run, metrics: Sequence[Metric], ready: Scores) -> list[dict
 def _values(score: Values | PluginError, count: int) -> tuple[list[float], str]:
     """The numbers of a metric, or NaN and the reason why there are none."""
     if isinstance(score, PluginError):
-        return [np.nan] * count, shown(score.what)
+        return [np.nan] * count, printable(score.what)
     if score.values is None:
-        return [np.nan] * count, shown(score.reason)
+        return [np.nan] * count, printable(score.reason)
     return np.atleast_1d(score.values[0]).tolist(), ""
 
 
@@ -304,7 +304,7 @@ def _studies(ledger: Ledger, notes: list[str]) -> dict[str, str]:
             for run in ledger.study(name)["runs"]:
                 names.setdefault(run, []).append(name)
         except LedgerError as error:
-            notes.append(shown(error.what))
+            notes.append(printable(error.what))
     return {run: ", ".join(of) for run, of in names.items()}
 
 
