@@ -46,7 +46,15 @@ LIGHT = {"click", "fer_bench"}
 
 @pytest.mark.parametrize(
     "words",
-    [["--help"], ["list", "methods"], ["list", "datasets"], ["list", "recipes"], ["show", "rasn"], ["run", "--help"]],
+    [
+        ["--help"],
+        ["list", "methods"],
+        ["list", "datasets"],
+        ["list", "recipes"],
+        ["show", "rasn"],
+        ["run", "--help"],
+        ["--version"],
+    ],
     ids=str,
 )
 def test_help_and_lists_import_nothing_but_the_command_line(words):
