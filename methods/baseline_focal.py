@@ -6,7 +6,7 @@ from torch import Tensor
 
 from fer_bench import Choice, Float, Method, MethodCard, Output, Param
 
-from ._losses import class_weights, focal_loss
+from ._shared.losses import class_weights, focal_loss
 
 card = MethodCard(
     name="baseline_focal",
@@ -14,6 +14,7 @@ card = MethodCard(
     paper="Lin et al., Focal Loss for Dense Object Detection, ICCV 2017",
     year=2017,
     url="https://arxiv.org/abs/1708.02002",
+    family="loss",
     changes="loss Σ_k q_k (1 - p_k)^γ (-log p_k) in place of Σ_k q_k (-log p_k)",
     deviations=(
         "softmax over classes, as usual for classification; the paper detects with one sigmoid a class",

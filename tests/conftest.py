@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,7 @@ class Tiny(Dataset):
     card = card
 
     def read(self, source):
-        return Reading(layout="drawn", said="bars on noise", files=[], chunks=self.chunks)
+        return Reading(layout="drawn", summary="bars on noise", files=[], chunks=self.chunks)
 
     def chunks(self):
         rng = np.random.default_rng(5)
@@ -56,6 +57,21 @@ class Tiny(Dataset):
             yield Chunk(images=images.astype(np.uint8), labels=labels, split=[split] * len(labels),
                         source=[f"{split}/{k}" for k in range(len(labels))])
 '''
+
+
+def processes() -> Iterator[tuple[int, int, str, str]]:
+    """Every process: its number, its parent's, its state (``Z``: it has ended) and its command line."""
+    if not Path("/proc/self/stat").exists():
+        listing = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,ppid=,stat=,args="], capture_output=True, text=True)
+        for line in listing.stdout.splitlines():
+            pid, parent, state, *command = line.split(maxsplit=3)
+            yield int(pid), int(parent), state, " ".join(command)
+        return
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            yield int(folder.name), int(parent), state, command
 
 
 @pytest.fixture

@@ -42,9 +42,9 @@ def _natural(name: str) -> list[int | str]:
 
 def backbone_names(pattern: str = "") -> list[str]:
     """Names of all backbones, small-input ones first; `pattern` may hold wildcards."""
-    found = [n for n in SMALL if not pattern or fnmatch.fnmatch(n, pattern)]
+    small = [n for n in SMALL if not pattern or fnmatch.fnmatch(n, pattern)]
     models = _registered()[0]
-    return found + sorted(fnmatch.filter(models, pattern) if pattern else models, key=_natural)
+    return small + sorted(fnmatch.filter(models, pattern) if pattern else models, key=_natural)
 
 
 def check_backbone(name: str) -> None:

@@ -17,7 +17,7 @@ from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
 from fer_bench.contract.backbone_names import check_backbone
-from fer_bench.contract.method import Output
+from fer_bench.contract.batch import Output
 from fer_bench.errors import FerBenchError, SpecError, UnknownNameError, WeightsError, unknown
 
 

@@ -2,7 +2,7 @@
 
 A dataset file assigns ``card = DatasetCard(...)`` and derives one class from :class:`Dataset`. Its :meth:`Dataset.read`
 recognises the layout from content, then yields :class:`Chunk` objects; the harness writes them to the prepared store
-(:mod:`fer_bench.data.store`). Everything that is wrong with the files is collected in :class:`Problems` and told at
+(:mod:`fer_bench.data.store`). Everything that is wrong with the files is collected in :class:`Problems` and reported at
 once.
 """
 
@@ -62,7 +62,7 @@ class Reading:
     ----------
     layout : str
         Key of ``card.layouts``.
-    said : str
+    summary : str
         One line for people: what was recognised and where.
     files : list of Path
         The source files; they are guarded with the store while a test is sealed.
@@ -82,7 +82,7 @@ class Reading:
     """
 
     layout: str
-    said: str
+    summary: str
     files: list[Path]
     chunks: Callable[[], Iterator[Chunk]]
     classes: tuple[str, ...] = ()
@@ -122,14 +122,14 @@ class Problems:
         """Raise :class:`DataError` with the first rows and a count by reason."""
         if not self.rows or self.lenient:
             return
-        shown = [f"{f}, row {r}: {why}" if r is not None else f"{f}: {why}" for f, r, why in self.rows[:8]]
+        lines = [f"{f}, row {r}: {why}" if r is not None else f"{f}: {why}" for f, r, why in self.rows[:8]]
         kinds = Counter(why.split(":")[0] for _, _, why in self.rows)
         summary = ", ".join(f"{n} x {kind}" for kind, n in kinds.most_common(6))
         total = f"{len(self.rows)}{' or more' if more else ''}"
         noun = "problem" if len(self.rows) == 1 else "problems"
         raise DataError(
             f"{total} {noun} in the source files; nothing was written ({summary})",
-            where="\n         ".join(shown),
+            where="\n         ".join(lines),
             hint="\n         ".join(_helps([kind for kind, _ in kinds.most_common(3)])),
             next=self.listed or None,
         )

@@ -65,7 +65,7 @@ class Param:
         Where ``fer-bench tune`` looks; a parameter without one is not tuned.
     low, high : float, optional
         Accepted range of a number, ends included. Every number of a plug-in should have one: it is shown beside the
-        default, and a slip of the keyboard is told before anything is trained.
+        default, and a typing error is reported before anything is trained.
     special : tuple, optional
         Numbers that are accepted beside the range, such as 0 for "none".
     """

@@ -26,11 +26,11 @@ from fer_bench.reports.facts.across import (
 )
 from fer_bench.reports.facts.numbers import MIN_SEEDS, Verdict
 from fer_bench.reports.facts.records import Run
-from fer_bench.reports.render import blocks
+from fer_bench.reports.render import blocks, marks
 from fer_bench.reports.render.blocks import Block, Bullets, Code, Document, Figure, Notice, Paragraph, Part, TableBlock
+from fer_bench.reports.render.table import Column, Table, each, tabulate
 from fer_bench.reports.sections import describe, figures
 from fer_bench.reports.sections.significance import draw_ranks, rank_tests
-from fer_bench.reports.sections.tables import Column, Table, each, tabulate
 
 if TYPE_CHECKING:
     from fer_bench.stats.ranks import Ranking
@@ -88,8 +88,8 @@ def _origin(comparison: Comparison) -> tuple[str, ...]:
         lines.append(f"study {study.name}: {study.command}".removesuffix(": "))
         lines.append(f"data {study.dataset}, fingerprint {study.fingerprint}")
         lines += [f"{m.label}: runs {', '.join(r.record.id for r in m.runs)}" for m in study.methods]
-        lines += [blocks.plain(f"⚠ {reason}") for reason in study.watermarks]
-    return (*lines, *map(blocks.plain, comparison.notes))
+        lines += [marks.plain(f"⚠ {reason}") for reason in study.watermarks]
+    return (*lines, *map(marks.plain, comparison.notes))
 
 
 # -- ranks -----------------------------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ def _score_table(comparison: Comparison, measure: Measure) -> TableBlock:
     if any(e.mark for e in comparison.entries) or comparison.transductive:
         caption += " ⚠ is shown, not ranked."
     caption += _doubtful(comparison)
-    return TableBlock(tabulate(columns, comparison.methods, caption), f"scores-{blocks.slug(measure.key)}", title)
+    return TableBlock(tabulate(columns, comparison.methods, caption), f"scores-{marks.slug(measure.key)}", title)
 
 
 def _name(comparison: Comparison, label: str) -> str:
@@ -286,7 +286,7 @@ def _gain_table(comparison: Comparison, measure: Measure) -> TableBlock:
     )
     return TableBlock(
         tabulate(columns, comparison.compared, caption),
-        f"gains-{blocks.slug(measure.key)}",
+        f"gains-{marks.slug(measure.key)}",
         f"Gains in {measure.title}",
     )
 
@@ -309,7 +309,7 @@ def _price_table(comparison: Comparison, measure: Measure) -> TableBlock:
         "95 % interval." + _doubtful(comparison)
     )
     title = f"Change in {measure.title}"
-    return TableBlock(tabulate(columns, comparison.compared, caption), f"price-{blocks.slug(measure.key)}", title)
+    return TableBlock(tabulate(columns, comparison.compared, caption), f"price-{marks.slug(measure.key)}", title)
 
 
 def _count(of: tuple[Comparison, Measure, Verdict], label: str) -> str:

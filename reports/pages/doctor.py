@@ -40,8 +40,8 @@ from fer_bench.reports.render.blocks import (
 )
 from fer_bench.reports.render.figure_files import STYLE, save
 from fer_bench.reports.render.page_folder import CHECK, Target, aside, check, move
+from fer_bench.reports.render.table import Table
 from fer_bench.reports.sections.figures import COLOURS
-from fer_bench.reports.sections.tables import Table
 
 PAGE = "README.md"
 WEB_PAGE = "index.html"

@@ -17,8 +17,8 @@ from fer_bench.reports.facts.numbers import MIN_SEEDS
 from fer_bench.reports.facts.response import ACCURACY, MEAN, Crossing, Point, Response
 from fer_bench.reports.render import blocks
 from fer_bench.reports.render.blocks import Block, Bullets, Code, Document, Figure, Notice, Paragraph, Part, TableBlock
+from fer_bench.reports.render.table import Column, Table, each, tabulate
 from fer_bench.reports.sections import describe, figures
-from fer_bench.reports.sections.tables import Column, Table, each, tabulate
 from fer_bench.stats.intervals import Interval
 
 

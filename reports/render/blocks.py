@@ -1,35 +1,15 @@
 """A report as plain data: sections of blocks, which Markdown, HTML and LaTeX each turn into text.
 
-Running text and the cells of tables are strings with four marks, a part of Markdown: ```code```, ``**bold**``,
-``*italic*`` and ``[text](url)``. A mark that is not closed is a character like any other. :func:`spans` reads them.
+Running text and the cells of tables are marked text (:mod:`.marks`).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from fer_bench.reports.sections.tables import Table
-
-MARKS = re.compile(
-    r"`(?P<code>[^`]+)`"
-    r"|\[(?P<shown>[^\[\]]+)\]\((?P<url>(?:[^()\s]|\([^()\s]*\))+)\)"
-    r"|\*\*(?P<bold>(?:`[^`]*`|[^`])+?)\*\*"
-    r"|\*(?P<italic>[^\s*](?:[^*]*[^\s*])?)\*"
-)
-
-
-@dataclass(frozen=True)
-class Span:
-    """A piece of text that looks the same throughout; `url` is empty where it leads nowhere."""
-
-    text: str
-    code: bool = False
-    bold: bool = False
-    italic: bool = False
-    url: str = ""
+from fer_bench.reports.render.table import Table
 
 
 @dataclass(frozen=True)
@@ -41,28 +21,28 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Notice:
-    """Running text that no reader may miss."""
+    """Running text that no reader should miss."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Bullets:
-    """A list without numbers."""
+    """A bulleted list."""
 
     items: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Outline:
-    """A list without numbers, each item with lines of detail below it, or none."""
+    """A bulleted list, each item with any number of details below it."""
 
     items: tuple[tuple[str, tuple[str, ...]], ...]
 
 
 @dataclass(frozen=True)
 class Code:
-    """Lines to be shown, or typed, as they are."""
+    """Lines to be shown, or typed, verbatim."""
 
     text: str
     language: str = "sh"
@@ -79,7 +59,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of pixels, kept as ``figures/<name>.png``; `alt` says what it shows to those who can't see it."""
+    """A bitmap, kept as ``figures/<name>.png``; `alt` describes it to those who can't see it."""
 
     name: str
     alt: str
@@ -89,7 +69,7 @@ class Picture:
 class TableBlock:
     """A table.
 
-    `id` names its file and its anchor; `title` says in a few words what it holds, where no caption does. The last
+    `id` names its file and its anchor; `title` says in a few words what it holds, in case there is no caption. The last
     `footer` rows are sums or means of the others and stay below them. A table of names and values is not `sortable`.
     """
 
@@ -151,7 +131,7 @@ def blocks(content: Any) -> tuple[Block, ...]:
     Raises
     ------
     TypeError
-        There is something in it that is neither a block nor text.
+        An item is neither a block nor text.
     """
     items: Iterable[Any] = content if isinstance(content, (list, tuple)) else [content]
     out: list[Block] = []
@@ -160,13 +140,13 @@ def blocks(content: Any) -> tuple[Block, ...]:
         if block is None or block == Paragraph("") or block == Bullets(()):
             continue
         if not isinstance(block, Block):
-            raise TypeError(f"{item!r} is no block of a report")
+            raise TypeError(f"{item!r} is not a block of a report")
         out.append(block)
     return tuple(out)
 
 
 def footnoted(content: Iterable[Block], notes: Mapping[str, str]) -> tuple[Block, ...]:
-    """The blocks, with a note below each table that shows its sign beside a method; `notes` are by sign."""
+    """The blocks, with a note below each table that has its sign beside a method; `notes` are by sign."""
     return tuple(_footnoted(b, notes) if isinstance(b, TableBlock) else b for b in content)
 
 
@@ -175,35 +155,3 @@ def _footnoted(block: TableBlock, notes: Mapping[str, str]) -> TableBlock:
     cells = [*table.titles, *(cell for row in table.rows for cell in row)]
     wanted = [note for sign, note in notes.items() if any(f"` {sign}" in c or f"⚠ {sign}" in c for c in cells)]
     return replace(block, table=replace(table, caption=" ".join([table.caption, *wanted]).strip())) if wanted else block
-
-
-def spans(text: str) -> list[Span]:
-    """Take marked text apart."""
-    out: list[Span] = []
-    end = 0
-    for mark in MARKS.finditer(text):
-        out += [Span(text[end : mark.start()])] * (mark.start() > end)
-        out += _marked(mark)
-        end = mark.end()
-    return out + [Span(text[end:])] * (end < len(text))
-
-
-def _marked(mark: re.Match[str]) -> list[Span]:
-    kind = mark.lastgroup
-    if kind == "code":
-        return [Span(mark["code"], code=True)]
-    if kind == "bold":
-        return [replace(s, bold=True) for s in spans(mark["bold"])]
-    if kind == "italic":
-        return [replace(s, italic=True) for s in spans(mark["italic"])]
-    return [replace(s, url=mark["url"]) for s in spans(mark["shown"])]
-
-
-def plain(text: str) -> str:
-    """Marked text without its marks."""
-    return "".join(s.text for s in spans(text))
-
-
-def slug(text: str) -> str:
-    """A name for a file, an anchor or a label: at most 80 lower-case letters, digits and hyphens."""
-    return re.sub(r"[^a-z0-9]+", "-", plain(text).lower())[:80].strip("-") or "x"

@@ -22,11 +22,11 @@ from fer_bench.reports.facts.numbers import SCORES, Numbers
 from fer_bench.reports.facts.records import StudyData
 from fer_bench.reports.facts.scoring import Results, Scoring, begin
 from fer_bench.reports.facts.second_process import Work
-from fer_bench.reports.render import blocks
+from fer_bench.reports.render import blocks, marks
 from fer_bench.reports.render.blocks import Block, Bullets, Code, Document, Figure, Notice, Paragraph, Part, TableBlock
+from fer_bench.reports.render.table import Table
 from fer_bench.reports.sections import describe, figures, further, minority, published_claims, significance, tables
 from fer_bench.reports.sections.priors import Prior, prior_table
-from fer_bench.reports.sections.tables import Table
 
 GROUP = "fer_bench.report_sections"
 
@@ -161,7 +161,7 @@ def confusion_section(context: Context) -> list:
         table = tables.confusion_table(context.numbers, method)
         what = f"{tables.title(method)}, rows in %{tables.pooled(context.study, method)}"
         parts.append(f"{what}:")
-        parts.append(TableBlock(table, blocks.slug(f"confusion {method.label}"), f"Confusion matrix of {what}"))
+        parts.append(TableBlock(table, marks.slug(f"confusion {method.label}"), f"Confusion matrix of {what}"))
     return parts
 
 
@@ -348,7 +348,7 @@ def document(
             if isinstance(block, Figure):
                 drawn(block)
         if built:
-            parts[section.name] = Part(blocks.slug(section.name), section.title, built)
+            parts[section.name] = Part(marks.slug(section.name), section.title, built)
     return Document(study.name, tuple(intro), tuple(parts[s.name] for s in sections if s.name in parts), _origin(study))
 
 
@@ -358,8 +358,8 @@ def _origin(study: StudyData) -> tuple[str, ...]:
         f"study {study.name}: {study.command}".removesuffix(": "),
         f"data {study.dataset}, fingerprint {study.fingerprint}",
         *(f"{m.label}: runs {', '.join(r.record.id for r in m.runs)}" for m in study.methods),
-        *(blocks.plain(f"⚠ {reason}") for reason in study.watermarks),
-        *(blocks.plain(note) for note in study.notes),
+        *(marks.plain(f"⚠ {reason}") for reason in study.watermarks),
+        *(marks.plain(note) for note in study.notes),
     )
 
 
@@ -379,7 +379,7 @@ def _renamed(block: Block, taken: set[str]) -> Block:
     """The block under a name that no table or figure before it has."""
     if not isinstance(block, (TableBlock, Figure)):
         return block
-    name = wanted = blocks.slug(block.id if isinstance(block, TableBlock) else block.name)
+    name = wanted = marks.slug(block.id if isinstance(block, TableBlock) else block.name)
     kind = type(block).__name__
     number = 1
     while name in taken or f"{kind} {name}" in taken:

@@ -13,7 +13,8 @@ from fer_bench.contract.cards import Protocol
 from fer_bench.errors import FerBenchError
 from fer_bench.reports.facts import phrases
 from fer_bench.reports.facts.records import MethodRuns, Run, StudyData
-from fer_bench.reports.sections.tables import Column, Table, each, pairs, tabulate, title
+from fer_bench.reports.render.table import Column, Table, each, pairs, tabulate
+from fer_bench.reports.sections.tables import title
 
 PER_RUN = ("method", "params", "seed", "fold", "dataset", "protocol", "test")  # told elsewhere, or different by design
 NAMES = {"backbone": "backbone", "pretrained": "pretrained weights", "profile": "imbalance profile"}

@@ -13,9 +13,10 @@ from fer_bench.reports.facts import phrases
 from fer_bench.reports.facts.numbers import MethodNumbers, Numbers
 from fer_bench.reports.facts.scoring import Results
 from fer_bench.reports.render.blocks import Block, Bullets, Figure, TableBlock
+from fer_bench.reports.render.table import Column as Shown
+from fer_bench.reports.render.table import Table, tabulate
 from fer_bench.reports.sections import figures
-from fer_bench.reports.sections.tables import Column as Shown
-from fer_bench.reports.sections.tables import Table, tabulate, title
+from fer_bench.reports.sections.tables import title
 from fer_bench.stats import probabilities
 from fer_bench.stats.metrics import COLUMNS, Column, Values
 

@@ -26,8 +26,9 @@ from fer_bench.reports.facts.numbers import (
     recall_key,
 )
 from fer_bench.reports.render.blocks import Block, Bullets, Figure, Paragraph, TableBlock
+from fer_bench.reports.render.table import Column, tabulate
 from fer_bench.reports.sections import figures
-from fer_bench.reports.sections.tables import Column, tabulate, title
+from fer_bench.reports.sections.tables import title
 from fer_bench.stats import power
 from fer_bench.stats.intervals import Interval
 

@@ -18,7 +18,7 @@ from fer_bench.errors import SpecError, unknown
 from fer_bench.reports.facts import phrases
 from fer_bench.reports.facts.numbers import Numbers, measured
 from fer_bench.reports.facts.records import StudyData
-from fer_bench.reports.sections.tables import Column, Table, each, tabulate
+from fer_bench.reports.render.table import Column, Table, each, tabulate
 from fer_bench.stats import confusion, intervals
 
 KINDS = ("uniform", "train", "test", "forward", "backward")

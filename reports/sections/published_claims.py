@@ -10,7 +10,8 @@ from fer_bench.reports.facts import phrases
 from fer_bench.reports.facts.numbers import MethodNumbers, Numbers
 from fer_bench.reports.facts.records import StudyData
 from fer_bench.reports.render.blocks import Block, Paragraph, TableBlock
-from fer_bench.reports.sections.tables import Column, tabulate, title
+from fer_bench.reports.render.table import Column, tabulate
+from fer_bench.reports.sections.tables import title
 
 MOST = 20  # claims in a table; the rest is a command away
 METRICS = ("accuracy", "mean_recall", "macro_f1")

@@ -16,8 +16,9 @@ from matplotlib.figure import Figure as Drawing
 from fer_bench.reports.facts import phrases
 from fer_bench.reports.facts.numbers import DRAWS, IMPROVED, SCORES, MethodNumbers, Numbers
 from fer_bench.reports.render.blocks import Block, Figure, Paragraph, TableBlock
+from fer_bench.reports.render.table import Column, each, tabulate
 from fer_bench.reports.sections import figures
-from fer_bench.reports.sections.tables import Column, each, tabulate, title
+from fer_bench.reports.sections.tables import title
 from fer_bench.stats import scores
 from fer_bench.stats.intervals import Interval
 from fer_bench.stats.mcnemar import McNemar, mcnemar_by_seed

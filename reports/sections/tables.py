@@ -1,60 +1,19 @@
-"""Tables as plain text in cells, for Markdown, the terminal and whatever comes later.
-
-A table is a tuple of columns applied to a list of rows. A new column is an entry in one of the tuples below, not a
-branch. Text between backticks is code; ``**`` marks what should stand out. Renderers turn or strip both.
-"""
+"""The tables of a study's report. A new column is an entry in one of the tuples below, not a branch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
 
-from fer_bench import harmless
 from fer_bench.reports.facts import answer, phrases
 from fer_bench.reports.facts.numbers import SCORES, Leak, MethodNumbers, Numbers, recall_key
 from fer_bench.reports.facts.records import MethodRuns, StudyData
+from fer_bench.reports.render.table import Column, Table, each, rows_csv, tabulate
 from fer_bench.stats import scores
 from fer_bench.stats.chance import COLLAPSED, Against
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column: its title and what it shows of a row."""
-
-    title: str
-    cell: Callable[[Any], str]
-    right: bool = True
-
-
-@dataclass(frozen=True)
-class Table:
-    """Titles, alignments and cells; the caption says what the numbers are."""
-
-    titles: tuple[str, ...]
-    right: tuple[bool, ...]
-    rows: tuple[tuple[str, ...], ...]
-    caption: str = ""
-
-
-def tabulate(columns: Sequence[Column], rows: Iterable[Any], caption: str = "") -> Table:
-    """Apply `columns` to `rows`."""
-    cells = tuple(tuple(c.cell(row) for c in columns) for row in rows)
-    return Table(tuple(c.title for c in columns), tuple(c.right for c in columns), cells, caption)
-
-
-def pairs(items: Iterable[tuple[str, str]], titles: tuple[str, str] = ("What", "Value")) -> Table:
-    """A table of names and values."""
-    return Table(titles, (False, False), tuple(items))
-
-
-def each(cell: Callable[[Any, Any], str], of: Any) -> Callable[[Any], str]:
-    """The cells of a column that belongs to `of`: row -> cell(of, row)."""
-    return partial(cell, of)
 
 
 def title(method: MethodNumbers | MethodRuns) -> str:
@@ -370,8 +329,9 @@ def seal_table(study: StudyData) -> Table:
 
 
 CSV_HEADER = (
-    "method,transductive,quantity,train_images,test_images,seeds,percent,low,high,"
-    "gain_points,gain_low,gain_high,gain_seeds,watermark,blocked,collapsed_seeds,chance_p"
+    *("method", "transductive", "quantity", "train_images", "test_images", "seeds", "percent", "low", "high"),
+    *("gain_points", "gain_low", "gain_high", "gain_seeds"),
+    *("watermark", "blocked", "collapsed_seeds", "chance_p"),
 )
 
 
@@ -379,7 +339,7 @@ def csv_text(numbers: Numbers) -> str:
     """Every headline number in long form: one line a method and quantity, in percent with four decimals."""
     study = numbers.study
     counts = study.counts
-    lines = [CSV_HEADER]
+    rows = [CSV_HEADER]
     for m in numbers.methods:
         standing = ["; ".join(m.runs.blocked), str(int(m.chance.collapsed.sum())), _chance_p(m)]
         quantities = [(recall_key(study.classes[i]), m.recall[i], i) for i in study.order]
@@ -392,8 +352,8 @@ def csv_text(numbers: Numbers) -> str:
             cells += [_decimal(v) for v in (interval.value, interval.low, interval.high)]
             cells += [_decimal(v) for v in (gain.value, gain.low, gain.high)] if gain else ["", "", ""]
             cells += [str(m.pairs) if gain else "", "; ".join(study.watermarks), *standing]
-            lines.append(",".join(map(_quoted, cells)))
-    return "\n".join(lines) + "\n"
+            rows.append(cells)
+    return rows_csv(rows)
 
 
 def _chance_p(method: MethodNumbers) -> str:
@@ -404,8 +364,3 @@ def _chance_p(method: MethodNumbers) -> str:
 
 def _decimal(share: float) -> str:
     return f"{100 * share + 0.0:.4f}" if np.isfinite(share) else ""
-
-
-def _quoted(cell: str) -> str:
-    cell = harmless.cell(cell)
-    return '"' + cell.replace('"', '""') + '"' if any(c in cell for c in ',"\n') else cell

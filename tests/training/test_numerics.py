@@ -1,7 +1,7 @@
 """Training results and ``NUMERICS``: two tiny runs must have the losses that are committed in ``numerics.json``.
 
-Run as a program, this file writes the losses anew. It refuses while ``NUMERICS`` is the number that the committed
-losses belong to, since other losses under one number would let old records pass for new ones.
+Run as a program, this file writes the losses anew. It refuses to do so while ``NUMERICS`` is unchanged,
+since other losses under the same number would let old records pass for new ones.
 """
 
 from __future__ import annotations
@@ -172,9 +172,7 @@ def test_losses_are_the_committed_ones(run: str):
 
 
 def test_the_committed_losses_belong_to_this_numerics():
-    assert read_committed()["numerics"] == NUMERICS, (
-        f"NUMERICS was changed: write the losses that it has with {COMMAND}"
-    )
+    assert read_committed()["numerics"] == NUMERICS, f"NUMERICS was changed: write its losses with {COMMAND}"
 
 
 def test_a_run_repeats_its_losses_exactly():

@@ -22,22 +22,13 @@ from fer_bench.errors import FerBenchError, LedgerError, PluginError, UnknownNam
 from fer_bench.reports import build, build_report
 from fer_bench.reports.facts.numbers import compute
 from fer_bench.reports.facts.records import load_study
-from fer_bench.reports.render.blocks import (
-    Bullets,
-    Code,
-    Paragraph,
-    Span,
-    TableBlock,
-    blocks,
-    plain,
-    slug,
-    spans,
-)
+from fer_bench.reports.render.blocks import Bullets, Code, Paragraph, TableBlock, blocks
 from fer_bench.reports.render.markdown import block_markdown
+from fer_bench.reports.render.marks import Span, plain, slug, spans
 from fer_bench.reports.render.page_folder import REPORT
+from fer_bench.reports.render.table import Table, table_csv
 from fer_bench.reports.sections import figures
 from fer_bench.reports.sections.contents import SECTIONS, Context, Section, all_sections, document
-from fer_bench.reports.sections.tables import Table
 
 BASE, BETTER = (40, 8, 90), (40, 18, 90)
 QUICK = ("latex", "csv")  # formats without figures
@@ -91,7 +82,7 @@ def test_what_a_section_returns_becomes_blocks():
     assert blocks([" one ", None, "", Bullets(()), Code("x")]) == (Paragraph("one"), Code("x"))
     assert blocks("one") == (Paragraph("one"),)
     assert blocks(None) == ()
-    with pytest.raises(TypeError, match="3 is no block"):
+    with pytest.raises(TypeError, match="3 is not a block"):
         blocks([3])
 
 
@@ -112,7 +103,7 @@ def test_markdown_takes_nothing_for_html_or_for_the_end_of_a_cell():
 
 def test_tables_are_csv_without_marks_and_with_the_minus_of_programs(tmp_path, small):
     block = table(("**a**, `b`", "−0.7 [−1.0, +0.2]"), ('say "c"', "–"))
-    rows = list(csv.reader(build.table_csv(block.table).splitlines()))
+    rows = list(csv.reader(table_csv(block.table).splitlines()))
     assert rows == [["Name", "Value"], ["a, b", "-0.7 [-1.0, +0.2]"], ['say "c"', "–"]]
     bench, study = small
     build_report(bench.ledger, study, tmp_path / "out", formats=["csv"])
@@ -173,7 +164,7 @@ def install(tmp_path, monkeypatch):
 THEIRS = """
 from fer_bench.reports.render.blocks import Bullets, TableBlock
 from fer_bench.reports.sections.contents import Section
-from fer_bench.reports.sections.tables import pairs
+from fer_bench.reports.render.table import pairs
 
 def seeds(context):
     rows = [(m.label, str(len(m.seeds))) for m in context.study.methods]
@@ -304,7 +295,7 @@ def test_the_command_writes_what_is_asked(small, tmp_path):
     done = CliRunner().invoke(command, [*arguments, "--format", "tex,csv"])
     assert done.exit_code == 0, done.output
     assert str(out / "tables" / "main.tex") in done.output
-    assert sorted(p.name for p in out.iterdir()) == [REPORT, "table.csv", "tables"]
+    assert sorted(p.name for p in out.iterdir()) == [REPORT, "results.csv", "table.csv", "tables"]
     failed = CliRunner().invoke(command, [*arguments, "--format", "marcdown"])
     assert isinstance(failed.exception, UnknownNameError)
     assert "'markdown'" in str(failed.exception)
