@@ -13,9 +13,9 @@ card = MethodCard(
     year=2017,
     url="https://jmlr.org/papers/v18/16-365.html",
     family="resampling",
-    changes="each epoch visits every class equally often: rare images are repeated, each time augmented afresh",
+    changes="each epoch visits every class equally often: rare images are repeated, with new augmentation each time",
     deviations=(
-        "drawn afresh each epoch, where RandomOverSampler would be applied once to the training set",
+        "drawn anew each epoch; RandomOverSampler would be applied once to the training set",
         "epoch_length=train visits N of the C n_max positions, so that every method takes the same number of steps",
     ),
     params={

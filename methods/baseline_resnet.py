@@ -11,7 +11,7 @@ card = MethodCard(
     year=2016,
     url="https://arxiv.org/abs/1512.03385",
     family="baseline",
-    changes="nothing: softmax cross-entropy, every training image once an epoch",
+    changes="nothing: softmax cross-entropy, every training image once per epoch",
     deviations=("the backbone and the recipe are those of the study, not the paper's",),
     tier="baseline",
 )

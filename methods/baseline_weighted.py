@@ -17,7 +17,7 @@ card = MethodCard(
     family="reweighting",
     changes="class weights w_c = N/(C n_c) on the cross-entropy, counted on the training fold",
     deviations=(
-        "soft targets weigh each class by its own share, and both reductions agree with hard labels on one-hot rows",
+        "soft targets weight each class by its share, and both reductions agree with hard labels on one-hot rows",
         "a class without training images gets weight 0, not infinity",
     ),
     params={

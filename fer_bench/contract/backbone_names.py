@@ -1,4 +1,4 @@
-"""Which backbones there are, told without importing timm or torch: a misspelt name is answered at once.
+"""Names of the backbones, listed without importing timm or torch, so that a misspelt name is reported at once.
 
 timm registers its models by decorated functions and by tables of deprecated names; both are read from its source.
 """

@@ -1,4 +1,4 @@
-"""Cards: what a plug-in says of itself, readable without importing it.
+"""Cards: what a plug-in says about itself, readable without importing it.
 
 Each plug-in module assigns its card to the name ``card``::
 
@@ -45,7 +45,7 @@ TIERS = ("baseline", "method")
 
 @dataclass(frozen=True, kw_only=True)
 class MethodCard:
-    """What a method says of itself.
+    """What a method says about itself.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ class MethodCard:
         Raises
         ------
         UnknownNameError
-            A given name is no parameter of this method.
+            A given name is not a parameter of this method.
         SpecError
             A value does not fit.
         """
@@ -265,12 +265,12 @@ class Protocol:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetCard:
-    """What a dataset says of itself.
+    """What a data set says about itself.
 
     Parameters
     ----------
     classes : tuple of str
-        Class names in label order; empty where the source itself tells them (:attr:`fer_bench.Reading.classes`).
+        Class names in label order; empty where the source itself names them (:attr:`fer_bench.Reading.classes`).
     protocols : tuple of Protocol
         The first one is the default.
     counts : mapping of split to tuple of int
@@ -290,7 +290,7 @@ class DatasetCard:
     sequence : int
         Images every sequence (column `sequence`) should have; 0 where there are none.
     get : str
-        Tells a person how to obtain it.
+        How to obtain it.
     fetch : tuple of Fetch
         What ``fer-bench data fetch`` downloads, where a licence allows it.
     """

@@ -69,7 +69,7 @@ class Reading:
     chunks : callable
         Starts the iteration over :class:`Chunk` objects.
     classes : tuple of str
-        Class names in label order, where the source tells them; empty: those of the card.
+        Class names in label order, where the source names them; empty: those of the card.
     shape : tuple of int, optional
         (N, C, H, W) of the store to be, where it is known before reading; used to say what room is needed.
     labels : mapping of str to str
@@ -135,11 +135,11 @@ class Problems:
         )
 
 
-# what helps against the kinds of problems that readers tell; a kind is what stands before the first colon
+# what helps against the kinds of problems that readers report; a kind is what stands before the first colon
 HELP = {
     "unreadable image": "unreadable images: fetch these files anew, or move them out of the source folder",
     "unknown class folder": "class folders: rename each to the class it holds, or move it out of the source folder",
-    "not an image": "files that are no images: move them out of the class folders",
+    "not an image": "files that are not images: move them out of the class folders",
     "a file among the class folders": "files beside the class folders: move them out of the source folder",
     "an image among the class folders": "images beside the class folders: move each into the folder of its class",
     "a folder of images inside a class folder": "images must lie directly in their class folder: move them up"
@@ -201,7 +201,7 @@ class Dataset:
         source : path or None
             What ``--from`` names.
         **params
-            Parameters in the place of this set's own; those at their defaults are not named.
+            Parameters that replace this set's own; those at their defaults are left out.
         """
         words = ["fer-bench", "data", verb, self.card.name]
         words += ["--from", str(source)] if source is not None else []

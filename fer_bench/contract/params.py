@@ -93,7 +93,7 @@ class Param:
         Raises
         ------
         SpecError
-            The value has the wrong type, is no choice, or lies outside the range.
+            The value has the wrong type, is not one of the choices, or lies outside the range.
         """
         value = _convert(text, self.default) if isinstance(text, str) else text
         typed = shown(text)

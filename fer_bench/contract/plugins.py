@@ -43,7 +43,7 @@ class Plugin(Generic[C]):
     kind : str
         "methods" or "datasets".
     card : MethodCard or DatasetCard
-        What it says of itself.
+        What it says about itself.
     path : Path
         Its file.
     module : str
@@ -261,7 +261,7 @@ def _import(name: str, path: Path, origin: str) -> ModuleType:
     inner = [str(path.parent)] if path.name == "__init__.py" else None
     spec = importlib.util.spec_from_file_location(full, path, submodule_search_locations=inner)
     if spec is None or spec.loader is None:
-        raise PluginError("is no Python module", where=str(path))
+        raise PluginError("is not a Python module", where=str(path))
     module = importlib.util.module_from_spec(spec)
     sys.modules[full] = module
     try:

@@ -1,8 +1,8 @@
 """The files that a plug-in's code consists of, found by reading import statements; nothing is imported.
 
 A plug-in lies in a :class:`Tree`: a folder of plug-ins, or an installed package. :func:`files_of` follows its imports
-inside that tree, wherever they stand in a file, and :func:`code_hash` hashes what it finds. So a run's id changes with
-any code of the tree that the plug-in can reach. What lies outside the tree is left to the record of the environment.
+inside that tree, wherever they stand in a file, and :func:`code_hash` hashes those files. A run's id therefore
+changes with any code of the tree that the plug-in can reach. The record of the environment covers what lies outside.
 
 Data files that a plug-in opens itself are not followed.
 """
@@ -35,7 +35,7 @@ class Tree:
     root : Path
         The folder of the top package, or of the plug-ins.
     package : str
-        The name under which code imports the folder; empty if it has none, as a folder of plug-ins hasn't.
+        The name under which code imports the folder; empty for a folder of plug-ins, which has none.
     """
 
     root: Path
@@ -183,7 +183,7 @@ def target_of(imported: Import, file: Path, tree: Tree) -> tuple[str, ...] | Non
 
 
 def _from_package(imported: Import, file: Path, target: tuple[str, ...], tree: Tree) -> list[tuple[str, ...]]:
-    """Modules that ``from package import names`` takes; a name that is none must come from ``__init__.py``."""
+    """Modules that ``from package import names`` takes; a name that is not a module must come from ``__init__.py``."""
     folder = tree.root.joinpath(*target)
     modules: list[tuple[str, ...]] = []
     for name in imported.names:
@@ -260,7 +260,7 @@ def parsed(file: Path) -> ast.Module:
     Raises
     ------
     PluginError
-        The file can't be read or is no Python.
+        The file can't be read, or is not Python.
     """
     try:
         return _parsed(file.read_text(encoding="utf-8"))

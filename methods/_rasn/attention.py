@@ -96,7 +96,7 @@ def attend_every_block(trunk: Trunk, kind: str, reduction: int) -> None:
     Raises
     ------
     SpecError
-        The trunk is no ResNet.
+        The trunk is not a ResNet.
     """
     if not all(isinstance(getattr(trunk.body, stage, None), nn.Sequential) for stage in STAGES):
         raise SpecError(
