@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 
 import click
 
-from fer_bench import __version__
 from fer_bench.base.credentials import hide
 from fer_bench.base.next_command import complete
 from fer_bench.base.process import settle
@@ -71,8 +70,23 @@ class LazyGroup(Group):
             formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
 
 
+def _print_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from fer_bench.cli.version import describe
+
+        click.echo(describe())
+        ctx.exit()
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(__version__, prog_name="fer-bench")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Show the versions that a report of a bug needs.",
+)
 def cli() -> None:
     """Benchmark facial expression recognition methods, with a focus on rare expressions.
 

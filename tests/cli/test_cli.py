@@ -46,7 +46,15 @@ LIGHT = {"click", "fer_bench"}
 
 @pytest.mark.parametrize(
     "words",
-    [["--help"], ["list", "methods"], ["list", "datasets"], ["list", "recipes"], ["show", "rasn"], ["run", "--help"]],
+    [
+        ["--help"],
+        ["list", "methods"],
+        ["list", "datasets"],
+        ["list", "recipes"],
+        ["show", "rasn"],
+        ["run", "--help"],
+        ["--version"],
+    ],
     ids=str,
 )
 def test_help_and_lists_import_nothing_but_the_command_line(words):
@@ -111,7 +119,7 @@ def test_lists_tell_what_there_is(call):
     ],
     ids=lambda v: " ".join(v[:4]) if v and v[0].islower() else None,
 )  # fmt: skip
-def test_a_mistake_is_answered_with_the_nearest_name_before_anything_is_made(call, tmp_path, monkeypatch, words, expected):
+def test_a_mistake_is_answered_with_the_nearest_name_before_all_else(call, tmp_path, monkeypatch, words, expected):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FER_BENCH_HOME", raising=False)
     code, out, err = call(*words)

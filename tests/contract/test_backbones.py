@@ -97,6 +97,7 @@ def test_a_backbone_that_cannot_take_the_images_is_refused_with_a_size_at_which_
     assert len(run_study(again, workplace, say=lambda line: None).finished) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["inception_v3", "botnet26t_256"])  # fails in use; can't even be built
 def test_the_size_that_is_offered_passes(backbone):
     with pytest.raises(SpecError, match="can't take images of 16x16 pixels") as caught:

@@ -270,6 +270,7 @@ def fitting(tmp_path: Path, form: str, images: int = 40, **params) -> str | None
     return chosen.name if chosen else None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "params", "name"),
     [

@@ -297,6 +297,7 @@ def test_a_class_without_images_has_no_way_out():
         counted("exp:5", [9, 0, 3])
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     available=st.lists(st.integers(1, 30), min_size=2, max_size=5),

@@ -364,6 +364,7 @@ def test_contact_sheet_other_seed_and_colour_and_unknown_split(tmp_path):
         contact_sheet(store, tmp_path / "c.png", split="q")
 
 
+@pytest.mark.slow
 def test_command_line_prepares_tells_and_shows(home, tmp_path):
     plugin = tmp_path / "plugins"
     plugin.mkdir()

@@ -365,6 +365,7 @@ MALFORMED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", MALFORMED)
 def test_malformed_source_is_named_and_the_old_store_stays(tmp_path, case):
     write, reason = MALFORMED[case]

@@ -562,6 +562,7 @@ def test_strict_makes_an_error_exit_with_one(files):
     run(files, "files", "--strict", "--from", str(files / "raw"), status=1)
 
 
+@pytest.mark.slow
 def test_prepared_store_gets_its_clean_manifest_in_the_home(files):
     from fer_bench.data.prepare import prepare
 
@@ -576,6 +577,7 @@ def test_prepared_store_gets_its_clean_manifest_in_the_home(files):
     assert (home.results("doctor") / "files" / "README.md").is_file()
 
 
+@pytest.mark.slow
 def test_missing_store_and_missing_source_are_clear_errors(files):
     from fer_bench import DataError
     from fer_bench.errors import StoreError
@@ -593,6 +595,7 @@ def test_parameters_of_a_prepared_store_are_refused(files):
         run(files, "files", "--dataset-set", "fold=1")
 
 
+@pytest.mark.slow
 def test_built_in_faces_that_are_prepared_are_examined_as_they_are(tmp_path):
     from fer_bench.data.prepare import ensure_store
     from fer_bench.data.store import Store

@@ -238,6 +238,7 @@ def test_people_are_left_out_with_all_their_images():
     assert estimate.standard_error == pytest.approx((3 / 4 * ((left - left.mean()) ** 2).sum()) ** 0.5)
 
 
+@pytest.mark.slow
 def test_intervals_of_a_gain_cover_it_in_19_of_20_studies_where_the_percentile_bootstrap_does_not():
     # 600 images that all fare alike and three trainings that differ by 10 points: only trainings matter.
     rng = np.random.default_rng(7)

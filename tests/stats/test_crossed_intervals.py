@@ -191,6 +191,7 @@ def test_a_class_without_images_is_unknown():
     assert not intervals.score_differences(*sides)["none"].known
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("images", "recall", "seeds"), [(16, 0.5, 5), (55, 0.65, 2), (55, 0.8, 5), (160, 0.65, 3)])
 def test_intervals_cover_recall_and_gain_in_about_19_of_20_studies(images, recall, seeds):
     # Images are hard or easy, harder for one method, trainings differ by a point as wholes, chance does the rest.

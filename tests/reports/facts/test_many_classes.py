@@ -107,6 +107,7 @@ def test_margins_give_what_whole_matrices_give(clustered):
             assert values == pytest.approx(np.array(expected), nan_ok=True)
 
 
+@pytest.mark.slow
 def test_figures_of_many_classes_show_the_rarest_in_a_bearable_size(bench, tmp_path):
     classes = 300
     names, train = tuple(f"c{k}" for k in range(classes)), tuple(range(400, 400 - classes, -1))
