@@ -30,7 +30,7 @@ def sync(
 
     What is there already is left alone, and what was interrupted is completed, so this can be typed at any time.
     """
-    from fer_bench.base.credentials import hide, hiding_output, shown
+    from fer_bench.base.credentials import hide, hiding_output, without_secrets
     from fer_bench.tracking import sync as mirror
 
     if study and every:
@@ -48,9 +48,9 @@ def sync(
             say=click.echo,
             warn=partial(click.echo, err=True),
         )
-    click.echo(f"{shown(uri)}: {done}")
+    click.echo(f"{without_secrets(uri)}: {done}")
     if done.failed:
         reasons = "; ".join(f"{run}: {reason}" for run, reason in list(done.failed.items())[:5])
         what = "studies" if all(name.startswith("study ") for name in done.failed) else "runs"
         what = f"{len(done.failed)} {what} were not mirrored"
-        raise TrackingError(what, where=shown(uri), hint=hide(reasons, uri))
+        raise TrackingError(what, where=without_secrets(uri), hint=hide(reasons, uri))

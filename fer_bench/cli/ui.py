@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import click
 
 from fer_bench.base.addresses import check_uri, is_server, sqlite_path
-from fer_bench.base.credentials import hide, shown
+from fer_bench.base.credentials import hide, without_secrets
 from fer_bench.cli.again import again
 from fer_bench.cli.options import home_option, tracking_option
 from fer_bench.errors import FerBenchError, TrackingError
@@ -43,7 +43,7 @@ def ui(home: str | None, tracking_uri: str | None, port: int, host: str) -> None
     uri = tracking_uri or place.tracking_uri
     check_uri(uri)
     if is_server(uri):
-        click.echo(f"the tracking server shows its own UI: {shown(uri)}")
+        click.echo(f"the tracking server shows its own UI: {without_secrets(uri)}")
         return
     _require_free(host, port)
     files = artifact_place(uri, place.ledger, "other")

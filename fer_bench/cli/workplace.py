@@ -9,7 +9,7 @@ from typing import Any
 
 from fer_bench.base.addresses import absolute, check_uri, is_server
 from fer_bench.base.commands import complete
-from fer_bench.base.credentials import holds_secret, shown
+from fer_bench.base.credentials import holds_secret, without_secrets
 from fer_bench.cli.listing import tell_broken
 from fer_bench.cli.options import dataset_params, runtime_of, template_of
 from fer_bench.contract.cards import DatasetCard
@@ -118,7 +118,7 @@ class Mirror:
     def place(self) -> str:
         """Where to see what was mirrored: a server's address, or the command that starts one."""
         if is_server(self.uri):
-            return shown(self.uri)
+            return without_secrets(self.uri)
         home = Home(self.ledger.root.parent)
         words = ["fer-bench", "ui", "--home", str(home.root)]
         if self.uri == home.tracking_uri:

@@ -271,7 +271,7 @@ class _Run:
             raise error_of(failure)
         if status:
             killed = f"by {signal.Signals(-status).name}" if status < 0 else f"with code {status}"
-            hint = "the system may have run out of memory" if status == -signal.SIGKILL else "its output says why"
+            hint = "the system may have run out of memory" if status == -signal.SIGKILL else "see its output"
             raise TrainingError(f"the process that was to {role} '{self.spec.method}' ended {killed}", hint=hint)
 
     def _hear(self, message: dict[str, Any]) -> Any:
@@ -296,7 +296,7 @@ class _Run:
         return None
 
     def _train(self) -> dict[str, Any]:
-        """Have the run trained and its epoch selected; the mark that it is done is what scoring starts from."""
+        """Train the run and select its epoch. Scoring starts from the mark that this leaves."""
         roles, rows = self.roles, self.roles.rows
         arrays = {"train_rows": rows["train"], "val_rows": rows["val"]}
         arrays |= {"train_labels": roles.labels["train"], "val_labels": roles.labels["val"]}
@@ -374,7 +374,7 @@ def _array(file: Path, shape: tuple[int, ...], kind: str) -> np.ndarray:
         raise TrainingError(f"the scoring process left no readable {file.name}", where=str(file)) from error
     if array.shape != shape or array.dtype.kind != kind:
         what = f"{file.name} holds {array.dtype} {array.shape}, expected {shape}"
-        raise TrainingError(f"the scoring process wrote something else than predictions: {what}", where=str(file))
+        raise TrainingError(f"the scoring process did not write predictions: {what}", where=str(file))
     return array
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from fer_bench import harmless
 from fer_bench.base.addresses import absolute, is_server
-from fer_bench.base.credentials import hide, hide_command, holds_secret, shown
+from fer_bench.base.credentials import hide, hide_command, holds_secret, without_secrets
 from fer_bench.base.files import canonical_json, sha256_file
 from fer_bench.errors import FerBenchError, LedgerError, TrackingError
 from fer_bench.record.ledger import Ledger, RunRecord
@@ -78,17 +78,19 @@ class Mirror:
 
     def _experiment(self, study: Mapping[str, Any]) -> str:
         name = study["protocol"] if "/" in study["protocol"] else f"{study['dataset']}/{study['protocol']}"
-        found = self.client.get_experiment_by_name(name)
-        if found is None:
+        experiment = self.client.get_experiment_by_name(name)
+        if experiment is None:
             tags = {"fer_bench.dataset": study["dataset"], "fer_bench.protocol": study["protocol"]}
             place = artifact_place(self.uri, self.ledger, name)
             return self.client.create_experiment(name, artifact_location=place, tags=tags)
-        if found.lifecycle_stage == "deleted" and self.restore:
-            self.client.restore_experiment(found.experiment_id)
-        elif found.lifecycle_stage == "deleted":
+        if experiment.lifecycle_stage == "deleted" and self.restore:
+            self.client.restore_experiment(experiment.experiment_id)
+        elif experiment.lifecycle_stage == "deleted":
             command = sync_command(self.ledger, study["name"], self.uri, restore=True)
-            raise TrackingError(f"MLflow's experiment '{name}' has been deleted", where=shown(self.uri), next=command)
-        return found.experiment_id
+            raise TrackingError(
+                f"MLflow's experiment '{name}' has been deleted", where=without_secrets(self.uri), next=command
+            )
+        return experiment.experiment_id
 
     def _search(self, experiment: str, query: str) -> Iterator[Any]:
         token = None
@@ -109,10 +111,10 @@ class Mirror:
 
     def _children(self, experiment: str, parent: str) -> dict[str, list[tuple[str, dict[str, str]]]]:
         """Ledger run id -> its mirrored runs, as (MLflow's id, tags)."""
-        found: dict[str, list[tuple[str, dict[str, str]]]] = {}
+        copies: dict[str, list[tuple[str, dict[str, str]]]] = {}
         for run in self._search(experiment, f"tags.`mlflow.parentRunId` = '{parent}'"):
-            found.setdefault(run.data.tags.get("fer_bench.run_id"), []).append((run.info.run_id, run.data.tags))
-        return found
+            copies.setdefault(run.data.tags.get("fer_bench.run_id"), []).append((run.info.run_id, run.data.tags))
+        return copies
 
     def _replace(
         self, experiment: str, parent: str, study: str, record: RunRecord, digest: str, old: Sequence[str]
@@ -187,7 +189,9 @@ class Mirror:
         elif "schema" in str(error):
             upgrade = shlex.join(["mlflow", "db", "upgrade", absolute(self.uri)])
         why = first_line(error, self.uri)
-        return TrackingError(f"MLflow could not be written: {why}", where=shown(self.uri), hint=hint, next=upgrade)
+        return TrackingError(
+            f"MLflow could not be written: {why}", where=without_secrets(self.uri), hint=hint, next=upgrade
+        )
 
     def _still_there(self, error: Exception) -> None:
         """Raise TrackingError if the server has gone: then the other runs needn't be tried."""

@@ -1,6 +1,6 @@
-"""Optuna's journal of searches: one file, one line an operation, and what is done where a line is not whole.
+"""Optuna's journal of searches: one file, one line per operation, and what happens where a line is incomplete.
 
-A process that is killed, or a disk that is full, may leave the last line unfinished: it is cut off, for its operation
+A process that is killed, or a disk that is full, may leave the last line unfinished: it is cut off, because its operation
 never ended. A journal that is damaged in any other way is kept aside, and the searches are filled in from the ledger,
 which holds every trial (:func:`restore`).
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def open_storage(path: Path, warn: Callable[[str], None] = lambda line: None) -> optuna.storages.BaseStorage:
     """The journal that holds all searches of a home, its last line mended; several processes may write it at once.
 
-    A damaged one is kept aside and begun anew; `warn` gets the reason.
+    A damaged one is set aside and a new one begun; `warn` gets the reason.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _cut(path)
@@ -37,7 +37,9 @@ def open_storage(path: Path, warn: Callable[[str], None] = lambda line: None) ->
     except Exception as error:  # replaying what nobody wrote may raise anything
         aside = _set_aside(path)
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        warn(f"the journal of searches was damaged ({why}): it is now {aside}; trials are taken from the ledger")
+        warn(
+            f"the search journal was damaged ({why}): it was renamed to {aside}, and trials are restored from the ledger"
+        )
         return _replayed(path)
 
 

@@ -302,9 +302,7 @@ def test_a_killed_training_fails_its_run_and_the_next_try_resumes(with_methods: 
     assert len(record.json("history")) == 3
 
 
-def test_the_rows_of_a_study_are_divided_once_for_all_its_methods_and_seeds(
-    workplace, tiny_run, in_process, monkeypatch
-):
+def test_rows_are_divided_once_for_all_runs_of_a_fold(workplace, tiny_run, in_process, monkeypatch):
     from fer_bench.data import fold_rows
 
     divided = []

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from fer_bench.base.addresses import check_uri
-from fer_bench.base.credentials import shown
+from fer_bench.base.credentials import without_secrets
 from fer_bench.cli.track import track as track_command
 from fer_bench.cli.ui import _pages
 from fer_bench.errors import LedgerError, TrackingError
@@ -125,7 +125,7 @@ class TestRefusals:
             check_uri("ftp://host/store")
 
     def test_passwords_are_not_shown(self):
-        assert shown("postgresql://me:secret@host/db") == "postgresql://host/db"
+        assert without_secrets("postgresql://me:secret@host/db") == "postgresql://host/db"
 
     def test_without_mlflow_there_is_a_sentence(self, ledger, uri, tmp_path, monkeypatch):
         (tmp_path / "mlflow.py").write_text("raise ImportError('No module named mlflow')")
