@@ -9,7 +9,7 @@ from pathlib import Path
 from fer_bench import DataError, Dataset, DatasetCard, Param, Protocol, Reading
 
 from ._ckplus.arrays import CSV_CLASSES, hdf5, pixels_csv
-from ._ckplus.frames import ALL, CLASSES, EMOTIONS, NEUTRAL, Found, find_folders, find_original, folders, original
+from ._ckplus.frames import ALL, CLASSES, EMOTIONS, NEUTRAL, Candidate, find_folders, find_original, folders, original
 from ._shared.class_names import ClassNames
 from ._shared.folders import entries
 from ._shared.images import reading
@@ -87,35 +87,37 @@ class CkPlus(Dataset):
         return find_layout(self, source, self._fits)
 
     def _fits(self, where: Path, seen: list[str]) -> list[Reading]:
-        found = self._files(where, seen)
+        candidates = self._files(where, seen)
         if where.is_dir():
             trees = find_original(where, seen)
             if trees:
-                found.append(original(*trees, self.params["frames"], self.params["neutral"], self._numbered(EMOTIONS)))
-            found += [folders(parts, self.params["neutral"]) for parts in find_folders(where)]
-        return [self._reading(f) for f in found]
+                candidates.append(
+                    original(*trees, self.params["frames"], self.params["neutral"], self._numbered(EMOTIONS))
+                )
+            candidates += [folders(parts, self.params["neutral"]) for parts in find_folders(where)]
+        return [self._reading(c) for c in candidates]
 
-    def _files(self, where: Path, seen: list[str]) -> list[Found]:
+    def _files(self, where: Path, seen: list[str]) -> list[Candidate]:
         """The arrays that the file `where` is, or that lie in that folder."""
         paths = [p for p in ([where] if where.is_file() else entries(where)) if p.is_file()]
         arrays = [p for p in paths if p.suffix.lower() in (".h5", ".hdf5")]
         seen += [describe(sniff(p)) for p in paths if p.suffix.lower() in ENDINGS[0] and sniff(p).kind != "usage"]
         tables = [sniff(p) for p in tables_in(where, lambda p: p not in arrays and sniff(p).kind == "usage")]
-        found = [hdf5(path, self._numbered(CLASSES), seen) for path in arrays]
+        candidates = [hdf5(path, self._numbered(CLASSES), seen) for path in arrays]
         numbered = self._numbered(CSV_CLASSES)
-        found += [pixels_csv(t, self.params["neutral"], self.params["ck_csv"], numbered, seen) for t in tables]
-        return [f for f in found if f is not None]
+        candidates += [pixels_csv(t, self.params["neutral"], self.params["ck_csv"], numbered, seen) for t in tables]
+        return [c for c in candidates if c is not None]
 
     def _numbered(self, official: Sequence[str]) -> ClassNames:
         """The classes of a form with these official numbers, or in the order of the parameter `classes`."""
         return ClassNames.of(ALL, self.params, numbered=official)
 
-    def _reading(self, found: Found) -> Reading:
+    def _reading(self, candidate: Candidate) -> Reading:
         """Rows in canonical order: class, subject, sequence, frame; without names, as the source has them."""
         neutral = self.params["neutral"]
-        if neutral and not any(row.label == NEUTRAL for row in found.rows):
-            raise DataError("there are no neutral images", where=found.said, hint="leave neutral at false")
-        rows = sorted(found.rows, key=lambda r: (r.label, r.extra["sequence"], r.extra["frame"]))
+        if neutral and not any(row.label == NEUTRAL for row in candidate.rows):
+            raise DataError("there are no neutral images", where=candidate.summary, hint="leave neutral at false")
+        rows = sorted(candidate.rows, key=lambda r: (r.label, r.extra["sequence"], r.extra["frame"]))
         classes = (*self.card.classes, "neutral") if neutral else ()
-        made = reading(self, found.layout, found.said, rows, faults=found.faults, classes=classes)
-        return replace(made, files=[*found.files, *made.files], labels=found.labels)
+        made = reading(self, candidate.layout, candidate.summary, rows, faults=candidate.faults, classes=classes)
+        return replace(made, files=[*candidate.files, *made.files], labels=candidate.labels)

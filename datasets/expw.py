@@ -79,14 +79,14 @@ class ExpW(Dataset):
             return []
         folders = [where, *(f for f in entries(where) if f.name == "label" and f.is_dir())]
         lists = [p for f in folders for p in tables_in(f, lambda p: _columns_of(_table(p, HEAD)) > 0, ENDINGS)]
-        found = []
+        readings = []
         for path in lists:
             photos = _find_photos(where)
             if photos:
-                found.append(self._reading(path, photos))
+                readings.append(self._reading(path, photos))
             else:
                 seen.append(f"{path.name}, but no photos in {', '.join(PHOTOS)}")
-        return found
+        return readings
 
     def _reading(self, path: Path, photos: dict[str, Path]) -> Reading:
         faults: Faults = []
@@ -107,13 +107,13 @@ class ExpW(Dataset):
         ordered = sorted((row for _, row in rows.values()), key=lambda row: natural(row.name))
         named = {fields[0] for _, fields in lines}
         boxed = columns == 8 and self.params["crop"]
-        said = f"{path}: {COLUMNS[columns]}; {'faces cut out by their boxes' if boxed else 'whole images'}; no split"
+        summary = f"{path}: {COLUMNS[columns]}; {'faces cut out by their boxes' if boxed else 'whole images'}; no split"
         if unread := len(photos.keys() - named):
-            said += f"; {unread} images in no row left unread"
+            summary += f"; {unread} images in no row left unread"
         if repeated:
-            said += f"; {repeated} rows that repeat another word for word read once"
-        found = reading(self, "boxes" if columns == 8 else "names", said, ordered, faults=faults, files=[path])
-        return replace(found, labels=self.names.by_number())
+            summary += f"; {repeated} rows that repeat another word for word read once"
+        read = reading(self, "boxes" if columns == 8 else "names", summary, ordered, faults=faults, files=[path])
+        return replace(read, labels=self.names.by_number())
 
     def _row(self, fields: Sequence[str], columns: int, photos: dict[str, Path]) -> Row | str:
         """The row of a line, or what is wrong with it."""
@@ -167,6 +167,6 @@ def _find_photos(where: Path) -> dict[str, Path]:
     """Images by name, from the first known folder that holds any."""
     for name in PHOTOS:
         folder = where / name
-        if folder.is_dir() and (found := {path.name: path for path in images_below(folder, 0)}):
-            return found
+        if folder.is_dir() and (photos := {path.name: path for path in images_below(folder, 0)}):
+            return photos
     return {}

@@ -87,8 +87,8 @@ class Folder(Dataset):
                 rows.append(Row(file=image.path, name=image.relative, label=label, split=split, subject=subject))
         rows.sort(key=lambda r: (("all", *SPLITS).index(r.split), r.label, natural(r.name)))
         layout = "splits" if any(split for split, _ in tree.folders) else "classes"
-        found = reading(self, layout, _said(tree, own), rows, faults=faults, classes=own.classes)
-        return [replace(found, labels=own.by_folder)]
+        read = reading(self, layout, _summary(tree, own), rows, faults=faults, classes=own.classes)
+        return [replace(read, labels=own.by_folder)]
 
     def _too_deep(self, where: Path, nested: Sequence[Path]) -> DataError:
         """The error for ``<class>/<sub>/<image>``: it can't be told which of the two folders is the class."""
@@ -120,29 +120,29 @@ class Folder(Dataset):
         pattern = self._subject_pattern()
         if pattern is None:
             return ""
-        found = pattern.search(image.path.name)
-        return (found[1] or None) if found else None
+        match = pattern.search(image.path.name)
+        return (match[1] or None) if match else None
 
 
-def _said(tree: ImageTree, own: OwnClasses) -> str:
+def _summary(tree: ImageTree, own: OwnClasses) -> str:
     """One line: root, splits, how names were understood, and which class is missing in which split."""
     splits = list(dict.fromkeys(split for split, _ in tree.folders if split))
     if tree.splits:
         parts = ", ".join(f"{folder.name}/ is {split}" for split, folder in tree.splits.items())
-        said = f"{tree.root}: class folders, split by folder ({parts})"
+        summary = f"{tree.root}: class folders, split by folder ({parts})"
     else:
-        said = f"{tree.root}: class folders{'' if splits else ' without a split'}"
+        summary = f"{tree.root}: class folders{'' if splits else ' without a split'}"
     numbers = "number" if all(name.isdecimal() for name in own.by_folder) else "name"
-    said += "; ".join(["", *own.notes])
-    said += f"; {len(own.classes)} classes in order of folder {numbers}: {', '.join(own.classes)}" * (not own.notes)
+    summary += "; ".join(["", *own.notes])
+    summary += f"; {len(own.classes)} classes in order of folder {numbers}: {', '.join(own.classes)}" * (not own.notes)
     spellings = [name for name, known in own.by_folder.items() if name != known and name.lower() == known.lower()]
     if spellings:
-        said += f"; {', '.join(spellings)} differ in case alone and count as one class"
+        summary += f"; {', '.join(spellings)} differ in case alone and count as one class"
     for split in splits:
         here = {own.by_folder.get(image.folder) for image in tree.images if image.split == split}
         missing = [name for name in own.classes if name not in here]
         if missing:
-            said += f"; {split} has NO {', '.join(missing)}"
+            summary += f"; {split} has NO {', '.join(missing)}"
     for one, other in look_alikes(tree, own):
-        said += f"; WARNING: is '{one}' the same class as '{other}'? they share no split, so one may be misspelt"
-    return said
+        summary += f"; WARNING: is '{one}' the same class as '{other}'? they share no split, so one may be misspelt"
+    return summary

@@ -58,12 +58,12 @@ class Jaffe(Dataset):
         flat = [p for p in entries(where) if p.is_file()]
         classes = [f for f in subfolders(where) if class_position(f.name, self.card.classes) is not None]
         nested = [p for folder in classes for p in entries(folder)]
-        found = []
+        readings = []
         if any(_parts(p) for p in flat):
-            found.append(self._reading("files", where, flat))
+            readings.append(self._reading("files", where, flat))
         if any(_parts(p) for p in nested):
-            found.append(self._reading("folders", where, nested))
-        return found
+            readings.append(self._reading("folders", where, nested))
+        return readings
 
     def _reading(self, layout: str, where: Path, files: Sequence[Path]) -> Reading:
         images = [p for p in files if p.suffix.lower() in IMAGES]
@@ -79,11 +79,11 @@ class Jaffe(Dataset):
                 kept[name] = path
         by_number = sorted(kept, key=lambda name: (int(name.rpartition(".")[2]), name))
         rows = [_row(kept[name]) for name in by_number]
-        said = f"{where}: classes and {len({r.subject for r in rows})} subjects from the file names"
+        summary = f"{where}: classes and {len({r.subject for r in rows})} subjects from the file names"
         if any(p.suffix.lower() in JPEGS for p in images):
-            said += "; JPEG copies: their pixels are not the original's, so results do not compare exactly"
+            summary += "; JPEG copies: their pixels are not the original's, so results do not compare exactly"
         labels = dict(zip(CODES, self.card.classes, strict=True))
-        return replace(reading(self, layout, said, rows, faults=faults), labels=labels)
+        return replace(reading(self, layout, summary, rows, faults=faults), labels=labels)
 
     def _fault(self, path: Path, layout: str) -> str | None:
         if not _parts(path):
@@ -96,8 +96,8 @@ class Jaffe(Dataset):
 
 def _parts(path: Path) -> re.Match | None:
     """Subject and class code that a file name tells; None for another name."""
-    found = re.fullmatch(rf"([A-Z]{{2}})\.({'|'.join(CODES)})\d+\.\d+", path.stem.upper())
-    return found if path.suffix.lower() in IMAGES else None
+    match = re.fullmatch(rf"([A-Z]{{2}})\.({'|'.join(CODES)})\d+\.\d+", path.stem.upper())
+    return match if path.suffix.lower() in IMAGES else None
 
 
 def _row(path: Path) -> Row:

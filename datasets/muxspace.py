@@ -107,13 +107,13 @@ class Muxspace(Dataset):
             else:
                 faults.append((f"{path}, row {entry.line}", f"no such image: {folder / entry.image}"))
         rows = [row for name in sorted(by_image) for row in self._rows(folder, by_image[name])]
-        said = f"{path}: {len(listed)} rows, images in {folder}; {_compared(listed, self.card.classes)}"
-        said += _told(by_image, folder, self.params["conflicts"])
-        said += f"; {len({r.subject for r in rows})} different names in the file names"
+        summary = f"{path}: {len(listed)} rows, images in {folder}; {_compared(listed, self.card.classes)}"
+        summary += _described(by_image, folder, self.params["conflicts"])
+        summary += f"; {len({r.subject for r in rows})} different names in the file names"
         if spare:
-            said += f"; {', '.join(spare)} beside it left unread"
-        found = reading(self, "list", said, rows, faults=faults, files=[path])
-        return replace(found, labels={e.word: self.card.classes[e.label] for e in listed})
+            summary += f"; {', '.join(spare)} beside it left unread"
+        read = reading(self, "list", summary, rows, faults=faults, files=[path])
+        return replace(read, labels={e.word: self.card.classes[e.label] for e in listed})
 
     def _rows(self, folder: Path, same: Sequence[Entry]) -> list[Row]:
         """The rows of one image: one, or one for each label where its labels differ and conflicts are kept."""
@@ -140,14 +140,14 @@ def _is_list(table: Table) -> bool:
 def _entries(table: Table, classes: Sequence[str], faults: Faults) -> list[Entry]:
     """Every row below the header, in order; rows with a fault are told in `faults`."""
     names = [name.lower() for name in table.first]
-    found = []
+    entries_read = []
     for line, cells in table.rows[1:]:
         entry = _entry(line, cells, names, classes)
         if isinstance(entry, Entry):
-            found.append(entry)
+            entries_read.append(entry)
         else:
             faults.append((f"{table.path}, row {line}", entry))
-    return found
+    return entries_read
 
 
 def _entry(line: int, cells: Sequence[str], names: Sequence[str], classes: Sequence[str]) -> Entry | str:
@@ -182,13 +182,13 @@ def _compared(listed: Sequence[Entry], classes: Sequence[str]) -> str:
     return f"NOT the published rows: {', '.join(differences)}"
 
 
-def _told(by_image: Mapping[str, Sequence[Entry]], folder: Path, conflicts: str) -> str:
+def _described(by_image: Mapping[str, Sequence[Entry]], folder: Path, conflicts: str) -> str:
     """What becomes of doubled rows, conflicting labels and files without a row."""
     doubled = [same for same in by_image.values() if len(same) > 1]
     conflicting = sum(len({entry.label for entry in same}) > 1 for same in doubled)
     files = [p.name for p in entries(folder) if p.suffix.lower() in IMAGES] if folder.is_dir() else []
     unlabelled = sum(name not in by_image for name in files)
-    told = f"; {len(doubled)} images have several rows" if doubled else ""
+    summary = f"; {len(doubled)} images have several rows" if doubled else ""
     if conflicting:
-        told += f", {conflicting} with different labels ({'left out' if conflicts == 'drop' else 'each label kept'})"
-    return told + (f"; {unlabelled} image files without a row are left out" if unlabelled else "")
+        summary += f", {conflicting} with different labels ({'left out' if conflicts == 'drop' else 'each label kept'})"
+    return summary + (f"; {unlabelled} image files without a row are left out" if unlabelled else "")

@@ -12,7 +12,7 @@ from ._parquet.names import agreed_names
 from ._parquet.rows import UNLABELLED, Scan, pixel_chunks, scan_rows
 from ._parquet.shards import WHOLE, Shard, open_shard, shard_faults, shard_files
 from ._shared.folders import entries
-from ._shared.images import fit_of, survey_of, treated_said
+from ._shared.images import fit_of, survey_of, treated_summary
 from ._shared.parameters import ANY_IMAGE_PARAMS
 from ._shared.protocols import GIVEN, HOLDOUT10, RANDOM60_20_20
 from ._shared.search import find_layout
@@ -66,8 +66,8 @@ class Parquet(Dataset):
         seen += [f"{name} (a pickle: not read, because loading one runs the code it names)" for name in pickles]
         files = shard_files(where)
         if WHOLE in files.values() and len(set(files.values())) > 1:
-            shown = "\n         ".join(f"{path}: {'no split' if s == WHOLE else s}" for path, s in files.items())
-            raise DataError("some files name their split and some do not", where=shown, hint="name one: --from FILE")
+            listed = "\n         ".join(f"{path}: {'no split' if s == WHOLE else s}" for path, s in files.items())
+            raise DataError("some files name their split and some do not", where=listed, hint="name one: --from FILE")
         shards = []
         for path, split in files.items():
             try:
@@ -76,8 +76,8 @@ class Parquet(Dataset):
                 raise DataError(f"a parquet file can't be used: {reason}", where=str(path)) from None
         if len({(shard.label, shard.numbers) for shard in shards}) > 1:
             kinds = {s.path.name: f"{s.label}, {'numbers' if s.numbers else 'texts'}" for s in shards}
-            shown = "\n         ".join(f"{name}: {kind}" for name, kind in kinds.items())
-            raise DataError("the files keep their labels differently", where=shown, hint="name one: --from FILE")
+            listed = "\n         ".join(f"{name}: {kind}" for name, kind in kinds.items())
+            raise DataError("the files keep their labels differently", where=listed, hint="name one: --from FILE")
         return [self._reading(where, shards, root)] if shards else []
 
     def _reading(self, where: Path, shards: list[Shard], root: Path) -> Reading:
@@ -89,17 +89,17 @@ class Parquet(Dataset):
             why = f"{scan.faults[0][0]}: {scan.faults[0][2]}" if scan.faults else "no rows, or none of that size"
             raise DataError("parquet: not one readable image", where=f"{where}\n         {why}")
         fit = fit_of(scan.headers, self.params)
-        said = [f"{where}: {len(shards)} files, images in {shards[0].image}, labels in {shards[0].label}"]
+        summary = [f"{where}: {len(shards)} files, images in {shards[0].image}, labels in {shards[0].label}"]
         sizes = Counter(shard.split for shard in shards for _ in scan.rows[shard.path])
-        said += [", ".join(f"{size} {split}" for split, size in sizes.items()), labels.said]
-        said += [f"{scan.other_size} images of another size left out"] if scan.other_size else []
-        blank = labels.missing_said(scan.labels[path][k] for path, rows in scan.rows.items() for k in rows)
-        said += [blank] if blank else []
+        summary += [", ".join(f"{size} {split}" for split, size in sizes.items()), labels.summary]
+        summary += [f"{scan.other_size} images of another size left out"] if scan.other_size else []
+        blank = labels.missing_summary(scan.labels[path][k] for path, rows in scan.rows.items() for k in rows)
+        summary += [blank] if blank else []
         if len({(h.width, h.height) for h in scan.headers} | {(fit.width, fit.height)}) > 1:
-            said += [f"images of several sizes or shapes are brought to {fit.width}x{fit.height} ({fit.how})"]
+            summary += [f"images of several sizes or shapes are brought to {fit.width}x{fit.height} ({fit.how})"]
         return Reading(
             layout="files",
-            said="; ".join(said) + treated_said(scan.headers),
+            summary="; ".join(summary) + treated_summary(scan.headers),
             files=list(dict.fromkeys([*(shard.path for shard in shards), *tellers])),
             chunks=lambda: pixel_chunks(shards, scan, labels, fit, root, self.problems()),
             classes=labels.classes,
@@ -111,10 +111,10 @@ class Parquet(Dataset):
     def _labels(self, where: Path, shard: Shard, scan: Scan, names: tuple[str, ...]) -> Labels:
         """Which label is which class; raises DataError where numbers have no names, or two orders of them."""
         given = class_list(self.params["classes"], "parquet[classes]")
-        texts = {text for found in scan.labels.values() for text in found} - {UNLABELLED}
+        texts = {text for column in scan.labels.values() for text in column} - {UNLABELLED}
         if names and given and given != names:
-            told = f"the files tell: {', '.join(names)}"
-            raise DataError("the parameter classes contradicts the files", where=str(where), hint=told)
+            message = f"the files tell: {', '.join(names)}"
+            raise DataError("the parameter classes contradicts the files", where=str(where), hint=message)
         if shard.numbers and not names and not given:
             raise DataError(
                 "the labels are numbers, and nothing tells what they mean",
@@ -124,7 +124,9 @@ class Parquet(Dataset):
             )
         if shard.numbers and names:
             positions = {"": -1, **{str(k): k for k in range(len(names))}}
-            labels = Labels(classes=names, positions=positions, said=f"the files tell the classes: {', '.join(names)}")
+            labels = Labels(
+                classes=names, positions=positions, summary=f"the files tell the classes: {', '.join(names)}"
+            )
         else:
             labels = understand(texts, names or given)
         if texts and not labels.classes:

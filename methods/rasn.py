@@ -20,6 +20,7 @@ card = MethodCard(
     "Expression Recognition, IEEE Access 10, 2022",
     year=2022,
     url="https://doi.org/10.1109/ACCESS.2022.3210109",
+    family="architecture",
     changes="residual CBAM on the last map; its batch mean (affinity), attended, is added to every sample's map",
     deviations=(
         "reconstruction: the paper's equations and code are not public; built from its abstract and from ARM "

@@ -1,4 +1,4 @@
-"""The rules of the house, kept by walking syntax trees."""
+"""The rules of the source code, checked on its syntax trees."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def docstrings(tree: ast.Module) -> set[int]:
 
 
 def words_of(tree: ast.Module):
-    """(line, text) of every identifier and every string constant that is no docstring."""
+    """(line, text) of every identifier and every string constant that is not a docstring."""
     about = docstrings(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in about:
@@ -125,14 +125,14 @@ def test_metrics_statistics_ledger_reports_and_listing_import_no_torch():
     modules = TORCHLESS
     program = f"""
 import importlib, json, sys
-found = {{}}
+heavy = {{}}
 for name in {modules!r}:
     importlib.import_module("fer_bench." + name)
-    found[name] = [m for m in ("torch", "timm", "mlflow") if m in sys.modules]
-print(json.dumps(found))
+    heavy[name] = [m for m in ("torch", "timm", "mlflow") if m in sys.modules]
+print(json.dumps(heavy))
 """
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout
-    assert json.loads(told) == {name: [] for name in modules}
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout
+    assert json.loads(printed) == {name: [] for name in modules}
 
 
 @pytest.mark.parametrize("path", HARNESS, ids=ids)
@@ -220,7 +220,7 @@ def commands(command: click.Command, path: str, context: click.Context):
 
 
 def test_the_command_line_is_what_was_agreed():
-    """Every command and option that is offered. Whoever adds one writes it here too, and in the documentation."""
+    """Every command and option. A new one must be added here and in the documentation."""
     from fer_bench.cli import cli
 
     assert dict(commands(cli, "", click.Context(cli))) == COMMANDS

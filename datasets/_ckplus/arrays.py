@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,7 +13,10 @@ from fer_bench import DataError, Problems, missing_library
 from .._shared.class_names import ClassNames
 from .._shared.images import Row
 from .._shared.pixels_csv import PixelCsv, read_rows
-from .frames import NEUTRAL, SPLIT, Faults, Found
+from .frames import NEUTRAL, SPLIT, Candidate, Faults
+
+if TYPE_CHECKING:
+    import h5py
 
 SIDE = 48
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -22,7 +26,7 @@ CSV_USAGES = ("Training", "PublicTest", "PrivateTest")
 NO_SUBJECTS = "no subjects and no sequences, so protocols by subject can't be used"
 
 
-def hdf5(path: Path, numbered: ClassNames, seen: list[str]) -> Found | None:
+def hdf5(path: Path, numbered: ClassNames, seen: list[str]) -> Candidate | None:
     """The arrays `data_pixel` and `data_label` of an HDF5 file; None, with the reason in `seen`, where it has none.
 
     Raises
@@ -53,7 +57,7 @@ def hdf5(path: Path, numbered: ClassNames, seen: list[str]) -> Found | None:
         return None
 
 
-def _check(path: Path, pixels, labels) -> None:
+def _check(path: Path, pixels: h5py.Dataset, labels: h5py.Dataset) -> None:
     if pixels.dtype != np.uint8 or pixels.shape[1:] != (SIDE, SIDE):
         shape = list(pixels.shape)
         raise DataError(f"data_pixel is {pixels.dtype} {shape}, expected uint8 [n, {SIDE}, {SIDE}]", where=str(path))
@@ -62,7 +66,7 @@ def _check(path: Path, pixels, labels) -> None:
         raise DataError(f"data_label is {labels.dtype} {shape}, expected integers [{len(pixels)}]", where=str(path))
 
 
-def _from_arrays(path: Path, pixels: np.ndarray, labels: np.ndarray, numbered: ClassNames) -> Found:
+def _from_arrays(path: Path, pixels: np.ndarray, labels: np.ndarray, numbered: ClassNames) -> Candidate:
     known = hashlib.sha256(path.read_bytes()).hexdigest() == HDF5_SHA256
     rows: list[Row] = []
     faults: Faults = []
@@ -73,11 +77,13 @@ def _from_arrays(path: Path, pixels: np.ndarray, labels: np.ndarray, numbered: C
         else:
             faults.append((f"{path}, row {k}", f"the label is out of range: {label}, expected {expected}"))
     which = "the known file by its SHA-256" if known else "NOT the known file: its SHA-256 differs"
-    said = f"{path}: arrays data_pixel and data_label, {which}; {NO_SUBJECTS}"
-    return Found(layout="hdf5", said=said, rows=rows, faults=faults, files=[path], labels=numbered.by_number())
+    summary = f"{path}: arrays data_pixel and data_label, {which}; {NO_SUBJECTS}"
+    return Candidate(
+        layout="hdf5", summary=summary, rows=rows, faults=faults, files=[path], labels=numbered.by_number()
+    )
 
 
-def pixels_csv(table: PixelCsv, neutral: bool, forced: bool, numbered: ClassNames, seen: list[str]) -> Found | None:
+def pixels_csv(table: PixelCsv, neutral: bool, forced: bool, numbered: ClassNames, seen: list[str]) -> Candidate | None:
     """The rows of a CSV with CK+'s labels; None, with the reason in `seen`, where it may as well be FER2013's.
 
     Its header is that of fer2013.csv; what tells it is the label 7, contempt. `forced` takes it without one.
@@ -96,11 +102,11 @@ def pixels_csv(table: PixelCsv, neutral: bool, forced: bool, numbered: ClassName
             else:
                 rows.append(_row(image, number, label, usage=usage))
     faults: Faults = [(f"{f}, row {row}" if row is not None else f, why) for f, row, why in problems.rows]
-    said = f"{table.path}: {table.said}; the Usage column is kept but no split; {NO_SUBJECTS}"
+    summary = f"{table.path}: {table.summary}; the Usage column is kept but no split; {NO_SUBJECTS}"
     if dropped:
-        said += f"; {dropped} neutral rows are left out (neutral=true keeps them)"
+        summary += f"; {dropped} neutral rows are left out (neutral=true keeps them)"
     labels = numbered.by_number()
-    return Found(layout="csv", said=said, rows=rows, faults=faults, files=[table.path], labels=labels)
+    return Candidate(layout="csv", summary=summary, rows=rows, faults=faults, files=[table.path], labels=labels)
 
 
 def _has_contempt(table: PixelCsv) -> bool:

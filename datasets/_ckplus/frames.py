@@ -25,14 +25,14 @@ Faults = list[tuple[Path | str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class Candidate:
     """Rows of a recognised form with labels 0 to NEUTRAL; `files` holds what is read beside the rows' own files.
 
     `labels` say what the source's own labels mean.
     """
 
     layout: str
-    said: str
+    summary: str
     rows: list[Row]
     faults: Faults
     files: Sequence[Path] = ()
@@ -56,8 +56,8 @@ class Frame:
 
 def frame_of(path: Path) -> Frame | None:
     """The frame a file called ``S010_004_00000017.png`` is; None for another name."""
-    found = re.fullmatch(r"(S\d{3})_(\d{3})_(\d{8})", path.stem)
-    return Frame(found[1], found[2], int(found[3]), path) if found and path.suffix.lower() in IMAGES else None
+    match = re.fullmatch(r"(S\d{3})_(\d{3})_(\d{8})", path.stem)
+    return Frame(match[1], match[2], int(match[3]), path) if match and path.suffix.lower() in IMAGES else None
 
 
 # --- the original: <images>/S005/001/S005_001_00000011.png, <labels>/S005/001/S005_001_00000011_emotion.txt
@@ -84,10 +84,10 @@ def find_original(where: Path, seen: list[str]) -> tuple[Path, Path] | None:
     places = [where, *outer, *(inner for folder in outer for inner in subfolders(folder))]
     images = [p for p in places if any(frame_of(f) for f in _sequence_files(p))]
     labels = [p for p in places if any(f.name.endswith("_emotion.txt") for f in _sequence_files(p))]
-    for kind, found in (("images", images), ("labels", labels)):
-        if len(found) > 1 and images and labels:
-            shown = "\n         ".join(map(str, found))
-            raise DataError(f"{len(found)} trees of CK+ {kind}: which one is meant?", where=shown, hint="remove one")
+    for kind, folders in (("images", images), ("labels", labels)):
+        if len(folders) > 1 and images and labels:
+            listed = "\n         ".join(map(str, folders))
+            raise DataError(f"{len(folders)} trees of CK+ {kind}: which one is meant?", where=listed, hint="remove one")
     if images and labels:
         return images[0], labels[0]
     if images or labels:
@@ -100,7 +100,7 @@ def _sequence_files(root: Path) -> Iterator[Path]:
     return root.glob("S[0-9][0-9][0-9]/[0-9][0-9][0-9]/[!.]*")
 
 
-def original(images: Path, labels: Path, last: int, neutral: bool, numbered: ClassNames) -> Found:
+def original(images: Path, labels: Path, last: int, neutral: bool, numbered: ClassNames) -> Candidate:
     """The last frames of each labelled sequence, and the first one of every sequence where `neutral` is asked for."""
     faults: Faults = []
     emotions = _emotions(labels, numbered, faults)
@@ -120,7 +120,7 @@ def original(images: Path, labels: Path, last: int, neutral: bool, numbered: Cla
             rows += [frame.row(emotion.label) for frame in frames[-last:]]
             other_peak += frames[-1].number != emotion.peak
         left += not taken
-    said = (
+    summary = (
         f"{images}: the last {last} frames of {len(sequences) - left} sequences, labelled by {labels.name}/;"
         f" {left} sequences without a label of the seven classes"
         + (" give their first frame only" if neutral else " are left out")
@@ -129,11 +129,13 @@ def original(images: Path, labels: Path, last: int, neutral: bool, numbered: Cla
         + "; whole pictures: faces are neither cropped nor aligned, so results do not compare with the 48x48 form"
     )
     files = [emotion.path for emotion in emotions.values()]
-    return Found(layout="original", said=said, rows=rows, faults=faults, files=files, labels=numbered.by_number())
+    return Candidate(
+        layout="original", summary=summary, rows=rows, faults=faults, files=files, labels=numbered.by_number()
+    )
 
 
 def _emotions(root: Path, numbered: ClassNames, faults: Faults) -> dict[Key, Emotion]:
-    found: dict[Key, Emotion] = {}
+    emotions: dict[Key, Emotion] = {}
     for path in sorted(_sequence_files(root)):
         name = re.fullmatch(r"(S\d{3})_(\d{3})_(\d{8})_emotion\.txt", path.name)
         if name is None:
@@ -146,11 +148,11 @@ def _emotions(root: Path, numbered: ClassNames, faults: Faults) -> dict[Key, Emo
             faults.append((path, reason))
         elif isinstance(label, str):
             faults.append((path, label))
-        elif key in found:
-            faults.append((path, f"a second label of one sequence: also {found[key].path.name}"))
+        elif key in emotions:
+            faults.append((path, f"a second label of one sequence: also {emotions[key].path.name}"))
         else:
-            found[key] = Emotion(int(name[3]), label, path)
-    return found
+            emotions[key] = Emotion(int(name[3]), label, path)
+    return emotions
 
 
 def _emotion_label(path: Path, numbered: ClassNames) -> int | str:
@@ -168,7 +170,7 @@ def _emotion_label(path: Path, numbered: ClassNames) -> int | str:
 
 def _sequences(root: Path, faults: Faults) -> dict[Key, list[Frame]]:
     """Frames of each sequence, in order."""
-    found: dict[Key, list[Frame]] = {}
+    sequences: dict[Key, list[Frame]] = {}
     frames = []
     for path in sorted(_sequence_files(root)):
         frame = frame_of(path)
@@ -180,8 +182,8 @@ def _sequences(root: Path, faults: Faults) -> dict[Key, list[Frame]]:
         elif frame:
             frames.append(frame)
     for frame in sorted(frames):
-        found.setdefault((frame.subject, frame.sequence), []).append(frame)
-    return found
+        sequences.setdefault((frame.subject, frame.sequence), []).append(frame)
+    return sequences
 
 
 def _misplaced(key: Key, path: Path) -> str | None:
@@ -209,7 +211,7 @@ def _label(folder: Path) -> int | None:
     return class_position(folder.name, ALL)
 
 
-def folders(trees: Sequence[Path], neutral: bool) -> Found:
+def folders(trees: Sequence[Path], neutral: bool) -> Candidate:
     """Every frame in the class folders of these trees, all in one split."""
     faults: Faults = []
     known: dict[tuple[str, str, int], Frame] = {}
@@ -233,10 +235,10 @@ def folders(trees: Sequence[Path], neutral: bool) -> Found:
             elif label is not None:
                 rows.append(frame.row(label))
     where = trees[0] if len(trees) == 1 else trees[0].parent
-    said = f"{where}: class folders of frames; subjects and sequences from the file names"
+    summary = f"{where}: class folders of frames; subjects and sequences from the file names"
     if len(trees) > 1:
-        said += f"; {', '.join(t.name for t in trees)} are put together: CK+ has no such parts"
+        summary += f"; {', '.join(t.name for t in trees)} are put together: CK+ has no such parts"
     if dropped:
-        said += f"; {dropped} neutral images are left out (neutral=true keeps them)"
+        summary += f"; {dropped} neutral images are left out (neutral=true keeps them)"
     labels = {f.name: ALL[k] for tree in trees for f in subfolders(tree) if (k := _label(f)) is not None}
-    return Found(layout="folders48", said=said, rows=rows, faults=faults, labels=labels)
+    return Candidate(layout="folders48", summary=summary, rows=rows, faults=faults, labels=labels)

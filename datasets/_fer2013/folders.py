@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,11 +19,11 @@ ROLE_SPLITS = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
 class Placed:
     """A tree whose images have a split and an order.
 
-    `faults` are told when it is read; `labels` say what its class folders mean.
+    `faults` are reported when it is read; `labels` say what its class folders mean.
     """
 
     layout: str
-    said: str
+    summary: str
     images: list[tuple[str, ImageFile]]
     faults: list[tuple[Path, str]] = field(default_factory=list)
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -44,15 +44,15 @@ def place(tree: ClassTree, counts: Mapping[str, tuple]) -> Placed:
         placed = _by_folder(tree)
     else:
         placed = _by_number(tree, counts)
-    said = placed.said
+    summary = placed.summary
     if tree.jpeg:
-        said += "; JPEG copies: their pixels are not the original's, so results do not compare exactly"
-    return Placed(placed.layout, said, placed.images, tree.strange + placed.faults, tree.labels)
+        summary += "; JPEG copies: their pixels are not the original's, so results do not compare exactly"
+    return Placed(placed.layout, summary, placed.images, tree.strange + placed.faults, tree.labels)
 
 
 def _prefix(file: ImageFile, splits: Mapping[str, tuple]) -> str | None:
-    found = re.fullmatch(r"([A-Za-z]+)_\d+", file.path.stem)
-    return next((s for s in splits if found and s.lower() == found[1].lower()), None)
+    match = re.fullmatch(r"([A-Za-z]+)_\d+", file.path.stem)
+    return next((s for s in splits if match and s.lower() == match[1].lower()), None)
 
 
 def _by_prefix(tree: ClassTree, prefixes: Mapping[str, str | None], counts: Mapping[str, tuple]) -> Placed:
@@ -69,27 +69,27 @@ def _by_prefix(tree: ClassTree, prefixes: Mapping[str, str | None], counts: Mapp
     images.sort(key=lambda i: (order.index(i[0]), i[1].number, i[1].relative))
     if all(f.number < sum(map(sum, counts.values())) for _, f in images):  # row numbers, not ids of a re-export
         faults += _twice(images, lambda split, f: f.number)
-        said = "row order restored from the numbers in the file names"
+        summary = "row order restored from the numbers in the file names"
     else:
-        said = "ordered by split and by the ids in the file names, which are no row numbers"
-    return Placed("folders", f"{tree.root}: class folders, split by file name prefix; {said}", images, faults)
+        summary = "ordered by split and by the ids in the file names, which are no row numbers"
+    return Placed("folders", f"{tree.root}: class folders, split by file name prefix; {summary}", images, faults)
 
 
 def _by_folder(tree: ClassTree) -> Placed:
     order = list(ROLE_SPLITS)
     files = sorted(tree.files, key=lambda f: (order.index(f.role), f.label, f.number, f.relative))
     names = ", ".join(folder.name for folder in tree.roles.values())
-    said = f"{tree.root}: class folders {names}; validation is taken as PublicTest"
+    summary = f"{tree.root}: class folders {names}; validation is taken as PublicTest"
     if "test" not in tree.roles:
-        said += "; there are NO PrivateTest images, so the official protocol can't be scored with it"
-    return Placed("folders_validation", said, [(ROLE_SPLITS[f.role], f) for f in files])
+        summary += "; there are NO PrivateTest images, so the official protocol can't be scored with it"
+    return Placed("folders_validation", summary, [(ROLE_SPLITS[f.role], f) for f in files])
 
 
 def _by_number(tree: ClassTree, counts: Mapping[str, tuple]) -> Placed:
-    found = Counter(f.label for f in tree.files if f.role == "test")
+    counted = Counter(f.label for f in tree.files if f.role == "test")
     public, private = counts["PublicTest"], counts["PrivateTest"]
     expected = [a + b for a, b in zip(public, private, strict=True)]
-    per_class = [found[k] for k in range(len(expected))]
+    per_class = [counted[k] for k in range(len(expected))]
     nameless = [f.relative for f in tree.files if f.number < 0]
     if per_class != expected or nameless:
         raise DataError(
@@ -109,11 +109,11 @@ def _by_number(tree: ClassTree, counts: Mapping[str, tuple]) -> Placed:
         images.append((split, file))
     images.sort(key=lambda i: list(counts).index(i[0]))
     faults = _twice(images, lambda split, f: (f.role, f.label, f.number))
-    said = f"{tree.root}: numbered class folders; in test/ the first images of each class are PublicTest"
-    return Placed("folders_numbered", said, images, faults)
+    summary = f"{tree.root}: numbered class folders; in test/ the first images of each class are PublicTest"
+    return Placed("folders_numbered", summary, images, faults)
 
 
-def _twice(images: list[tuple[str, ImageFile]], key) -> list[tuple[Path, str]]:
+def _twice(images: list[tuple[str, ImageFile]], key: Callable[[str, ImageFile], Hashable]) -> list[tuple[Path, str]]:
     seen: dict = {}
     faults = []
     for split, file in images:

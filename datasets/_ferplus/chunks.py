@@ -16,20 +16,20 @@ from .folders import Export
 from .votes import COLUMNS, VOTERS, Votes, majority, plurality
 
 
-def joined_chunks(votes: Votes, images: Fer2013, found: Reading, problems: Problems) -> Iterator[Chunk]:
+def joined_chunks(votes: Votes, images: Fer2013, reading: Reading, problems: Problems) -> Iterator[Chunk]:
     """FER2013's rows with the votes of the same rows.
 
     Parameters
     ----------
     images : Fer2013
-        A lenient reader, so that its faults are told together with those of the votes.
-    found : Reading
+        A lenient reader, so that its faults are reported together with those of the votes.
+    reading : Reading
         What it recognised.
     """
     for line, reason in (*votes.unread, *((votes.lines[k], reason) for k, reason in votes.faults.items())):
         problems.add(votes.path, line, reason)
     done: set[int] = set()
-    for chunk in found.chunks():
+    for chunk in reading.chunks():
         kept = [k for k in range(len(chunk)) if _agrees(votes, chunk, k, done, problems)]
         if kept and problems.worth_reading:
             yield _labelled(
@@ -43,8 +43,8 @@ def joined_chunks(votes: Votes, images: Fer2013, found: Reading, problems: Probl
         problems.add(file, line, reason)
     missing = sorted(set(range(len(votes))) - done)
     if missing and not images.faults.rows:
-        told = f"votes without an image: {len(missing)} rows from here on, of {len(votes)}"
-        problems.add(votes.path, votes.lines[missing[0]], told)
+        message = f"votes without an image: {len(missing)} rows from here on, of {len(votes)}"
+        problems.add(votes.path, votes.lines[missing[0]], message)
     problems.raise_if_any()
 
 
@@ -56,22 +56,22 @@ def _agrees(votes: Votes, chunk: Chunk, k: int, done: set[int], problems: Proble
         return False
     again, fault = row in done, row in votes.faults
     done.add(row)
-    if again or fault:  # told already, by FER2013's reader or with the votes
+    if again or fault:  # reported already, by FER2013's reader or with the votes
         return False
     if votes.usages[row] != chunk.split[k]:
-        told = f"not the row order of FER2013: Usage is {votes.usages[row]} here and {chunk.split[k]} there"
+        message = f"not the row order of FER2013: Usage is {votes.usages[row]} here and {chunk.split[k]} there"
     elif chunk.images[k].min() == chunk.images[k].max() and 2 * votes.counts[row, -1] <= VOTERS:
-        told = "not the row order of FER2013: an image of one grey value, but its votes see a face"
+        message = "not the row order of FER2013: an image of one grey value, but its votes see a face"
     else:
         return True
-    problems.add(votes.path, votes.lines[row], told)
+    problems.add(votes.path, votes.lines[row], message)
     return False
 
 
 def _row_number(source: str) -> int:
     """Row of FER2013 in what its reader gives as source: ``17``, or ``train/happy/Training_17.png``."""
-    found = re.search(r"(\d+)(\.\w+)?$", source)
-    return int(found[1]) if found else -1
+    match = re.search(r"(\d+)(\.\w+)?$", source)
+    return int(match[1]) if match else -1
 
 
 def exported_chunks(export: Export, problems: Problems) -> Iterator[Chunk]:

@@ -21,7 +21,7 @@ class Export:
 
     Attributes
     ----------
-    said : str
+    summary : str
     lists : list of Path
         The label lists.
     files : list of ImageFile
@@ -30,7 +30,7 @@ class Export:
     faults : list of (Path, line or None, reason)
     """
 
-    said: str
+    summary: str
     lists: list[Path]
     files: list[ImageFile]
     counts: np.ndarray
@@ -39,13 +39,13 @@ class Export:
 
 def label_lists(where: Path) -> dict[str, Path]:
     """The label list of each split folder in `where`, by "train", "val" and "test"."""
-    found = {}
+    first = {}
     for folder in subfolders(where):
         role = split_in(folder.name)
         lists = tables_in(folder, is_label_list)
         if role and lists:
-            found[role] = lists[0]
-    return dict(sorted(found.items(), key=lambda item: split_rank(item[0])))
+            first[role] = lists[0]
+    return dict(sorted(first.items(), key=lambda item: split_rank(item[0])))
 
 
 def image_folder(label_list: Path, root: Path) -> Path | None:
@@ -87,11 +87,11 @@ def read_export(places: dict[str, tuple[Path, Path]], emotions: Sequence[str]) -
             (present[name], None, "no row in its label list") for name in sorted(set(present) - set(votes.names))
         ]
     names = ", ".join(str(folder) for _, folder in places.values())
-    said = f"{names}: votes joined by image name within each folder; images without a name are not in this form"
+    summary = f"{names}: votes joined by image name within each folder; images without a name are not in this form"
     if lost:
-        said += f"; {lost} rows left out whose image was overwritten by a later one of the same name"
+        summary += f"; {lost} rows left out whose image was overwritten by a later one of the same name"
     missing = [split for role, split in ROLE_SPLITS.items() if role not in places]
     if missing:
-        said += f"; there are NO {' and no '.join(missing)} images"
+        summary += f"; there are NO {' and no '.join(missing)} images"
     stacked = np.stack(counts) if counts else np.zeros((0, 10), dtype=np.int64)
-    return Export(said=said, lists=[p for p, _ in places.values()], files=files, counts=stacked, faults=faults)
+    return Export(summary=summary, lists=[p for p, _ in places.values()], files=files, counts=stacked, faults=faults)

@@ -106,11 +106,11 @@ def _votes(table: Table, rows: Sequence[tuple[int, list[str]]]) -> Votes:
             faults[k] = f"wrong number of columns: {len(cells)}, expected {len(HEADER)}"
             continue
         usages[k], names[k] = cells[0], "" if is_missing(cells[1]) else cells[1]
-        found = _counts(names[k], cells[2:])
-        if isinstance(found, str):
-            faults[k] = found
+        row = _counts(names[k], cells[2:])
+        if isinstance(row, str):
+            faults[k] = row
         else:
-            counts[k] = found
+            counts[k] = row
     lines = [line for line, _ in rows]
     return Votes(
         path=table.path, lines=lines, names=names, usages=usages, counts=counts, faults=faults, unread=table.faults

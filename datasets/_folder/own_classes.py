@@ -38,8 +38,8 @@ class OwnClasses:
     def fault(self, name: str) -> str:
         """What is wrong with a class folder of an unknown name."""
         near = nearest_class(name, self.classes)
-        told = f"did you mean '{near}'? (rename the folder)" if near else f"expected {', '.join(self.classes)}"
-        return f"unknown class folder: '{name}', {told}"
+        advice = f"did you mean '{near}'? (rename the folder)" if near else f"expected {', '.join(self.classes)}"
+        return f"unknown class folder: '{name}', {advice}"
 
 
 def split_by_names(tree: ImageTree) -> ImageTree:
@@ -65,7 +65,7 @@ def own_classes(tree: ImageTree, given: tuple[str, ...]) -> OwnClasses:
     if given:
         labels = understand(short.values(), given)
         known = {name: labels.classes[labels.positions[text]] for name, text in short.items() if _has(labels, text)}
-        return OwnClasses(labels.classes, known, (*notes, labels.said))
+        return OwnClasses(labels.classes, known, (*notes, labels.summary))
     merged = merge_classes(list(dict.fromkeys(short.values())))
     order = list(dict.fromkeys(merged.values()))
     if notes and all(parts_of(name).number is not None for name in names):
@@ -115,13 +115,13 @@ def look_alikes(tree: ImageTree, own: OwnClasses) -> list[tuple[str, str]]:
     for split, folder in tree.folders:
         if folder.name in own.by_folder:
             splits[own.by_folder[folder.name]].add(split)
-    found = []
+    pairs = []
     for k, name in enumerate(own.classes):
         others = [other for other in own.classes[k + 1 :] if not splits[name] & splits[other]]
         near = nearest_class(name, others)
         if near:
-            found.append((name, near))
-    return found
+            pairs.append((name, near))
+    return pairs
 
 
 def nested_folders(where: Path) -> list[Path]:

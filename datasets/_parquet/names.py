@@ -30,17 +30,17 @@ def agreed_names(own: Mapping[Path, tuple[str, ...]], label: str, root: Path) ->
     DataError
         Two of them tell different names.
     """
-    found = {path: names for path, names in own.items() if names}
+    sources = {path: names for path, names in own.items() if names}
     for note in dict.fromkeys(note for path in own for note in _notes(path.parent, root)):
-        told = {class_names(features, label) for features in _noted(note)} - {()}
-        if len(told) > 1:
+        noted = {class_names(features, label) for features in _noted(note)} - {()}
+        if len(noted) > 1:
             raise DataError(f"the class names of {label} differ among its configurations", where=str(note))
-        if told:
-            found[note] = told.pop()
-    if len(set(found.values())) > 1:
-        shown = "\n         ".join(f"{path}: {', '.join(names)}" for path, names in found.items())
-        raise DataError("the class names differ, so the labels are not sure", where=shown)
-    return found, next(iter(found.values()), ())
+        if noted:
+            sources[note] = noted.pop()
+    if len(set(sources.values())) > 1:
+        listed = "\n         ".join(f"{path}: {', '.join(names)}" for path, names in sources.items())
+        raise DataError("the class names differ, so the labels are not sure", where=listed)
+    return sources, next(iter(sources.values()), ())
 
 
 def _notes(folder: Path, root: Path) -> Iterator[Path]:
@@ -54,10 +54,10 @@ def _notes(folder: Path, root: Path) -> Iterator[Path]:
 def _noted(note: Path) -> list[Any]:
     """The features of every configuration that a note describes; none where it can't be read."""
     text = note.read_text(encoding="utf-8", errors="replace")
-    told = _json(text) if note.suffix == ".json" else _front_matter(text).get("dataset_info")
-    if isinstance(told, dict):
-        told = [told] if "features" in told else list(told.values())
-    return [info.get("features") for info in told or [] if isinstance(info, dict)]
+    infos = _json(text) if note.suffix == ".json" else _front_matter(text).get("dataset_info")
+    if isinstance(infos, dict):
+        infos = [infos] if "features" in infos else list(infos.values())
+    return [info.get("features") for info in infos or [] if isinstance(info, dict)]
 
 
 def _json(text: str | bytes) -> Any:
@@ -73,16 +73,16 @@ def _front_matter(text: str) -> dict:
 
     block = re.match(r"---\s*\n(.*?)\n---", text, re.DOTALL)
     try:
-        told = yaml.safe_load(block[1]) if block else None
+        content = yaml.safe_load(block[1]) if block else None
     except yaml.YAMLError:
         return {}
-    return told if isinstance(told, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def schema_features(metadata: bytes) -> Any:
     """The features in a schema's entry ``huggingface``; none where it can't be read."""
-    told = _json(metadata)
-    info = told.get("info") if isinstance(told, dict) else None
+    content = _json(metadata)
+    info = content.get("info") if isinstance(content, dict) else None
     return info.get("features") if isinstance(info, dict) else None
 
 
@@ -94,10 +94,10 @@ def class_names(features: Any, column: str) -> tuple[str, ...]:
     """
     if isinstance(features, list):
         dtype = next((f.get("dtype") for f in features if isinstance(f, dict) and f.get("name") == column), None)
-        told = dtype.get("class_label") if isinstance(dtype, dict) else None
+        label = dtype.get("class_label") if isinstance(dtype, dict) else None
     else:
-        told = features.get(column) if isinstance(features, dict) else None
-    names = told.get("names") if isinstance(told, dict) else None
+        label = features.get(column) if isinstance(features, dict) else None
+    names = label.get("names") if isinstance(label, dict) else None
     if isinstance(names, dict):
         by_number = {str(k): name for k, name in names.items()}
         order = [str(k) for k in range(len(names))]

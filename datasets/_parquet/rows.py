@@ -52,15 +52,15 @@ def scan_rows(shards: Sequence[Shard], only_size: int) -> Scan:
                 texts += map(_text, labels)
                 for k, image in enumerate(images, start):
                     try:
-                        found = header(_row(image))
+                        head = header(_row(image))
                     except Unreadable as reason:
                         scan.faults.append((shard.path, k, str(reason)))
                         continue
-                    if only_size and (found.width, found.height) != (only_size, only_size):
+                    if only_size and (head.width, head.height) != (only_size, only_size):
                         scan.other_size += 1
                     else:
                         rows.append(k)
-                        scan.headers.append(found)
+                        scan.headers.append(head)
         except Unclear as reason:
             scan.faults.append((shard.path, None, str(reason)))
     return scan
@@ -78,8 +78,8 @@ def pixel_chunks(
             if texts[k] in labels.positions:
                 wanted.add(k)
             else:
-                told = ", ".join(labels.classes)[:200]
-                problems.add(shard.path, k, f"unknown label: '{texts[k][:20]}', the classes are {told}")
+                known = ", ".join(labels.classes)[:200]
+                problems.add(shard.path, k, f"unknown label: '{texts[k][:20]}', the classes are {known}")
         name = Path(os.path.relpath(shard.path, root)).as_posix()
         try:
             for rows, pixels in _decoded(shard, wanted, fit, problems) if problems.worth_reading else ():

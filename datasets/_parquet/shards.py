@@ -45,8 +45,8 @@ def shard_files(where: Path) -> dict[Path, str]:
     files = _parquet_in(where)
     if not files and where.is_dir():
         files = [path for folder in subfolders(where) if split_in(folder.name) for path in _parquet_in(folder)]
-    found = {path: split_in(path.stem) or split_in(path.parent.name) or WHOLE for path in files}
-    return dict(sorted(found.items(), key=lambda item: (split_rank(item[1]), str(item[0]))))
+    splits = {path: split_in(path.stem) or split_in(path.parent.name) or WHOLE for path in files}
+    return dict(sorted(splits.items(), key=lambda item: (split_rank(item[1]), str(item[0]))))
 
 
 def _parquet_in(where: Path) -> list[Path]:
@@ -102,16 +102,16 @@ def open_shard(path: Path, split: str, label_column: str) -> Shard:
 
 def _image_column(schema: Any) -> str:
     """The column that holds image files: bytes, or a struct with bytes."""
-    found = []
+    candidates = []
     for field in schema:
         kinds = [field.type.field(k) for k in range(field.type.num_fields)] if str(field.type)[:6] == "struct" else []
         content = next((str(kind.type) for kind in kinds if kind.name == "bytes"), str(field.type))
         if content in ("binary", "large_binary"):
-            found.append(field.name)
-    best = [name for name in found if plain(name) in IMAGE_COLUMNS] or found
+            candidates.append(field.name)
+    best = [name for name in candidates if plain(name) in IMAGE_COLUMNS] or candidates
     if len(best) != 1:
-        told = f"{', '.join(best)} could each hold the images" if best else "no column holds image files"
-        raise Unclear(f"{told}: {', '.join(f'{f.name} {f.type}' for f in schema)[:160]}")
+        reason = f"{', '.join(best)} could each hold the images" if best else "no column holds image files"
+        raise Unclear(f"{reason}: {', '.join(f'{f.name} {f.type}' for f in schema)[:160]}")
     return best[0]
 
 

@@ -44,8 +44,8 @@ class Face:
 
 def key_of(name: str) -> tuple[Key, bool] | None:
     """(("train", 1), whether aligned) of ``train_00001_aligned.jpg``; None for a name of another form."""
-    found = NAME.fullmatch(Path(name).stem)
-    return ((found[1].lower(), int(found[2])), bool(found[3])) if found else None
+    match = NAME.fullmatch(Path(name).stem)
+    return ((match[1].lower(), int(match[2])), bool(match[3])) if match else None
 
 
 def name_of(key: Key) -> str:
@@ -106,15 +106,15 @@ def _row_fault(fields: Sequence[str], named: bool) -> str:
 def merge_lists(lists: Sequence[LabelList], faults: Faults) -> tuple[dict[Key, tuple[int, str]], set[Key]]:
     """One label for each image, with the row it comes from; and the images whose rows are faulty or contradictory."""
     merged: dict[Key, tuple[int, str]] = {}
-    told = {key for table in lists for key in table.faulty}
+    reported = {key for table in lists for key in table.faulty}
     for table in lists:
         for key, (label, number) in table.labels.items():
             row = f"{table.path}, row {number}"
             known, other = merged.setdefault(key, (label, row))
             if known != label:
                 faults.append((row, f"two labels for {name_of(key)}: {label + 1}, but {known + 1} in {other}"))
-                told.add(key)
-    return {key: value for key, value in merged.items() if key not in told}, told
+                reported.add(key)
+    return {key: value for key, value in merged.items() if key not in reported}, reported
 
 
 def find_faces(where: Path, position: Callable[[str], int | None]) -> list[Face]:
@@ -148,12 +148,12 @@ def unique(faces: Sequence[Face], faults: Faults) -> Iterator[Face]:
 
 def join(faces: Sequence[Face], lists: Sequence[Path], faults: Faults) -> list[tuple[Face, int]]:
     """Each face that has exactly one row, with its label; everything else goes to `faults`."""
-    labels, told = merge_lists([read_list(path, faults) for path in lists], faults)
-    found: set[Key | None] = set()
+    labels, reported = merge_lists([read_list(path, faults) for path in lists], faults)
+    present: set[Key | None] = set()
     pairs = []
     for face in unique(faces, faults):
-        found.add(face.key)
-        if face.key in told:
+        present.add(face.key)
+        if face.key in reported:
             continue
         label, row = labels.get(face.key, (None, "")) if face.key else (None, "")
         if label is None:
@@ -162,7 +162,7 @@ def join(faces: Sequence[Face], lists: Sequence[Path], faults: Faults) -> list[t
             faults.append((face.path, f"its folder is class {face.label + 1}, but {label + 1} in {row}"))
         else:
             pairs.append((face, label))
-    faults += [(row, f"no image for {name_of(key)}") for key, (_, row) in labels.items() if key not in found]
+    faults += [(row, f"no image for {name_of(key)}") for key, (_, row) in labels.items() if key not in present]
     return pairs
 
 
@@ -190,10 +190,10 @@ def order_of(face: Face, label: int) -> tuple:
 def misplaced(faces: Sequence[Face]) -> str:
     """What to say of images whose folder and name, or whose folder and RAF-DB's splits, differ."""
     moved = Counter((face.split, split_of(face)) for face in faces if face.split and face.split != split_of(face))
-    said = ""
+    notes = ""
     for (folder, split), count in sorted(moved.items()):
         if (folder, split) == ("val", "test"):
-            said += f"; the {count} images in the VALIDATION folder are RAF-DB's TEST, it has no validation set"
+            notes += f"; the {count} images in the VALIDATION folder are RAF-DB's TEST, it has no validation set"
         else:
-            said += f"; {count} images named {split}_ lie in the {folder} folder: the name decides"
-    return said
+            notes += f"; {count} images named {split}_ lie in the {folder} folder: the name decides"
+    return notes

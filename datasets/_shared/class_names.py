@@ -89,10 +89,10 @@ def nearest_class(name: str, classes: Sequence[str]) -> str | None:
 
 def misplaced(name: str, role: str) -> str | None:
     """Why a class folder of this name can't lie in the folder of `role` ("" for none); None where it can."""
-    said = parts_of(name).role
-    if not said or not role or said == role:
+    named = parts_of(name).role
+    if not named or not role or named == role:
         return None
-    return f"the name '{name}' says {said}, but it lies in the {role} folder"
+    return f"the name '{name}' says {named}, but it lies in the {role} folder"
 
 
 class Names(Protocol):
@@ -169,8 +169,8 @@ class ClassNames:
     def fault(self, name: str) -> str:
         """What is wrong with a class folder called `name`, with the nearest class."""
         near = nearest_class(name, self.classes)
-        told = f"did you mean '{near}'? (rename the folder)" if near else f"expected {self.expected}"
-        return f"unknown class folder: '{name}', {told}"
+        advice = f"did you mean '{near}'? (rename the folder)" if near else f"expected {self.expected}"
+        return f"unknown class folder: '{name}', {advice}"
 
     def by_number(self) -> dict[str, str]:
         """Each number, as a text, with its class."""
@@ -178,14 +178,14 @@ class ClassNames:
 
     def read_as(self, names: Iterable[str]) -> dict[str, str]:
         """What class folders of these names are read as: each word with its class; all numbers where there is one."""
-        told: dict[str, str] = {}
+        meanings: dict[str, str] = {}
         for name in dict.fromkeys(names):
             position = self.position(name)
             if position is not None and name.strip().isdecimal():
-                told = {**self.by_number(), **told}
+                meanings = {**self.by_number(), **meanings}
             elif position is not None:
-                told[name] = self.classes[position]
-        return told
+                meanings[name] = self.classes[position]
+        return meanings
 
 
 def _ordered(text: str, official: tuple[str, ...]) -> tuple[str, ...]:
@@ -202,6 +202,6 @@ def _ordered(text: str, official: tuple[str, ...]) -> tuple[str, ...]:
     if sorted(order) != sorted(official):
         missing = [name for name in official if name not in order]
         twice = sorted({name for name in order if order.count(name) > 1})
-        said = f"{', '.join(missing)} missing" if missing else f"{', '.join(twice)} named twice"
-        raise SpecError(f"classes must name each class once: {said}", where=where, hint=f"the classes are {wanted}")
+        problem = f"{', '.join(missing)} missing" if missing else f"{', '.join(twice)} named twice"
+        raise SpecError(f"classes must name each class once: {problem}", where=where, hint=f"the classes are {wanted}")
     return tuple(order)

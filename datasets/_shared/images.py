@@ -5,7 +5,7 @@ the shape of the store is known before work starts; pixels are decoded when the 
 
 Images that are all square and of one size keep their pixels, unless they are larger than the parameter `size`. Others
 are fitted into squares of the smaller of `size` and the largest side found. What else becomes of a picture (it is
-turned upright, laid on black, brought to 8 bits) is said in :mod:`._pictures`, counted and told.
+turned upright, laid on black, brought to 8 bits) is described in :mod:`.pictures`, counted and reported.
 """
 
 from __future__ import annotations
@@ -147,12 +147,12 @@ def header(row: Row) -> Header:
 
 def fit_of(headers: Iterable[Header], params: Mapping[str, Any]) -> Fit:
     """The common shape of images with these headers, after the parameters `size`, `colour` and `fit` of a card."""
-    found = list(headers)
-    sizes = {(h.width, h.height) for h in found}
+    known = list(headers)
+    sizes = {(h.width, h.height) for h in known}
     largest = max(max(s) for s in sizes)
     side = min(largest, params["size"]) if params["size"] else largest
-    colour = params["colour"] == "rgb" or (params["colour"] == "auto" and any(h.colour for h in found))
-    return Fit(3 if colour else 1, side, side, params["fit"], depth_of(max(h.peak for h in found)))
+    colour = params["colour"] == "rgb" or (params["colour"] == "auto" and any(h.colour for h in known))
+    return Fit(3 if colour else 1, side, side, params["fit"], depth_of(max(h.peak for h in known)))
 
 
 def decode(row: Row, fit: Fit) -> np.ndarray:
@@ -202,26 +202,26 @@ _FITS = {"stretch": _stretch, "pad": _pad, "crop": _crop}
 
 def survey_of(headers: Iterable[Header]) -> dict[str, dict[str, int]]:
     """How many files have each size and mode, most frequent first, and to how many something was done."""
-    found = list(headers)
-    sizes, modes = Counter(f"{h.width}x{h.height}" for h in found), Counter(h.mode for h in found)
+    known = list(headers)
+    sizes, modes = Counter(f"{h.width}x{h.height}" for h in known), Counter(h.mode for h in known)
     survey = {"sizes": dict(sizes.most_common()), "modes": dict(modes.most_common())}
-    treated = Counter(key for h in found for key in h.treated)
+    treated = Counter(key for h in known for key in h.treated)
     return {**survey, "treated": {key: treated[key] for key in TREATED if key in treated}} if treated else survey
 
 
-def treated_said(headers: Iterable[Header]) -> str:
+def treated_summary(headers: Iterable[Header]) -> str:
     """What was done to the pictures beside fitting them into squares, for people; empty where nothing was."""
-    found = list(headers)
-    done = survey_of(found).get("treated", {})
-    said = [f"{count} {'image' if count == 1 else 'images'} {TREATED[key]}" for key, count in done.items()]
-    largest = max((h.peak for h in found), default=0)
+    known = list(headers)
+    done = survey_of(known).get("treated", {})
+    notes = [f"{count} {'image' if count == 1 else 'images'} {TREATED[key]}" for key, count in done.items()]
+    largest = max((h.peak for h in known), default=0)
     if largest and depth_of(largest) < 16:
-        said[-1] += f" (their values end at {largest}, so they are taken for {depth_of(largest)} bits)"
-    return "".join(f"; {text}" for text in said)
+        notes[-1] += f" (their values end at {largest}, so they are taken for {depth_of(largest)} bits)"
+    return "".join(f"; {text}" for text in notes)
 
 
 def reading(
-    dataset: Dataset, layout: str, said: str, rows: Sequence[Row], *,
+    dataset: Dataset, layout: str, summary: str, rows: Sequence[Row], *,
     faults: Iterable[tuple[Path | str, str]] = (), files: Iterable[Path] = (), classes: tuple[str, ...] = (),
 ) -> Reading:  # fmt: skip
     """A reading of image files; the card must have the parameters `size`, `colour` and `fit`.
@@ -231,7 +231,7 @@ def reading(
     rows : sequence of Row
         In store order.
     faults : iterable of (file, reason)
-        What the loader found wrong already; told with the unreadable images when the store is written.
+        Faults that the loader has found; reported with the unreadable images when the store is written.
     files : iterable of Path
         Further source files (lists, annotations).
     classes : tuple of str
@@ -245,24 +245,24 @@ def reading(
     known = list(faults)
     sound: list[Row] = []
     headers: list[Header] = []
-    for row, found in zip(rows, mapped(_header_or_reason, rows), strict=True):
-        if isinstance(found, Header):
+    for row, result in zip(rows, mapped(_header_or_reason, rows), strict=True):
+        if isinstance(result, Header):
             sound.append(row)
-            headers.append(found)
+            headers.append(result)
         else:
-            known.append((_where(row), found))
+            known.append((_where(row), result))
     if not sound:
         why = f"{known[0][0]}: {known[0][1]}" if known else "no image files"
-        raise DataError(f"{dataset.card.name}: not one readable image", where=f"{said}\n         {why}")
+        raise DataError(f"{dataset.card.name}: not one readable image", where=f"{summary}\n         {why}")
     fit = fit_of(headers, dataset.params)
     if len({(h.width, h.height) for h in headers} | {(fit.width, fit.height)}) > 1:
-        said += f"; images of {_span(headers)} are brought to {fit.width}x{fit.height} ({fit.how})"
-    said += treated_said(headers)
+        summary += f"; images of {_span(headers)} are brought to {fit.width}x{fit.height} ({fit.how})"
+    summary += treated_summary(headers)
     paths = [r.file for r in sound if isinstance(r.file, Path)]
     largest = max(range(len(sound)), key=lambda k: (max(headers[k].width, headers[k].height), -k))
     return Reading(
         layout=layout,
-        said=said,
+        summary=summary,
         files=list(dict.fromkeys([*files, *paths])),  # several rows may share a file
         chunks=lambda: _chunks(dataset, sound, fit, known),
         classes=classes,
@@ -296,7 +296,9 @@ def mapped(function: Any, items: Sequence[Any]) -> Iterator[Any]:
         yield from pool.map(function, items)
 
 
-def _chunks(dataset: Dataset, rows: Sequence[Row], fit: Fit, faults: Iterable[tuple[Path | str, str]]):
+def _chunks(
+    dataset: Dataset, rows: Sequence[Row], fit: Fit, faults: Iterable[tuple[Path | str, str]]
+) -> Iterator[Chunk]:
     problems = dataset.problems()
     for file, reason in faults:
         problems.add(file, None, reason)
@@ -311,9 +313,9 @@ def _chunks(dataset: Dataset, rows: Sequence[Row], fit: Fit, faults: Iterable[tu
     for start in range(0, len(rows), step):
         block = rows[start : start + step]
         pairs = list(zip(block, mapped(decoded, block), strict=True))
-        for row, found in pairs:
-            if isinstance(found, str):
-                problems.add(_where(row), None, found)
+        for row, result in pairs:
+            if isinstance(result, str):
+                problems.add(_where(row), None, result)
         kept = [(row, pixels) for row, pixels in pairs if not isinstance(pixels, str)]
         if kept and problems.worth_reading:
             yield _chunk(kept)

@@ -49,8 +49,8 @@ def opened(file: Source) -> Iterator[Image.Image]:
         with Image.open(BytesIO(file) if isinstance(file, bytes) else file) as image:
             yield image
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        told = str(error).split(str(file) if isinstance(file, Path) else "<_io.BytesIO")[0].strip(" ':")
-        raise Unreadable(f"unreadable image: {told or type(error).__name__}") from error
+        reason = str(error).split(str(file) if isinstance(file, Path) else "<_io.BytesIO")[0].strip(" ':")
+        raise Unreadable(f"unreadable image: {reason or type(error).__name__}") from error
 
 
 def check_mode(image: Image.Image) -> None:

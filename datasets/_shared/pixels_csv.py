@@ -18,7 +18,7 @@ import numpy as np
 from fer_bench import Problems
 
 from .tables import NAMELESS, meant, whole
-from .text import Script, head_of, open_lines, script_of, shown
+from .text import Script, head_of, open_lines, printable, script_of
 
 KNOWN = ("emotion", "pixels", "usage")
 DELIMITERS = (",", ";", "\t", "|")
@@ -52,12 +52,12 @@ class PixelCsv:
         return None if kind == "unlabelled" and self.others else kind
 
     @property
-    def said(self) -> str:
+    def summary(self) -> str:
         """Its columns, for people, and what is unusual about it."""
-        written = [self.script.said, {",": "", "\t": "tabs"}.get(self.delimiter, f"'{self.delimiter}'")]
-        told = f"columns {', '.join(self.columns)}"
-        told += f" ({', '.join(self.others)} left unread)" if self.others else ""
-        return f"{told}; written with {', '.join(filter(None, written))}" if any(written) else told
+        written = [self.script.summary, {",": "", "\t": "tabs"}.get(self.delimiter, f"'{self.delimiter}'")]
+        columns = f"columns {', '.join(self.columns)}"
+        columns += f" ({', '.join(self.others)} left unread)" if self.others else ""
+        return f"{columns}; written with {', '.join(filter(None, written))}" if any(written) else columns
 
     def count(self) -> int:
         """Number of rows below the header, blank lines left out."""
@@ -100,11 +100,13 @@ def describe(csv: PixelCsv) -> str:
     """What `csv` is, for an error message."""
     if not csv.header:
         return f"{csv.path.name} ({csv.script.kind or 'empty'})"
-    names = shown(", ".join(csv.header), 61)
+    names = printable(", ".join(csv.header), 61)
     return f"{csv.path.name} (first line: {names[:60]}{'...' if len(names) > 60 else ''})"
 
 
-def read_rows(csv: PixelCsv, size: int, classes: Sequence[str], usages: Sequence[str], problems: Problems):
+def read_rows(
+    csv: PixelCsv, size: int, classes: Sequence[str], usages: Sequence[str], problems: Problems
+) -> Iterator[Rows]:
     """Iterate over :class:`Rows` of `csv`; rows with a fault go to `problems` with their line number.
 
     Parameters
@@ -176,7 +178,7 @@ class _Parser:
         text = _unquoted(cell).decode("utf-8", errors="replace")
         label = whole(text)
         if label is None:
-            self.problems.add(self.csv.path, line, f"the label is no integer: '{shown(text, 20)}'")
+            self.problems.add(self.csv.path, line, f"the label is no integer: '{printable(text, 20)}'")
         elif not 0 <= label < len(self.classes):
             names = f"0 {self.classes[0]} .. {len(self.classes) - 1} {self.classes[-1]}"
             self.problems.add(self.csv.path, line, f"the label is out of range: {text[:20]}, expected {names}")
@@ -190,8 +192,8 @@ class _Parser:
         text = _unquoted(cell).decode("utf-8", errors="replace")
         usage = meant(text, self.usages)
         if usage not in self.usages:
-            told = f"unknown Usage: '{shown(text, 20)}', expected {', '.join(self.usages)}"
-            self.problems.add(self.csv.path, line, told)
+            message = f"unknown Usage: '{printable(text, 20)}', expected {', '.join(self.usages)}"
+            self.problems.add(self.csv.path, line, message)
             return None
         return usage
 
@@ -219,11 +221,11 @@ class _Parser:
             return "a quote is not closed: the row is cut off or holds a stray quote"
         tokens = text.split()
         for token in tokens:
-            told = shown(token.decode("utf-8", errors="replace"), 20)
+            token_text = printable(token.decode("utf-8", errors="replace"), 20)
             if not re.fullmatch(rb"[+-]?\d+", token):
-                return f"a pixel is no integer: '{told}'"
+                return f"a pixel is no integer: '{token_text}'"
             if not 0 <= int(token[:20]) <= 255:
-                return f"a pixel is out of range: {told}, expected 0 .. 255"
+                return f"a pixel is out of range: {token_text}, expected 0 .. 255"
         if len(tokens) != self.size:
             return f"wrong number of pixels: {len(tokens)}, expected {self.size}"
         return None

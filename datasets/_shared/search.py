@@ -31,7 +31,7 @@ def find_layout(dataset: Dataset, source: Path | None, fits: Fits) -> Reading:
     Raises
     ------
     DataError
-        The source does not exist, nothing fits (told with what was looked for and what was found), or several do.
+        The source does not exist, nothing fits (the error lists what was looked for and what is there), or several do.
     """
     name = dataset.card.name
     if source is None or not Path(source).exists():
@@ -42,18 +42,18 @@ def find_layout(dataset: Dataset, source: Path | None, fits: Fits) -> Reading:
     searched: list[Path] = []
     for _ in range(DEPTH + 1):
         searched += level
-        found: list[Reading] = []
+        readings: list[Reading] = []
         for where in level:
-            told = len(seen)
-            found += fits(where, seen)
-            if len(seen) == told:
+            before = len(seen)
+            readings += fits(where, seen)
+            if len(seen) == before:
                 seen.append(contents(where))
-        if len(found) > 1:
-            shown = "\n         ".join(f"{r.layout}: {r.said}" for r in found)
+        if len(readings) > 1:
+            listed = "\n         ".join(f"{r.layout}: {r.summary}" for r in readings)
             hint = "name the one you mean: --from FILE or FOLDER"
-            raise DataError(f"{len(found)} layouts fit, and they may differ", where=shown, hint=hint)
-        if found:
-            return found[0]
+            raise DataError(f"{len(readings)} layouts fit, and they may differ", where=listed, hint=hint)
+        if readings:
+            return readings[0]
         level = [inner for where in level if where.is_dir() for inner in subfolders(where)]
     looked = "\n         ".join(f"{layout}: {form}" for layout, form in dataset.card.layouts.items())
     more = f"; and {len(seen) - SHOWN} more" if len(seen) > SHOWN else ""
@@ -66,23 +66,23 @@ def find_layout(dataset: Dataset, source: Path | None, fits: Fits) -> Reading:
 
 def _packed(name: str, source: Path, packed: Sequence[Path], hint: str) -> DataError:
     """The error for a source that holds archives, or a spreadsheet's workbook, in which the data may be."""
-    archives = [found for path in packed if (found := unpacked(path))]
+    archives = [archive for path in packed if (archive := unpacked(path))]
     names = ", ".join(path.name for path in packed[:SHOWN])
     if not archives:
-        told = f"no known layout of {name}: {names} is a workbook of a spreadsheet; save its table as CSV"
-        return DataError(told, where=str(source), hint=hint)
+        message = f"no known layout of {name}: {names} is a workbook of a spreadsheet; save its table as CSV"
+        return DataError(message, where=str(source), hint=hint)
     place = archives[0][1] if source.is_file() else source
     again = f"fer-bench data prepare {name} --from {shlex.quote(str(place))}"
     command = " && ".join([*(command for command, _ in archives[:SHOWN]), again])
     return DataError(f"no known layout of {name}: unpack {names} first", where=str(source), hint=hint, next=command)
 
 
-def contents(where: Path, shown: int = 3) -> str:
+def contents(where: Path, most: int = 3) -> str:
     """What a file or folder is, for an error message: its name, and the first few things in it."""
     if where.is_file():
         return f"{where.name} (a file of {where.stat().st_size} bytes)"
     inside = entries(where)
     if not inside:
         return f"{where.name}/ (empty)"
-    names = ", ".join(f"{p.name}/" if p.is_dir() else p.name for p in inside[:shown])
-    return f"{where.name}/ ({len(inside)} entries: {names}{', ...' if len(inside) > shown else ''})"
+    names = ", ".join(f"{p.name}/" if p.is_dir() else p.name for p in inside[:most])
+    return f"{where.name}/ ({len(inside)} entries: {names}{', ...' if len(inside) > most else ''})"

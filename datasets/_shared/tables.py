@@ -20,7 +20,7 @@ from typing import Any
 from fer_bench import DataError
 
 from .folders import IMAGES, ROLES
-from .text import HEAD, decoded, shown
+from .text import HEAD, decoded, printable
 
 DELIMITERS = (",", "\t", ";")
 BLANKS = " "  # stands for blanks and tabs, any number of them
@@ -150,8 +150,8 @@ def without_numbers(table: Table) -> Table:
 
 def whole(text: str) -> int | None:
     """The whole number in a cell, also as ``3.0``, which pandas makes of 3 beside missing values; None for another."""
-    found = re.fullmatch(r"([+-]?\d{1,9})(\.0*)?", text.strip())
-    return int(found[1]) if found else None
+    match = re.fullmatch(r"([+-]?\d{1,9})(\.0*)?", text.strip())
+    return int(match[1]) if match else None
 
 
 def is_missing(text: str) -> bool:
@@ -174,7 +174,7 @@ class Unclear(Exception):
     """A column that can't be told; its text is the reason, in which nothing harms a terminal."""
 
     def __init__(self, reason: str):
-        super().__init__(shown(reason, len(reason)))
+        super().__init__(printable(reason, len(reason)))
 
 
 def find_column(header: Sequence[str], kind: str, given: str) -> int | None:
@@ -197,11 +197,11 @@ def find_column(header: Sequence[str], kind: str, given: str) -> int | None:
         if given.isdigit() and 1 <= int(given) <= len(header):
             return int(given) - 1
         raise Unclear(f"there is no column '{given}' for the {kind} among {', '.join(header)[:80]}")
-    found = [k for k, name in enumerate(names) if name in COLUMNS[kind]]
-    if len(found) > 1:
-        several = ", ".join(header[k] for k in found)
+    columns = [k for k, name in enumerate(names) if name in COLUMNS[kind]]
+    if len(columns) > 1:
+        several = ", ".join(header[k] for k in columns)
         raise Unclear(f"{several} could each hold the {kind}: name one with --dataset-set {kind}_column=NAME")
-    return found[0] if found else None
+    return columns[0] if columns else None
 
 
 def split_of(text: str) -> str | None:
@@ -212,8 +212,8 @@ def split_of(text: str) -> str | None:
 
 def split_in(stem: str) -> str | None:
     """The split that a file or folder name holds as one of its words (``train_labels``); None for none or several."""
-    found = {split_of(word) for word in re.split(r"[^A-Za-z]+", stem)} - {None}
-    return found.pop() if len(found) == 1 else None
+    splits = {split_of(word) for word in re.split(r"[^A-Za-z]+", stem)} - {None}
+    return splits.pop() if len(splits) == 1 else None
 
 
 def split_rank(split: str) -> tuple[int, str]:
@@ -294,32 +294,32 @@ class Labels:
         In label order.
     positions : mapping of str to int
         Class position of each text that is right, -1 for a missing label; any other text is a fault.
-    said : str
+    summary : str
         For people: where the names come from.
     """
 
     classes: tuple[str, ...]
     positions: Mapping[str, int]
-    said: str
+    summary: str
 
     @property
     def read_as(self) -> dict[str, str]:
         """The class of each text that stands for one."""
         return {text: self.classes[k] for text, k in self.positions.items() if k >= 0}
 
-    def missing_said(self, texts: Iterable[str]) -> str:
+    def missing_summary(self, texts: Iterable[str]) -> str:
         """How many of these rows have no label, for people; empty where all have one."""
         blank = Counter(text for text in texts if self.positions.get(text) == -1)
         if not blank:
             return ""
         rows = "1 row has" if blank.total() == 1 else f"{blank.total()} rows have"
-        said = f"{rows} NO LABEL ({', '.join(sorted(text or 'empty' for text in blank))})"
-        said += ": kept in the store, left out by every protocol"
+        summary = f"{rows} NO LABEL ({', '.join(sorted(text or 'empty' for text in blank))})"
+        summary += ": kept in the store, left out by every protocol"
         words = sorted(text for text in blank if text.isalpha() and not any(map(str.isdecimal, self.classes)))
         if words:
             names = shlex.quote(",".join(sorted((*self.classes, words[0]), key=str.casefold)))
-            said += f" (if {words[0]} is a class: --dataset-set classes={names})"
-        return said
+            summary += f" (if {words[0]} is a class: --dataset-set classes={names})"
+        return summary
 
 
 def class_list(text: str, where: str) -> tuple[str, ...]:
@@ -346,17 +346,17 @@ def understand(texts: Iterable[str], given: tuple[str, ...]) -> Labels:
     unless `given` names them.
     """
     by_word = {name.casefold(): k for k, name in enumerate(given)}
-    found = sorted(set(texts))
-    blank = {text: -1 for text in found if is_missing(text) and text.casefold() not in by_word}
-    found = [text for text in found if text not in blank]
-    numbers = {text: n for text in found if (n := whole(text)) is not None and n >= 0}
-    if numbers and 2 * len(numbers) >= len(found):
+    distinct = sorted(set(texts))
+    blank = {text: -1 for text in distinct if is_missing(text) and text.casefold() not in by_word}
+    distinct = [text for text in distinct if text not in blank]
+    numbers = {text: n for text in distinct if (n := whole(text)) is not None and n >= 0}
+    if numbers and 2 * len(numbers) >= len(distinct):
         labels = _numbered(numbers, given)
     elif given:
-        positions = {text: by_word[text.casefold()] for text in found if text.casefold() in by_word}
-        labels = Labels(classes=given, positions=positions, said="labels are names, in the order that was given")
+        positions = {text: by_word[text.casefold()] for text in distinct if text.casefold() in by_word}
+        labels = Labels(classes=given, positions=positions, summary="labels are names, in the order that was given")
     else:
-        labels = _named([text for text in found if text not in numbers])
+        labels = _named([text for text in distinct if text not in numbers])
     return replace(labels, positions={**labels.positions, **blank})
 
 
@@ -364,20 +364,20 @@ def _named(words: Sequence[str]) -> Labels:
     folded = sorted({word.casefold() for word in words})
     classes = tuple(next(word for word in sorted(words, reverse=True) if word.casefold() == name) for name in folded)
     positions = {word: folded.index(word.casefold()) for word in words}
-    said = "labels are names, classes in alphabetical order"
+    summary = "labels are names, classes in alphabetical order"
     if len(words) > len(folded):
-        said += f"; {len(words)} spellings with large and small letters are {len(folded)} classes"
-    return Labels(classes=classes, positions=positions, said=said)
+        summary += f"; {len(words)} spellings with large and small letters are {len(folded)} classes"
+    return Labels(classes=classes, positions=positions, summary=summary)
 
 
 def _numbered(numbers: Mapping[str, int], given: tuple[str, ...]) -> Labels:
     values = sorted(set(numbers.values()))
     if not given:
         positions = {text: values.index(value) for text, value in numbers.items()}
-        said = "labels are NUMBERS whose names nobody tells: they are the class names"
-        said += " (give names in their order with --dataset-set classes=NAME,NAME,...)"
-        return Labels(classes=tuple(map(str, values)), positions=positions, said=said)
+        summary = "labels are NUMBERS whose names nobody tells: they are the class names"
+        summary += " (give names in their order with --dataset-set classes=NAME,NAME,...)"
+        return Labels(classes=tuple(map(str, values)), positions=positions, summary=summary)
     start = 1 if values[0] >= 1 and values[-1] == len(given) else 0
     positions = {text: value - start for text, value in numbers.items() if 0 <= value - start < len(given)}
-    said = f"labels are numbers from {start}, with the names that were given"
-    return Labels(classes=given, positions=positions, said=said)
+    summary = f"labels are numbers from {start}, with the names that were given"
+    return Labels(classes=given, positions=positions, summary=summary)

@@ -56,7 +56,7 @@ class Script:
     kind: str = ""
 
     @property
-    def said(self) -> str:
+    def summary(self) -> str:
         """What is unusual about it, for people; empty mostly."""
         wide = self.encoding.upper() if self.encoding.startswith(("utf-16", "utf-32")) else ""
         return ", ".join(filter(None, [wide, "lines that end with CR" if self.ends == "\r" else ""]))
@@ -132,7 +132,7 @@ def decoded(data: bytes, *, cut: bool = False) -> tuple[str, Script]:
     return (text[: max(text.rfind("\n"), text.rfind("\r")) + 1] if cut else text), script
 
 
-def shown(text: str, length: int = 40) -> str:
+def printable(text: str, length: int = 40) -> str:
     """The beginning of a text from a file, harmless on a terminal."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:length])
 
@@ -143,9 +143,9 @@ def tables_in(where: Path, fits: Callable[[Path], bool], endings: Sequence[Seque
         return [where] if fits(where) else []
     inside = entries(where)
     for some in endings:
-        found = [p for p in inside if p.suffix.lower() in some and p.is_file() and fits(p)]
-        if found:
-            return found
+        tables = [p for p in inside if p.suffix.lower() in some and p.is_file() and fits(p)]
+        if tables:
+            return tables
     return []
 
 
@@ -160,7 +160,7 @@ def packed_in(where: Path) -> list[Path]:
     inside = [where] if where.is_file() else entries(where)
     named = [p for p in inside if p.suffix.lower() in (*PACKED, *WORKBOOKS) and p.is_file()]
     made = {path: unpacked(path) for path in named if _what(path)}
-    return [path for path, found in made.items() if found is None or not found[1].exists()]
+    return [path for path, unpacked_at in made.items() if unpacked_at is None or not unpacked_at[1].exists()]
 
 
 def _what(path: Path) -> str:

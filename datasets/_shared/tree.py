@@ -125,10 +125,10 @@ def _add_split(tree: ImageTree, split: str, folder: Path, depth: int) -> None:
     """Enter the class folders of `folder` and their images."""
     for inner in entries(folder):
         if inner.is_dir():
-            found = list(_images_of(tree, split, inner, depth))
-            if split or found:  # without split folders, a folder without images may be anything
+            images = list(_images_of(tree, split, inner, depth))
+            if split or images:  # without split folders, a folder without images may be anything
                 tree.folders.append((split, inner))
-                tree.images.extend(found)
+                tree.images.extend(images)
         elif is_image(inner):
             tree.faults.append((inner, f"an image among the class folders: '{inner.name}'"))
 

@@ -41,12 +41,6 @@ SPURIOUS = 0.04  # probability of a unit that does not belong to the expression:
 WEAKEST = 0.5  # an expression's overall strength is uniform between this and 1
 
 
-def prototype(expression: str, strength: float = 1.0) -> np.ndarray:
-    """Every unit of `expression` at its mean intensity times `strength`; int64 [units], 0 to 100."""
-    means = [EXPRESSIONS[expression].get(unit, (0.0, 0.0))[1] for unit in UNITS]
-    return np.rint(100 * strength * np.asarray(means)).astype(np.int64)
-
-
 def draw_units(expressions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Action unit intensities of faces showing the given expressions.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -73,7 +74,6 @@ CAPTURE = {
     "cover_size": (3.5, 7.0),
     "cover_grey": (0.1, 0.7),
 }
-STILL = {"bias": 1.0, "contrast": 1.0, "blur": 0.0, "noise": 0.0, "cover": -1.0, "zoom": 1.06, "light_y": 0.0}
 
 _ROWS = 64  # images at a time: the working arrays stay in the processor's cache
 
@@ -82,12 +82,6 @@ def draw_values(table: Mapping[str, tuple], n: int, rng: np.random.Generator) ->
     """Uniform draws for `n` rows; row i does not depend on `n`."""
     draws = rng.random((n, len(table)))
     return {name: low + (high - low) * draws[:, k] for k, (name, (low, high)) in enumerate(table.items())}
-
-
-def middle_values(table: Mapping[str, tuple], n: int) -> dict[str, np.ndarray]:
-    """The middle of every range: an average person, or a frontal picture without noise or blur."""
-    fixed = STILL if table is CAPTURE else {"beard": -1.0, "glasses": -1.0}
-    return {name: np.full(n, fixed.get(name, (low + high) / 2)) for name, (low, high) in table.items()}
 
 
 def draw_faces(
@@ -223,7 +217,7 @@ def _head(p: SimpleNamespace, u: np.ndarray, v: np.ndarray, axis: np.ndarray, si
     return canvas, below, light
 
 
-def _mirrored_side(p: SimpleNamespace, canvas: np.ndarray, u: np.ndarray, v: np.ndarray, *rest) -> None:
+def _mirrored_side(p: SimpleNamespace, canvas: np.ndarray, u: np.ndarray, v: np.ndarray, *rest: Any) -> None:
     """The left half: the right one with x, gaze and asymmetry reversed."""
     mirrored = SimpleNamespace(**{**vars(p), "asymmetry": -p.asymmetry, "gaze": -p.gaze})
     _side(mirrored, canvas, -u, v, *rest)
@@ -384,13 +378,30 @@ def _mouth(p: SimpleNamespace, canvas: np.ndarray, u: np.ndarray, v: np.ndarray,
     canvas *= 1 + bulge + press * np.float32(0.18) * _blob(u / 6, (v - height - 3) / 2)
 
 
-def _beard(p, canvas, u, v, inside, height, size) -> None:
+def _beard(
+    p: SimpleNamespace,
+    canvas: np.ndarray,
+    u: np.ndarray,
+    v: np.ndarray,
+    inside: np.ndarray,
+    height: np.ndarray,
+    size: int,
+) -> None:
     """Stubble to full beard on jaw and upper lip."""
     jaw = np.clip((v - height + 3 + u * u * np.float32(-0.05) + 2) / 4, 0, 1)
     _mix(canvas, inside * np.maximum(p.beard, 0) * jaw, np.minimum(p.hair, np.float32(0.4)))
 
 
-def _folds(p, canvas, across, v, smile, half, height, size) -> None:
+def _folds(
+    p: SimpleNamespace,
+    canvas: np.ndarray,
+    across: np.ndarray,
+    v: np.ndarray,
+    smile: np.ndarray,
+    half: np.ndarray,
+    height: np.ndarray,
+    size: int,
+) -> None:
     """The folds from the wings of the nose to the mouth's corners: AU9, AU10 and AU12 deepen them."""
     start = p.nose_y - np.float32(1.2) * p.au09 - np.float32(0.6) * p.au10 - np.float32(0.8)
     stop = height + np.float32(1.0) - np.float32(1.5) * p.au12

@@ -45,7 +45,7 @@ HINT = (
 
 @dataclass(frozen=True)
 class _Unreadable:
-    """A name whose value only running the file would tell."""
+    """A name whose value is known only when the file runs."""
 
     line: int
     text: str

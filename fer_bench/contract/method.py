@@ -73,7 +73,7 @@ class Stage:
     reinit: tuple[str, ...] = ()
     lr_scale: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.kind not in STAGE_KINDS:
             raise SpecError(f"stage '{self.name}' has unknown kind '{self.kind}'", hint=", ".join(STAGE_KINDS))
         if self.epochs is not None and self.epochs <= 0:
@@ -220,6 +220,6 @@ def checked(value: Any, kind: type, hook: str, method: Method) -> Any:
         raise TrainingError(what, where=hook, hint="does it end without `return`?" if value is None else None)
     if isinstance(value, LossOut) and (value.total.numel() != 1 or not value.total.requires_grad):
         what = f"the loss of '{method.card.name}' must be one number that depends on the learning weights"
-        shown = f"shape {tuple(value.total.shape)}, requires_grad {value.total.requires_grad}"
-        raise TrainingError(what, where=hook, hint=f"it has {shown}")
+        actual = f"shape {tuple(value.total.shape)}, requires_grad {value.total.requires_grad}"
+        raise TrainingError(what, where=hook, hint=f"it has {actual}")
     return value

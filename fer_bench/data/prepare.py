@@ -61,7 +61,7 @@ def prepare(home: Home, dataset: Dataset, source: str | Path | None, *, force: b
                 return old
             dataset.source = source
             reading = dataset.read(source)
-            say(f"{name}: recognised {reading.layout}: {reading.said}")
+            say(f"{name}: recognised {reading.layout}: {reading.summary}")
             state = _state(dataset, reading)
             if old is not None and not force and _same(old, dataset, reading, state):
                 _tell_labels(dataset, old, say)

@@ -6,6 +6,8 @@ own image alone; the one exception, "test_batch", exists to measure what the lea
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -35,7 +37,18 @@ class Sharing(nn.Module):
     train_mean: Tensor
     updates: Tensor
 
-    def __init__(self, shape, *, source, fusion, alpha, detach, momentum, evaluate, gate: nn.Module | None = None):
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        source: str,
+        fusion: str,
+        alpha: float | str,
+        detach: bool,
+        momentum: float,
+        evaluate: str,
+        gate: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.source, self.fusion, self.detach, self.evaluate = source, fusion, detach, evaluate
         self.momentum, self.gate = momentum, gate

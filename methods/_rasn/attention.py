@@ -42,7 +42,7 @@ class ChannelGate(SEGate):
 class SpatialGate(nn.Module):
     """CBAM's spatial gate [B, 1, H, W] = σ(conv7x7[mean over channels; maximum over channels])."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
 
@@ -96,7 +96,7 @@ def attend_every_block(trunk: Trunk, kind: str, reduction: int) -> None:
     Raises
     ------
     SpecError
-        The trunk is no ResNet.
+        The trunk is not a ResNet.
     """
     if not all(isinstance(getattr(trunk.body, stage, None), nn.Sequential) for stage in STAGES):
         raise SpecError(

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fer_bench import TrainView, missing_library
+
+if TYPE_CHECKING:
+    from imblearn.over_sampling import RandomOverSampler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +31,7 @@ class Oversample:
         return order[: len(view)] if self.epoch_length == "train" else order
 
 
-def _random_over_sampler(random_state: int):
+def _random_over_sampler(random_state: int) -> RandomOverSampler:
     try:
         from imblearn.over_sampling import RandomOverSampler  # here, so that other methods do without it
     except ImportError as error:

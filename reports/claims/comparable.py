@@ -62,7 +62,7 @@ class Ours:
     folds_run: int = 1
     backbone: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.pretraining not in PRETRAINING:
             raise unknown("pretraining", self.pretraining, PRETRAINING)
 

@@ -155,7 +155,7 @@ class Claim:
     flags: tuple[str, ...] = ()
     note: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         where = f"claim '{self.id}'"
         closed = (("metric", METRICS), ("selection", SELECTIONS), ("tag", TAGS), ("pretraining", PRETRAINING))
         for kind, known in closed:

@@ -147,7 +147,7 @@ def predictions(run: str, home: str | Path | None = None, *, split: Split = "tes
     if read is None:
         what = f"run {run} has no {split} predictions that can be read"
         raise LedgerError(what, where=str(ledger.run(run).path), hint=shown(" ".join(notes)))
-    classes = list(read.data["classes"])
+    classes = pd.Index(list(read.data["classes"]))
     share = softmax(read.record.array(f"{split}_logits").astype(np.float64))
     frame = pd.DataFrame(
         {
@@ -312,7 +312,7 @@ def _studies(ledger: Ledger, notes: list[str]) -> dict[str, str]:
 def _frame(table: dict[str, list]) -> pd.DataFrame:
     import pandas as pd
 
-    return pd.DataFrame({name: pd.array(column, dtype=DTYPES[name]) for name, column in table.items()})
+    return pd.DataFrame(table).astype(DTYPES)
 
 
 def _remark(frame: pd.DataFrame, notes: Sequence[str]) -> None:

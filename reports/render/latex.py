@@ -171,8 +171,8 @@ def _block(block: Block) -> str:
             return f"\\input{{{block.id}}}\n"
         case Figure(name, alt) | Picture(name, alt):
             path = f"../figures/{name}.png"
-            shown = rf"\includegraphics[width=\linewidth]{{{path}}}\\{marked(alt)}"
-            boxed = rf"\begin{{minipage}}{{\linewidth}}\centering {shown}\end{{minipage}}\par\medskip"
+            content = rf"\includegraphics[width=\linewidth]{{{path}}}\\{marked(alt)}"
+            boxed = rf"\begin{{minipage}}{{\linewidth}}\centering {content}\end{{minipage}}\par\medskip"
             return rf"\IfFileExists{{{path}}}{{{boxed}}}{{}}" + "\n"
         case Bullets(items):
             return "\n".join([r"\begin{itemize}", *(rf"  \item {{}}{marked(i)}" for i in items), r"\end{itemize}", ""])

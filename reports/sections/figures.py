@@ -44,7 +44,9 @@ def styled(draw: Callable[..., Figure | None]) -> Callable[..., Figure | None]:
     return drawn
 
 
-def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options) -> tuple[Figure, np.ndarray]:
+def new_figure(
+    width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
+) -> tuple[Figure, np.ndarray]:
     """A figure of that many inches and its axes, [rows, columns]."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fer_bench.reports.claims.comparable import Comparison, Ours, compare
 from fer_bench.reports.claims.published import Claim, load
@@ -76,7 +76,7 @@ def _comparable(sound: Sequence[Comparison], rows: dict[str, dict[str, Compariso
     return TableBlock(tabulate(columns, sound[:MOST], caption), "claims", "Published numbers that may be compared")
 
 
-def _difference(of: dict[str, Comparison]):
+def _difference(of: dict[str, Comparison]) -> Callable[[Comparison], str]:
     def cell(row: Comparison) -> str:
         mine = of[row.claim.id]
         return f"{phrases.points(mine.difference / 100)} {'(within)' * mine.within}".strip() if mine.verdict.ok else "–"

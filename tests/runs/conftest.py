@@ -41,7 +41,7 @@ class Marked(Dataset):
     card = card
 
     def read(self, source):
-        return Reading(layout="csv", said="marked", files=[source / "faces.csv"], chunks=lambda: self.chunks(source))
+        return Reading(layout="csv", summary="marked", files=[source / "faces.csv"], chunks=lambda: self.chunks(source))
 
     def chunks(self, source):
         rows = [line.split(",") for line in (source / "faces.csv").read_text().split()]

@@ -82,7 +82,7 @@ def test_what_a_section_returns_becomes_blocks():
     assert blocks([" one ", None, "", Bullets(()), Code("x")]) == (Paragraph("one"), Code("x"))
     assert blocks("one") == (Paragraph("one"),)
     assert blocks(None) == ()
-    with pytest.raises(TypeError, match="3 is no block"):
+    with pytest.raises(TypeError, match="3 is not a block"):
         blocks([3])
 
 

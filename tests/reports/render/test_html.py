@@ -510,7 +510,7 @@ def test_the_doctors_page_with_pictures_fits_every_width_and_loads_nothing(brows
         classes=("calm", "cross"),
         protocols=(Protocol(name="p", train=("train",), test=("test",), holdout=0.1),),
     )
-    store = write_store(tmp_path, card, Reading(layout="l", said="", files=[], chunks=lambda: iter([chunk])))
+    store = write_store(tmp_path, card, Reading(layout="l", summary="", files=[], chunks=lambda: iter([chunk])))
     page = write_page(examine(store, card), store, card, tmp_path / "page").with_name("index.html")
     reader = Reader()
     reader.feed(page.read_text())
