@@ -60,5 +60,7 @@ def check_uri(uri: str) -> None:
             "MLflow no longer writes to plain folders", where=uri, hint=f"use {sqlite_uri(folder / 'mlflow.db')}"
         )
     raise TrackingError(
-        f"'{scheme}' is no address that MLflow knows", where=public_address(uri), hint="known: " + ", ".join(SCHEMES)
+        f"'{scheme}' is not an address that MLflow accepts",
+        where=public_address(uri),
+        hint="known: " + ", ".join(SCHEMES),
     )

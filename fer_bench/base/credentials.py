@@ -1,4 +1,4 @@
-"""Passwords and tokens, kept out of everything that is stored or shown: one place knows what they look like.
+"""Passwords and tokens, kept out of everything that is stored or printed. One place knows what they look like.
 
 A tracking server's address may hold a user name and a password, a query may hold a token, and an error of a library may
 repeat either. :func:`hide` and :func:`command_line` replace them by ``***``. Imports nothing heavy.
@@ -107,9 +107,9 @@ def _plain_command(command: str) -> str:
 
 
 def _word(word: str) -> str:
-    if found := _WORD.fullmatch(word):
-        rest = _QUERY.sub(lambda m: f"{m['name']}={HIDDEN}", _without_user(found["rest"], HIDDEN + "@"))
-        return found["before"] + found["scheme"] + rest
+    if match := _WORD.fullmatch(word):
+        rest = _QUERY.sub(lambda m: f"{m['name']}={HIDDEN}", _without_user(match["rest"], HIDDEN + "@"))
+        return match["before"] + match["scheme"] + rest
     return _SETTING.sub(lambda m: f"{m['name']}={HIDDEN}", word)
 
 
@@ -140,8 +140,8 @@ def _known(sources: Iterable[str]) -> Iterator[str]:
 
 def _secrets_of(texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
-        if not (found := _WORD.fullmatch(text)):
+        if not (match := _WORD.fullmatch(text)):
             continue
-        if user := _user(found["rest"]):
+        if user := _user(match["rest"]):
             yield user.partition(":")[2] or user
-        yield from (m["value"] for m in _QUERY.finditer(found["rest"]))
+        yield from (m["value"] for m in _QUERY.finditer(match["rest"]))

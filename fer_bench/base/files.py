@@ -104,7 +104,7 @@ def read_array(path: str | Path) -> np.ndarray:
     Raises
     ------
     OSError, ValueError
-        It can't be read, is no such file, or claims another size than it has.
+        It can't be read, is not a .npy file, or its header gives another size than the file has.
     """
     with open(path, "rb") as file:
         version = np.lib.format.read_magic(file)
@@ -112,7 +112,7 @@ def read_array(path: str | Path) -> np.ndarray:
         shape, _, kind = head(file)
         claimed, held = math.prod(shape) * kind.itemsize, os.fstat(file.fileno()).st_size - file.tell()
         if kind.kind not in "biuf" or claimed != held:
-            raise ValueError(f"{shape} of {kind} are {claimed} bytes, and the file holds {held}")
+            raise ValueError(f"{shape} of {kind} take {claimed} bytes, but the file holds {held}")
         file.seek(0)
         return np.lib.format.read_array(file, allow_pickle=False)
 

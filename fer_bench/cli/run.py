@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fer_bench.runs.executor import Workplace
     from fer_bench.runs.spec import StudySpec, Variant
     from fer_bench.runs.study import Outcome
-    from fer_bench.tuning.tune import Tuned
+    from fer_bench.tuning.best import Tuned
 
 
 @click.command()
@@ -104,7 +104,7 @@ def _study(
 def _tuned(variants: list[Variant], template: dict[str, Any], preset: str, work: Workplace) -> Tuned:
     from fer_bench.cli.follow_up import follow_up
     from fer_bench.cli.tune import tune
-    from fer_bench.tuning.tune import use_tuned
+    from fer_bench.tuning.best import use_tuned
 
     imbalance = [] if template["profile"] == "natural" else ["--imbalance", template["profile"]]
     leave = ("imbalance", "total", "class_order")

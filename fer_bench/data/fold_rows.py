@@ -6,6 +6,7 @@ import hashlib
 import os
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class Roles:
     classes: tuple[str, ...]
     facts: dict[str, Any]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Hash over all rows and training targets; part of a run's id."""
         digest = hashlib.sha256("\n".join(self.classes).encode())
@@ -162,14 +163,17 @@ def groups_of_test(store: Store, rows: np.ndarray) -> np.ndarray | None:
     return None
 
 
-_DIGESTS: dict[tuple, str] = {}
+_KNOWN: dict[tuple, Roles] = {}
+_MOST_KNOWN = 64  # roles that are remembered: folds and profiles of a study, whatever its methods and seeds
 
 
-def roles_digest(store: Store, card: DatasetCard, home: Home, *, protocol: str, fold: int, profile: str) -> str:
-    """:attr:`Roles.digest` of a run; cached, because every run of a study asks for it several times."""
+def known_roles(store: Store, card: DatasetCard, home: Home, *, protocol: str, fold: int, profile: str) -> Roles:
+    """:func:`roles_of`, remembered: all runs of a study on one fold share the result, which nobody may change."""
     chosen = card.protocol(protocol)
     clean = clean_of(home, store, chosen)
     key = (str(store.path), store.fingerprint, repr(chosen), fold, profile, clean and clean.sha256)
-    if key not in _DIGESTS:
-        _DIGESTS[key] = roles_of(store, card, home, protocol=protocol, fold=fold, profile=profile).digest
-    return _DIGESTS[key]
+    if key not in _KNOWN:
+        while len(_KNOWN) >= _MOST_KNOWN:
+            del _KNOWN[next(iter(_KNOWN))]
+        _KNOWN[key] = roles_of(store, card, home, protocol=protocol, fold=fold, profile=profile)
+    return _KNOWN[key]

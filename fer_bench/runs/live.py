@@ -75,8 +75,8 @@ class LiveListener(Listener):
             self.bar.update(self.task, note=f"epoch {number}/{self.epochs}, {scores}")
         else:
             loss = entry.get("train_loss")
-            told = "" if loss is None else f"loss {loss:.3f}, "
-            print(f"  {self.label}: epoch {number}/{self.epochs}, {told}{scores}", flush=True)
+            trained = "" if loss is None else f"loss {loss:.3f}, "
+            print(f"  {self.label}: epoch {number}/{self.epochs}, {trained}{scores}", flush=True)
 
     def close(self) -> None:
         """Take the bar away."""

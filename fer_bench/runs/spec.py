@@ -133,11 +133,11 @@ def parse_folds(text: str | None, folds: int) -> tuple[int, ...]:
     Raises
     ------
     SpecError
-        It is no list of numbers, or the protocol has no such fold.
+        It is not a list of numbers, or the protocol has no such fold.
     """
     if text is None:
         return tuple(range(folds))
-    given, found = f"--folds {abbreviated(text)}", set()
+    given, numbers = f"--folds {abbreviated(text)}", set()
     for part in (p.strip() for p in text.split(",")):
         ends = re.fullmatch(r"(\d+)(?:\s*-\s*(\d+))?", part, re.ASCII)
         if ends is None:
@@ -146,8 +146,8 @@ def parse_folds(text: str | None, folds: int) -> tuple[int, ...]:
         if not first <= last < folds:
             many = f"folds 0 to {folds - 1}" if folds > 1 else "one fold, 0"
             raise SpecError(f"there is no fold {abbreviated(part)}", where=given, hint=f"the protocol has {many}")
-        found |= set(range(first, last + 1))
-    return tuple(sorted(found))
+        numbers |= set(range(first, last + 1))
+    return tuple(sorted(numbers))
 
 
 def label_of(card: MethodCard, params: Mapping[str, Any]) -> str:
@@ -160,8 +160,8 @@ def label_of(card: MethodCard, params: Mapping[str, Any]) -> str:
 class StudySpec:
     """A set of runs that are compared.
 
-    `labels` are the methods in the order asked, `reference` the one that gains are measured against. `tuned` tells by
-    label how the search found a configuration, where one did.
+    `labels` are the methods in the order asked, `reference` the one that gains are measured against. `tuned` says by
+    label how a configuration was searched for, where it was.
     """
 
     name: str

@@ -78,19 +78,19 @@ class Mirror:
 
     def _experiment(self, study: Mapping[str, Any]) -> str:
         name = study["protocol"] if "/" in study["protocol"] else f"{study['dataset']}/{study['protocol']}"
-        found = self.client.get_experiment_by_name(name)
-        if found is None:
+        experiment = self.client.get_experiment_by_name(name)
+        if experiment is None:
             tags = {"fer_bench.dataset": study["dataset"], "fer_bench.protocol": study["protocol"]}
             place = artifact_place(self.uri, self.ledger, name)
             return self.client.create_experiment(name, artifact_location=place, tags=tags)
-        if found.lifecycle_stage == "deleted" and self.restore:
-            self.client.restore_experiment(found.experiment_id)
-        elif found.lifecycle_stage == "deleted":
+        if experiment.lifecycle_stage == "deleted" and self.restore:
+            self.client.restore_experiment(experiment.experiment_id)
+        elif experiment.lifecycle_stage == "deleted":
             command = sync_command(self.ledger, study["name"], self.uri, restore=True)
             raise TrackingError(
                 f"MLflow's experiment '{name}' has been deleted", where=public_address(self.uri), next=command
             )
-        return found.experiment_id
+        return experiment.experiment_id
 
     def _search(self, experiment: str, query: str) -> Iterator[Any]:
         token = None
@@ -111,10 +111,10 @@ class Mirror:
 
     def _children(self, experiment: str, parent: str) -> dict[str, list[tuple[str, dict[str, str]]]]:
         """Ledger run id -> its mirrored runs, as (MLflow's id, tags)."""
-        found: dict[str, list[tuple[str, dict[str, str]]]] = {}
+        copies: dict[str, list[tuple[str, dict[str, str]]]] = {}
         for run in self._search(experiment, f"tags.`mlflow.parentRunId` = '{parent}'"):
-            found.setdefault(run.data.tags.get("fer_bench.run_id"), []).append((run.info.run_id, run.data.tags))
-        return found
+            copies.setdefault(run.data.tags.get("fer_bench.run_id"), []).append((run.info.run_id, run.data.tags))
+        return copies
 
     def _replace(
         self, experiment: str, parent: str, study: str, record: RunRecord, digest: str, old: Sequence[str]

@@ -34,7 +34,7 @@ def check_server(uri: str, timeout: float) -> None:
 
 @contextmanager
 def http_limits(timeout: float) -> Iterator[None]:
-    """MLflow waits for 2 minutes and tries 7 times; here it may not, unless the user has said so."""
+    """MLflow waits for 2 minutes and tries 7 times; here it may not, unless the user has set it to."""
     limits = {
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(math.ceil(timeout)),
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",

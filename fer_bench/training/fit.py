@@ -244,14 +244,14 @@ def _smooth(batch: Batch, share: float, classes: int) -> Batch:
 
 def _score_epoch(job: Job, model: nn.Module, progress: Progress, entry: dict, *, estimator: bool = False) -> None:
     """Predict validation, note the scores, keep the evaluated weights."""
-    found = predict(job.method, model, job.val.images, job.recipe, estimator=estimator)
+    predicted = predict(job.method, model, job.val.images, job.recipe, estimator=estimator)
     classes = job.ctx.num_classes
-    check_logits(found.logits, len(job.val.labels), classes, job.method.card.name)
-    predictions = found.logits.argmax(1).astype(class_dtype(classes))
+    check_logits(predicted.logits, len(job.val.labels), classes, job.method.card.name)
+    predictions = predicted.logits.argmax(1).astype(class_dtype(classes))
     matrix = confusion.confusion_matrix(job.val.labels, predictions, classes)
     scores = {f"val_{name}": float(score(matrix)) for name, score in confusion.SCORES.items()}
     recall = [None if np.isnan(r) else float(r) for r in confusion.recalls(matrix)]
-    loss = _cross_entropy(found.logits, job.val.labels)
+    loss = _cross_entropy(predicted.logits, job.val.labels)
     progress.history.append({**entry, "epoch": progress.epoch, "val_loss": loss, **scores, "val_recall": recall})
     progress.predictions.append(predictions)
     save_model(snapshot_file(job.work, progress.epoch), model, job.method)
