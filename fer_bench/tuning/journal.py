@@ -1,8 +1,8 @@
 """Optuna's journal of searches: one file, one line per operation, and what happens where a line is incomplete.
 
 A process that is killed, or a disk that is full, may leave the last line unfinished: it is cut off, because its
-operation never ended. A journal that is damaged in any other way is kept aside, and the searches are filled in from the ledger,
-which holds every trial (:func:`restore`).
+operation never ended. A journal that is damaged in any other way is kept aside, and the searches are filled in from the
+ledger, which holds every trial (:func:`restore`).
 """
 
 from __future__ import annotations
