@@ -68,10 +68,7 @@ def prepare_database(path: Path, say: Say = lambda line: None, *, writable: bool
         return False
     _check_access(path, True)
     aside = _set_aside(path)
-    say(
-        f"{path.name} was left half made by an interrupted process: it was renamed to {aside.name}, "
-        "and a new one is made"
-    )
+    say(f"{path.name} was left half made by an interrupted process: it is now {aside.name}, and a new one is made")
     create(path)
     return True
 

@@ -1,7 +1,7 @@
 """Optuna's journal of searches: one file, one line per operation, and what happens where a line is incomplete.
 
-A process that is killed, or a disk that is full, may leave the last line unfinished: it is cut off, because its
-operation never ended. A journal that is damaged in any other way is kept aside, and the searches are filled in from the
+A process that is killed, or a disk that is full, may leave the last line unfinished. It is cut off, because its
+operation never ended. A journal that is damaged in any other way is set aside, and the searches are filled in from the
 ledger, which holds every trial (:func:`restore`).
 """
 
@@ -37,10 +37,7 @@ def open_storage(path: Path, warn: Callable[[str], None] = lambda line: None) ->
     except Exception as error:  # replaying what nobody wrote may raise anything
         aside = _set_aside(path)
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        warn(
-            f"the search journal was damaged ({why}): it was renamed to {aside}, "
-            "and trials are restored from the ledger"
-        )
+        warn(f"the search journal was damaged ({why}): it is now {aside}; trials are restored from the ledger")
         return _replayed(path)
 
 
