@@ -20,7 +20,7 @@ from fer_bench.reports.facts.numbers import (
     rarest_of,
 )
 from fer_bench.reports.facts.records import MethodRuns, StudyData
-from fer_bench.stats.chance import COLLAPSED, Chance, guess_by
+from fer_bench.stats.chance import COLLAPSED, Chance, guess_accuracy
 from fer_bench.stats.intervals import Interval
 
 HEAD = group_key("head")
@@ -174,17 +174,17 @@ def hardly_looks(study: StudyData, name: str, chance: Chance) -> str:
         )
     mean = (
         f"its mean-class accuracy is {phrases.percent(chance.mean_recall.value)} %, and whatever ignores the image, a "
-        f"constant answer or a guess, has {phrases.percent(chance.mean_recall.rival)} % "
+        f"constant answer or a guess, has {phrases.percent(chance.mean_recall.baseline)} % "
         f"(p {phrases.p_value(chance.mean_recall.p)})"
     )
     constant = study.classes[int(study.counts["test"].argmax())]
     accuracy = (
         f"its accuracy is {phrases.percent(chance.accuracy.value)} %, and always answering *{constant}* has "
-        f"{phrases.percent(chance.accuracy.rival)} % (p {phrases.p_value(chance.accuracy.p)})"
+        f"{phrases.percent(chance.accuracy.baseline)} % (p {phrases.p_value(chance.accuracy.p)})"
     )
     if not chance.above:
         parts.append(f"**{name} is not shown to be better than chance**: {mean}; {accuracy}.")
-    elif not chance.accuracy.won:
+    elif not chance.accuracy.significant:
         parts.append(f"{name} is not shown to beat the best constant answer in accuracy: {accuracy}.")
     return " ".join(parts)
 
@@ -199,7 +199,7 @@ def chance_levels(numbers: Numbers) -> str:
         f"{phrases.percent(counts['test'][constant] / counts['test'].sum())} % accuracy"
     )
     if "train" in counts and counts["train"].sum():
-        guess = guess_by(counts["train"], counts["test"])
+        guess = guess_accuracy(counts["train"], counts["test"])
         told += f", guessing with the shares of training {phrases.percent(guess)} %"
     return f"{told}, and both have {phrases.percent(1 / max(1, int((counts['test'] > 0).sum())))} % mean-class accuracy"
 

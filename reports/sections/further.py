@@ -13,12 +13,11 @@ from fer_bench.reports.facts import phrases
 from fer_bench.reports.facts.numbers import MethodNumbers, Numbers
 from fer_bench.reports.facts.scoring import Results
 from fer_bench.reports.render.blocks import Block, Bullets, Figure, TableBlock
-from fer_bench.reports.render.table import Column as Shown
-from fer_bench.reports.render.table import Table, tabulate
+from fer_bench.reports.render.table import Column, Table, tabulate
 from fer_bench.reports.sections import figures
 from fer_bench.reports.sections.tables import title
 from fer_bench.stats import probabilities
-from fer_bench.stats.metrics import COLUMNS, Column, Values
+from fer_bench.stats.metrics import METRICS, Metric, Values
 
 CALIBRATION = ("ece", "classwise_ece", "brier", "class_ece")
 LOWER = " ↓: the lower the better."
@@ -28,7 +27,7 @@ FEWEST = 3
 
 def further_section(numbers: Numbers, results: Results) -> list[Block]:
     """Every registered metric that is no calibration and stands nowhere else; reasons for those that can't be had."""
-    found, reasons = _by_column(results, [n for n in results.columns if n not in CALIBRATION])
+    found, reasons = _by_metric(results, [n for n in results.metrics if n not in CALIBRATION])
     blocks = _tables(numbers, found, "further")
     classes, members = numbers.study.classes, numbers.groups.members
     if members:
@@ -39,55 +38,55 @@ def further_section(numbers: Numbers, results: Results) -> list[Block]:
 
 def calibration_section(numbers: Numbers, results: Results) -> list[Block]:
     """Calibration errors, and a reliability diagram."""
-    found, reasons = _by_column(results, [n for n in results.columns if n in CALIBRATION])
+    found, reasons = _by_metric(results, [n for n in results.metrics if n in CALIBRATION])
     drawn = reliability(numbers, [r.diagram for r in results.methods])
     alt = "Share of right answers against confidence, for every method"
     figure: list[Block] = [Figure("reliability", alt, drawn)] if drawn else []
     return [*_tables(numbers, found, "calibration"), *figure, Bullets(tuple(reasons))]
 
 
-def _by_column(results: Results, names: Sequence[str]) -> tuple[dict[str, list[Values]], list[str]]:
-    """Values of each method by column; a column that nobody has is left out with its reason."""
+def _by_metric(results: Results, names: Sequence[str]) -> tuple[dict[str, list[Values]], list[str]]:
+    """Values of each method by metric; a metric that no method has is left out with its reason."""
     found: dict[str, list[Values]] = {}
     reasons: dict[str, list[str]] = {}
     for name in names:
-        values = [v for r in results.methods if isinstance(v := r.columns[name], Values)]
-        errors = [e for r in results.methods if isinstance(e := r.columns[name], PluginError)]
+        values = [v for r in results.methods if isinstance(v := r.metrics[name], Values)]
+        errors = [e for r in results.methods if isinstance(e := r.metrics[name], PluginError)]
         if not errors and any(v.values is not None for v in values):
             found[name] = values
         else:
             why = errors[0].what if errors else values[0].reason
-            reasons.setdefault(why, []).append(COLUMNS[name].title)
+            reasons.setdefault(why, []).append(METRICS[name].title)
     return found, [f"{', '.join(titles)}: not given, {why}." for why, titles in reasons.items()]
 
 
 def _tables(numbers: Numbers, found: dict[str, list[Values]], name: str) -> list[Block]:
     """One table of the scores, and one for each metric of classes."""
     blocks: list[Block] = []
-    scores = [n for n in found if found[n][0].column.kind == "score"]
+    scores = [n for n in found if found[n][0].metric.kind == "score"]
     if scores:
-        columns = [Shown("Score", lambda n: found[n][0].column.title + _sense(found[n][0].column), right=False)]
+        columns = [Column("Score", lambda n: found[n][0].metric.title + _sense(found[n][0].metric), right=False)]
         for place, method in enumerate(numbers.methods):
-            columns.append(Shown(title(method), partial(_score, found, place)))
-        told, lower = phrases.spread_over_seeds(numbers), any(_sense(found[n][0].column) for n in scores)
+            columns.append(Column(title(method), partial(_score, found, place)))
+        told, lower = phrases.spread_over_seeds(numbers), any(_sense(found[n][0].metric) for n in scores)
         caption = f"{told[0].upper()}{told[1:]}; shares in %.{LOWER * lower}"
         blocks.append(TableBlock(tabulate(columns, scores, caption), name, "Scores"))
     by_class = [(n, values) for n, values in found.items() if n not in scores]
-    return blocks + [TableBlock(_by_class(numbers, v), f"{name}-{n}", v[0].column.title) for n, v in by_class]
+    return blocks + [TableBlock(_by_class(numbers, v), f"{name}-{n}", v[0].metric.title) for n, v in by_class]
 
 
-def _sense(column: Column) -> str:
-    return " ↓" if column.better == "lower" else ""
+def _sense(metric: Metric) -> str:
+    return " ↓" if metric.better == "lower" else ""
 
 
 def _score(found: dict[str, list[Values]], place: int, name: str) -> str:
     values = found[name][place]
-    return phrases.UNKNOWN if values.values is None else _mean(values.values, values.column)
+    return phrases.UNKNOWN if values.values is None else _mean(values.values, values.metric)
 
 
-def _mean(values: np.ndarray, column: Column) -> str:
+def _mean(values: np.ndarray, metric: Metric) -> str:
     values = values[np.isfinite(values)]
-    if column.unit == "share":
+    if metric.unit == "share":
         return phrases.mean_and_spread(values)
     if not len(values):
         return phrases.UNKNOWN
@@ -95,17 +94,17 @@ def _mean(values: np.ndarray, column: Column) -> str:
 
 
 def _by_class(numbers: Numbers, values: list[Values]) -> Table:
-    study, column = numbers.study, values[0].column
-    columns = [Shown("Class", lambda i: study.classes[i], right=False)]
+    study, metric = numbers.study, values[0].metric
+    columns = [Column("Class", lambda i: study.classes[i], right=False)]
     for method, of in zip(numbers.methods, values, strict=True):
-        columns.append(Shown(title(method), partial(_class_cell, of)))
-    unit = ", in %" if column.unit == "share" else ""
-    caption = f"{column.title}{_sense(column)}: {phrases.spread_over_seeds(numbers)}{unit}."
+        columns.append(Column(title(method), partial(_class_cell, of)))
+    unit = ", in %" if metric.unit == "share" else ""
+    caption = f"{metric.title}{_sense(metric)}: {phrases.spread_over_seeds(numbers)}{unit}."
     return tabulate(columns, study.order, caption)
 
 
 def _class_cell(values: Values, index: int) -> str:
-    return phrases.UNKNOWN if values.values is None else _mean(values.values[:, index], values.column)
+    return phrases.UNKNOWN if values.values is None else _mean(values.values[:, index], values.metric)
 
 
 @figures.styled
@@ -139,11 +138,11 @@ def reliability(numbers: Numbers, found: Sequence[probabilities.Reliability | No
 def luck_table(numbers: Numbers) -> Table | None:
     """How far test scores move between the last epochs of one training; None where no predictions were kept."""
     rows = [m for m in numbers.methods if _last_scores(m, "mean_recall")]
-    columns = [Shown("Method", title, right=False)]
-    columns.append(Shown("Epochs watched", _watched))
+    columns = [Column("Method", title, right=False)]
+    columns.append(Column("Epochs watched", _watched))
     for name, heading in (("mean_recall", "Mean-class accuracy"), ("accuracy", "Accuracy")):
-        columns.append(Shown(f"{heading}: sd between epochs", partial(_luck, name, "sd")))
-        columns.append(Shown("range", partial(_luck, name, "range")))
+        columns.append(Column(f"{heading}: sd between epochs", partial(_luck, name, "sd")))
+        columns.append(Column("range", partial(_luck, name, "range")))
     caption = (
         f"Test scores of the last {100 * LAST:g} % of the epochs (at least {FEWEST}) of each training: standard "
         "deviation and range, in points, mean over runs. A gain of this size can be one lucky epoch."

@@ -19,7 +19,7 @@ from fer_bench.reports.render.blocks import Block, Figure, Paragraph, TableBlock
 from fer_bench.reports.render.table import Column, each, tabulate
 from fer_bench.reports.sections import figures
 from fer_bench.reports.sections.tables import title
-from fer_bench.stats import scores
+from fer_bench.stats import confusion
 from fer_bench.stats.intervals import Interval
 from fer_bench.stats.mcnemar import McNemar, mcnemar_by_seed
 
@@ -106,8 +106,8 @@ def _mcnemar(numbers: Numbers) -> list[Block]:
         Column("Seed", lambda r: str(r[1])),
         Column("Only ours right", lambda r: f"{r[2].gained:,}"),
         Column("Only the reference right", lambda r: f"{r[2].lost:,}"),
-        Column("Exact p", lambda r: phrases.p_value(r[2].exact)),
-        Column("mid-p", lambda r: phrases.p_value(r[2].midp)),
+        Column("Exact p", lambda r: phrases.p_value(r[2].exact_p)),
+        Column("mid-p", lambda r: phrases.p_value(r[2].mid_p)),
     ]
     caption = (
         f"McNemar's test of each seed's pair of networks against {phrases.code(str(numbers.study.reference))} "
@@ -130,12 +130,13 @@ def ranking(numbers: Numbers) -> Ranking | None:
         return None
     from fer_bench.stats.ranks import rank_methods  # late: scipy.stats takes half a second
 
-    score, classes = scores.SCORES[SCORE], len(study.classes)
+    score, classes = confusion.SCORES[SCORE], len(study.classes)
     values = np.zeros((len(folds), len(ranked)))
     for place, method in enumerate(ranked):
         for row, fold in enumerate(folds):
             runs = [r for r in method.runs if r.fold == fold]
-            values[row, place] = np.mean([score(scores.confusion(r.labels, r.predictions, classes)) for r in runs])
+            matrices = [confusion.confusion_matrix(r.labels, r.predictions, classes) for r in runs]
+            values[row, place] = np.mean([score(matrix) for matrix in matrices])
     return rank_methods(values, tuple(m.label for m in ranked))
 
 
@@ -159,7 +160,7 @@ def rank_tests(found: Ranking, blocks: str) -> str:
     return (
         f"Friedman's chi² {found.chi2:.2f}, p {phrases.p_value(found.chi2_p)}; {f_test}; by permutation of the methods "
         f"within the {blocks} p {phrases.p_value(found.exact_p)}. Methods that a bar joins are nearer than Nemenyi's "
-        f"critical difference of {found.difference:.2f} ranks (Demšar 2006)."
+        f"critical difference of {found.critical_difference:.2f} ranks (Demšar 2006)."
     )
 
 
@@ -188,6 +189,7 @@ def draw_ranks(found: Ranking) -> Drawing:
     for level, clique in enumerate(found.cliques):
         ends = [found.ranks[found.names.index(n)] for n in (clique[0], clique[-1])]
         axis.plot(ends, [-0.35 * (level + 1)] * 2, color="#D55E00", linewidth=3.5, solid_capstyle="round")
-    axis.plot([1, 1 + found.difference], [0.85, 0.85], color="#222222", linewidth=1.2)
-    axis.text(1 + found.difference / 2, 0.93, f"critical difference {found.difference:.2f}", ha="center", fontsize=8)
+    width = found.critical_difference
+    axis.plot([1, 1 + width], [0.85, 0.85], color="#222222", linewidth=1.2)
+    axis.text(1 + width / 2, 0.93, f"critical difference {width:.2f}", ha="center", fontsize=8)
     return figure

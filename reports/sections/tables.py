@@ -12,8 +12,8 @@ from fer_bench.reports.facts import answer, phrases
 from fer_bench.reports.facts.numbers import SCORES, Leak, MethodNumbers, Numbers, recall_key
 from fer_bench.reports.facts.records import MethodRuns, StudyData
 from fer_bench.reports.render.table import Column, Table, each, rows_csv, tabulate
-from fer_bench.stats import scores
-from fer_bench.stats.chance import COLLAPSED, Against
+from fer_bench.stats import confusion
+from fer_bench.stats.chance import COLLAPSED, ChanceTest
 
 
 def title(method: MethodNumbers | MethodRuns) -> str:
@@ -94,14 +94,14 @@ def score_table(numbers: Numbers) -> Table:
     return tabulate(SCORE_COLUMNS, numbers.methods, caption)
 
 
-def _lead(against: Against | None) -> str:
-    return phrases.UNKNOWN if against is None else phrases.points(against.value - against.rival)
+def _lead(against: ChanceTest | None) -> str:
+    return phrases.UNKNOWN if against is None else phrases.points(against.value - against.baseline)
 
 
 def _leaning(study: StudyData, method: MethodNumbers) -> str:
     """The answers that trainings give most, with the share of the images of an average class."""
-    shares = 100 * method.chance.leaning
-    answers = phrases.listed([study.classes[i] for i in dict.fromkeys(method.chance.answer.tolist())])
+    shares = 100 * method.chance.dominant_share
+    answers = phrases.listed([study.classes[i] for i in dict.fromkeys(method.chance.dominant_class.tolist())])
     ends = dict.fromkeys(f"{share:.0f}" for share in (shares.min(), shares.max()))
     return f"{answers}, {' to '.join(ends)} %"
 
@@ -117,7 +117,7 @@ def chance_table(numbers: Numbers) -> Table:
         Column("Most given answer", each(_leaning, numbers.study), right=False),
         Column("Collapsed trainings", lambda m: f"{int(m.chance.collapsed.sum())} of {len(m.chance.collapsed)}"),
     ]
-    if any(m.chance.known for m in numbers.methods):
+    if any(m.chance.testable for m in numbers.methods):
         caption = (
             f"In points, with one-sided p after Holm's correction for the two tests: {answer.chance_levels(numbers)}. "
             "Mean-class accuracy is tested by shuffling the labels (Ojala and Garriga 2010), accuracy by a score test "
@@ -131,11 +131,12 @@ def chance_table(numbers: Numbers) -> Table:
 
 def _by_fold(method: MethodRuns, study: StudyData, name: str) -> np.ndarray:
     """A score in every fold, mean over seeds."""
-    score, classes = scores.SCORES[name], len(study.classes)
-    found: dict[int, list[float]] = {}
+    score, classes = confusion.SCORES[name], len(study.classes)
+    values: dict[int, list[float]] = {}
     for run in method.runs:
-        found.setdefault(run.fold, []).append(score(scores.confusion(run.labels, run.predictions, classes)))
-    return np.asarray([np.mean(found[fold]) for fold in sorted(found)])
+        matrix = confusion.confusion_matrix(run.labels, run.predictions, classes)
+        values.setdefault(run.fold, []).append(float(score(matrix)))
+    return np.asarray([np.mean(values[fold]) for fold in sorted(values)])
 
 
 def _spread(study: StudyData, name: str, method: MethodRuns) -> str:
