@@ -29,9 +29,11 @@ from fer_bench.reports.render.blocks import Document, Figure
 from fer_bench.reports.render.marks import plain
 from fer_bench.reports.render.page_folder import Target, aside, check, move, tell
 from fer_bench.reports.render.table import table_csv
-from fer_bench.reports.sections import tables
-from fer_bench.reports.sections.contents import Context, Section, all_sections, document
+from fer_bench.reports.sections import Context, Section
+from fer_bench.reports.sections.composition import document
 from fer_bench.reports.sections.priors import Prior
+from fer_bench.reports.sections.registry import all_sections
+from fer_bench.reports.sections.table_csv import csv_text
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def build_report(
             pictures = _Pictures(work, folder, chosen)
             page = document(context, ordered, pictures.add)
             pictures.finish()
-            more = {"table.csv": tables.csv_text(numbers)} if "csv" in chosen else {}
+            more = {"table.csv": csv_text(numbers)} if "csv" in chosen else {}
             return _write(page, folder, target, chosen, more)
 
 

@@ -21,9 +21,9 @@ import numpy as np
 from fer_bench.errors import LedgerError
 from fer_bench.record.ledger import Ledger
 from fer_bench.reports.facts import answer, phrases
+from fer_bench.reports.facts.minority import judge_tail
 from fer_bench.reports.facts.numbers import SCORES, Judgement, Numbers, Verdict, compute, group_key
 from fer_bench.reports.facts.records import Run, StudyData, readable
-from fer_bench.reports.sections.minority import judge_tail
 from fer_bench.stats import intervals
 from fer_bench.stats.confusion import mean_known
 from fer_bench.stats.intervals import Interval

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fer_bench.reports.facts.numbers import Numbers
-from fer_bench.reports.facts.records import StudyData
+from fer_bench.reports.facts.numbers import MethodNumbers, Numbers
+from fer_bench.reports.facts.records import MethodRuns, StudyData
 from fer_bench.stats.intervals import Interval
 
 UNKNOWN = "–"
@@ -78,6 +78,11 @@ def span(values: list[int]) -> str:
 def code(label: str) -> str:
     """A label as Markdown code."""
     return f"`{label}`"
+
+
+def method_name(method: MethodNumbers | MethodRuns) -> str:
+    """A method's label as tables show it, with the signs that stand beside it."""
+    return code(method.label) + method.mark
 
 
 def describe_class(study: StudyData, index: int) -> str:

@@ -29,7 +29,8 @@ from fer_bench.reports.facts.records import Run
 from fer_bench.reports.render import blocks, marks
 from fer_bench.reports.render.blocks import Block, Bullets, Code, Document, Figure, Notice, Paragraph, Part, TableBlock
 from fer_bench.reports.render.table import Column, Table, each, tabulate
-from fer_bench.reports.sections import describe, figures
+from fer_bench.reports.sections import figures
+from fer_bench.reports.sections.settings import PER_RUN, flatten, in_words
 from fer_bench.reports.sections.significance import draw_ranks, rank_tests
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ VERDICTS = (
     "A data set whose report may give no verdict does not count."
 )
 IN_TABLE = ("backbone", "pretrained", "recipe.epochs")  # settings that the table of studies shows
-APART = {*describe.PER_RUN, *IN_TABLE, "profile", "dataset_params"}  # not told as a setting that differs
+APART = {*PER_RUN, *IN_TABLE, "profile", "dataset_params"}  # not told as a setting that differs
 
 
 def page(comparison: Comparison, name: str) -> Document:
@@ -375,9 +376,9 @@ def _values(runs: Sequence[Run]) -> dict[str, list[str]]:
     for run in runs:
         name = phrases.code(run.label)
         code = {f"code of {name}": str(run.record.json("spec").get("source", ""))[:12]}
-        params = {f"{name} {key}": value for key, value in describe.flatten(run.spec.get("params") or {}).items()}
-        for key, value in (describe.flatten(run.spec) | params | code).items():
-            found.setdefault(key, set()).add(describe.shown(value))
+        params = {f"{name} {key}": value for key, value in flatten(run.spec.get("params") or {}).items()}
+        for key, value in (flatten(run.spec) | params | code).items():
+            found.setdefault(key, set()).add(in_words(value))
     return {key: sorted(values) for key, values in found.items()}
 
 

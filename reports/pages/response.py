@@ -18,7 +18,8 @@ from fer_bench.reports.facts.response import ACCURACY, MEAN, Crossing, Point, Re
 from fer_bench.reports.render import blocks
 from fer_bench.reports.render.blocks import Block, Bullets, Code, Document, Figure, Notice, Paragraph, Part, TableBlock
 from fer_bench.reports.render.table import Column, Table, each, tabulate
-from fer_bench.reports.sections import describe, figures
+from fer_bench.reports.sections import figures
+from fer_bench.reports.sections.repeat import environment_table
 from fer_bench.stats.intervals import Interval
 
 
@@ -54,7 +55,7 @@ def _repeat(response: Response) -> tuple[Block, ...]:
     """Commands, versions and run ids."""
     studies = [p.study for p in response.points]
     commands = dict.fromkeys(s.command for s in studies if s.command)
-    environment = describe.environment(studies[0])
+    environment = environment_table(studies[0])
     told = TableBlock(environment, "environment", "Versions and hardware", sortable=False) if environment else None
     ids = [f"{phrases.code(s.name)}: " + ", ".join(phrases.code(r.record.id) for r in s.runs) for s in studies]
     facts = f"Data fingerprint {phrases.code(studies[0].fingerprint)}. Runs in the ledger:"

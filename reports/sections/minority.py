@@ -15,24 +15,15 @@ import numpy as np
 from matplotlib.figure import Figure as Drawing
 
 from fer_bench.reports.facts import answer, phrases
-from fer_bench.reports.facts.numbers import (
-    MIN_SEEDS,
-    Judgement,
-    MethodNumbers,
-    Numbers,
-    Verdict,
-    group_key,
-    judge,
-    recall_key,
-)
+from fer_bench.reports.facts.minority import HEAD, TAIL, judge_tail, tail_keys
+from fer_bench.reports.facts.numbers import MIN_SEEDS, Judgement, MethodNumbers, Numbers, Verdict, recall_key
 from fer_bench.reports.render.blocks import Block, Bullets, Figure, Paragraph, TableBlock
 from fer_bench.reports.render.table import Column, tabulate
 from fer_bench.reports.sections import figures
-from fer_bench.reports.sections.tables import title
+from fer_bench.reports.sections.section import Context, Section
 from fer_bench.stats import power
 from fer_bench.stats.intervals import Interval
 
-HEAD, TAIL = group_key("head"), group_key("tail")
 CORNERS = (
     (0.02, 0.98, "rare gain, frequent pay"),
     (0.98, 0.98, "both gain"),
@@ -42,8 +33,9 @@ CORNERS = (
 GROUPS = {TAIL: "tail, mean", HEAD: "head, mean"}
 
 
-def build(numbers: Numbers) -> list[Block]:
-    """One sentence and one column a method, and the trade-off between tail and head."""
+def build(context: Context) -> list[Block]:
+    """A sentence and rows of the table for each method, and the trade-off between tail and head."""
+    numbers = context.numbers
     groups = numbers.groups
     if not numbers.compared:
         return []
@@ -51,20 +43,9 @@ def build(numbers: Numbers) -> list[Block]:
         return [Paragraph(f"There are no rare and frequent classes to tell apart: {groups.reason}.")]
     judged = judge_tail(numbers)
     lines = tuple(sentence(numbers, m, judged[m.label]) for m in numbers.compared)
-    drawn = tradeoff(numbers)
+    drawn = draw_tradeoff(numbers)
     alt = "Gain in recall of the frequent classes against gain in recall of the rare ones, with intervals"
     return [Bullets(lines), _table(numbers, judged), *([Figure("tradeoff", alt, drawn)] if drawn else [])]
-
-
-def tail_keys(numbers: Numbers) -> list[str]:
-    """Gains that the section judges together: every tail class, the tail and the head."""
-    classes = [recall_key(numbers.study.classes[i]) for i in reversed(numbers.groups.members["tail"])]
-    return [*classes, TAIL, HEAD]
-
-
-def judge_tail(numbers: Numbers) -> dict[str, dict[str, Judgement]]:
-    """The judgements of the section, by method and key of the gain."""
-    return judge(numbers.study, numbers.methods, tail_keys(numbers))
 
 
 def sentence(numbers: Numbers, method: MethodNumbers, judged: dict[str, Judgement]) -> str:
@@ -130,7 +111,7 @@ def _table(numbers: Numbers, judged: dict[str, dict[str, Judgement]]) -> TableBl
         return f"{sum(int(study.counts[role][i]) for i in members):,}"
 
     columns = [
-        Column("Method", lambda r: title(r.method), right=False),
+        Column("Method", lambda r: phrases.method_name(r.method), right=False),
         Column("Recall of", named, right=False),
         Column("Gain", lambda r: phrases.gain_with_interval(r.method.gains[r.key])),
         Column("p", lambda r: phrases.p_value(judged[r.method.label][r.key].p)),
@@ -179,7 +160,7 @@ def _by_cluster(gains: np.ndarray, clusters: np.ndarray) -> np.ndarray:
 
 
 @figures.styled
-def tradeoff(numbers: Numbers) -> Drawing | None:
+def draw_tradeoff(numbers: Numbers) -> Drawing | None:
     """Gain of the head across, gain of the tail up: above the diagonal the rare classes gain more than is paid."""
     shown = [m for m in numbers.compared if all(m.gains[k].known for k in (HEAD, TAIL))]
     if not shown:
@@ -221,3 +202,6 @@ def _reach(method: MethodNumbers) -> float:
 def _bars(interval: Interval) -> Sequence[Sequence[float]]:
     """Lengths of both arms; a percentile interval may leave out the value itself, on one side."""
     return [[100 * max(0.0, interval.value - interval.low)], [100 * max(0.0, interval.high - interval.value)]]
+
+
+SECTION = Section("minority", "Gains on minority classes", build)

@@ -18,7 +18,9 @@ from fer_bench.errors import SpecError, unknown
 from fer_bench.reports.facts import phrases
 from fer_bench.reports.facts.numbers import Numbers, measured
 from fer_bench.reports.facts.records import StudyData
+from fer_bench.reports.render.blocks import Block, TableBlock
 from fer_bench.reports.render.table import Column, Table, each, tabulate
+from fer_bench.reports.sections.section import Context, Section
 from fer_bench.stats import confusion, intervals
 
 KINDS = ("uniform", "train", "test", "forward", "backward")
@@ -104,3 +106,13 @@ def prior_table(numbers: Numbers, priors: Sequence[Prior]) -> Table:
 def _extremes(study: StudyData, shares: np.ndarray) -> str:
     """Shares of the rarest and of the most frequent training class, in %."""
     return f"{100 * shares[study.order[0]]:.1f} : {100 * shares[study.order[-1]]:.1f}"
+
+
+def build(context: Context) -> Block | None:
+    """Accuracy under the test priors that were asked for."""
+    if not context.priors:
+        return None
+    return TableBlock(prior_table(context.numbers, context.priors), "priors", "Accuracy under other test priors")
+
+
+SECTION = Section("priors", "Under other test priors", build)

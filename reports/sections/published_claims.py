@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fer_bench.reports.claims.comparable import Comparison, Ours, compare
 from fer_bench.reports.claims.published import Claim, load
 from fer_bench.reports.facts import phrases
-from fer_bench.reports.facts.numbers import MethodNumbers, Numbers
+from fer_bench.reports.facts.numbers import MethodNumbers
 from fer_bench.reports.facts.records import StudyData
 from fer_bench.reports.render.blocks import Block, Paragraph, TableBlock
 from fer_bench.reports.render.table import Column, tabulate
-from fer_bench.reports.sections.tables import title
+from fer_bench.reports.sections.section import Context, Section
 
 MOST = 20  # claims in a table; the rest is a command away
 METRICS = ("accuracy", "mean_recall", "macro_f1")
 HEADINGS = {"accuracy": "accuracy", "mean_recall": "mean-class accuracy", "macro_f1": "macro-F1"}
 
 
-def build(numbers: Numbers) -> list[Block]:
+def build(context: Context) -> list[Block]:
     """Claims that may be compared with every method of the study, then those that may not, each with its reasons."""
-    study = numbers.study
+    numbers, study = context.numbers, context.study
     claims = [c for c in load() if c.dataset == study.dataset.partition(":")[0] and c.metric in METRICS]
     if not claims:
         return []
-    rows = {title(m): {c.claim.id: c for c in compare(claims, _values(m), _ours(study, m))} for m in numbers.methods}
+    rows = {
+        phrases.method_name(m): {c.claim.id: c for c in compare(claims, _values(m), _ours(study, m))}
+        for m in numbers.methods
+    }
     first = list(next(iter(rows.values())).values())
     sound = [c for c in first if any(of[c.claim.id].verdict.ok for of in rows.values())]
     others = [c for c in first if c not in sound]
@@ -76,7 +79,7 @@ def _comparable(sound: Sequence[Comparison], rows: dict[str, dict[str, Compariso
     return TableBlock(tabulate(columns, sound[:MOST], caption), "claims", "Published numbers that may be compared")
 
 
-def _difference(of: dict[str, Comparison]):
+def _difference(of: dict[str, Comparison]) -> Callable[[Comparison], str]:
     def cell(row: Comparison) -> str:
         mine = of[row.claim.id]
         return f"{phrases.points(mine.difference / 100)} {'(within)' * mine.within}".strip() if mine.verdict.ok else "–"
@@ -107,3 +110,6 @@ _CLAIM = (
     Column("Number", lambda c: HEADINGS[c.claim.metric], right=False),
     Column("Theirs", lambda c: c.claim.text),
 )
+
+
+SECTION = Section("claims", "Beside published numbers", build)

@@ -18,7 +18,7 @@ from fer_bench.reports.facts.numbers import DRAWS, IMPROVED, SCORES, MethodNumbe
 from fer_bench.reports.render.blocks import Block, Figure, Paragraph, TableBlock
 from fer_bench.reports.render.table import Column, each, tabulate
 from fer_bench.reports.sections import figures
-from fer_bench.reports.sections.tables import title
+from fer_bench.reports.sections.section import Context, Section
 from fer_bench.stats import scores
 from fer_bench.stats.intervals import Interval
 from fer_bench.stats.mcnemar import McNemar, mcnemar_by_seed
@@ -30,8 +30,9 @@ FEWEST_FOLDS = 3
 SCORE = "mean_recall"
 
 
-def build(numbers: Numbers) -> list[Block]:
+def build(context: Context) -> list[Block]:
     """The tests that the study has data for."""
+    numbers = context.numbers
     return [*_improvement(numbers), *_resampled(numbers), *_mcnemar(numbers), *_ranks(numbers)]
 
 
@@ -57,7 +58,7 @@ def _improvement(numbers: Numbers) -> list[Block]:
     rows = [m for m in numbers.compared if m.improvement]
     if not rows:
         return []
-    columns = [Column("Method", title, right=False)]
+    columns = [Column("Method", phrases.method_name, right=False)]
     columns.append(Column("Seeds", lambda m: str(m.pairs)))
     for name in IMPROVED:
         cell = each(lambda n, m: phrases.share_with_interval(m.improvement[n]), name)
@@ -74,7 +75,7 @@ def _resampled(numbers: Numbers) -> list[Block]:
     if not numbers.compared:
         return []
     rarest, mean = numbers.headline
-    columns = [Column("Method", title, right=False), Column("Seeds", lambda m: str(m.pairs))]
+    columns = [Column("Method", phrases.method_name, right=False), Column("Seeds", lambda m: str(m.pairs))]
     headings = {rarest: f"recall of {rarest.partition(':')[2]}", mean: SCORES[mean], "accuracy": SCORES["accuracy"]}
     for name, heading in headings.items():
         columns.append(Column(f"Gain in {heading}", each(lambda n, m: phrases.gain_with_interval(m.gains[n]), name)))
@@ -102,7 +103,7 @@ def _mcnemar(numbers: Numbers) -> list[Block]:
     if not rows:
         return []
     columns = [
-        Column("Method", lambda r: title(r[0].method), right=False),
+        Column("Method", lambda r: phrases.method_name(r[0].method), right=False),
         Column("Seed", lambda r: str(r[1])),
         Column("Only ours right", lambda r: f"{r[2].gained:,}"),
         Column("Only the reference right", lambda r: f"{r[2].lost:,}"),
@@ -191,3 +192,6 @@ def draw_ranks(found: Ranking) -> Drawing:
     axis.plot([1, 1 + found.difference], [0.85, 0.85], color="#222222", linewidth=1.2)
     axis.text(1 + found.difference / 2, 0.93, f"critical difference {found.difference:.2f}", ha="center", fontsize=8)
     return figure
+
+
+SECTION = Section("tests", "Further tests", build)

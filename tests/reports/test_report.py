@@ -18,8 +18,18 @@ from fer_bench.reports.facts import phrases
 from fer_bench.reports.facts.numbers import Verdict, compute
 from fer_bench.reports.facts.records import load_study
 from fer_bench.reports.render.markdown import page, table_markdown
-from fer_bench.reports.sections import figures, tables
-from fer_bench.reports.sections.contents import SECTIONS, Context, Section, document
+from fer_bench.reports.sections import (
+    Context,
+    Section,
+    compared,
+    oracle,
+    overall,
+    recall,
+    table_csv,
+    trust,
+)
+from fer_bench.reports.sections.composition import document
+from fer_bench.reports.sections.registry import SECTIONS
 
 # toy data: angry 300 train / 50 test, disgust 40 / 20, happy 900 / 100
 BASE, BETTER = (40, 8, 90), (40, 18, 90)
@@ -79,7 +89,7 @@ def test_spread_over_seeds_uses_one_less_than_their_number(bench):
     runs = [bench.run("base", s, (40, k, 90)) for s, k in enumerate((8, 10, 12))]
     numbers = numbers_of(bench, bench.study(runs, ["base"]))
     # mean-class accuracy .70, .7333, .7667: sd with n - 1 is .0333
-    assert rows_of(tables.score_table(numbers))["base"][2].startswith("73.3 ± 3.3 [")
+    assert rows_of(overall.score_table(numbers))["base"][2].startswith("73.3 ± 3.3 [")
     assert numbers.method("base").recall[1].value == pytest.approx(0.5)
 
 
@@ -127,7 +137,7 @@ def test_many_comparisons_are_corrected(bench):
 
 def test_classes_run_from_the_rarest_and_rare_ones_are_bold(five_seeds):
     bench, study = five_seeds
-    table = tables.recall_table(numbers_of(bench, study))
+    table = recall.recall_table(numbers_of(bench, study))
     assert [row[:3] for row in table.rows] == [
         ("**disgust**", "40", "20"),
         ("angry", "300", "50"),
@@ -141,9 +151,9 @@ def test_a_transductive_method_is_marked_listed_last_and_not_ranked(bench):
     numbers = numbers_of(bench, bench.study(runs, ["reader", "base"]))
     assert [m.label for m in numbers.methods] == ["base", "reader"]
     assert set(numbers.method("reader").verdicts.values()) == {Verdict.NOT_RANKED}
-    for table in (tables.recall_table(numbers), tables.gain_table(numbers), tables.score_table(numbers)):
+    for table in (recall.recall_table(numbers), recall.gain_table(numbers), overall.score_table(numbers)):
         assert "`reader` ⚠" in table_markdown(table)
-    for table in (tables.leak_table(numbers), tables.seal_table(numbers.study), tables.method_table(numbers.study)):
+    for table in (oracle.leak_table(numbers), trust.seal_table(numbers.study), compared.method_table(numbers.study)):
         assert "`reader` ⚠" in table_markdown(table)
     text = text_of(numbers)
     assert "⚠ **`reader`** against `base`" in text
@@ -196,7 +206,7 @@ def test_settings_that_differ_are_told(bench):
 
 def test_the_csv_holds_the_numbers_of_the_table(five_seeds):
     bench, study = five_seeds
-    rows = list(csv.DictReader(tables.csv_text(numbers_of(bench, study)).splitlines()))
+    rows = list(csv.DictReader(table_csv.csv_text(numbers_of(bench, study)).splitlines()))
     row = next(r for r in rows if (r["method"], r["quantity"]) == ("better", "recall:disgust"))
     assert (row["train_images"], row["test_images"], row["seeds"]) == ("40", "20", "5")
     assert (row["percent"], row["gain_points"]) == ("90.0000", "50.0000")
@@ -209,7 +219,7 @@ def test_the_terminal_shows_the_same_numbers(five_seeds):
     console.print(study_table(bench.ledger, study))
     text = console.export_text()
     numbers = compute(load_study(bench.ledger, study))
-    for cell in [c for row in tables.recall_table(numbers).rows for c in row[3:]]:
+    for cell in [c for row in recall.recall_table(numbers).rows for c in row[3:]]:
         assert cell in text
 
 
@@ -292,9 +302,9 @@ def test_a_section_is_an_entry_and_a_failing_one_breaks_nothing(five_seeds):
 
 
 def test_many_confusion_matrices_stand_in_one_picture(bench):
-    hits = [(40, 2 * k, 90) for k in range(figures.WRITTEN + 2)]
+    hits = [(40, 2 * k, 90) for k in range(confusion_matrices.WRITTEN + 2)]
     runs = [bench.run(f"m{k}", 0, of) for k, of in enumerate(hits)]
-    drawn = figures.confusion(numbers_of(bench, bench.study(runs, [f"m{k}" for k in range(len(hits))]), draws=20))
+    drawn = confusion_matrices.draw(numbers_of(bench, bench.study(runs, [f"m{k}" for k in range(len(hits))]), draws=20))
     axis = drawn.axes[0]
     picture = axis.images[0].get_array().filled(np.nan)
     assert picture.shape == (4 * 4, 3 * 4 - 1)  # four rows of three: a title above, a gap between
@@ -316,8 +326,8 @@ def test_many_confusion_matrices_stand_in_one_picture(bench):
 
 def test_a_figure_without_data_is_left_out(bench):
     numbers = numbers_of(bench, bench.study([bench.run("base", 0, BASE)], ["base"], None))
-    assert figures.gains(numbers) is None
-    assert tables.gain_table(numbers) is None
+    assert recall.draw_gains(numbers) is None
+    assert recall.gain_table(numbers) is None
 
 
 def test_the_command_writes_the_report_and_prints_it(five_seeds, tmp_path):

@@ -306,7 +306,7 @@ def test_statistics_metrics_and_reports_import_no_torch():
         "render.markdown",
         "sections.figures",
         "pages.terminal",
-        "sections.tables",
+        "sections.registry",
         "facts.phrases",
         "pages.across",
     ]

@@ -20,8 +20,18 @@ from fer_bench.reports.pages.terminal import study_table
 from fer_bench.reports.render.blocks import Bullets, TableBlock
 from fer_bench.reports.render.latex import files as latex
 from fer_bench.reports.render.markdown import page as markdown
-from fer_bench.reports.sections import minority, tables
-from fer_bench.reports.sections.contents import SECTIONS, Context, document
+from fer_bench.reports.sections import (
+    Context,
+    compared,
+    confusion_matrices,
+    minority,
+    oracle,
+    overall,
+    recall,
+    table_csv,
+)
+from fer_bench.reports.sections.composition import document
+from fer_bench.reports.sections.registry import SECTIONS
 
 # toy data: angry 300 train / 50 test (middle), disgust 40 / 20 (tail), happy 900 / 100 (head)
 BASE = (40, 8, 90)
@@ -156,7 +166,7 @@ def markdown_of(block: TableBlock) -> str:
 
 
 def rows_of_csv(numbers) -> list[dict[str, str]]:
-    return list(csv.DictReader(tables.csv_text(numbers).splitlines()))
+    return list(csv.DictReader(table_csv.csv_text(numbers).splitlines()))
 
 
 def test_one_collapsed_training_of_many_is_named_and_its_gain_not_called_one(bench):
@@ -210,7 +220,7 @@ def test_a_balanced_classifier_may_lose_to_the_best_constant_answer_and_the_repo
 
 
 def test_the_levels_of_chance_stand_below_the_table(bench):
-    table = tables.chance_table(numbers_of(bench, study_of(bench, {"base": BASE}, 1, None)))
+    table = overall.chance_table(numbers_of(bench, study_of(bench, {"base": BASE}, 1, None)))
     assert "always answering happy has 58.8 % accuracy" in table.caption
     # training shares 300, 40, 900 of 1240 on 50, 20, 100 of 170 images
     guess = 100 * np.dot([300, 40, 900], [50, 20, 100]) / 1240 / 170
@@ -241,7 +251,7 @@ def test_of_two_classes_the_minority_is_the_tail_and_the_majority_the_head(two):
     assert "| `better` | head, mean | −5.4 [" in told
     assert "(head: 900 training images; tail: 300 training images)" in told
     assert "the frequent classes (other) −5.4 [" in section(page, "Answer")
-    assert minority.tradeoff(numbers) is not None
+    assert minority.draw_tradeoff(numbers) is not None
 
 
 def test_two_classes_have_response_curves_of_a_head_and_a_tail(two):
@@ -471,7 +481,7 @@ def test_several_missing_folds_are_counted(bench):
 def test_what_bold_means_is_what_is_bold(bench):
     def caption(train):
         bench.train = train
-        return tables.recall_table(numbers_of(bench, study_of(bench, {"base": BASE}, 1, None))).caption
+        return recall.recall_table(numbers_of(bench, study_of(bench, {"base": BASE}, 1, None))).caption
 
     assert caption((300, 40, 900)).endswith("to the most frequent; bold: fewer than half of an even share.")
     assert caption((400, 300, 500)).endswith("to the most frequent; bold: the rarest.")
@@ -481,14 +491,14 @@ def test_what_bold_means_is_what_is_bold(bench):
 
 def test_a_card_that_does_not_say_what_changes_is_not_said_to_change_nothing(bench):
     runs = [bench.run("base", 0, BASE, method={"changes": ""}), bench.run("better", 0, BASE)]
-    table = tables.method_table(load_study(bench.ledger, bench.study(runs, ["better", "base"])))
+    table = compared.method_table(load_study(bench.ledger, bench.study(runs, ["better", "base"])))
     assert [row[table.titles.index("Changes")] for row in table.rows] == ["loss", "–"]
 
 
 def test_a_confusion_matrix_says_what_it_is_made_of(bench):
     def said(runs):
         numbers = numbers_of(bench, bench.study(runs, ["base"], None))
-        return tables.pooled(numbers.study, numbers.methods[0])
+        return confusion_matrices.pooled(numbers.study, numbers.methods[0])
 
     def fold(seed, f):
         return bench.run("base", seed, BASE, spec={"fold": f}, data={"fold": f}, rows=np.arange(170) + 170 * f)
@@ -508,7 +518,7 @@ def test_equal_leak_gaps_have_no_interval_and_limits_end_at_zero(bench):
             chosen, other = right(bench.labels, 8), right(bench.labels, 8 + k)
             logits = (4 * np.eye(3)[chosen]).astype(np.float32)
             runs.append(bench.run("base", seed, logits=logits, epochs=np.stack([other, chosen]).astype(np.uint8)))
-        table = tables.leak_table(numbers_of(bench, bench.study(runs, ["base"], None)))
+        table = oracle.leak_table(numbers_of(bench, bench.study(runs, ["base"], None)))
         return dict(zip(table.titles, table.rows[0], strict=True))
 
     assert gaps(0, 0)["Leak gap"] == "0.0 (in all 2 runs)"
@@ -520,7 +530,7 @@ def test_equal_leak_gaps_have_no_interval_and_limits_end_at_zero(bench):
 
 def test_one_epoch_leaves_nothing_to_peek_at(bench):
     run = bench.run("base", 0, BASE, epochs=bench.labels[None].astype(np.uint8))
-    table = tables.leak_table(numbers_of(bench, bench.study([run], ["base"], None)))
+    table = oracle.leak_table(numbers_of(bench, bench.study([run], ["base"], None)))
     assert dict(zip(table.titles, table.rows[0], strict=True))["Leak gap"] == "–"
 
 

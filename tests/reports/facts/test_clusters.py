@@ -12,7 +12,7 @@ from statsmodels.stats.proportion import proportion_confint
 from fer_bench.reports import build_report
 from fer_bench.reports.facts.numbers import compute, recall_key
 from fer_bench.reports.facts.records import load_study
-from fer_bench.reports.sections import minority
+from fer_bench.reports.sections import Context, minority
 from fer_bench.reports.sections.priors import parse_prior, prior_table
 
 # toy data: angry 300 train / 50 test, disgust 40 / 20, happy 900 / 100
@@ -87,7 +87,7 @@ def test_the_detectable_gain_is_that_of_the_independent_images(bench, once):
     thrice = numbers_of(bench, study_of(bench, "frames", copies=3, groups=np.repeat(np.arange(170), 3)))
 
     def detectable(numbers):
-        (table, *_) = [b for b in minority.build(numbers) if getattr(b, "id", "") == "minority"]
+        (table, *_) = [b for b in minority.build(Context(numbers)) if getattr(b, "id", "") == "minority"]
         return [row[table.table.titles.index("Detectable")] for row in table.table.rows]
 
     assert detectable(thrice) == detectable(once)

@@ -13,7 +13,7 @@ import pytest
 
 from fer_bench.reports.facts.numbers import compute
 from fer_bench.reports.facts.records import load_study
-from fer_bench.reports.sections import figures
+from fer_bench.reports.sections import confusion_matrices, figures, frequency, recall
 from fer_bench.stats import confusion, crossed_errors, intervals
 
 MANY = 2000
@@ -111,9 +111,9 @@ def test_figures_of_many_classes_show_the_rarest_in_a_bearable_size(bench, tmp_p
     logits = np.eye(classes, dtype=np.float32)
     study = bench.study([bench.run("base", 0, logits=logits), bench.run("b", 0, logits=logits)], ["b", "base"])
     numbers = compute(load_study(bench.ledger, study), draws=20)
-    for draw in (figures.recall, figures.gains, figures.frequency, figures.confusion):
+    for draw in (recall.draw_recall, recall.draw_gains, frequency.draw, confusion_matrices.draw):
         drawn = draw(numbers)
         width, height = 160 * drawn.get_size_inches()
         assert width * height < 4e7, draw.__name__  # 160 MB of colours
-    names = [label.get_text() for label in figures.confusion(numbers).axes[0].get_yticklabels()]
+    names = [label.get_text() for label in confusion_matrices.draw(numbers).axes[0].get_yticklabels()]
     assert names == [f"c{k}" for k in range(classes - 1, classes - 1 - figures.MOST, -1)]

@@ -27,8 +27,9 @@ from fer_bench.reports.render.markdown import block_markdown
 from fer_bench.reports.render.marks import Span, plain, slug, spans
 from fer_bench.reports.render.page_folder import REPORT
 from fer_bench.reports.render.table import Table, table_csv
-from fer_bench.reports.sections import figures
-from fer_bench.reports.sections.contents import SECTIONS, Context, Section, all_sections, document
+from fer_bench.reports.sections import Context, Section, recall
+from fer_bench.reports.sections.composition import document
+from fer_bench.reports.sections.registry import SECTIONS, all_sections
 
 BASE, BETTER = (40, 8, 90), (40, 18, 90)
 QUICK = ("latex", "csv")  # formats without figures
@@ -163,7 +164,7 @@ def install(tmp_path, monkeypatch):
 
 THEIRS = """
 from fer_bench.reports.render.blocks import Bullets, TableBlock
-from fer_bench.reports.sections.contents import Section
+from fer_bench.reports.sections import Section
 from fer_bench.reports.render.table import pairs
 
 def seeds(context):
@@ -237,7 +238,7 @@ def test_slow_sections_are_built_last_and_stand_where_they_belong(small):
     told = []
 
     def section(name, slow=False):
-        build = lambda c: (told.append(name), c.figure(name, figures.recall, name))[1]  # noqa: E731
+        build = lambda c: (told.append(name), c.figure(name, recall.draw_recall, name))[1]  # noqa: E731
         return Section(name, name, build, slow=slow)
 
     order = [section("one"), section("two", slow=True), section("three")]
