@@ -22,6 +22,7 @@ from fer_bench.reports.sections import (
     Context,
     Section,
     compared,
+    confusion_matrices,
     oracle,
     overall,
     recall,
