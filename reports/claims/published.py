@@ -273,10 +273,10 @@ def _entries(data: Mapping[str, Any], where: str) -> Iterator[tuple[dict[str, An
 
 
 def _tables(data: Mapping[str, Any], name: str, where: str) -> list[dict[str, Any]]:
-    found = data.get(name, [])
-    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+    tables = data.get(name, [])
+    if not isinstance(tables, list) or not all(isinstance(item, dict) for item in tables):
         raise DataError(f"'{name}' is no list of tables", where=where, hint=f"[[{name}]]")
-    return found
+    return tables
 
 
 def _claims(dataset: str, entry: Mapping[str, Any]) -> Iterator[Claim]:
@@ -344,21 +344,21 @@ def select(
         No claim is about this data set, no method's name holds the text, or the metric is not known.
     """
     claims = load() if claims is None else tuple(claims)
-    found = claims
+    chosen = claims
     if dataset:
-        found = tuple(c for c in found if c.dataset == dataset)
-        if not found:
+        chosen = tuple(c for c in chosen if c.dataset == dataset)
+        if not chosen:
             raise _no_dataset(dataset, sorted({c.dataset for c in claims}))
     if method:
-        named = tuple(c for c in found if method.casefold() in c.method.casefold())
+        named = tuple(c for c in chosen if method.casefold() in c.method.casefold())
         if not named:
-            raise _no_method(method, dataset, found, claims)
-        found = named
+            raise _no_method(method, dataset, chosen, claims)
+        chosen = named
     if metric:
         if canonical(metric) not in METRICS:
             raise unknown("metric", metric, METRICS, where="published claims")
-        found = tuple(c for c in found if c.metric == canonical(metric))
-    return tuple(c for c in found if include_quarantined or not c.quarantined)
+        chosen = tuple(c for c in chosen if c.metric == canonical(metric))
+    return tuple(c for c in chosen if include_quarantined or not c.quarantined)
 
 
 def _no_dataset(name: str, known: Sequence[str]) -> UnknownNameError:

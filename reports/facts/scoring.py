@@ -94,11 +94,11 @@ class Scoring:
 
     def results(self) -> Results:
         """Everything that is known when all methods are scored."""
-        found = self.work.results(self.jobs)
+        scored = self.work.results(self.jobs)
         if self.registered:
             theirs = [_columns(self.registered, t, t.answers()) for t in self.methods]
-            found = [replace(f, columns=f.columns | c) for f, c in zip(found, theirs, strict=True)]
-        return Results(found, self.broken)
+            scored = [replace(f, columns=f.columns | c) for f, c in zip(scored, theirs, strict=True)]
+        return Results(scored, self.broken)
 
 
 def begin(study: StudyData, work: Work) -> Scoring:
@@ -134,12 +134,12 @@ def score(names: Sequence[str], tested: Tested) -> MethodResults:
 
 def _together(seeds: Sequence[Values | PluginError]) -> Values | PluginError:
     """A column of all seeds; where one has none, the reason why."""
-    found: list[Values] = []
+    known: list[Values] = []
     for of in seeds:
         if isinstance(of, PluginError) or of.values is None:
             return of
-        found.append(of)
-    return replace(found[0], values=np.concatenate([of.values for of in found if of.values is not None]))
+        known.append(of)
+    return replace(known[0], values=np.concatenate([of.values for of in known if of.values is not None]))
 
 
 def _columns(names: Sequence[str], tested: Tested, answers: Answers) -> dict[str, Values | PluginError]:

@@ -98,28 +98,28 @@ def _origin(comparison: Comparison) -> tuple[str, ...]:
 
 def _ranks(comparison: Comparison) -> list[Block | str]:
     """The tests over all data sets and their diagram, or why there are none."""
-    found = comparison.ranking(MEAN)
+    ranking = comparison.ranking(MEAN)
     methods, sets = len(comparison.ranked), len(comparison.blocks(MEAN))
     aside = " ".join(_set_aside(comparison))
-    if found is None:
+    if ranking is None:
         left = f"{phrases.count(methods, 'method')} and {phrases.count(sets, 'data set')}"
         why = f"No ranks are given: they need two methods and two data sets at least, and {left} may be ranked."
         return [why, aside]
     alt = f"Critical-difference diagram: mean ranks of {methods} methods over {sets} data sets"
-    cautions = " ".join(_cautions(comparison, found))
-    return [_tests(found), cautions, aside, Figure("ranks", alt, draw_ranks(found))]
+    cautions = " ".join(_cautions(comparison, ranking))
+    return [_tests(ranking), cautions, aside, Figure("ranks", alt, draw_ranks(ranking))]
 
 
-def _tests(found: Ranking) -> str:
+def _tests(ranking: Ranking) -> str:
     return (
-        f"Ranks of {len(found.names)} methods in mean-class accuracy over {found.blocks} data sets, from one number a "
-        f"method and data set, the mean over seeds; ties share places. {rank_tests(found, 'data sets')}"
+        f"Ranks of {len(ranking.names)} methods in mean-class accuracy over {ranking.blocks} data sets, from one number a "
+        f"method and data set, the mean over seeds; ties share places. {rank_tests(ranking, 'data sets')}"
     )
 
 
-def _cautions(comparison: Comparison, found: Ranking) -> Iterator[str]:
+def _cautions(comparison: Comparison, ranking: Ranking) -> Iterator[str]:
     """What a reader of the tests must keep in mind."""
-    if found.blocks < FEW:
+    if ranking.blocks < FEW:
         yield (
             f"With fewer than {FEW} data sets such tests find little: a bar does not show that methods are alike, and "
             "the diagram describes, it does not prove. The p-values of chi² and F are approximations for many data "
@@ -155,25 +155,25 @@ def _codes(labels: Iterable[str]) -> str:
 
 def _scores(comparison: Comparison) -> list[Block]:
     """One table a measure, and which classes are the tail."""
-    hardly = (f"{e.title}: {said}" for e in comparison.entries for said in _no_classifiers(comparison, e))
+    hardly = (f"{e.title}: {sentence}" for e in comparison.entries for sentence in _no_classifiers(comparison, e))
     tables = (_score_table(comparison, m) for m in MEASURES)
     return [*tables, Bullets(tuple(map(_tail, comparison.entries))), Bullets(tuple(hardly))]
 
 
 def _score_table(comparison: Comparison, measure: Measure) -> TableBlock:
     """Method by data set, with the mean rank."""
-    found = comparison.ranking(measure)
-    ranks = {} if found is None else dict(zip(found.names, found.ranks, strict=True))
+    ranking = comparison.ranking(measure)
+    ranks = {} if ranking is None else dict(zip(ranking.names, ranking.ranks, strict=True))
     columns = [Column("Method", lambda label: _name(comparison, label), right=False)]
     columns += [Column(e.title + e.mark, each(_spread, (e, measure))) for e in comparison.entries]
     columns.append(Column("Mean rank", lambda label: f"{ranks[label]:.2f}" if label in ranks else phrases.UNKNOWN))
     title = measure.title[0].upper() + measure.title[1:]
     caption = f"{title} in %, mean ± standard deviation over seeds. "
-    caption += f"Mean rank over {found.blocks} data sets, 1 is best." if found else "Too little may be ranked."
-    aside = [e.title for e in comparison.bought(measure)]
+    caption += f"Mean rank over {ranking.blocks} data sets, 1 is best." if ranking else "Too little may be ranked."
+    aside = [e.title for e in comparison.doubtful(measure)]
     if aside:
-        told = phrases.listed(aside)
-        caption += f" Without {told}, where a method answers nearly everything with such a class or is at chance."
+        titles = phrases.listed(aside)
+        caption += f" Without {titles}, where a method answers nearly everything with such a class or is at chance."
     if any(e.mark for e in comparison.entries) or comparison.transductive:
         caption += " ⚠ is shown, not ranked."
     caption += _doubtful(comparison)
@@ -196,8 +196,8 @@ def _doubt(entry: Entry, label: str) -> str:
 
 def _doubtful(comparison: Comparison) -> str:
     """What ∅ means, as the end of a caption, where tables may show it."""
-    shown = any(_doubt(e, label) for e in comparison.entries for label in comparison.methods)
-    return " ∅ has collapsed or is not shown to be better than chance, itself or its reference." * shown
+    marked = any(_doubt(e, label) for e in comparison.entries for label in comparison.methods)
+    return " ∅ has collapsed or is not shown to be better than chance, itself or its reference." * marked
 
 
 def _tail(entry: Entry) -> str:
@@ -221,7 +221,7 @@ def _gains(comparison: Comparison) -> list[Block | str | None]:
     return [
         Bullets(tuple(_sentence(comparison, label) for label in comparison.compared)),
         VERDICTS,
-        Bullets(tuple(f"{e.title}: {said}" for e in comparison.entries if (said := phrases.sampling(e.study)))),
+        Bullets(tuple(f"{e.title}: {sentence}" for e in comparison.entries if (sentence := phrases.sampling(e.study)))),
         *(_gain_table(comparison, m) for m in JUDGED),
         "What goes with these gains:",
         *(
@@ -237,8 +237,8 @@ def _sentence(comparison: Comparison, label: str) -> str:
     if label in comparison.unranked:
         reasons = ["reads other test images"] * (label in comparison.transductive)
         reasons += ["tried to get at sealed files"] * (label in comparison.blocked)
-        told = f"nothing is claimed, since it {phrases.listed(reasons)}"
-        return f"{_name(comparison, label)}: {told}; {_price(comparison, label)}."
+        reason = f"nothing is claimed, since it {phrases.listed(reasons)}"
+        return f"{_name(comparison, label)}: {reason}; {_price(comparison, label)}."
     judged = [f"in {m.title} {_counted(comparison.judged(label, m))}" for m in JUDGED]
     against = phrases.code(str(comparison.reference))
     return f"{phrases.code(label)} against {against}: {'; '.join([*judged, _price(comparison, label)])}."
@@ -246,20 +246,20 @@ def _sentence(comparison: Comparison, label: str) -> str:
 
 def _price(comparison: Comparison, label: str) -> str:
     """What the frequent classes and accuracy do on every data set."""
-    told = []
+    changes = []
     for measure in PRICE:
-        found = [(e.title, gain) for e in comparison.entries if (gain := e.gain(label, measure))]
-        if found:
-            each_one = phrases.listed([f"{phrases.points(gain.value)} ({title})" for title, gain in found])
-            told.append(f"{measure.title} moves by {each_one} points")
-    return f"meanwhile {', '.join(told)}" if told else "no accuracy can be compared"
+        gains = [(e.title, gain) for e in comparison.entries if (gain := e.gain(label, measure))]
+        if gains:
+            each_one = phrases.listed([f"{phrases.points(gain.value)} ({title})" for title, gain in gains])
+            changes.append(f"{measure.title} moves by {each_one} points")
+    return f"meanwhile {', '.join(changes)}" if changes else "no accuracy can be compared"
 
 
 def _no_classifiers(comparison: Comparison, entry: Entry) -> Iterator[str]:
     """Sentences on methods that have collapsed or are at chance on a data set."""
     for label in comparison.methods:
-        if said := answer.no_classifier(entry.numbers, entry.numbers.method(label)):
-            yield said
+        if sentence := answer.no_classifier(entry.numbers, entry.numbers.method(label)):
+            yield sentence
 
 
 def _counted(verdicts: dict[str, Verdict]) -> str:
@@ -297,9 +297,9 @@ def _gain(of: tuple[Comparison, Entry, Measure], label: str) -> str:
     gain = entry.gain(label, measure)
     if gain is None:
         return phrases.UNKNOWN
-    told = phrases.gain_with_interval(gain)
+    text = phrases.gain_with_interval(gain)
     claimed = measure in JUDGED and comparison.judged(label, measure).get(entry.title) in (Verdict.GAIN, Verdict.LOSS)
-    return (f"**{told}**" if claimed else told) + (_doubt(entry, label) or _doubt(entry, str(comparison.reference)))
+    return (f"**{text}**" if claimed else text) + (_doubt(entry, label) or _doubt(entry, str(comparison.reference)))
 
 
 def _price_table(comparison: Comparison, measure: Measure) -> TableBlock:
@@ -366,31 +366,33 @@ def _compared(comparison: Comparison) -> list[Block | str | None]:
     caption = "Data sets may need settings of their own; what the methods of a study share stands in its own report."
     table = TableBlock(tabulate(columns, comparison.entries, caption), "studies", "Studies that were compared")
     different = _different(settings)
-    told = "Other settings that differ between the studies:" if different else "No other setting differs."
-    return [table, told, TableBlock(different, "differing", "Settings that differ") if different else None]
+    heading = "Other settings that differ between the studies:" if different else "No other setting differs."
+    return [table, heading, TableBlock(different, "differing", "Settings that differ") if different else None]
 
 
 def _values(runs: Sequence[Run]) -> dict[str, list[str]]:
     """Every setting of some runs with all its values, the code of each method included."""
-    found: dict[str, set[str]] = {}
+    values: dict[str, set[str]] = {}
     for run in runs:
         name = phrases.code(run.label)
         code = {f"code of {name}": str(run.record.json("spec").get("source", ""))[:12]}
         params = {f"{name} {key}": value for key, value in flatten(run.spec.get("params") or {}).items()}
         for key, value in (flatten(run.spec) | params | code).items():
-            found.setdefault(key, set()).add(in_words(value))
-    return {key: sorted(values) for key, values in found.items()}
+            values.setdefault(key, set()).add(in_words(value))
+    return {key: sorted(values) for key, values in values.items()}
 
 
 def _different(settings: Mapping[str, Mapping[str, list[str]]]) -> Table | None:
     """Settings by title of the study, as far as they are not the same in all; None where all agree."""
-    keys = sorted({key for found in settings.values() for key in found if APART.isdisjoint((key, key.split(".")[0]))})
-    shown = {key: [" / ".join(found.get(key, [phrases.UNKNOWN])) for found in settings.values()] for key in keys}
-    differing = [key for key, values in shown.items() if len(set(values)) > 1]
+    keys = sorted({key for values in settings.values() for key in values if APART.isdisjoint((key, key.split(".")[0]))})
+    cells_of = {key: [" / ".join(values.get(key, [phrases.UNKNOWN])) for values in settings.values()] for key in keys}
+    differing = [key for key, values in cells_of.items() if len(set(values)) > 1]
     if not differing:
         return None
     columns = [Column("Setting", str, right=False)]
-    columns += [Column(title, each(lambda i, key: shown[key][i], i), right=False) for i, title in enumerate(settings)]
+    columns += [
+        Column(title, each(lambda i, key: cells_of[key][i], i), right=False) for i, title in enumerate(settings)
+    ]
     return tabulate(columns, differing)
 
 

@@ -107,7 +107,7 @@ def _write(diagnosis: Diagnosis, store: Store, card: DatasetCard, out: Path, ima
     pictures = _pictures(diagnosis, store) if images else {}
     for kind, (_, png) in pictures.items():
         write_bytes(out / "figures" / f"{kind}.png", png)
-    page = _document(diagnosis, store, card, {kind: said for kind, (said, _) in pictures.items()}, images)
+    page = _document(diagnosis, store, card, {kind: caption for kind, (caption, _) in pictures.items()}, images)
     drawings = {"counts": (out / "figures" / "counts.svg").read_bytes()}
     drawings |= {kind: png for kind, (_, png) in pictures.items()}
     write_text(out / WEB_PAGE, shown(html.page(page, drawings)))
@@ -121,7 +121,7 @@ def _document(
         *_findings(diagnosis),
         _counts(diagnosis),
         _conflicts(diagnosis),
-        _shown(pictured),
+        _picture_part(pictured),
         _clean(diagnosis, store, card),
     ]
     return Document(
@@ -133,13 +133,15 @@ def _document(
 
 def _facts(diagnosis: Diagnosis, store: Store, card: DatasetCard, images: bool) -> tuple[str, ...]:
     licence = card.licence or "not stated by its card"
-    shown = "This page contains images of the data set" if images else "This page contains no image of the data set"
+    images_shown = (
+        "This page contains images of the data set" if images else "This page contains no image of the data set"
+    )
     shape = "x".join(map(str, store.shape))
     return (
         f"{card.title}; layout {code(store.manifest['layout'])}",
         f"{count(len(store), 'image')} of {shape} (channels, height, width), {diagnosis.exact['distinct']:,} distinct",
         f"fingerprint {code(store.fingerprint)}; fer-bench {__version__}",
-        f"{shown}; its licence: {licence}",
+        f"{images_shown}; its licence: {licence}",
     )
 
 
@@ -220,10 +222,10 @@ def _clean(diagnosis: Diagnosis, store: Store, card: DatasetCard) -> Part:
     return Part("clean", "Clean manifest", tuple(blocks))
 
 
-def _shown(pictured: Mapping[str, str]) -> Part | None:
+def _picture_part(pictured: Mapping[str, str]) -> Part | None:
     blocks: list[Block] = []
-    for kind, said in pictured.items():
-        blocks += [Paragraph(f"**{PICTURED[kind]}**: {said}"), Picture(kind, PICTURED[kind])]
+    for kind, caption in pictured.items():
+        blocks += [Paragraph(f"**{PICTURED[kind]}**: {caption}"), Picture(kind, PICTURED[kind])]
     return Part("pictures", "Pictures", tuple(blocks)) if blocks else None
 
 
@@ -232,7 +234,7 @@ def _pictures(diagnosis: Diagnosis, store: Store) -> dict[str, tuple[str, bytes]
     table = store.columns("label", "split")
     names = [*store.classes, "no label"]  # -1 is the last one
     captions = [(str(s), names[k]) for s, k in zip(table["split"], table["label"].tolist(), strict=True)]
-    found = {}
+    pictures = {}
     for kind in PICTURED:
         finding = diagnosis.of_kind(kind)
         if finding is None:
@@ -241,8 +243,8 @@ def _pictures(diagnosis: Diagnosis, store: Store) -> dict[str, tuple[str, bytes]
         of = f"{len(groups)} of {finding.count:,}"
         special = {"near": "the least sure pairs", "alike": f"{of} pairs, the most alike"}
         which = special.get(kind, f"{of} groups, the largest first" if len(groups) < finding.count else "all of them")
-        found[kind] = (f"{which}. Below each image: row, split, label.", _picture(store, groups, captions))
-    return found
+        pictures[kind] = (f"{which}. Below each image: row, split, label.", _picture(store, groups, captions))
+    return pictures
 
 
 def _examples(finding: Finding, diagnosis: Diagnosis, captions: Sequence[tuple[str, str]]) -> list[tuple[int, ...]]:
@@ -256,12 +258,12 @@ def _examples(finding: Finding, diagnosis: Diagnosis, captions: Sequence[tuple[s
     if finding.kind == "alike":
         return list(finding.groups[:GROUPS])
     differing = {"across": 0, "conflict": 1}.get(finding.kind.rpartition("-")[2])
-    shown = []
+    examples = []
     for group in sorted(finding.groups, key=lambda group: (-len(group), group))[:GROUPS]:
         if differing is not None:
             group = tuple({captions[row][differing]: row for row in reversed(group)}.values())
-        shown.append(tuple(sorted(group)[:MEMBERS]))
-    return shown
+        examples.append(tuple(sorted(group)[:MEMBERS]))
+    return examples
 
 
 def _picture(store: Store, groups: Sequence[tuple[int, ...]], captions: Sequence[tuple[str, str]]) -> bytes:

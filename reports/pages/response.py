@@ -36,7 +36,7 @@ def page(response: Response, name: str) -> Document:
     reasons = dict.fromkeys(reason for p in response.points for reason in p.study.watermarks)
     marks = [Notice(f"**Watermarked: not a fair estimate.** {reason}") for reason in reasons]
     folds = ((p.study.name, answer.missing_folds(p.study)) for p in response.points)
-    marks += [Notice(f"{phrases.code(name)}: {told}") for name, told in folds if told]
+    marks += [Notice(f"{phrases.code(name)}: {message}") for name, message in folds if message]
     parts = [
         Part("curves", "Recall against imbalance", _curves(response)),
         Part("tables", "The numbers", _numbers(response)),
@@ -56,11 +56,11 @@ def _repeat(response: Response) -> tuple[Block, ...]:
     studies = [p.study for p in response.points]
     commands = dict.fromkeys(s.command for s in studies if s.command)
     environment = environment_table(studies[0])
-    told = TableBlock(environment, "environment", "Versions and hardware", sortable=False) if environment else None
+    versions = TableBlock(environment, "environment", "Versions and hardware", sortable=False) if environment else None
     ids = [f"{phrases.code(s.name)}: " + ", ".join(phrases.code(r.record.id) for r in s.runs) for s in studies]
     facts = f"Data fingerprint {phrases.code(studies[0].fingerprint)}. Runs in the ledger:"
-    found = (Code("\n".join(commands)) if commands else None, told, Paragraph(facts), Bullets(tuple(ids)))
-    return tuple(block for block in found if block is not None)
+    parts = (Code("\n".join(commands)) if commands else None, versions, Paragraph(facts), Bullets(tuple(ids)))
+    return tuple(block for block in parts if block is not None)
 
 
 CSV_HEADER = (
@@ -117,7 +117,7 @@ def _names(response: Response, measure: str) -> str:
 
 
 def _curves(response: Response) -> tuple[Block, ...]:
-    told = [f"**{_title(m)}**: {_names(response, m)}" for m in response.measures]
+    groups = [f"**{_title(m)}**: {_names(response, m)}" for m in response.measures]
     why = f" No groups of classes: {response.groups.reason}." if response.groups.reason else ""
     return (
         Figure(
@@ -127,7 +127,7 @@ def _curves(response: Response) -> tuple[Block, ...]:
             "Mean recall of a group's classes, mean over seeds, with the 95 % interval over seeds and "
             f"images{_one_seed(response)}. The groups are those of the most imbalanced training set.{why}"
         ),
-        Bullets(tuple(told)),
+        Bullets(tuple(groups)),
     )
 
 
@@ -140,15 +140,15 @@ def _one_seed(response: Response) -> str:
 @figures.styled
 def draw(response: Response) -> Drawing:
     """One panel a group: recall against the ratio on a logarithmic axis, one line and band a method."""
-    shown = response.measures
-    figure, axes = figures.new_figure(2.7 * len(shown) + 0.4, 3.4, 1, len(shown), sharey=True)
+    measures = response.measures
+    figure, axes = figures.new_figure(2.7 * len(measures) + 0.4, 3.4, 1, len(measures), sharey=True)
     looks = figures.looks_of(response.methods)
     ratios = [p.ratio for p in response.points]
-    for axis, measure in zip(axes[0], shown, strict=True):
+    for axis, measure in zip(axes[0], measures, strict=True):
         for label in response.methods:
             colour, marker, line = looks[label]
-            found = [p.recall[label][measure] for p in response.points]
-            low, value, high = (100 * np.array([getattr(i, k) for i in found]) for k in ("low", "value", "high"))
+            intervals = [p.recall[label][measure] for p in response.points]
+            low, value, high = (100 * np.array([getattr(i, k) for i in intervals]) for k in ("low", "value", "high"))
             name = label + response.mark(label)
             axis.plot(ratios, value, color=colour, marker=marker, linestyle=line, markersize=4.5, label=name)
             axis.fill_between(ratios, low, high, color=colour, alpha=0.13, linewidth=0)
@@ -190,18 +190,18 @@ def _compared(response: Response) -> list[str]:
 
 def _doubtful(response: Response) -> str:
     """What ∅ means, as the end of a caption, where tables show it."""
-    shown = any(p.chance[m].doubtful for p in response.points for m in response.methods)
-    return " ∅ has collapsed, or is not shown to be better than chance, itself or its reference." * shown
+    marked = any(p.chance[m].doubtful for p in response.points for m in response.methods)
+    return " ∅ has collapsed, or is not shown to be better than chance, itself or its reference." * marked
 
 
 def _numbers(response: Response) -> tuple[Block, ...]:
     """A table a measure, what gains of the tail go with, and what is no classifier at all."""
     tables = [_table_block(response, m) for m in response.tabled]
     hardly = [
-        f"{phrases.code(p.profile)}: {said}"
+        f"{phrases.code(p.profile)}: {sentence}"
         for p in response.points
         for label in response.methods
-        if (said := answer.hardly_looks(p.study, _name(response, label), p.chance[label]))
+        if (sentence := answer.hardly_looks(p.study, _name(response, label), p.chance[label]))
     ]
     return (
         *tables,
@@ -242,15 +242,15 @@ def _gain(of: tuple[Response, str, str], point: Point) -> str:
 
 
 def _crossings(response: Response) -> tuple[Block, ...]:
-    found = response.crossings()
+    crossings = response.crossings()
     if response.reference is None:
         return (Paragraph("No method is the reference of all studies, so there is nothing to cross."),)
-    if not found:
+    if not crossings:
         return (Paragraph(f"No curve crosses that of {phrases.code(response.reference)} between the ratios studied."),)
-    return (Bullets(tuple(_told(c, str(response.reference)) for c in found)),)
+    return (Bullets(tuple(_crossing_sentence(c, str(response.reference)) for c in crossings)),)
 
 
-def _told(crossing: Crossing, reference: str) -> str:
+def _crossing_sentence(crossing: Crossing, reference: str) -> str:
     doubt = ""
     if not crossing.certain:
         doubt = "; on at least one side the gain is within its interval of 0: no finding"

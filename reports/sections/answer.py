@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from fer_bench.reports.facts import answer, phrases
 from fer_bench.reports.render.blocks import Bullets
+from fer_bench.reports.sections import missing
 from fer_bench.reports.sections.section import Context, Section
 
 
 def build(context: Context) -> list:
-    """Summary, one line a method, what is no classifier at all, and what a reader must keep in mind."""
+    """The summary, one line per method, methods that hardly classify, and caveats."""
     study, numbers = context.study, context.numbers
     remarks = phrases.count(len(study.notes), "remark")
     return [
@@ -18,7 +19,7 @@ def build(context: Context) -> list:
         Bullets(tuple(answer.no_classifiers(numbers))),
         " ".join(answer.cautions(numbers)),
         phrases.sampling(study),
-        f"{remarks} on missing or unusable records: see below." if study.notes else "",
+        f"{remarks} on missing or unusable records: see the section *{missing.SECTION.title}*." if study.notes else "",
     ]
 
 

@@ -19,17 +19,17 @@ CALIBRATION = ("ece", "classwise_ece", "brier", "class_ece")
 def build(context: Context) -> list[Block]:
     """Calibration errors, and a reliability diagram."""
     numbers, results = context.numbers, context.results
-    found, reasons = by_column(results, [n for n in results.columns if n in CALIBRATION])
+    columns, reasons = by_column(results, [n for n in results.columns if n in CALIBRATION])
     drawn = draw_reliability(numbers, [r.diagram for r in results.methods])
-    alt = "Share of right answers against confidence, for every method"
+    alt = "Accuracy against confidence for every method"
     figure: list[Block] = [Figure("reliability", alt, drawn)] if drawn else []
-    return [*metric_blocks(numbers, found, "calibration"), *figure, Bullets(tuple(reasons))]
+    return [*metric_blocks(numbers, columns, "calibration"), *figure, Bullets(tuple(reasons))]
 
 
 @figures.styled
-def draw_reliability(numbers: Numbers, found: Sequence[probabilities.Reliability | None]) -> Drawing | None:
-    """Share of right answers in bins of confidence, all seeds of a method together; below the line: too sure."""
-    known = [(m, r) for m, r in zip(numbers.methods, found, strict=True) if r is not None]
+def draw_reliability(numbers: Numbers, diagrams: Sequence[probabilities.Reliability | None]) -> Drawing | None:
+    """Accuracy in bins of confidence, all seeds of a method together; below the line: overconfident."""
+    known = [(m, r) for m, r in zip(numbers.methods, diagrams, strict=True) if r is not None]
     if not known:
         return None
     figure, axes = figures.new_figure(4.8, 4.4)
@@ -42,8 +42,8 @@ def draw_reliability(numbers: Numbers, found: Sequence[probabilities.Reliability
             100 * bins.confidence[full], 100 * bins.frequency[full], color=colour, marker=marker, linestyle=line,
             markersize=4, label=figures.shorten(method.label) + method.mark,
         )  # fmt: skip
-    axis.set_xlabel("confidence, % (bins of 10 answers and more)")
-    axis.set_ylabel("answers that are right, %")
+    axis.set_xlabel("confidence, % (bins with at least 10 predictions)")
+    axis.set_ylabel("accuracy, %")
     axis.set_aspect("equal")
     axis.grid()
     figures.legend(figure, axis)

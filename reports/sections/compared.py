@@ -23,11 +23,10 @@ def build(context: Context) -> list:
     study = context.study
     shared, differing = settings(study)
     alone = len(study.methods) == 1
-    alike = "All runs share" if alone else "All methods share"
-    different: list = [f"{alike} every setting above{'' if alone else '; they differ in the method alone'}."]
+    different: list = [f"All runs share these settings{'' if alone else '; only the method differs'}."]
     if differing is not None:
         table = TableBlock(differing, "differing", "Settings that differ between the methods")
-        different = [f"What differs between the {'runs' if alone else 'methods'}:", table]
+        different = [f"Settings that differ between {'runs' if alone else 'methods'}:", table]
     deviations = [f"{phrases.code(m.label)}: {d}" for m in study.methods for d in m.card.get("deviations") or ()]
     return [
         TableBlock(shared, "settings", "Settings that all runs share", sortable=False),
@@ -56,7 +55,7 @@ def settings(study: StudyData) -> tuple[Table, Table | None]:
     values = {n: [sorted({r.get(n, phrases.UNKNOWN) for r in runs}) for _, runs in by_method] for n in names}
     differing = [n for n in names if len({tuple(v) for v in values[n]}) > 1 or len(values[n][0]) > 1]
     shared = {n: values[n][0][0] for n in names if n not in differing}
-    table = pairs([*_facts(study), *_grouped(shared)])
+    table = pairs([*_facts(study), *_grouped(shared)], ("Setting", "Value"))
     if not differing:
         return table, None
     columns = [Column("Setting", str, right=False)]
@@ -97,12 +96,12 @@ def _division(protocol: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _clean(protocol: Mapping[str, Any]) -> str:
     clean = protocol.get("clean")
     if not isinstance(clean, Mapping):
-        return "not used: duplicates and doubtful images are where the source has them"
+        return "not used: duplicates and doubtful images stay where the source has them"
     return f"{phrases.code(clean['sha256'][:16])}, {clean['rows']:,} images left out"
 
 
 def _grouped(shared: Mapping[str, str]) -> list[tuple[str, str]]:
-    """One line a group: everything of the recipe in one, everything of the selection in another."""
+    """One line per group: the whole recipe in one, the whole selection in another."""
     groups: dict[str, list[str]] = {}
     for name, value in shared.items():
         group, dot, rest = name.partition(".")
@@ -142,7 +141,7 @@ METHOD_COLUMNS = (
 
 
 def method_table(study: StudyData) -> Table:
-    """The methods as their cards describe them; columns of which nothing is known are left out."""
+    """The methods as their cards describe them; columns without any content are left out."""
     known = [c for c in METHOD_COLUMNS if any(c.cell(m) != phrases.UNKNOWN for m in study.methods)]
     return tabulate(known, study.methods)
 

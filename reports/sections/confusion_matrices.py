@@ -24,7 +24,7 @@ def build(context: Context) -> list:
     classes = len(context.study.classes)
     if classes > figures.MOST:
         rarest = f"The figures show the {figures.MOST} rarest of {classes:,} classes."
-        return [*parts, f"{rarest} Tables of {classes:,} by {classes:,} cells are left out."]
+        return [*parts, f"{rarest} Tables of {classes:,} by {classes:,} cells are omitted."]
     for method in context.numbers.methods:
         table = confusion_table(context.numbers, method)
         what = f"{phrases.method_name(method)}, rows in %{pooled(context.study, method)}"
@@ -34,13 +34,13 @@ def build(context: Context) -> list:
 
 
 def pooled(study: StudyData, method: MethodNumbers) -> str:
-    """What a confusion matrix is made of, as the end of a sentence: one training, several, several folds."""
+    """What a confusion matrix is computed from, as the end of a sentence: seeds and folds."""
     several = f", mean over {phrases.count(len(method.seeds), 'seed')}" if len(method.seeds) > 1 else ""
     by_seed = [{r.fold for r in method.runs.runs if r.seed == seed} for seed in method.seeds]
     if len(study.folds) < 2:
         return several
     if any(folds != by_seed[0] for folds in by_seed):
-        return f", all answers of {phrases.count(len(method.runs.runs), 'run')} pooled"
+        return f", all predictions of {phrases.count(len(method.runs.runs), 'run')} pooled"
     return f"{several}, {phrases.count(len(by_seed[0]), 'fold')} pooled"
 
 
@@ -77,10 +77,10 @@ def draw(numbers: Numbers) -> Drawing:
     figure, axes = figures.new_figure(
         columns * side + 1.4, rows * (side + 0.35) + 0.8, rows, columns, sharex=True, sharey=True
     )
-    shown: Any = None
+    image: Any = None
     for axis, method in zip(axes.flat, numbers.methods, strict=False):
         shares = _shares(numbers, method)
-        shown = axis.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+        image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=100)
         if len(names) <= NUMBERED:
             _write_cells(axis, shares)
         axis.set_title(_matrix_title(method, len(names)))
@@ -93,7 +93,7 @@ def draw(numbers: Numbers) -> Drawing:
         axis.set_visible(False)
     for axis in axes.flat[max(0, len(numbers.methods) - columns) : len(numbers.methods)]:
         axis.tick_params(labelbottom=True)
-    _explain_matrices(numbers, figure, shown, axes)
+    _explain_matrices(numbers, figure, image, axes)
     return figure
 
 
@@ -110,13 +110,13 @@ def _overview(numbers: Numbers) -> Drawing:
         picture[top : top + size, left : left + size] = _shares(numbers, method)
         middle = left + (size - 1) / 2
         axis.text(middle, top - 0.6, _matrix_title(method, size), ha="center", va="bottom", fontsize=10)
-    shown = axis.imshow(picture[:, :-1], cmap="Blues", vmin=0, vmax=100)
+    image = axis.imshow(picture[:, :-1], cmap="Blues", vmin=0, vmax=100)
     options: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
     axis.set_xticks([c * pitch + i for c in range(columns) for i in range(size)], names * columns, **options)
     axis.set_yticks([r * pitch + 1 + i for r in range(rows) for i in range(size)], names * rows)
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
-    _explain_matrices(numbers, figure, shown, axes)
+    _explain_matrices(numbers, figure, image, axes)
     return figure
 
 
@@ -135,11 +135,11 @@ def _matrix_title(method: MethodNumbers, classes: int) -> str:
     return figures.shorten(method.label, 6 + 4 * classes) + method.mark
 
 
-def _explain_matrices(numbers: Numbers, figure: Drawing, shown: Any, axes: np.ndarray) -> None:
+def _explain_matrices(numbers: Numbers, figure: Drawing, image: Any, axes: np.ndarray) -> None:
     figure.supxlabel("predicted", fontsize=9)
     figure.supylabel("true", fontsize=9)
     aspect = max(30, 4 * figure.get_figheight())  # as wide as beside a few matrices
-    bar = figure.colorbar(shown, ax=axes, shrink=0.8, aspect=aspect, pad=0.015)
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=aspect, pad=0.015)
     bar.set_label("% of the true class")
     bar.outline.set_visible(False)
     figures.watermark(numbers, figure)

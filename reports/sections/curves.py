@@ -19,12 +19,12 @@ from fer_bench.reports.sections.section import Context, Section
 def build(context: Context) -> Block | str:
     """Learning curves on the validation set."""
     alt = "Training loss and validation mean-class accuracy by epoch"
-    return context.figure("curves", draw, alt) or "No run kept its history."
+    return context.figure("curves", draw, alt) or "No run kept its training history."
 
 
 @figures.styled
 def draw(numbers: Numbers) -> Drawing | None:
-    """Training loss and validation mean-class accuracy by epoch: the mean over runs, the range, the chosen epochs."""
+    """Training loss and validation mean-class accuracy by epoch: the mean over runs, the range, the selected epochs."""
     study = numbers.study
     with_history = [m for m in study.methods if any(r.facts.get("history") for r in m.runs)]
     if not with_history:
@@ -45,7 +45,7 @@ def draw(numbers: Numbers) -> Drawing | None:
         axis.grid()
     axes[0, 0].set_title("training loss")
     axes[0, 1].set_title("validation mean-class accuracy, %")
-    axes[0, 1].set_xlabel("epoch (markers: chosen epochs)")
+    axes[0, 1].set_xlabel("epoch (markers: selected epochs)")
     figures.legend(figure, axes[0, 0])
     figures.watermark(numbers, figure)
     return figure

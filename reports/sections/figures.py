@@ -95,13 +95,13 @@ def class_ticks(numbers: Numbers) -> list[str]:
     return [f"{study.classes[i]}\n{counts[i]:,} train · {study.counts['test'][i]:,} test" for i in study.order[:MOST]]
 
 
-def dots(axis: Axes, shown: Sequence[tuple[str, tuple, Sequence[Interval | None]]]) -> None:
+def dots(axis: Axes, rows: Sequence[tuple[str, tuple, Sequence[Interval | None]]]) -> None:
     """Horizontal intervals, one band a position and one dot each of `shown`: name, look, intervals where known."""
-    bands = len(shown[0][2])
-    step = 0.74 / max(1, len(shown))
-    for k, (name, (colour, marker, _), intervals) in enumerate(shown):
-        known = [(place, found) for place, found in enumerate(intervals) if found is not None]
-        y = np.array([place for place, _ in known]) + (k - (len(shown) - 1) / 2) * step
+    bands = len(rows[0][2])
+    step = 0.74 / max(1, len(rows))
+    for k, (name, (colour, marker, _), intervals) in enumerate(rows):
+        known = [(place, interval) for place, interval in enumerate(intervals) if interval is not None]
+        y = np.array([place for place, _ in known]) + (k - (len(rows) - 1) / 2) * step
         value, low, high = (100 * np.array([getattr(i, a) for _, i in known]) for a in ("value", "low", "high"))
         axis.hlines(y, low, high, color=colour, linewidth=1.6, alpha=0.75)
         edge: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.6}
@@ -113,9 +113,9 @@ def dots(axis: Axes, shown: Sequence[tuple[str, tuple, Sequence[Interval | None]
     axis.tick_params(axis="y", length=0)
 
 
-def dots_of(axis: Axes, numbers: Numbers, shown: Sequence[tuple[MethodNumbers, list[Interval]]]) -> None:
+def dots_of(axis: Axes, numbers: Numbers, rows: Sequence[tuple[MethodNumbers, list[Interval]]]) -> None:
     by_method = looks(numbers)
-    dots(axis, [(legend_name(method), by_method[method.label], intervals) for method, intervals in shown])
+    dots(axis, [(legend_name(method), by_method[method.label], intervals) for method, intervals in rows])
 
 
 def dot_height(classes: int, methods: int) -> float:

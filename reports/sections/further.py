@@ -12,12 +12,12 @@ from fer_bench.reports.sections.section import Context, Section
 def build(context: Context) -> list[Block]:
     """Every registered metric that is no calibration and stands nowhere else; reasons for those that can't be had."""
     numbers, results = context.numbers, context.results
-    found, reasons = by_column(results, [n for n in results.columns if n not in CALIBRATION])
-    blocks = metric_blocks(numbers, found, "further")
+    columns, reasons = by_column(results, [n for n in results.columns if n not in CALIBRATION])
+    blocks = metric_blocks(numbers, columns, "further")
     classes, members = numbers.study.classes, numbers.groups.members
     if members:
-        told = "; ".join(f"{name}: {phrases.listed([classes[i] for i in of])}" for name, of in members.items())
-        blocks.append(Bullets((f"Groups of classes by training images: {told}.",)))
+        groups = "; ".join(f"{name}: {phrases.listed([classes[i] for i in of])}" for name, of in members.items())
+        blocks.append(Bullets((f"Groups of classes by training images: {groups}.",)))
     return [*blocks, Bullets((*reasons, *results.broken))]
 
 

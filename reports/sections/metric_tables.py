@@ -16,36 +16,38 @@ from fer_bench.reports.render.table import Column, Table, tabulate
 from fer_bench.stats.metrics import COLUMNS, Values
 from fer_bench.stats.metrics import Column as Metric
 
-LOWER = " ↓: the lower the better."
+LOWER = " ↓: lower is better."
 
 
 def by_column(results: Results, names: Sequence[str]) -> tuple[dict[str, list[Values]], list[str]]:
-    """Values of each method by column; a column that nobody has is left out with its reason."""
-    found: dict[str, list[Values]] = {}
+    """Values of each method by column; a column without any values is left out with its reason."""
+    known: dict[str, list[Values]] = {}
     reasons: dict[str, list[str]] = {}
     for name in names:
         values = [v for r in results.methods if isinstance(v := r.columns[name], Values)]
         errors = [e for r in results.methods if isinstance(e := r.columns[name], PluginError)]
         if not errors and any(v.values is not None for v in values):
-            found[name] = values
+            known[name] = values
         else:
             why = errors[0].what if errors else values[0].reason
             reasons.setdefault(why, []).append(COLUMNS[name].title)
-    return found, [f"{', '.join(titles)}: not given, {why}." for why, titles in reasons.items()]
+    return known, [f"{', '.join(titles)}: not computed, because {why}." for why, titles in reasons.items()]
 
 
-def metric_blocks(numbers: Numbers, found: dict[str, list[Values]], name: str) -> list[Block]:
+def metric_blocks(numbers: Numbers, columns_of: dict[str, list[Values]], name: str) -> list[Block]:
     """One table of the scores, and one for each metric of classes."""
     blocks: list[Block] = []
-    scores = [n for n in found if found[n][0].column.kind == "score"]
+    scores = [n for n in columns_of if columns_of[n][0].column.kind == "score"]
     if scores:
-        columns = [Column("Score", lambda n: found[n][0].column.title + _sense(found[n][0].column), right=False)]
+        columns = [
+            Column("Score", lambda n: columns_of[n][0].column.title + _sense(columns_of[n][0].column), right=False)
+        ]
         for place, method in enumerate(numbers.methods):
-            columns.append(Column(phrases.method_name(method), partial(_score, found, place)))
-        told, lower = phrases.spread_over_seeds(numbers), any(_sense(found[n][0].column) for n in scores)
-        caption = f"{told[0].upper()}{told[1:]}; shares in %.{LOWER * lower}"
+            columns.append(Column(phrases.method_name(method), partial(_score, columns_of, place)))
+        spread, lower = phrases.spread_over_seeds(numbers), any(_sense(columns_of[n][0].column) for n in scores)
+        caption = f"{spread[0].upper()}{spread[1:]}; shares in %.{LOWER * lower}"
         blocks.append(TableBlock(tabulate(columns, scores, caption), name, "Scores"))
-    by_class = [(n, values) for n, values in found.items() if n not in scores]
+    by_class = [(n, values) for n, values in columns_of.items() if n not in scores]
     return blocks + [TableBlock(_by_class(numbers, v), f"{name}-{n}", v[0].column.title) for n, v in by_class]
 
 
@@ -53,8 +55,8 @@ def _sense(column: Metric) -> str:
     return " ↓" if column.better == "lower" else ""
 
 
-def _score(found: dict[str, list[Values]], place: int, name: str) -> str:
-    values = found[name][place]
+def _score(columns_of: dict[str, list[Values]], place: int, name: str) -> str:
+    values = columns_of[name][place]
     return phrases.UNKNOWN if values.values is None else _mean(values.values, values.column)
 
 

@@ -7,9 +7,9 @@ from fer_bench.reports.sections.section import Context, Section
 
 
 def build(context: Context) -> Block | str:
-    """What is missing, failed or left out, of the study and of the report."""
+    """What is missing, failed or left out, in the study and in the report."""
     notes = (*context.study.notes, *context.remarks)
-    return Bullets(notes) if notes else "Nothing: every run of the study is finished and its record is whole."
+    return Bullets(notes) if notes else "Nothing: every run of the study has finished, and its record is complete."
 
 
 SECTION = Section("missing", "What is missing or failed", build)

@@ -1,4 +1,4 @@
-"""Section "Overall scores": accuracy, mean-class accuracy, macro-F1, and what answers that ignore the image reach."""
+"""Section "Overall scores": accuracy, mean-class accuracy and macro-F1, against chance and by fold."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def build(context: Context) -> list:
     folds = fold_table(context.numbers)
     return [
         TableBlock(score_table(context.numbers), "scores", "Overall scores"),
-        TableBlock(chance_table(context.numbers), "chance", "Against answers that ignore the image"),
+        TableBlock(chance_table(context.numbers), "chance", "Against classifiers that ignore the image"),
         TableBlock(folds, "folds", "Scores pooled over folds and by fold") if folds else None,
     ]
 
@@ -49,7 +49,7 @@ def _lead(against: Against | None) -> str:
 
 
 def _leaning(study: StudyData, method: MethodNumbers) -> str:
-    """The answers that trainings give most, with the share of the images of an average class."""
+    """The most frequent prediction of each seed, with its share of the images (classes weighted equally)."""
     shares = 100 * method.chance.leaning
     answers = phrases.listed([study.classes[i] for i in dict.fromkeys(method.chance.answer.tolist())])
     ends = dict.fromkeys(f"{share:.0f}" for share in (shares.min(), shares.max()))
@@ -57,35 +57,35 @@ def _leaning(study: StudyData, method: MethodNumbers) -> str:
 
 
 def chance_table(numbers: Numbers) -> Table:
-    """Every method against answers that ignore the image."""
+    """Every method against classifiers that ignore the image."""
     columns = [
         Column("Method", phrases.method_name, right=False),
         Column("Mean-class accuracy above chance", lambda m: _lead(m.chance.mean_recall)),
         Column("p", lambda m: phrases.p_value(m.chance.mean_recall and m.chance.mean_recall.p)),
-        Column("Accuracy above the best constant", lambda m: _lead(m.chance.accuracy)),
+        Column("Accuracy above best constant", lambda m: _lead(m.chance.accuracy)),
         Column("p", lambda m: phrases.p_value(m.chance.accuracy and m.chance.accuracy.p)),
-        Column("Most given answer", each(_leaning, numbers.study), right=False),
-        Column("Collapsed trainings", lambda m: f"{int(m.chance.collapsed.sum())} of {len(m.chance.collapsed)}"),
+        Column("Most frequent prediction", each(_leaning, numbers.study), right=False),
+        Column("Collapsed seeds", lambda m: f"{int(m.chance.collapsed.sum())} of {len(m.chance.collapsed)}"),
     ]
     if any(m.chance.known for m in numbers.methods):
         caption = (
-            f"In points, with one-sided p after Holm's correction for the two tests: {answer.chance_levels(numbers)}. "
-            "Mean-class accuracy is tested by shuffling the labels (Ojala and Garriga 2010), accuracy by a score test "
-            "with the crossed variance. The most given answer: to what share of the images it is given, every class "
-            f"counting alike; a training of {100 * COLLAPSED:g} % or more has collapsed."
+            f"In points, with one-sided p after Holm's correction for the two tests. For comparison, "
+            f"{answer.chance_levels(numbers)}. Mean-class accuracy is tested by permuting the labels (Ojala and Garriga "
+            "2010), accuracy by a score test with the crossed variance. Most frequent prediction: the share of images "
+            f"that receive it (classes weighted equally); with {100 * COLLAPSED:g} % or more, a seed has collapsed."
         )
     else:
-        caption = "Fewer than two classes have test images, so nothing tells whether answers look at the image."
+        caption = "Fewer than two classes have test images, so there is no comparison with chance."
     return tabulate(columns, numbers.methods, caption)
 
 
 def _by_fold(method: MethodRuns, study: StudyData, name: str) -> np.ndarray:
     """A score in every fold, mean over seeds."""
     score, classes = scores.SCORES[name], len(study.classes)
-    found: dict[int, list[float]] = {}
+    by_fold: dict[int, list[float]] = {}
     for run in method.runs:
-        found.setdefault(run.fold, []).append(score(scores.confusion(run.labels, run.predictions, classes)))
-    return np.asarray([np.mean(found[fold]) for fold in sorted(found)])
+        by_fold.setdefault(run.fold, []).append(score(scores.confusion(run.labels, run.predictions, classes)))
+    return np.asarray([np.mean(by_fold[fold]) for fold in sorted(by_fold)])
 
 
 def _spread(study: StudyData, name: str, method: MethodRuns) -> str:
@@ -106,15 +106,15 @@ def fold_table(numbers: Numbers) -> Table | None:
         columns.append(Column(f"Pooled {heading}", pooled))
         columns.append(Column(f"{heading[0].upper()}{heading[1:]} by fold", each(partial(_spread, study), name)))
     caption = (
-        "In %. Pooled: the predictions of all folds are scored together, for each seed, then averaged; intervals and "
-        "gains elsewhere in this report are of this kind. By fold: each fold is scored alone (mean over seeds); mean ± "
-        "standard deviation over folds (smallest to largest). Folds share training images, so their spread is no "
-        "standard error."
+        "In %. Pooled: for each seed, the predictions of all folds are scored together; then the mean over seeds. The "
+        "intervals and gains elsewhere in this report are of pooled scores. By fold: each fold is scored on its own "
+        "(mean over seeds); mean ± standard deviation over folds (minimum to maximum). Folds share training images, so "
+        "this spread is not a standard error."
     )
     if study.repeated:
         caption += (
-            f" {study.repeated:,} of the pooled test images are repetitions of images in other folds; intervals take "
-            "repetitions of an image together."
+            f" {study.repeated:,} of the pooled test images repeat images of other folds; intervals treat all "
+            "predictions of an image as one sampling unit."
         )
     return tabulate(columns, study.methods, caption)
 

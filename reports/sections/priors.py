@@ -1,6 +1,6 @@
-"""Test priors other than the test set's own: what the accuracy would be where expressions have other frequencies.
+"""Section "Accuracy under other test priors": what the accuracy would be if expressions had other frequencies.
 
-Nothing is trained again. If the classes keep their recalls r_c, the accuracy under class shares π is Σ π_c r_c
+Nothing is retrained. If the classes keep their recalls r_c, the accuracy under class shares π is Σ π_c r_c
 (label shift; Hong et al. 2021, "Disentangling label distribution for long-tailed visual recognition", for the forward
 and backward priors). Predictions are not corrected for the prior either.
 """
@@ -86,19 +86,19 @@ def prior_table(numbers: Numbers, priors: Sequence[Prior]) -> Table:
     metrics: dict[str, intervals.Stacked] = {
         name: partial(confusion.accuracy_under_prior, prior=shares) for name, shares in asked.items()
     }
-    found = {
+    accuracy = {
         m.label: intervals.score_intervals(measured(study, study.predictions(m.label)[1], metrics))
         for m in numbers.methods
     }
     columns = [Column("Test prior", str, right=False)]
     columns.append(Column("Rarest : most frequent", lambda p: _extremes(study, asked[p])))
     columns += [
-        Column(phrases.code(m.label) + m.mark, each(lambda f, p: phrases.share_with_interval(f[p]), found[m.label]))
+        Column(phrases.code(m.label) + m.mark, each(lambda f, p: phrases.share_with_interval(f[p]), accuracy[m.label]))
         for m in numbers.methods
     ]
     caption = (
-        "Accuracy in % if test images had these class shares and every class kept its recall: re-weighted, not trained "
-        "anew. Forward: shares fall from the most frequent training class to the rarest; backward: the reverse."
+        "Accuracy in % if the test set had these class shares and every class kept its recall (re-weighted, not "
+        "retrained). Forward: shares fall from the most frequent training class to the rarest; backward: the reverse."
     )
     return tabulate(columns, list(asked), caption)
 
@@ -115,4 +115,4 @@ def build(context: Context) -> Block | None:
     return TableBlock(prior_table(context.numbers, context.priors), "priors", "Accuracy under other test priors")
 
 
-SECTION = Section("priors", "Under other test priors", build)
+SECTION = Section("priors", "Accuracy under other test priors", build)

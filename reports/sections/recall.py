@@ -29,26 +29,25 @@ def build(context: Context) -> list:
 def recall_table(numbers: Numbers) -> Table:
     """Recall of every class, the rarest first, with its interval."""
     study = numbers.study
-    shown = [
+    by_method = [
         Column(phrases.method_name(m), each(lambda m, i: phrases.share_with_interval(m.recall[i]), m))
         for m in numbers.methods
     ]
-    one = phrases.one_seed_each(numbers)
-    whose = "Wilson's" if one else "Wilson's, for the number of images that would explain the spread seen"
-    with_interval = f"with {phrases.interval_of(numbers)}: {whose}"
-    caption = f"Recall in %, {phrases.mean_over_seeds(numbers)}, {with_interval}. {_order(study)}"
-    return tabulate([*_class_columns(study), *shown], study.order, caption)
+    kind = "" if phrases.one_seed_each(numbers) else " for the effective number of images"
+    shares = f"Recall in %, {phrases.mean_over_seeds(numbers)}, with {phrases.interval_of(numbers)}"
+    caption = f"{shares}: Wilson intervals{kind}. {_order(study)}"
+    return tabulate([*_class_columns(study), *by_method], study.order, caption)
 
 
 def _order(study: StudyData) -> str:
-    """In which order the classes stand, and what bold names mean."""
+    """The order of the classes, and the meaning of bold names."""
     counts = study.counts.get("train", study.counts["test"])
     if counts.min() == counts.max():
-        return f"All classes have equally many {'training' if 'train' in study.counts else 'test'} images."
-    where = "in training" if "train" in study.counts else "in the test, since training images are not known,"
+        return f"All classes have the same number of {'training' if 'train' in study.counts else 'test'} images."
+    where = "in training" if "train" in study.counts else "in the test set (training counts are unknown)"
     bold = "fewer than half of an even share"
     if counts.min() >= counts.mean() / 2:
-        bold = "the rarest" if (counts == counts.min()).sum() == 1 else "the rarest ones"
+        bold = "the rarest class" if (counts == counts.min()).sum() == 1 else "the rarest classes"
     return f"Classes from the rarest {where} to the most frequent; bold: {bold}."
 
 
@@ -60,16 +59,17 @@ def gain_table(numbers: Numbers) -> Table | None:
     name = _class_columns(study)[0].cell
     rows = [(name(i), recall_key(study.classes[i])) for i in study.order]
     rows += [(heading, name) for name, heading in reversed(SCORES.items())]
-    shown = [
+    by_method = [
         Column(phrases.method_name(m), each(lambda m, r: phrases.gain_with_interval(m.gains[r[1]]), m))
         for m in numbers.compared
     ]
     caption = (
-        f"Percentage points over {phrases.code(study.reference or '')}, paired, with {phrases.interval_of(numbers)} "
-        f"(Newcombe's). Each interval stands alone: of these {len(rows) * len(shown)}, about one in twenty would miss "
-        "the truth by chance, so a single class is a hint and not a finding."
+        f"Paired differences from {phrases.code(study.reference or '')} in percentage points, with "
+        f"{phrases.interval_of(numbers)} (Newcombe). The intervals are not corrected for multiple comparisons: about one "
+        f"in twenty of these {len(rows) * len(by_method)} would miss the truth by chance, so a single class is a hint, "
+        "not a finding."
     )
-    return tabulate([Column("Recall of", lambda r: r[0], right=False), *shown], rows, caption)
+    return tabulate([Column("Recall of", lambda r: r[0], right=False), *by_method], rows, caption)
 
 
 def _class_columns(study: StudyData) -> list[Column]:
@@ -89,10 +89,10 @@ def _class_columns(study: StudyData) -> list[Column]:
 def draw_recall(numbers: Numbers) -> Drawing:
     """Recall of every class and method, with intervals; of more classes than :data:`figures.MOST` the rarest."""
     order = numbers.study.order[: figures.MOST]
-    shown = [(m, [m.recall[i] for i in order]) for m in numbers.methods]
-    figure, axes = figures.new_figure(figures.WIDTH, figures.dot_height(len(order), len(shown)))
+    intervals = [(m, [m.recall[i] for i in order]) for m in numbers.methods]
+    figure, axes = figures.new_figure(figures.WIDTH, figures.dot_height(len(order), len(intervals)))
     axis = axes[0, 0]
-    figures.dots_of(axis, numbers, shown)
+    figures.dots_of(axis, numbers, intervals)
     axis.set_yticks(range(len(order)), figures.class_ticks(numbers))
     axis.set_xlim(0, 100)
     axis.set_xlabel(f"recall, % ({phrases.mean_over_seeds(numbers)}; 95 % interval)")
@@ -108,10 +108,10 @@ def draw_gains(numbers: Numbers) -> Drawing | None:
         return None
     study = numbers.study
     keys = [*(recall_key(study.classes[i]) for i in study.order[: figures.MOST]), "mean_recall"]
-    shown = [(m, [m.gains[k] for k in keys]) for m in numbers.compared]
-    figure, axes = figures.new_figure(figures.WIDTH, figures.dot_height(len(keys), len(shown)))
+    intervals = [(m, [m.gains[k] for k in keys]) for m in numbers.compared]
+    figure, axes = figures.new_figure(figures.WIDTH, figures.dot_height(len(keys), len(intervals)))
     axis = axes[0, 0]
-    figures.dots_of(axis, numbers, shown)
+    figures.dots_of(axis, numbers, intervals)
     axis.axvline(0, color="#333333", linewidth=1)
     axis.axhline(len(keys) - 1.5, color="#555555", linewidth=0.8)
     axis.set_yticks(range(len(keys)), [*figures.class_ticks(numbers), "mean-class accuracy"])

@@ -65,9 +65,9 @@ def all_sections(extra: Iterable[Section] = ()) -> tuple[list[Section], list[str
     PluginError
         Two sections share a name.
     """
-    found, remarks = _installed()
+    installed, remarks = _installed()
     ordered: list[Section] = []
-    for section in (*SECTIONS, *found, *extra):
+    for section in (*SECTIONS, *installed, *extra):
         names = [s.name for s in ordered]
         if section.name in names:
             other = ordered[names.index(section.name)]
@@ -82,22 +82,24 @@ def all_sections(extra: Iterable[Section] = ()) -> tuple[list[Section], list[str
             while place < len(ordered) and ordered[place].after == section.after:
                 place += 1
         elif section.after:
-            remarks.append(f"The section `{section.name}` stands last: there is none called `{section.after}`.")
+            remarks.append(f"The section `{section.name}` comes last, because there is no section `{section.after}`.")
         ordered.insert(place, section)
     return ordered, remarks
 
 
 def _installed() -> tuple[list[Section], list[str]]:
-    """Sections of installed packages, and a sentence on each that can't be loaded."""
-    found: list[Section] = []
+    """Sections of installed packages, and a sentence on each one that can't be loaded."""
+    sections: list[Section] = []
     remarks: list[str] = []
     for point in sorted(entry_points(group=GROUP), key=lambda p: (p.name, p.value)):
         try:
-            found += _load(point)
-        except Exception as error:  # whatever a stranger's module raises costs its own section only
+            sections += _load(point)
+        except Exception as error:  # whatever the module raises, only its own section is lost
             why = error.what if isinstance(error, FerBenchError) else f"{type(error).__name__}: {error}"
-            remarks.append(f"The report section `{point.name}` of `{point.value}` is broken and left out: {why}.")
-    return found, remarks
+            remarks.append(
+                f"The report section `{point.name}` of `{point.value}` can't be used and is left out: {why}."
+            )
+    return sections, remarks
 
 
 def _load(point: EntryPoint) -> list[Section]:

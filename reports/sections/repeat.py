@@ -1,4 +1,4 @@
-"""Section "How to repeat this": the command, the versions, the cost and the run ids."""
+"""Section "How to reproduce this": the command, the versions, the cost and the run ids."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def build(context: Context) -> list:
 
 
 def environment_table(study: StudyData) -> Table | None:
-    """Versions and hardware, with all values that occur; None where no run tells."""
-    found: dict[str, dict[str, None]] = {}
+    """Versions and hardware, with all values that occur; None where no run has any."""
+    values_of: dict[str, dict[str, None]] = {}
     for run in study.runs:
         for key, value in flatten(run.facts.get("environment") or {}).items():
             if isinstance(value, (str, int, float, bool)):
-                found.setdefault(key.removeprefix("versions."), {})[in_words(value)] = None
-    rows = [(key, " / ".join(values)) for key, values in sorted(found.items())]
+                values_of.setdefault(key.removeprefix("versions."), {})[in_words(value)] = None
+    rows = [(key, " / ".join(values)) for key, values in sorted(values_of.items())]
     return pairs(rows, ("Environment", "Value")) if rows else None
 
 
@@ -67,8 +67,8 @@ def _devices(method: MethodRuns) -> str:
 
 COST_COLUMNS: tuple[Column, ...] = (
     Column("Method", phrases.method_name, right=False),
-    Column("Images a second", _speed),
-    Column("Minutes a run", _minutes),
+    Column("Images per second", _speed),
+    Column("Minutes per run", _minutes),
     Column("Device", _devices, right=False),
 )
 
@@ -76,7 +76,7 @@ COST_COLUMNS: tuple[Column, ...] = (
 def cost_table(study: StudyData) -> Table | None:
     """Speed and duration; None where no run was timed."""
     rows = [m for m in study.methods if _timings(m)]
-    return tabulate(COST_COLUMNS, rows, "Medians over runs (and over epochs after the first).") if rows else None
+    return tabulate(COST_COLUMNS, rows, "Medians over runs (and over epochs, without the first).") if rows else None
 
 
-SECTION = Section("repeat", "How to repeat this", build)
+SECTION = Section("repeat", "How to reproduce this", build)

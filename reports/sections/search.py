@@ -23,25 +23,26 @@ def blocks_of(study: StudyData) -> list:
 
 
 def _tuned(study: StudyData) -> dict[str, Mapping[str, Any]]:
-    """What the record tells of the search behind each method that is shown, by label."""
-    told = study.tuned if isinstance(study.tuned, Mapping) else {}
-    return {m.label: facts for m in study.methods if isinstance(facts := told.get(m.label), Mapping)}
+    """The recorded search behind each method of the report, by label."""
+    recorded = study.tuned if isinstance(study.tuned, Mapping) else {}
+    return {m.label: facts for m in study.methods if isinstance(facts := recorded.get(m.label), Mapping)}
 
 
 def tuned_sentence(study: StudyData) -> str:
-    """That the methods were tuned, and with which budgets; empty where none was."""
+    """That the methods were tuned, and with which budgets; empty where none was tuned."""
     tuned = _tuned(study)
     if not tuned:
         return ""
     trials = sorted({phrases.count(t, "trial") for f in tuned.values() if isinstance(t := f.get("trials"), int)})
-    budget = "" if len(trials) != 1 else f" with {trials[0]} each"
+    budget = "" if len(trials) != 1 else f" ({trials[0]} each)"
     unequal = " **The budgets were not equal.**" if len(trials) > 1 else ""
     rest = [phrases.code(m.label) for m in study.methods if m.label not in tuned]
     left_out = f" Not tuned: {', '.join(rest)}." if rest else ""
-    return f"The methods were tuned on validation images first{budget}; the test stayed sealed.{unequal}{left_out}"
+    first = f"The methods were first tuned on validation images{budget}; the test set stayed sealed."
+    return f"{first}{unequal}{left_out}"
 
 
-def _told(facts: Mapping[str, Any], key: str) -> str:
+def _value(facts: Mapping[str, Any], key: str) -> str:
     return in_words(facts[key]) if facts.get(key) is not None else phrases.UNKNOWN
 
 
@@ -52,10 +53,10 @@ def _score(facts: Mapping[str, Any], key: str) -> str:
 
 SEARCH_COLUMNS: tuple[Column, ...] = (
     Column("Method", lambda row: phrases.code(row[0]), right=False),
-    Column("Trials", lambda row: _told(row[1], "trials")),
-    Column("Stopped early", lambda row: _told(row[1], "pruned")),
-    Column("Seed of the search", lambda row: _told(row[1], "seed")),
-    Column("Epochs a trial", lambda row: _told(row[1], "epochs")),
+    Column("Trials", lambda row: _value(row[1], "trials")),
+    Column("Pruned", lambda row: _value(row[1], "pruned")),
+    Column("Search seed", lambda row: _value(row[1], "seed")),
+    Column("Epochs per trial", lambda row: _value(row[1], "epochs")),
     Column("Default", lambda row: _score(row[1], "default_value")),
     Column("Best", lambda row: _score(row[1], "value")),
 )
@@ -65,7 +66,8 @@ def searches(study: StudyData) -> Table | None:
     """How each method's configuration was searched; None where no method was tuned."""
     rows = list(_tuned(study).items())
     metrics = sorted({phrases.code(str(f["objective"])) for _, f in rows if f.get("objective")})
-    caption = f"Default and best: {', '.join(metrics) or 'the score'} in % that the search maximised."
+    names = ", ".join(metrics)
+    caption = f"Default and best: the score in % that the search maximised{f' ({names})' if names else ''}."
     return tabulate(SEARCH_COLUMNS, rows, caption) if rows else None
 
 

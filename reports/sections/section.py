@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Context:
     """What a section may read: the numbers, the test priors asked for, and remarks on the report itself.
 
-    `scoring` is the scoring of the study's logits, where that has begun already.
+    `scoring` is the scoring of the study's logits, where it has begun already.
     """
 
     numbers: Numbers
@@ -52,18 +52,18 @@ class Section:
     Attributes
     ----------
     name : str
-        What it is called in code and in anchors.
+        Its name in code and in anchors.
     title : str
         Its heading.
     build : callable
-        From :class:`Context` to a block, a text (a paragraph), or a list of both; None or an empty one is left out,
-        and a section without blocks is, too.
+        From :class:`Context` to a block, a text (a paragraph), or a list of both. None and empty ones are left out, and
+        so is a section without blocks.
     after : str
-        Name of the section below which it stands; the last place where empty.
+        Name of the section after which it comes; if empty, it comes last.
     slow : bool
-        It waits for what a second process computes, so it is built after all others.
+        It needs what a second process computes, so it is built after all others.
     origin : str
-        The entry point that brought it; empty for built-in ones.
+        The entry point that provides it; empty for built-in ones.
     """
 
     name: str

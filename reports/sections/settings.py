@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-PER_RUN = ("method", "params", "seed", "fold", "dataset", "protocol", "test")  # told elsewhere, or different by design
+PER_RUN = (
+    "method",
+    "params",
+    "seed",
+    "fold",
+    "dataset",
+    "protocol",
+    "test",
+)  # listed elsewhere, or different by design
 
 
 def flatten(value: Mapping[str, Any], before: str = "") -> dict[str, Any]:

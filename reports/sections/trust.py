@@ -10,7 +10,7 @@ from fer_bench.reports.sections.section import Context, Section
 
 
 def build(context: Context) -> list:
-    """How often the test was opened, and the probe for predictions that depend on the batch."""
+    """How often the test set was opened, and the probe for predictions that depend on the batch."""
     study = context.study
     lines = tuple(
         f"{r.name} opened its test set {int(r.facts['seal'].get('count', 0))} times."
@@ -18,8 +18,8 @@ def build(context: Context) -> list:
         if r.facts.get("seal") and int(r.facts["seal"].get("count", 0)) != 1
     )
     tried = ((phrases.code(m.label), m.blocked) for m in study.methods if m.blocked)
-    lines += tuple(f"{label} tried, and was refused: {answer.attempts(of, len(of))}." for label, of in tried)
-    why = "The probe predicts images again: alone, in batches of other sizes and in other orders."
+    lines += tuple(f"{label} was refused access: {answer.attempts(of, len(of))}." for label, of in tried)
+    why = "The probe repeats predictions for single images, in batches of other sizes and in other orders."
     return [TableBlock(seal_table(study), "trust", "Seal and probe"), why, Bullets(lines)]
 
 
@@ -50,21 +50,21 @@ def _verdict(method: MethodRuns) -> str:
     if method.transductive:
         return "⚠ reads other test images"
     unprobed = sum(1 for r in method.runs if not r.facts.get("probe"))
-    return "each image alone" if not unprobed else f"not probed in {phrases.count(unprobed, 'run')}"
+    return "each image on its own" if not unprobed else f"not probed in {phrases.count(unprobed, 'run')}"
 
 
 SEAL_COLUMNS = (
     Column("Method", phrases.method_name, right=False),
-    Column("Openings a run", _openings),
+    Column("Openings per run", _openings),
     Column("Blocked attempts", _blocked),
     Column("Largest logit change", lambda m: f"{max(_probe(m, 'max_difference'), default=float('nan')):.1e}"),
     Column("Predictions changed", _flipped),
-    Column("Predicts", _verdict, right=False),
+    Column("Predictions", _verdict, right=False),
 )
 
 
 def seal_table(study: StudyData) -> Table:
-    """How often the test was opened, and whether predictions depend on the rest of the batch."""
+    """How often the test set was opened, and whether predictions depend on the rest of the batch."""
     return tabulate(SEAL_COLUMNS, study.methods)
 
 
