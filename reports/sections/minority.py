@@ -161,7 +161,7 @@ def _by_cluster(gains: np.ndarray, clusters: np.ndarray) -> np.ndarray:
 
 @figures.styled
 def draw_tradeoff(numbers: Numbers) -> Drawing | None:
-    """Gain of the head across, gain of the tail up: above the diagonal the rare classes gain more than the frequent ones lose."""
+    """Gain of the head (x) and of the tail (y); above the diagonal the rare classes gain more than the others lose."""
     methods = [m for m in numbers.compared if all(m.gains[k].known for k in (HEAD, TAIL))]
     if not methods:
         return None

@@ -69,10 +69,11 @@ def chance_table(numbers: Numbers) -> Table:
     ]
     if any(m.chance.known for m in numbers.methods):
         caption = (
-            f"In points, with one-sided p after Holm's correction for the two tests. For comparison, "
-            f"{answer.chance_levels(numbers)}. Mean-class accuracy is tested by permuting the labels (Ojala and Garriga "
-            "2010), accuracy by a score test with the crossed variance. Most frequent prediction: the share of images "
-            f"that receive it (classes weighted equally); with {100 * COLLAPSED:g} % or more, a seed has collapsed."
+            "In points, with one-sided p after Holm's correction for the two tests. For comparison, "
+            f"{answer.chance_levels(numbers)}. Mean-class accuracy is tested by permuting the labels (Ojala and "
+            "Garriga 2010), accuracy by a score test with the crossed variance. Most frequent prediction: the share of "
+            f"images that receive it (classes weighted equally); with {100 * COLLAPSED:g} % or more, a seed has "
+            "collapsed."
         )
     else:
         caption = "Fewer than two classes have test images, so there is no comparison with chance."

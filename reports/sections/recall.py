@@ -65,8 +65,8 @@ def gain_table(numbers: Numbers) -> Table | None:
     ]
     caption = (
         f"Paired differences from {phrases.code(study.reference or '')} in percentage points, with "
-        f"{phrases.interval_of(numbers)} (Newcombe). The intervals are not corrected for multiple comparisons: about one "
-        f"in twenty of these {len(rows) * len(by_method)} would miss the truth by chance, so a single class is a hint, "
+        f"{phrases.interval_of(numbers)} (Newcombe). The intervals are not corrected for multiple comparisons: about "
+        f"one in twenty of these {len(rows) * len(by_method)} would miss the truth by chance, so a single class is a hint, "
         "not a finding."
     )
     return tabulate([Column("Recall of", lambda r: r[0], right=False), *by_method], rows, caption)

@@ -161,14 +161,14 @@ def rank_tests(ranks: Ranking, blocks: str) -> str:
         f_test = f"Iman and Davenport's F is infinite, because all {blocks} rank alike, so its p is left out"
     return (
         f"Friedman's chi² {ranks.chi2:.2f}, p {phrases.p_value(ranks.chi2_p)}; {f_test}; permutation of the methods "
-        f"within the {blocks}, p {phrases.p_value(ranks.exact_p)}. Bars join methods whose mean ranks differ by less than "
-        f"Nemenyi's critical difference of {ranks.difference:.2f} (Demšar 2006)."
+        f"within the {blocks}, p {phrases.p_value(ranks.exact_p)}. Bars join methods whose mean ranks differ by less "
+        f"than Nemenyi's critical difference of {ranks.difference:.2f} (Demšar 2006)."
     )
 
 
 @figures.styled
 def draw_ranks(ranks: Ranking) -> Drawing:
-    """A critical-difference diagram: the best mean rank at the right, bars join methods that do not differ significantly."""
+    """A critical-difference diagram: the best mean rank on the right; bars join methods that do not differ."""
     k = len(ranks.names)
     half = -(-k // 2)
     figure, axes = figures.new_figure(figures.WIDTH, 1.3 + 0.28 * (half + len(ranks.cliques)))
