@@ -112,8 +112,8 @@ def _ranks(comparison: Comparison) -> list[Block | str]:
 
 def _tests(ranking: Ranking) -> str:
     return (
-        f"Ranks of {len(ranking.names)} methods in mean-class accuracy over {ranking.blocks} data sets. Each method has "
-        f"one value per data set, the mean over seeds; ties share ranks. {rank_tests(ranking, 'data sets')}"
+        f"Ranks of {len(ranking.names)} methods in mean-class accuracy over {ranking.blocks} data sets. Each method "
+        f"has one value per data set, the mean over seeds; ties share ranks. {rank_tests(ranking, 'data sets')}"
     )
 
 
@@ -121,9 +121,9 @@ def _cautions(comparison: Comparison, ranking: Ranking) -> Iterator[str]:
     """Caveats about the tests."""
     if ranking.blocks < FEW:
         yield (
-            f"With fewer than {FEW} data sets these tests have little power: a bar does not show that methods are equal, "
-            "and the diagram is a description, not evidence. The p-values of chi² and F are approximations for many "
-            "data sets, and with few that of F can be far too small; the permutation test needs no approximation."
+            f"With fewer than {FEW} data sets these tests have little power: a bar does not show that methods are "
+            "equal, and the diagram is a description, not evidence. The p-values of chi² and F are approximations for "
+            "many data sets, and with few that of F can be far too small; the permutation test needs no approximation."
         )
     studies = [e.study for e in comparison.blocks(MEAN)]
     if min(len({s.dataset for s in studies}), len({s.fingerprint for s in studies})) < len(studies):

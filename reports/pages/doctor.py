@@ -207,9 +207,9 @@ def _clean(diagnosis: Diagnosis, store: Store, card: DatasetCard) -> Part:
     rows = tuple((kind, f"{n:,}") for kind, n in kinds.most_common())
     share = percent(len(diagnosis.dropped) / len(store))
     text = (
-        f"`clean.csv` leaves out {count(len(diagnosis.dropped), 'row')} ({share} %). Of each group of copies, one image is"
-        " kept: a test image if there is one, otherwise a validation image, otherwise a training image. If the labels of"
-        " the copies conflict, none is kept."
+        f"`clean.csv` leaves out {count(len(diagnosis.dropped), 'row')} ({share} %). Of each group of copies, one image"
+        " is kept: a test image if there is one, otherwise a validation image, otherwise a training image. If the"
+        " labels of the copies conflict, none is kept."
     )
     blocks: list[Block] = [Paragraph(text)]
     if rows:

@@ -225,8 +225,8 @@ def _price(response: Response) -> TableBlock:
         columns.append(Column(_of(measure).capitalize(), cell))
     barred = f" {_name(response, str(response.reference))} is not ranked, so no gain over it is claimed."
     caption = (
-        f"Gains in points over {phrases.code(str(response.reference))}, with their cost. Only a study's own report claims "
-        f"gains, and only with at least {MIN_SEEDS} shared seeds."
+        f"Gains in points over {phrases.code(str(response.reference))}, with their cost. Only a study's own report "
+        f"claims gains, and only with at least {MIN_SEEDS} shared seeds."
         f"{barred * bool(response.mark(str(response.reference)))}{_doubtful(response)}"
     )
     return TableBlock(tabulate(columns, rows, caption), "response-price", "Gains and their cost by imbalance")

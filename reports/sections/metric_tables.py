@@ -31,7 +31,7 @@ def by_column(results: Results, names: Sequence[str]) -> tuple[dict[str, list[Va
         else:
             why = errors[0].what if errors else values[0].reason
             reasons.setdefault(why, []).append(COLUMNS[name].title)
-    return known, [f"{', '.join(titles)}: not computed ({why})." for why, titles in reasons.items()]
+    return known, [f"{', '.join(titles)}: not computed. Reason: {why}." for why, titles in reasons.items()]
 
 
 def metric_blocks(numbers: Numbers, columns_of: dict[str, list[Values]], name: str) -> list[Block]:

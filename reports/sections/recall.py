@@ -45,7 +45,7 @@ def _order(study: StudyData) -> str:
     if counts.min() == counts.max():
         return f"All classes have the same number of {'training' if 'train' in study.counts else 'test'} images."
     where = "in training" if "train" in study.counts else "in the test set (training counts are unknown)"
-    bold = "fewer than half of an even share"
+    bold = "less than half of an even share of the images"
     if counts.min() >= counts.mean() / 2:
         bold = "the rarest class" if (counts == counts.min()).sum() == 1 else "the rarest classes"
     return f"Classes from the rarest {where} to the most frequent; bold: {bold}."
@@ -65,9 +65,9 @@ def gain_table(numbers: Numbers) -> Table | None:
     ]
     caption = (
         f"Paired differences from {phrases.code(study.reference or '')} in percentage points, with "
-        f"{phrases.interval_of(numbers)} (Newcombe). The intervals are not corrected for multiple comparisons: about "
-        f"one in twenty of these {len(rows) * len(by_method)} would miss the truth by chance, so a single class is a hint, "
-        "not a finding."
+        f"{phrases.interval_of(numbers)} (Newcombe). The intervals are not corrected for multiple comparisons: "
+        f"about one in twenty of these {len(rows) * len(by_method)} would miss the truth by chance, so a single class "
+        "is a hint, not a finding."
     )
     return tabulate([Column("Recall of", lambda r: r[0], right=False), *by_method], rows, caption)
 

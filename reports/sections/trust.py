@@ -50,7 +50,7 @@ def _verdict(method: MethodRuns) -> str:
     if method.transductive:
         return "⚠ reads other test images"
     unprobed = sum(1 for r in method.runs if not r.facts.get("probe"))
-    return "each image on its own" if not unprobed else f"not probed in {phrases.count(unprobed, 'run')}"
+    return "independent of other images" if not unprobed else f"not probed in {phrases.count(unprobed, 'run')}"
 
 
 SEAL_COLUMNS = (
@@ -59,7 +59,7 @@ SEAL_COLUMNS = (
     Column("Blocked attempts", _blocked),
     Column("Largest logit change", lambda m: f"{max(_probe(m, 'max_difference'), default=float('nan')):.1e}"),
     Column("Predictions changed", _flipped),
-    Column("Predictions", _verdict, right=False),
+    Column("Verdict", _verdict, right=False),
 )
 
 

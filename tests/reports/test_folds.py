@@ -43,14 +43,14 @@ def test_pooled_and_by_fold_stand_side_by_side(two_folds):
     assert cells["Pooled accuracy"] == "84.1"
     assert cells["Accuracy by fold"] == "84.1 ± 4.2 (81.2 to 87.1)"
     assert cells["Folds"] == "2"
-    assert "no standard error" in table.caption
+    assert "not a standard error" in table.caption
     assert "repetitions" not in table.caption
 
 
 def test_images_that_several_folds_test_are_told(bench):
     runs = [bench.run("base", 0, h, spec={"fold": f}, data={"fold": f}) for f, h in ((0, WORSE), (1, BETTER))]
     table = fold_table(numbers_of(bench, bench.study(runs, ["base"])))
-    assert "170 of the pooled test images are repetitions of images in other folds" in table.caption
+    assert "170 of the pooled test images repeat images of other folds" in table.caption
 
 
 def test_one_fold_has_no_fold_table(bench):
@@ -156,4 +156,4 @@ def test_the_command_adds_the_section_only_when_asked(bench, tmp_path):
     for args, shown in (([], False), (["--test-prior", "uniform", "--test-prior", "backward:50"], True)):
         done = CliRunner().invoke(command, ["--home", str(tmp_path), "--out", str(tmp_path / "r"), *args])
         assert done.exit_code == 0, done.output
-        assert ("## Under other test priors" in (tmp_path / "r" / "report.md").read_text()) == shown
+        assert ("## Accuracy under other test priors" in (tmp_path / "r" / "report.md").read_text()) == shown

@@ -81,9 +81,9 @@ def test_a_large_gain_in_five_seeds_is_called_one(five_seeds):
     assert set(numbers.method("better").verdicts.values()) == {Verdict.GAIN}
     text = text_of(numbers)
     assert (
-        "`better` gains over `base` in recall of the rarest class, *disgust* (40 training and 20 test images)" in text
+        "`better` improves on `base` in recall of the rarest class, *disgust* (40 training and 20 test images)" in text
     )
-    assert re.search(r"recall of disgust \+50\.0 \[\+\d+\.\d, \+\d+\.\d\] points, a gain;", text)
+    assert re.search(r"recall of disgust \+50\.0 \[\+\d+\.\d, \+\d+\.\d\] points \(gain\);", text)
 
 
 def test_spread_over_seeds_uses_one_less_than_their_number(bench):
@@ -107,7 +107,7 @@ def test_a_gain_within_its_interval_is_never_claimed(bench):
     assert gains["recall:disgust"].covers(0)
     assert gains["mean_recall"].covers(0)
     text = text_of(numbers)
-    assert "`same` is not shown to gain over `base`" in text
+    assert "`same` is not shown to improve on `base`" in text
     assert text.count("within noise") == 3
     assert "`same` is not shown to help the rare expressions" in text
     assert ", a gain" not in text
@@ -121,8 +121,8 @@ def test_few_seeds_never_make_a_gain(bench, seeds):
     assert numbers.method("better").gains["recall:disgust"].low > 0
     assert set(numbers.method("better").verdicts.values()) == {Verdict.FEW_SEEDS}
     text = text_of(numbers)
-    assert "is not shown to gain" in text
-    assert "A gain is claimed only from 5 shared seeds on." in text
+    assert "is not shown to improve on" in text
+    assert "Gains are claimed only with at least 5 shared seeds." in text
     assert ("With one seed" in text) == (seeds == 1)
 
 
@@ -157,8 +157,8 @@ def test_a_transductive_method_is_marked_listed_last_and_not_ranked(bench):
     for table in (oracle.leak_table(numbers), trust.seal_table(numbers.study), compared.method_table(numbers.study)):
         assert "`reader` ⚠" in table_markdown(table)
     text = text_of(numbers)
-    assert "⚠ **`reader`** against `base`" in text
-    assert "not ranked: it reads other test images" in text
+    assert "⚠ **`reader`** vs `base`" in text
+    assert "not ranked, because it reads other test images" in text
     assert "3 of 64" in text
 
 

@@ -47,7 +47,7 @@ def test_the_search_behind_each_method_is_told(page, check_latex):
     base |= {"values": {"recipe.lr": 0.004}, "value": 0.4125, "seed": 3, "pruned": 0}
     pages, tables = page(tuned={LABEL: FACTS, "base": base})
     text = pages[".md"]
-    sentence = "The methods were tuned on validation images first with 20 trials each; the test stayed sealed."
+    sentence = "The methods were first tuned on validation images (20 trials each); the test set stayed sealed."
     assert text.count(sentence) == 2  # above everything, and beside the tables
     assert text.index(sentence) < text.index("## Answer")
     found = rows(text, f"`{LABEL}`")

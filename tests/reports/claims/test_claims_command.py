@@ -151,7 +151,7 @@ def test_the_command_answers_an_unknown_data_set_with_the_nearest(call):
 
 def test_a_data_set_without_numbers_is_answered_with_those_that_have_some(call):
     error = call("--dataset", "muxspace").exception
-    assert "no published numbers on dataset 'muxspace'" in error.what
+    assert "no published numbers for data set 'muxspace'" in error.what
     assert "affectnet, ckplus, expw, fer2013, ferplus, rafdb, sfew" in error.hint
 
 
@@ -165,7 +165,7 @@ def test_a_data_set_without_numbers_is_answered_with_those_that_have_some(call):
             "affectnet, fer2013, rafdb, sfew",
             "fer-bench claims --method arm",
         ),
-        (["--method", "zzzz"], "any part of a method's name, in any case", "fer-bench claims"),
+        (["--method", "zzzz"], "any part of a method's name, in upper or lower case", "fer-bench claims"),
     ],
 )
 def test_an_unknown_method_is_answered_with_a_command_that_works(call, words, hint, following):

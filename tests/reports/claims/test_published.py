@@ -261,19 +261,19 @@ def test_a_file_gives_one_claim_a_number_and_entries_outweigh_their_group(tmp_pa
     ("old", "new", "told"),
     [
         ("accuracy = 70.20", "acuracy = 70.20", ["unknown field 'acuracy'", "'accuracy'", "entry 2 ('a')"]),
-        ("accuracy = 70.20", "accuracy = 170.20", ["170.2 is no percentage", "entry 2 ('a')"]),
-        ("accuracy = 70.20", "accuracy = 0", ["is no percentage"]),
-        ("accuracy = 70.20", "accuracy = nan", ["is no number"]),
-        ("accuracy = 70.20", "accuracy = true", ["is no number"]),
-        ("accuracy = 70.20", 'accuracy = "70.20"', ["is no number", "[71.3, 0.4]"]),
-        ("accuracy = 70.20", "accuracy = [1, 2, 3]", ["is no number"]),
-        ("accuracy = [71, 2]", "accuracy = [71, 200]", ["spread 200 is no percentage"]),
-        (", accuracy = 70.20 }", " }", ["holds no number"]),
+        ("accuracy = 70.20", "accuracy = 170.20", ["170.2 is not a percentage", "entry 2 ('a')"]),
+        ("accuracy = 70.20", "accuracy = 0", ["is not a percentage"]),
+        ("accuracy = 70.20", "accuracy = nan", ["is not a number"]),
+        ("accuracy = 70.20", "accuracy = true", ["is not a number"]),
+        ("accuracy = 70.20", 'accuracy = "70.20"', ["is not a number", "[71.3, 0.4]"]),
+        ("accuracy = 70.20", "accuracy = [1, 2, 3]", ["is not a number"]),
+        ("accuracy = [71, 2]", "accuracy = [71, 200]", ["spread 200 is not a percentage"]),
+        (", accuracy = 70.20 }", " }", ["contains no number"]),
         ('method = "A", ', "", ["lacks method"]),
-        ('method = "A"', "method = 3", ["'method' is not a text"]),
+        ('method = "A"', "method = 3", ["'method' is not text"]),
         ('"third-party"', '"third-prty"', ["unknown flag 'third-prty'", "'third-party'"]),
-        ('"third-party"', "3", ["'flags' holds more than texts"]),
-        ('"computed"', "[]", ["'tags' holds more than texts"]),
+        ('"third-party"', "3", ["'flags' may contain only text"]),
+        ('"computed"', "[]", ["'tags' may contain only text"]),
         ("angry = 65", "angri = 65", ["unknown metric 'recall:angri'", "'recall:angry'"]),
         ('mean_recall = "computed"', 'mean_recall = "counted"', ["unknown tag 'counted'", "'computed'"]),
         (
@@ -288,10 +288,10 @@ def test_a_file_gives_one_claim_a_number_and_entries_outweigh_their_group(tmp_pa
         ('split = "test"', 'pretraining = "faces"', ["face-pretrained"]),
         ('split = "test"', 'pretraining = "imagenet"', ["unknown pretraining", "'ImageNet'"]),
         ('flags = ["third-party"]', 'protocol = "toy/x"\nflags = ["protocol-unknown"]', ["contradict"]),
-        ('id = "b"', 'id = "a"', ["'toy/a' stands twice", "entry 3 ('a')"]),
-        ('dataset = "toy"', "", ["says no data set", "toy.toml"]),
+        ('id = "b"', 'id = "a"', ["'toy/a' occurs twice", "entry 3 ('a')"]),
+        ('dataset = "toy"', "", ["names no data set", "toy.toml"]),
         ('dataset = "toy"', "dataset = ", ["can't be read", "toy.toml"]),
-        ("[[claim]]", "[claim]", ["'claim' is no list of tables"]),
+        ("[[claim]]", "[claim]", ["'claim' is not a list of tables"]),
     ],
 )
 def test_a_mistake_in_a_file_is_told_with_its_place(tmp_path, old, new, told):
@@ -306,7 +306,7 @@ def test_a_mistake_in_a_file_is_told_with_its_place(tmp_path, old, new, told):
 def test_an_id_may_not_stand_in_two_files_of_one_data_set(tmp_path):
     (tmp_path / "one.toml").write_text(GOOD)
     (tmp_path / "two.toml").write_text(GOOD)
-    with pytest.raises(DataError, match="'toy/c' stands twice"):
+    with pytest.raises(DataError, match="'toy/c' occurs twice"):
         load(tmp_path)
 
 

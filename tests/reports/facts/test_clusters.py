@@ -103,13 +103,13 @@ def test_other_test_priors_resample_the_same_groups(bench, once):
 def test_the_report_says_what_is_drawn(bench, tmp_path):
     people = np.arange(170) % 17
     text = build_report(bench.ledger, study_of(bench, groups=people), tmp_path / "p", formats=["markdown"]).read_text()
-    drawn = (
-        "Intervals and tests draw 17 people (or sequences, where nobody is named), all images of one together, not 170"
-    )
-    assert drawn in " ".join(text.split())
+    units = "form one sampling unit: intervals and tests are based on 17 units, not 170 images."
+    assert units in " ".join(text.split())
     assert "McNemar's test is not given" in text
     text = build_report(bench.ledger, study_of(bench, "f", folds=2), tmp_path / "f", formats=["markdown"]).read_text()
-    assert "draw 170 distinct images, all folds that test one together, not 340 single images" in " ".join(text.split())
+    assert "is one sampling unit: intervals and tests are based on 170 images, not 340 predictions." in " ".join(
+        text.split()
+    )
     text = build_report(bench.ledger, study_of(bench, "s"), tmp_path / "s", formats=["markdown"]).read_text()
     assert "Intervals and tests draw" not in text
     assert "McNemar's test of each seed" in text

@@ -108,7 +108,7 @@ def test_a_data_set_without_rare_classes_has_no_tail_and_counts_in_no_rank_of_it
     assert cells(document, "scores-group-tail")["`a`"]["even"] == "–"
     assert cells(document, "gains-group-tail")["`a`"]["even"] == "–"
     assert [r.blocks for r in map(comparison.ranking, (MEAN, RARE))] == [4, 3]
-    assert "- even: no tail, since all classes have the same number of training images" in text_of(document, "scores")
+    assert "- even: no tail, because all classes have the same number of training images" in text_of(document, "scores")
     assert [t.get_text().split("\n") for t in gains_axis(comparison).get_yticklabels()] == [
         [name, "disgust"] for name in THREE
     ]
@@ -129,7 +129,7 @@ def test_ranks_are_those_by_hand_and_friedmans_is_scipys(bench, three):
     assert means == {"`a`": "1.33", "`b`": "1.67", "`base`": "3.00"}
     # chi² = 14/3; F = 2 chi² / (6 - chi²) = 7 with 2 and 4 degrees; of 216 orders 42 give as much
     told = text_of(document, "ranks")
-    assert "Friedman's chi² 4.67, p 0.097; Iman and Davenport's F 7.00, p 0.049; by permutation" in told
+    assert "Friedman's chi² 4.67, p 0.097; Iman and Davenport's F 7.00, p 0.049; permutation" in told
     assert "within the data sets p 0.194" in told
     assert "critical difference of 1.91 ranks" in told  # 2.343 * sqrt(3 * 4 / (6 * 3)), Demsar's table 5
     assert "With fewer than 10 data sets such tests find little" in told
@@ -138,7 +138,7 @@ def test_ranks_are_those_by_hand_and_friedmans_is_scipys(bench, three):
 def test_where_all_data_sets_agree_f_has_no_p(bench, add):
     both = [add(name, {"a": [HIGH], "b": [MIDDLE], "base": [LOW]}) for name in ("toy", "faces")]
     told = text_of(across.page(load(bench, both), "x"), "ranks")
-    assert "F has no bound, for all data sets rank alike, so its p is left out" in told
+    assert "F is infinite, because all data sets rank alike, so its p is left out" in told
     assert "within the data sets p 0.167." in told  # 6 of 36 orders agree
 
 
@@ -172,7 +172,7 @@ def test_a_method_that_one_study_lacks_is_left_out_and_named(bench, add, three):
     more = add("more", {"a": [HIGH], "b": [MIDDLE], "base": [LOW], "third": [HIGH]})
     comparison = load(bench, [*three, more])
     assert comparison.methods == ("a", "b", "base")
-    assert "`third` is left out: it is not in `on-toy`, `on-faces` and `on-masks`." in comparison.notes
+    assert "`third` is left out, because it is not in `on-toy`, `on-faces` and `on-masks`." in comparison.notes
     assert "Left out, since not every study has it: `third`." in text_of(across.page(comparison, "x"), "ranks")
 
 
@@ -186,7 +186,9 @@ def test_a_method_that_reads_other_test_images_is_shown_last_and_not_ranked(benc
     assert list(rows) == ["`a`", "`base`", "`cheat` ⚠"]
     assert (rows["`cheat` ⚠"]["toy"], rows["`cheat` ⚠"]["Mean rank"]) == ("86.7 ± 0.0", "–")
     assert cells(document, "gains-mean-recall")["`cheat` ⚠"]["Gains in"] == "–"
-    assert "`cheat` ⚠: nothing is claimed, since it reads other test images; meanwhile" in text_of(document, "gains")
+    assert "`cheat` ⚠: nothing is claimed, because it reads other test images. Side effects:" in text_of(
+        document, "gains"
+    )
     assert "not ranked, since it reads other test images: `cheat`." in text_of(document, "ranks")
     assert "`cheat` reads other test images (in `on-faces`): shown with ⚠, not ranked." in comparison.notes
 
@@ -202,7 +204,7 @@ def test_a_watermarked_study_is_shown_and_counts_nowhere(bench, add):
     assert cells(document, "gains-mean-recall")["`a`"]["masks ⚠"].startswith("+16.7 [")  # not bold
     text = markdown(document)
     assert "**Watermarked: not a fair estimate on masks.** people are in training and test" in text
-    assert "not ranked, since no number there is a fair estimate: masks." in text
+    assert "not ranked, because their numbers are not a fair estimate: masks." in text
     assert "Study `on-masks` is watermarked (people are in training and test): shown with ⚠, not ranked." in text
 
 
@@ -212,7 +214,7 @@ def test_with_one_data_set_left_there_are_no_ranks_and_the_page_says_why(bench, 
     document = across.page(comparison, "x")
     assert comparison.ranking(MEAN) is None
     told = text_of(document, "ranks")
-    assert "need two methods and two data sets at least, and 2 methods and 1 data set may be ranked." in told
+    assert "need at least two methods and two data sets, and 2 methods and 1 data set can be ranked." in told
     assert "since no number there is a fair estimate: faces." in told
     assert [f.name for f in document.figures] == ["gains"]
     assert {row["Mean rank"] for row in cells(document, "scores-accuracy").values()} == {"–"}
@@ -222,7 +224,7 @@ def test_with_one_data_set_left_there_are_no_ranks_and_the_page_says_why(bench, 
 def test_with_one_method_left_there_are_no_ranks(bench, add):
     studies = [add(n, {"a": [HIGH], "base": [LOW]}, transductive=["a", "base"]) for n in ("toy", "faces")]
     told = text_of(across.page(load(bench, studies), "x"), "ranks")
-    assert "and 0 methods and 2 data sets may be ranked." in told
+    assert "and 0 methods and 2 data sets can be ranked." in told
 
 
 # -- which studies can be compared -----------------------------------------------------------------------------------
@@ -232,9 +234,7 @@ def test_the_same_block_twice_adds_no_data_set(bench, add, three):
     again = add("toy", {"a": [LOW], "b": [LOW], "base": [HIGH]}, name="again")
     comparison = load(bench, [*three, again])
     assert [e.study.name for e in comparison.entries] == ["on-toy", "on-faces", "on-masks"]
-    same = (
-        "Study `again` is on the same data set, protocol and profile as `on-toy`: it adds no data set and is left out."
-    )
+    same = "Study `again` has the same data set, protocol and profile as `on-toy` and is left out."
     assert same in comparison.notes
 
 
@@ -243,7 +243,7 @@ def test_one_data_set_is_no_comparison(bench, add):
     with pytest.raises(LedgerError, match="at least two data sets") as alone:
         load(bench, [study])
     assert "on-toy: toy toy/official natural" in str(alone.value)
-    assert "another protocol or imbalance profile counts as another data set" in str(alone.value)
+    assert "under another protocol or imbalance profile counts as a data set of its own" in str(alone.value)
     with pytest.raises(LedgerError, match="adds no data set"):
         load(bench, [study, add("toy", {"a": [HIGH], "base": [LOW]}, name="again")])
 
@@ -313,15 +313,13 @@ def test_gains_are_counted_from_verdicts_and_not_from_signs(bench, add):
     assert row["few"].startswith("+50.0 [")
     assert row["worse"].startswith("**−50.0 [")
     told = text_of(document, "gains")
-    assert "in mean-class accuracy a gain in 1 of 3 data sets (toy), a loss in 1 of 3 (worse);" in told
+    assert "Mean-class accuracy: gain in 1 of 3 data sets (toy), loss in 1 of 3 (worse)." in told
 
 
 def test_without_a_claim_no_gain_is_told(bench, three):
     told = text_of(across.page(load(bench, three), "x"), "gains")
-    said = "no gain and no loss is shown in 3 data sets"
-    assert (
-        f"- `a` against `base`: in mean-class accuracy {said}; in recall of the tail classes {said}; meanwhile" in told
-    )
+    none = "no gain or loss shown in 3 data sets"
+    assert f"- `a` vs `base`. Mean-class accuracy: {none}. Recall of the tail classes: {none}. Side effects:" in told
 
 
 def test_a_verdict_is_corrected_for_all_methods_of_its_study_those_left_out_included(bench, add):
@@ -337,12 +335,12 @@ def test_studies_of_different_references_have_no_gains(bench, add):
     comparison = load(bench, [add("toy", hits), add("faces", hits, reference="a"), add("masks", hits, reference=None)])
     assert comparison.reference is None
     told = "`on-toy`: `base`, `on-faces`: `a` and `on-masks`: none"
-    assert f"The studies share no reference ({told}), so no gains are given." in comparison.notes
+    assert f"The studies have no common reference ({told}), so no gains are computed." in comparison.notes
     document = across.page(comparison, "x")
     assert not [t.id for t in document.tables if t.id.startswith("gains")]
     assert (
         text_of(document, "gains")
-        == "# x\n\n## Gains over the reference\n\nThe studies share no reference, so no gains are given.\n"
+        == "# x\n\n## Gains over the reference\n\nThe studies have no common reference, so no gains are computed.\n"
     )
     assert {line["gain"] for line in lines(comparison)} == {""}
     assert comparison.ranking(MEAN).blocks == 3
@@ -366,7 +364,7 @@ def test_without_known_gains_of_the_tail_there_is_no_figure(bench, add):
     flat = {"counts": {"train": [100] * 3, "test": [50, 20, 100]}}
     comparison = load(bench, [add(name, {"a": [HIGH], "base": [LOW]}, data=flat) for name in ("toy", "faces")])
     assert across.draw_gains(comparison) is None
-    assert "in recall of the tail classes no data set to judge by; meanwhile accuracy moves by" in text_of(
+    assert "Recall of the tail classes: no data set allows a verdict. Side effects: accuracy" in text_of(
         across.page(comparison, "x"), "gains"
     )
 

@@ -189,7 +189,7 @@ def test_an_installed_package_adds_sections_to_every_format(install, small, tmp_
     assert titles[2:5] == ["Recall for every class", "Seeds", "Overall scores"]
     assert titles[-2:] == ["Wrong", "Lost"]
     assert "could not be built: entry point seeds_pkg:MORE raised ZeroDivisionError: division by zero." in text
-    assert "The section `lost` stands last: there is none called `nowhere`." in text
+    assert "The section `lost` comes last, because there is no section `nowhere`." in text
     page = (folder / "report.html").read_text()
     assert page.index('id="s-recall"') < page.index('id="s-seeds"') < page.index('id="s-scores"')
     assert (folder / "tables" / "recall-2.csv").read_text() == "What,Value\nbetter[a=<b>],1\nbase,1\n"
@@ -203,9 +203,9 @@ def test_a_broken_entry_point_is_named_and_skipped(install, small, tmp_path):
     text = build_report(bench.ledger, study, tmp_path / "out", formats=["markdown"]).read_text()
     assert "## Seeds" in text
     missing = text[text.index("## What is missing or failed") :]
-    assert "`odd` of `broken_pkg:NOTHING` is broken and left out: it holds int, not a Section." in missing
-    assert re.search(r"`gone` of `broken_pkg:GONE` is broken and left out: AttributeError", missing)
-    assert re.search(r"`none` of `no_such_pkg:X` is broken and left out: ModuleNotFoundError", missing)
+    assert "`odd` of `broken_pkg:NOTHING` can't be used and is left out: it holds int, not a Section." in missing
+    assert re.search(r"`gone` of `broken_pkg:GONE` can't be used and is left out: AttributeError", missing)
+    assert re.search(r"`none` of `no_such_pkg:X` can't be used and is left out: ModuleNotFoundError", missing)
 
 
 def test_the_garbage_collector_runs_again_after_a_report(small, tmp_path, monkeypatch):

@@ -47,17 +47,17 @@ def told(numbers) -> str:
 def test_a_sure_gain_of_the_tail_is_claimed_with_what_the_head_pays(bench):
     numbers = numbers_of(bench, {"better": (40, 18, 60), "base": BASE})
     assert told(numbers).startswith("`better` helps the rare expressions (disgust): +50.0 [")
-    assert "the frequent ones pay for it, −30.0 [" in told(numbers)
+    assert "The frequent expressions lose: −30.0 [" in told(numbers)
 
 
 def test_few_seeds_claim_nothing(bench):
     numbers = numbers_of(bench, {"better": (40, 18, 90), "base": BASE}, seeds=3)
     assert "is not shown to help the rare expressions (disgust): +50.0" in told(numbers)
-    assert "fewer than 5 seeds do not show training noise" in told(numbers)
+    assert "fewer than 5 seeds can't show training noise" in told(numbers)
 
 
 def test_a_loss_is_told_as_one(bench):
-    assert "`worse` costs the rare expressions (disgust): −35.0" in told(
+    assert "`worse` harms the rare expressions (disgust): −35.0" in told(
         numbers_of(bench, {"worse": (40, 1, 90), "base": BASE})
     )
 
@@ -77,9 +77,9 @@ def test_the_table_corrects_for_all_its_comparisons(bench):
     numbers = numbers_of(bench, {"better": (40, 18, 90), "base": BASE})
     (block,) = [b for b in minority.build(Context(numbers)) if isinstance(b, TableBlock)]
     rows = by_class(block)
-    assert list(rows) == ["disgust", "tail, mean", "head, mean"]
+    assert list(rows) == ["disgust", "tail (mean)", "head (mean)"]
     assert (rows["disgust"]["Train"], rows["disgust"]["Test"]) == ("40", "20")
-    assert rows["head, mean"]["Train"] == "900"
+    assert rows["head (mean)"]["Train"] == "900"
     assert "for the 3 comparisons of this table" in block.table.caption
     judged = judge_tail(numbers)["better"]
     alone = numbers.method("better").gains["recall:disgust"].p
@@ -109,7 +109,8 @@ def test_balanced_training_has_no_rare_classes(bench):
     blocks = minority.build(Context(numbers_of(bench, {"better": (40, 18, 90), "base": BASE}, seeds=2)))
     assert blocks == [
         Paragraph(
-            "There are no rare and frequent classes to tell apart: all classes have the same number of training images."
+            "The classes can't be divided into rare and frequent ones: all classes have the same number of training "
+            "images."
         )
     ]
 
@@ -160,7 +161,7 @@ def test_lost_logits_cost_the_calibration_only(bench):
     numbers = numbers_of(bench, {"base": BASE}, 1)
     (bench.ledger.run(numbers.study.runs[0].record.id).path / "test_logits.npy").unlink()
     (reasons,) = calibration.build(Context(numbers))
-    assert "not given, the logits were not kept" in reasons.items[0]
+    assert "not computed. Reason: the logits were not kept" in reasons.items[0]
 
 
 def test_luck_is_the_spread_over_the_last_epochs(bench):
@@ -171,7 +172,7 @@ def test_luck_is_the_spread_over_the_last_epochs(bench):
     table = oracle.luck_table(numbers)
     cells = dict(zip(table.titles, table.rows[0], strict=False))
     accuracy = 100 * np.array([100, 150, 170]) / 170
-    assert cells["Epochs watched"] == "3"
+    assert cells["Last epochs"] == "3"
     assert cells["Accuracy: sd between epochs"] == f"{accuracy.std(ddof=1):.2f}"
     assert table.rows[0][5] == f"{np.ptp(accuracy):.2f}"
 
@@ -196,9 +197,9 @@ def test_claims_under_the_same_protocol_are_compared_and_others_explained(bench)
     row = rows_of(sound)["ResNet-34 (ResMaskingNet baseline)"]
     ours = 100 * 138 / 170
     assert (row["Theirs"], row["`base`"]) == ("72.42", f"+{ours - 72.42:.1f}")
-    assert "ImageNet" in row["Keep in mind"]
+    assert "ImageNet" in row["Notes"]
     lethesec = next(r for n, r in rows_of(others).items() if n.startswith("LetheSec"))
-    assert "theirs was picked on the test set" in lethesec["May not be compared, because"]
+    assert "theirs was selected on the test set" in lethesec["May not be compared, because"]
     assert "`base`" not in lethesec
 
 
@@ -206,24 +207,24 @@ def test_quarantined_claims_are_counted_and_never_shown(bench):
     blocks = published_claims.build(Context(on(bench, "fer2013", "fer2013/official")))
     shown = [cell for b in blocks if isinstance(b, TableBlock) for row in b.table.rows for cell in row]
     assert not [cell for cell in shown if "ResEmoteNet" in cell]
-    assert "quarantined numbers not shown" in blocks[-1].text
+    assert "quarantined results left out" in blocks[-1].text
 
 
 def test_without_comparable_claims_the_section_says_so(bench):
     blocks = published_claims.build(Context(on(bench, "fer2013", "fer2013/folder7178x")))
-    assert "No published number on record may be compared" in blocks[0].text
+    assert "No published result on record is comparable" in blocks[0].text
 
 
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"spec": {"profile": "exp:50"}}, "ours is trained on a part of the training images: exp:50"),
-        ({"folds": 10}, "ours holds 1 of the 10 folds"),
+        ({"spec": {"profile": "exp:50"}}, "ours is trained on a subset of the training images: exp:50"),
+        ({"folds": 10}, "ours covers 1 of the 10 folds"),
     ],
 )
 def test_a_thinned_training_and_a_part_of_the_folds_are_compared_with_nothing(bench, changes, reason):
     told, others, _ = published_claims.build(Context(on(bench, "fer2013", "fer2013/official", **changes)))
-    assert told.text.startswith("No published number on record may be compared")
+    assert told.text.startswith("No published result on record is comparable")
     row = rows_of(others)["ResMaskingNet"]
     assert reason == row["May not be compared, because"]
 
