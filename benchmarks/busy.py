@@ -1,11 +1,11 @@
 """What waiting threads cost: an epoch of training alone, and beside other work, with threads that spin or that sleep.
 
-The threads of one operation wait for each other at its end. GNU's OpenMP has them spin for 3 ms before they sleep;
-where another program needs the core, they hold it from the very thread they wait for. ``fer-bench`` lets them look for
+The threads of one operation wait for each other at its end. GNU's OpenMP has them spin for 3 ms before they sleep; if
+another program needs the core, they keep it from the very thread they wait for. ``fer-bench`` lets them spin for
 10 microseconds and then sleep (`fer_bench/base/process.py`), unless OMP_WAIT_POLICY, GOMP_SPINCOUNT or KMP_BLOCKTIME is
 set.
 
-Every epoch runs in a process of its own, on all cores; the settings alternate. Beside it, one busy loop a core.
+Every epoch runs in a process of its own, on all cores; the settings alternate. One busy loop per core competes with it.
 
     python benchmarks/busy.py [--images 1024] [--rounds 5] [--backbone resnet10_tiny]
 """
@@ -101,8 +101,8 @@ def main() -> None:
     for name in SETTINGS:
         alone, beside = (seconds[name, busy] for busy in (0, cores))
         ratio = statistics.median(beside) / statistics.median(alone)
-        told = " ".join(f"{statistics.median(s):6.2f} ({min(s):.2f} to {max(s):.2f})" for s in (alone, beside))
-        print(f"{name:10}  alone, beside {cores} busy loops: {told}   {ratio:.1f} times as long")
+        times = " ".join(f"{statistics.median(s):6.2f} ({min(s):.2f} to {max(s):.2f})" for s in (alone, beside))
+        print(f"{name:10}  alone, beside {cores} busy loops: {times}   {ratio:.1f} times as long")
 
 
 if __name__ == "__main__":

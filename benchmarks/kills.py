@@ -1,9 +1,9 @@
-"""Kill -9 at random moments of every kind of command, then let it finish, and compare with a home that was left alone.
+"""Kill every kind of command with -9 at random moments, let it finish, and compare with a home that was left alone.
 
 ``python benchmarks/kills.py --kills 30`` prepares data, trains a study with MLflow, tunes, and reports, in two homes.
-In one of them each command is killed several times: the command itself, its fork server, the process that trains or
-scores, or the process that writes to MLflow, whichever chance picks (of `tune` the command alone). It ends with an
-error if anything was lost, was trained twice, or differs.
+In one of them each command is killed several times. Chance picks the victim: the command itself, its fork server, the
+process that trains or scores, or the process that writes to MLflow (for `tune`, always the command). The script fails
+if anything was lost, was trained twice, or differs.
 """
 
 from __future__ import annotations
@@ -141,12 +141,12 @@ def finished(home: Path) -> dict[str, dict[str, bytes]]:
 def differences(one: dict[str, dict[str, bytes]], other: dict[str, dict[str, bytes]]) -> list[str]:
     """What differs between the records of two homes, a line each."""
 
-    def shown(files: dict[str, bytes], name: str) -> str:
+    def excerpt(files: dict[str, bytes], name: str) -> str:
         return repr(files.get(name, b"missing")[:200])
 
     pairs = [(run, one.get(run, {}), other.get(run, {})) for run in sorted({*one, *other})]
     return [
-        f"{run} {name}: {shown(mine, name)} and {shown(theirs, name)}"
+        f"{run} {name}: {excerpt(mine, name)} and {excerpt(theirs, name)}"
         for run, mine, theirs in pairs
         for name in sorted({*mine, *theirs})
         if mine.get(name) != theirs.get(name)

@@ -1,9 +1,9 @@
 """What plug-ins that cheat achieve: each trains through the real command's processes and tries to reach the test.
 
-``python benchmarks/leaks.py`` prints the table that stands in docs/architecture.md. A test compares the two.
+``python benchmarks/leaks.py`` prints the table in docs/architecture.md. A test compares the two.
 
-Every plug-in notes what it got hold of in a file; only real loot counts: the test's labels or images themselves, which
-carry a pattern that is easily recognised.
+Every plug-in writes what it obtained to a file. Only real loot counts: test labels, or test images, which carry a
+pattern that is easily recognised.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Marked(Dataset):
     card = card
 
     def read(self, source):
-        return Reading(layout="csv", said="marked", files=[source / "faces.csv"], chunks=lambda: self.chunks(source))
+        return Reading(layout="csv", summary="marked", files=[source / "faces.csv"], chunks=lambda: self.chunks(source))
 
     def chunks(self, source):
         rows = [line.split(",") for line in (source / "faces.csv").read_text().split()]
@@ -283,7 +283,7 @@ def outcomes() -> dict[str, str]:
         (own / "marked.py").write_text(DATASET)
         labels = _make_source(home.raw("marked"))
         prepare(home, plugins([own]).dataset("marked"), None, say=lambda line: None)
-        found = {}
+        outcomes = {}
         for leak in (Leak("honest", "", "class Thief(Method):\n    card = card\n"), *LEAKS):
             tmp = Path(folder, "tmp")
             shutil.rmtree(tmp, ignore_errors=True)
@@ -291,15 +291,15 @@ def outcomes() -> dict[str, str]:
             head = HEAD.replace("{home!r}", repr(str(home.root))).replace("{tmp!r}", repr(str(tmp)))
             (own / "thief.py").write_text(head.replace("{labels!r}", repr(labels)) + leak.code)
             work = Workplace(home=home, plugins=plugins([own]), runtime=Runtime(device="cpu", threads=1))
-            found[leak.name] = _outcome(work, tmp / "loot.txt", 2 if "next run" in leak.name else 1)
-    honest = found.pop("honest")
+            outcomes[leak.name] = _outcome(work, tmp / "loot.txt", 2 if "next run" in leak.name else 1)
+    honest = outcomes.pop("honest")
     if honest != "finds nothing":
         raise RuntimeError(f"a method that tries nothing should find nothing, but: {honest}")
-    return found
+    return outcomes
 
 
 def _make_source(folder: Path) -> list[int]:
-    """40 training, 24 validation and 30 test images, with labels in an order that nobody guesses."""
+    """40 training, 24 validation and 30 test images, with labels in an order that nobody can guess."""
     draw = random.Random(11)
     rows = [(s, draw.randrange(3), k) for k, s in enumerate(["train"] * 40 + ["val"] * 24 + ["test"] * 30)]
     folder.mkdir(parents=True)
@@ -308,7 +308,7 @@ def _make_source(folder: Path) -> list[int]:
 
 
 def _outcome(work, loot: Path, runs: int) -> str:
-    """Run the plug-in, and say in a few words what the loot and the record show."""
+    """Run the plug-in, and summarise what its loot and its record show."""
     from fer_bench.errors import FerBenchError
     from fer_bench.runs.executor import execute, identify
     from fer_bench.runs.spec import RunSpec
@@ -335,10 +335,10 @@ def _outcome(work, loot: Path, runs: int) -> str:
     return f"refused{failed}" if failed else "finds nothing"
 
 
-def table(found: dict[str, str]) -> str:
+def table(outcomes: dict[str, str]) -> str:
     """The outcomes as a Markdown table."""
     where = {leak.name: leak.where for leak in LEAKS}
-    rows = [f"| {name} | {where[name]} | {outcome} |" for name, outcome in found.items()]
+    rows = [f"| {name} | {where[name]} | {outcome} |" for name, outcome in outcomes.items()]
     return "\n".join(["| a method that ... | process | outcome |", "| --- | --- | --- |", *rows]) + "\n"
 
 

@@ -1,14 +1,14 @@
-"""What the harness costs: images a second of a bare loop and of the whole harness, side by side in one run.
+"""What the harness costs: images per second of a bare loop and of the whole harness, side by side in one run.
 
 Both train the same network on the same number of images, with the same optimiser, precision and threads, and both
 predict the same validation images after every epoch:
 
-- *bare*: batches lie ready as normalised tensors; forward, backward, step; then forward over ready validation batches.
+- *bare*: normalised batches prepared in advance; forward, backward, step; then forward over such validation batches.
 - *harness*: ``fer_bench.training.fit.fit`` itself: gather from the uint8 store, augmentation, metrics, smoothing,
   snapshot and checkpoint after every epoch.
 
-They alternate epoch by epoch, so that a machine whose speed drifts slows both alike; the ratio is of CPU seconds on a
-CPU (other processes do not count) and of wall-clock seconds on a GPU.
+They alternate epoch by epoch, so that a machine whose speed drifts slows both equally. The ratio compares CPU seconds
+on a CPU (so other processes do not count) and wall-clock seconds on a GPU.
 
     python benchmarks/loop.py [--backbone resnet18] [--images 4096] [--rounds 5] [--device auto]
 """

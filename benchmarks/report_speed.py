@@ -1,7 +1,7 @@
-"""How long a report takes: a ledger of synthetic runs is scored and its whole report built, twice, byte for byte alike.
+"""How long a report takes: the whole report of a ledger of made-up runs is built twice, and the bytes are compared.
 
-The records are of FER2013's size (3,589 test images in 7 classes, predictions of 8 epochs) and written from plain
-NumPy; no torch is imported. The second build stands in a fresh process, so that no cache helps it.
+The records have FER2013's size (3,589 test images in 7 classes, predictions of 8 epochs) and are written with NumPy
+alone; torch is not imported. The second build runs in a fresh process, so that no cache helps it.
 
     python benchmarks/report_speed.py [--methods 20] [--seeds 50] [--formats markdown,html,latex,csv] [--profile]
 """
@@ -126,8 +126,8 @@ def main() -> None:
             return
         seconds = [timed(root, out, formats) for out in outs]
         one, two = map(digests, outs)
-        told = {"runs": args.methods * args.seeds, "formats": formats, "seconds": seconds}
-        print(json.dumps(told | {"files": len(one), "same_bytes": one == two}))
+        measured = {"runs": args.methods * args.seeds, "formats": formats, "seconds": seconds}
+        print(json.dumps(measured | {"files": len(one), "same_bytes": one == two}))
         if one != two:
             sys.exit("the two reports differ")
 

@@ -1,7 +1,7 @@
-"""What separate processes for training, scoring and probing cost: the same runs in three processes and in one, in turn.
+"""What separate processes for training, scoring and probing cost: each run in three processes, then in one.
 
-``python benchmarks/separation.py`` trains on the built-in faces; with ``--dataset``, ``--home`` and ``--epochs`` on any
-prepared data. The first pair is not counted: it starts the fork server, which a study does once.
+``python benchmarks/separation.py`` trains on the built-in faces; ``--dataset``, ``--home`` and ``--epochs`` choose
+other prepared data. The first pair is not counted because it starts the fork server, which a study does once.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
+
+import numpy as np
 
 from fer_bench.contract.plugins import plugins
 from fer_bench.data.prepare import ensure_store
@@ -27,15 +30,17 @@ from fer_bench.runs.spec import RunSpec
 from fer_bench.training.job import Runtime
 from fer_bench.training.recipe import PRESETS, Recipe
 
+Handle = forkserver.Handle
+
 
 class Line:
-    """A process's line to its driver, where both are this process."""
+    """A process's line to its driver, if both are this process. What is sent passes through JSON, as between two."""
 
-    def __init__(self, handle):
+    def __init__(self, handle: Handle) -> None:
         self.handle = handle
 
-    def tell(self, kind, **message):
-        """Hand a message over."""
+    def tell(self, kind: str, **message: Any) -> Any:
+        """Give the driver a message, and return its reply."""
         return self.handle(json.loads(json.dumps({"kind": kind, **message})))
 
     ask = tell
@@ -43,9 +48,15 @@ class Line:
 
 @contextmanager
 def one_process() -> Iterator[None]:
-    """Let everything happen in this process, without the guard."""
+    """Let everything happen in this process, without the guard; tests use it to look inside a run."""
 
-    def call(server, role, order, arrays, handle):
+    def call(
+        server: forkserver.ForkServer,
+        role: str,
+        order: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray],
+        handle: Handle,
+    ) -> int:
         return worker.ROLES[role](json.loads(json.dumps(order)), arrays, Line(handle))
 
     with mock.patch.object(forkserver.ForkServer, "call", call), mock.patch.object(worker, "guard"):
@@ -73,18 +84,18 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        home, found = Home(Path(options.home or folder)), plugins()
-        dataset = found.dataset(options.dataset)
+        home, available = Home(Path(options.home or folder)), plugins()
+        dataset = available.dataset(options.dataset)
         ensure_store(home, dataset)
         preset = PRESETS[options.recipe]
         given = {"epochs": options.epochs} if options.epochs else {}
         recipe = Recipe.build(preset.recipe, {**given, "precision": "fp32"})
-        card = found.method(options.method).card
+        card = available.method(options.method).card
         spec = RunSpec(
             method=options.method, params=card.resolve({}), dataset=options.dataset, dataset_params=dataset.params,
             protocol=dataset.card.protocol(None).name, backbone=preset.backbone, recipe=recipe,
         )  # fmt: skip
-        work = Workplace(home=home, plugins=found, runtime=Runtime(device="cpu", threads=options.threads))
+        work = Workplace(home=home, plugins=available, runtime=Runtime(device="cpu", threads=options.threads))
         pairs = []
         for seed in range(options.pairs + 1):
             this = replace(spec, seed=10_000 + seed)

@@ -1,7 +1,7 @@
-"""What the light commands cost: CPU time of a whole process, beside an interpreter that imports the same parser.
+"""What the light commands cost: CPU time of a process, compared with an interpreter that imports the same parser.
 
-Each command alternates with `python -c "import click"`; minima of both, so that other work on the machine counts as
-little as can be. What keeps the ratio low is asserted in the tests: these commands import nothing but the parser.
+Each command alternates with `python -c "import click"`, and minima are compared, so that other work on the machine
+matters as little as possible. Tests assert what keeps the ratio low: these commands import nothing but the parser.
 
     python benchmarks/startup.py [--rounds 15]
 """

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_bench import Dataset, DatasetCard, Param, Protocol, Reading
+from fer_bench import Dataset, DatasetCard, Protocol, Reading
 
-from ._class_names import ClassNames
-from ._folders import entries
-from ._images import Row, reading
-from ._search import find_layout
-from ._tree import (
+from ._shared.class_names import ClassNames
+from ._shared.folders import entries
+from ._shared.images import Row, reading
+from ._shared.parameters import CLASS_ORDER, IMAGE_PARAMS
+from ._shared.search import find_layout
+from ._shared.tree import (
     SPLITS,
     Faults,
     TreeImage,
@@ -83,16 +84,8 @@ card = DatasetCard(
         " data/raw/affectnet, then: fer-bench data prepare affectnet"
     ),
     params={
-        "size": Param(224, "largest side in pixels; larger images are scaled down", low=8, high=2048),
-        "colour": Param(
-            "auto",
-            "colour channels kept: auto keeps them where the files have them",
-            choices=("auto", "grey", "rgb"),
-        ),
-        "fit": Param(
-            "stretch", "how an image of another shape is fitted into the square", choices=("stretch", "pad", "crop")
-        ),
-        "classes": Param("", "classes by number, with commas, where the source numbers them in another order"),
+        **IMAGE_PARAMS,
+        "classes": CLASS_ORDER,
     },
     image="224x224 RGB",
 )
@@ -119,7 +112,7 @@ class AffectNet(Dataset):
 
     def _by_annotations(self, where: Path, folders: list[Path]) -> Reading:
         faults: Faults = []
-        found = []
+        pairs = []
         place = self.names.positions()
         for folder in folders:
             split = split_named(folder.name) or ""
@@ -130,10 +123,10 @@ class AffectNet(Dataset):
                 if label is None:
                     faults.append((path, f"an image without its annotation {path.stem}{ANNOTATION}"))
                 elif label >= 0:
-                    found.append((TreeImage(path, path.relative_to(where).as_posix(), split, ""), int(place[label])))
+                    pairs.append((TreeImage(path, path.relative_to(where).as_posix(), split, ""), int(place[label])))
             lonely = sorted(labels.keys() - {path.stem for path in images})
             faults += [(folder / "annotations" / f"{name}{ANNOTATION}", "no image for it") for name in lonely]
-        read = self._reading("annotations", where, found, faults, "labels from annotations/*_exp.npy")
+        read = self._reading("annotations", where, pairs, faults, "labels from annotations/*_exp.npy")
         return replace(read, labels=self.names.by_number())
 
     def _by_folders(self, where: Path) -> list[Reading]:
@@ -142,21 +135,23 @@ class AffectNet(Dataset):
         names = self.names.counted_as(inside)
         if tree is None or not tree.splits or not any(names.position(name) is not None for name in inside):
             return []
-        found, faults = labelled(tree, names)
-        read = self._reading("folders", where, found, faults, "labels from class folders")
+        pairs, faults = labelled(tree, names)
+        read = self._reading("folders", where, pairs, faults, "labels from class folders")
         return [replace(read, labels=names.read_as(inside))]
 
     def _reading(
-        self, layout: str, where: Path, found: Iterable[tuple[TreeImage, int]], faults: Faults, labels: str
+        self, layout: str, where: Path, labelled_images: Iterable[tuple[TreeImage, int]], faults: Faults, labels: str
     ) -> Reading:
-        pairs = list(without_repeats(found, lambda f: (f[0].split, f[0].path.stem), lambda f: f[0].path, faults))
+        pairs = list(
+            without_repeats(labelled_images, lambda f: (f[0].split, f[0].path.stem), lambda f: f[0].path, faults)
+        )
         pairs.sort(key=lambda f: (SPLITS.index(f[0].split), natural(f[0].path.stem)))
         rows = [Row(file=i.path, name=i.path.name, label=label, split=i.split) for i, label in pairs]
         splits = {row.split for row in rows}
-        said = f"{where}: {labels}; split by folder ({', '.join(s for s in SPLITS if s in splits)})"
+        summary = f"{where}: {labels}; split by folder ({', '.join(s for s in SPLITS if s in splits)})"
         if "test" in splits:
-            said += "; the official set has no public test: the protocols leave the test folder out"
-        return reading(self, layout, said, rows, faults=faults)
+            summary += "; the official set has no public test: the protocols leave the test folder out"
+        return reading(self, layout, summary, rows, faults=faults)
 
 
 def _is_annotated(folder: Path) -> bool:
@@ -168,10 +163,10 @@ def _annotations(folder: Path, faults: Faults) -> dict[str, int]:
     labels = {}
     for path in entries(folder):
         if path.name.endswith(ANNOTATION):
-            found = _expression(path)
-            labels[path.name.removesuffix(ANNOTATION)] = found if isinstance(found, int) else -1
-            if isinstance(found, str):
-                faults.append((path, found))
+            value = _expression(path)
+            labels[path.name.removesuffix(ANNOTATION)] = value if isinstance(value, int) else -1
+            if isinstance(value, str):
+                faults.append((path, value))
     return labels
 
 
@@ -181,8 +176,8 @@ def _expression(path: Path) -> int | str:
         with open(path, "rb") as file:
             number = float(np.lib.format.read_array(file, allow_pickle=False).item())
     except Exception as error:  # a damaged header can raise nearly anything, TokenError and SystemError included
-        told = str(error).strip().split("\n")[0][:80]
-        return f"unreadable annotation: {told or type(error).__name__}"
+        reason = str(error).strip().split("\n")[0][:80]
+        return f"unreadable annotation: {reason or type(error).__name__}"
     if number in range(len(CLASSES)):
         return int(number)
     name = f" ({NO_FACE[int(number)]})" if number in NO_FACE else ""

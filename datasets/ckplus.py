@@ -8,14 +8,16 @@ from pathlib import Path
 
 from fer_bench import DataError, Dataset, DatasetCard, Param, Protocol, Reading
 
-from ._ckplus_arrays import CSV_CLASSES, hdf5, pixels_csv
-from ._ckplus_frames import ALL, CLASSES, EMOTIONS, NEUTRAL, Found, find_folders, find_original, folders, original
-from ._class_names import ClassNames
-from ._folders import entries
-from ._images import reading
-from ._pixels_csv import describe, sniff
-from ._search import find_layout
-from ._text import ENDINGS, tables_in
+from ._ckplus.arrays import CSV_CLASSES, hdf5, pixels_csv
+from ._ckplus.frames import ALL, CLASSES, EMOTIONS, NEUTRAL, Candidate, find_folders, find_original, folders, original
+from ._shared.class_names import ClassNames
+from ._shared.folders import entries
+from ._shared.images import reading
+from ._shared.parameters import CLASS_ORDER, FIT, IMAGE_PARAMS
+from ._shared.pixels_csv import describe, sniff
+from ._shared.protocols import SUBJECT10
+from ._shared.search import find_layout
+from ._shared.text import ENDINGS, tables_in
 
 card = DatasetCard(
     name="ckplus",
@@ -34,13 +36,7 @@ card = DatasetCard(
         "csv": "ckextended.csv: emotion, pixels, Usage, labels 0 .. 7 (one frame a sequence, no subjects)",
     },
     protocols=(
-        Protocol(
-            name="subject10",
-            scheme="kfold",
-            folds=10,
-            group="subject",
-            title="ten subject-disjoint folds; the next fold selects",
-        ),
+        SUBJECT10,
         Protocol(
             name="wujie10",
             scheme="blocks",
@@ -70,19 +66,12 @@ card = DatasetCard(
         " Emotion_labels side by side in data/raw/ckplus, then: fer-bench data prepare ckplus"
     ),
     params={
-        "size": Param(224, "largest side in pixels; larger images are scaled down", low=8, high=2048),
-        "colour": Param(
-            "auto",
-            "colour channels kept: auto keeps them where the files have them",
-            choices=("auto", "grey", "rgb"),
-        ),
-        "fit": Param(
-            "crop", "how an image of another shape is fitted into the square", choices=("stretch", "pad", "crop")
-        ),
+        **IMAGE_PARAMS,
+        "fit": replace(FIT, default="crop"),
         "frames": Param(3, "last frames of each labelled sequence that are taken (the peak)", low=1, high=100),
         "neutral": Param(False, "also take the first frame of each sequence as class neutral (an eighth class)"),
         "ck_csv": Param(False, "read a FER2013-like CSV as ckextended.csv"),
-        "classes": Param("", "classes by number, with commas, where the source numbers them in another order"),
+        "classes": CLASS_ORDER,
     },
     image="48x48 grey; 640x490 grey or colour in the original",
 )
@@ -98,35 +87,37 @@ class CkPlus(Dataset):
         return find_layout(self, source, self._fits)
 
     def _fits(self, where: Path, seen: list[str]) -> list[Reading]:
-        found = self._files(where, seen)
+        candidates = self._files(where, seen)
         if where.is_dir():
             trees = find_original(where, seen)
             if trees:
-                found.append(original(*trees, self.params["frames"], self.params["neutral"], self._numbered(EMOTIONS)))
-            found += [folders(parts, self.params["neutral"]) for parts in find_folders(where)]
-        return [self._reading(f) for f in found]
+                candidates.append(
+                    original(*trees, self.params["frames"], self.params["neutral"], self._numbered(EMOTIONS))
+                )
+            candidates += [folders(parts, self.params["neutral"]) for parts in find_folders(where)]
+        return [self._reading(c) for c in candidates]
 
-    def _files(self, where: Path, seen: list[str]) -> list[Found]:
+    def _files(self, where: Path, seen: list[str]) -> list[Candidate]:
         """The arrays that the file `where` is, or that lie in that folder."""
         paths = [p for p in ([where] if where.is_file() else entries(where)) if p.is_file()]
         arrays = [p for p in paths if p.suffix.lower() in (".h5", ".hdf5")]
         seen += [describe(sniff(p)) for p in paths if p.suffix.lower() in ENDINGS[0] and sniff(p).kind != "usage"]
         tables = [sniff(p) for p in tables_in(where, lambda p: p not in arrays and sniff(p).kind == "usage")]
-        found = [hdf5(path, self._numbered(CLASSES), seen) for path in arrays]
+        candidates = [hdf5(path, self._numbered(CLASSES), seen) for path in arrays]
         numbered = self._numbered(CSV_CLASSES)
-        found += [pixels_csv(t, self.params["neutral"], self.params["ck_csv"], numbered, seen) for t in tables]
-        return [f for f in found if f is not None]
+        candidates += [pixels_csv(t, self.params["neutral"], self.params["ck_csv"], numbered, seen) for t in tables]
+        return [c for c in candidates if c is not None]
 
     def _numbered(self, official: Sequence[str]) -> ClassNames:
         """The classes of a form with these official numbers, or in the order of the parameter `classes`."""
         return ClassNames.of(ALL, self.params, numbered=official)
 
-    def _reading(self, found: Found) -> Reading:
+    def _reading(self, candidate: Candidate) -> Reading:
         """Rows in canonical order: class, subject, sequence, frame; without names, as the source has them."""
         neutral = self.params["neutral"]
-        if neutral and not any(row.label == NEUTRAL for row in found.rows):
-            raise DataError("there are no neutral images", where=found.said, hint="leave neutral at false")
-        rows = sorted(found.rows, key=lambda r: (r.label, r.extra["sequence"], r.extra["frame"]))
+        if neutral and not any(row.label == NEUTRAL for row in candidate.rows):
+            raise DataError("there are no neutral images", where=candidate.summary, hint="leave neutral at false")
+        rows = sorted(candidate.rows, key=lambda r: (r.label, r.extra["sequence"], r.extra["frame"]))
         classes = (*self.card.classes, "neutral") if neutral else ()
-        made = reading(self, found.layout, found.said, rows, faults=found.faults, classes=classes)
-        return replace(made, files=[*found.files, *made.files], labels=found.labels)
+        made = reading(self, candidate.layout, candidate.summary, rows, faults=candidate.faults, classes=classes)
+        return replace(made, files=[*candidate.files, *made.files], labels=candidate.labels)

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fer_bench import DataError, Dataset, DatasetCard, Param, Protocol, Reading
+from fer_bench import DataError, Dataset, DatasetCard, Param, Reading
 
-from ._folders import IMAGES, entries
-from ._images import Row, reading
-from ._search import find_layout
-from ._tables import (
+from ._shared.folders import IMAGES, entries
+from ._shared.images import Row, reading
+from ._shared.parameters import ANY_IMAGE_PARAMS
+from ._shared.protocols import GIVEN, HOLDOUT10, RANDOM60_20_20, SUBJECT10
+from ._shared.search import find_layout
+from ._shared.tables import (
     COLUMNS,
     Finder,
     Labels,
@@ -30,7 +32,7 @@ from ._tables import (
     split_rank,
     understand,
 )
-from ._text import ENDINGS, HEAD, tables_in
+from ._shared.text import ENDINGS, HEAD, tables_in
 
 card = DatasetCard(
     name="csv",
@@ -41,37 +43,10 @@ card = DatasetCard(
         "tables": "train.csv, val.csv and test.csv (or names with these words), each such a table",
     },
     protocols=(
-        Protocol(
-            name="given",
-            train=("train",),
-            val=("val",),
-            test=("test",),
-            unlabelled="drop",
-            title="the parts of the table: train on train, select on val, report test",
-        ),
-        Protocol(
-            name="holdout10",
-            train=("train",),
-            test=("test",),
-            holdout=0.1,
-            unlabelled="drop",
-            title="10 % of train, class by class, selects; test is reported",
-        ),
-        Protocol(
-            name="random60-20-20",
-            scheme="shuffle",
-            shares=(0.6, 0.2, 0.2),
-            unlabelled="drop",
-            title="everything pooled and divided at random, class by class",
-        ),
-        Protocol(
-            name="subject10",
-            scheme="kfold",
-            folds=10,
-            group="subject",
-            unlabelled="drop",
-            title="ten folds of subjects; the next fold selects",
-        ),
+        replace(GIVEN, unlabelled="drop"),
+        replace(HOLDOUT10, unlabelled="drop"),
+        replace(RANDOM60_20_20, unlabelled="drop"),
+        replace(SUBJECT10, unlabelled="drop"),
     ),
     get="put the images and their table into data/raw/csv, then: fer-bench data prepare csv",
     params={
@@ -85,23 +60,7 @@ card = DatasetCard(
             "class names in label order, separated by commas: for labels that are numbers, and where a class has a name"
             " that stands for a missing label elsewhere (none, na, ?)",
         ),
-        "size": Param(
-            0,
-            "largest side in pixels; larger images are scaled down (0: keep the largest)",
-            low=8,
-            high=2048,
-            special=(0,),
-        ),
-        "colour": Param(
-            "auto",
-            "colour channels kept: auto keeps them where the files have them",
-            choices=("auto", "grey", "rgb"),
-        ),
-        "fit": Param(
-            "stretch",
-            "how an image of another shape is fitted into the square",
-            choices=("stretch", "pad", "crop"),
-        ),
+        **ANY_IMAGE_PARAMS,
     },
     image="any size; 0 keeps the largest",
 )
@@ -149,24 +108,24 @@ class Csv(Dataset):
         return find_layout(self, source, lambda where, seen: self._fits(where, root, seen))
 
     def _fits(self, where: Path, root: Path, seen: list[str]) -> list[Reading]:
-        found: dict[Path, Columns] = {}
+        tables: dict[Path, Columns] = {}
         spare = []
 
         def fits(path: Path) -> bool:
             try:
-                found[path] = self._columns(read_table(path, limit=HEAD), self._finder(path, root))
+                tables[path] = self._columns(read_table(path, limit=HEAD), self._finder(path, root))
             except Unclear as reason:
                 if where.is_file() or path.suffix.lower() in ENDINGS[0]:
                     spare.append(f"{path.name} ({reason})")
-            return path in found
+            return path in tables
 
         tables_in(where, fits)
         seen += spare
         notes = [f"left unread: {', '.join(spare)}"] if spare else []
-        parts = {path: split_in(path.stem) or "" for path in found}
-        if len(found) > 1 and "" not in parts.values() and len(set(parts.values())) == len(parts):
-            return [self._reading("tables", found, parts, root, notes)]
-        return [self._reading("table", {path: columns}, {}, root, notes) for path, columns in found.items()]
+        parts = {path: split_in(path.stem) or "" for path in tables}
+        if len(tables) > 1 and "" not in parts.values() and len(set(parts.values())) == len(parts):
+            return [self._reading("tables", tables, parts, root, notes)]
+        return [self._reading("table", {path: columns}, {}, root, notes) for path, columns in tables.items()]
 
     def _finder(self, table: Path, root: Path) -> Finder:
         return Finder.of(table, root, self.params["images"])
@@ -192,10 +151,10 @@ class Csv(Dataset):
             lacks = "label" if name is not None else "name"
             raise Unclear(f"no {lacks} column known among {', '.join(first)[:80]}: --dataset-set {lacks}_column=NAME")
         if not named:
-            shown = [cells[name] for _, cells in table.rows[:2] if len(cells) > name]
-            images = [Path(text).suffix.lower() in IMAGES or finder.matches(text) != [] for text in shown]
+            examples = [cells[name] for _, cells in table.rows[:2] if len(cells) > name]
+            images = [Path(text).suffix.lower() in IMAGES or finder.matches(text) != [] for text in examples]
             if True not in images:
-                raise Unclear(f"no image names in its column {name + 1}: {', '.join(shown)[:80]}")
+                raise Unclear(f"no image names in its column {name + 1}: {', '.join(examples)[:80]}")
             named = not images[0]
         split, subject = places["split"], places["subject"]
         return Columns(name=name, label=label, split=split, subject=subject, header=tuple(first) if named else ())
@@ -204,24 +163,26 @@ class Csv(Dataset):
         self, layout: str, tables: dict[Path, Columns], parts: dict[Path, str], root: Path, notes: list[str]
     ) -> Reading:
         faults: list[tuple[str, str]] = []
-        found: list[Entry] = []
+        entries_read: list[Entry] = []
         for path, columns in tables.items():
             table = read_table(path)
-            found += self._entries(table, columns, parts.get(path), faults)
+            entries_read += self._entries(table, columns, parts.get(path), faults)
             notes = [*notes, f"{path.name} is {table.note}"] if table.note else notes
-        labels = understand((e.label for e in found), class_list(self.params["classes"], "csv[classes]"))
-        if found and not labels.classes:
+        labels = understand((e.label for e in entries_read), class_list(self.params["classes"], "csv[classes]"))
+        if entries_read and not labels.classes:
             raise DataError("not one row of the table has a label", where=", ".join(map(str, tables)))
-        rows = sorted(self._rows(found, labels, root, faults), key=lambda row: (split_rank(row.split), row.name))
+        rows = sorted(self._rows(entries_read, labels, root, faults), key=lambda row: (split_rank(row.split), row.name))
         spare = _unnamed(rows)
         notes = [*notes, f"{spare} images without a row are left out"] if spare else notes
-        notes = [*filter(None, [labels.missing_said(entry.label for entry in found)]), *notes]
+        notes = [*filter(None, [labels.missing_summary(entry.label for entry in entries_read)]), *notes]
         sizes = Counter(row.split for row in rows)
         notes = [", ".join(f"{size} {split}" for split, size in sizes.items()), *notes]
         first, columns = next(iter(tables.items()))
         names = ", ".join(path.name for path in tables)
-        said = "; ".join([f"{first.parent}: {names}, {_columns_said(columns, bool(parts))}", labels.said, *notes])
-        found_rows = reading(self, layout, said, rows, faults=faults, files=tables, classes=labels.classes)
+        summary = "; ".join(
+            [f"{first.parent}: {names}, {_columns_summary(columns, bool(parts))}", labels.summary, *notes]
+        )
+        found_rows = reading(self, layout, summary, rows, faults=faults, files=tables, classes=labels.classes)
         return replace(found_rows, labels=labels.read_as)
 
     def _entries(
@@ -244,10 +205,12 @@ class Csv(Dataset):
             )
         faults += [(f"{table.path}, row {line}", reason) for line, reason in table.faults]
 
-    def _rows(self, found: list[Entry], labels: Labels, root: Path, faults: list[tuple[str, str]]) -> Iterator[Row]:
-        finders = {table: self._finder(table, root) for table in {entry.table for entry in found}}
+    def _rows(
+        self, entries_read: list[Entry], labels: Labels, root: Path, faults: list[tuple[str, str]]
+    ) -> Iterator[Row]:
+        finders = {table: self._finder(table, root) for table in {entry.table for entry in entries_read}}
         first: dict[Path, Entry] = {}
-        for entry in found:
+        for entry in entries_read:
             try:
                 file = finders[entry.table].find(entry.name, entry.split)
                 again = first.setdefault(file, entry)
@@ -265,18 +228,18 @@ class Csv(Dataset):
             yield Row(file=file, name=name, label=label, split=entry.split, subject=entry.subject)
 
 
-def _columns_said(columns: Columns, parts: bool) -> str:
+def _columns_summary(columns: Columns, parts: bool) -> str:
     """Which columns were taken for what, for people."""
     kinds = {"name": columns.name, "label": columns.label, "subject": columns.subject}
     kinds |= {} if parts else {"split": columns.split}
     taken = {kind: k for kind, k in kinds.items() if k is not None}
-    told = ", ".join(
+    summary = ", ".join(
         f"{columns.header[k] if columns.header else f'column {k + 1}'} = {kind}" for kind, k in taken.items()
     )
-    told += "" if columns.header else ", no header"
+    summary += "" if columns.header else ", no header"
     if parts:
-        return f"{told}; split by the file names"
-    return told if columns.split is not None else f"{told}; no split: one part '{WHOLE}'"
+        return f"{summary}; split by the file names"
+    return summary if columns.split is not None else f"{summary}; no split: one part '{WHOLE}'"
 
 
 def _unnamed(rows: list[Row]) -> int:

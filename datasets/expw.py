@@ -8,14 +8,15 @@ from pathlib import Path
 
 from fer_bench import Dataset, DatasetCard, Param, Protocol, Reading
 
-from ._class_names import ClassNames
-from ._folders import entries
-from ._images import Row, reading
-from ._search import find_layout
-from ._tables import COLUMNS as NAMES
-from ._tables import Table, read_table, whole, without_numbers
-from ._text import HEAD, tables_in
-from ._tree import Faults, images_below, is_image, natural
+from ._shared.class_names import ClassNames
+from ._shared.folders import entries
+from ._shared.images import Row, reading
+from ._shared.parameters import CLASS_ORDER, IMAGE_PARAMS
+from ._shared.search import find_layout
+from ._shared.tables import COLUMNS as NAMES
+from ._shared.tables import Table, read_table, whole, without_numbers
+from ._shared.text import HEAD, tables_in
+from ._shared.tree import Faults, images_below, is_image, natural
 
 card = DatasetCard(
     name="expw",
@@ -48,17 +49,9 @@ card = DatasetCard(
         " put label.lst and origin/ into data/raw/expw, then: fer-bench data prepare expw"
     ),
     params={
-        "size": Param(224, "largest side in pixels; larger images are scaled down", low=8, high=2048),
-        "colour": Param(
-            "auto",
-            "colour channels kept: auto keeps them where the files have them",
-            choices=("auto", "grey", "rgb"),
-        ),
-        "fit": Param(
-            "stretch", "how an image of another shape is fitted into the square", choices=("stretch", "pad", "crop")
-        ),
+        **IMAGE_PARAMS,
         "crop": Param(True, "cut each face out by its box; false keeps the whole photo"),
-        "classes": Param("", "classes by number, with commas, where the source numbers them in another order"),
+        "classes": CLASS_ORDER,
     },
     image="224x224 RGB",
 )
@@ -86,14 +79,14 @@ class ExpW(Dataset):
             return []
         folders = [where, *(f for f in entries(where) if f.name == "label" and f.is_dir())]
         lists = [p for f in folders for p in tables_in(f, lambda p: _columns_of(_table(p, HEAD)) > 0, ENDINGS)]
-        found = []
+        readings = []
         for path in lists:
             photos = _find_photos(where)
             if photos:
-                found.append(self._reading(path, photos))
+                readings.append(self._reading(path, photos))
             else:
                 seen.append(f"{path.name}, but no photos in {', '.join(PHOTOS)}")
-        return found
+        return readings
 
     def _reading(self, path: Path, photos: dict[str, Path]) -> Reading:
         faults: Faults = []
@@ -114,13 +107,13 @@ class ExpW(Dataset):
         ordered = sorted((row for _, row in rows.values()), key=lambda row: natural(row.name))
         named = {fields[0] for _, fields in lines}
         boxed = columns == 8 and self.params["crop"]
-        said = f"{path}: {COLUMNS[columns]}; {'faces cut out by their boxes' if boxed else 'whole images'}; no split"
+        summary = f"{path}: {COLUMNS[columns]}; {'faces cut out by their boxes' if boxed else 'whole images'}; no split"
         if unread := len(photos.keys() - named):
-            said += f"; {unread} images in no row left unread"
+            summary += f"; {unread} images in no row left unread"
         if repeated:
-            said += f"; {repeated} rows that repeat another word for word read once"
-        found = reading(self, "boxes" if columns == 8 else "names", said, ordered, faults=faults, files=[path])
-        return replace(found, labels=self.names.by_number())
+            summary += f"; {repeated} rows that repeat another word for word read once"
+        read = reading(self, "boxes" if columns == 8 else "names", summary, ordered, faults=faults, files=[path])
+        return replace(read, labels=self.names.by_number())
 
     def _row(self, fields: Sequence[str], columns: int, photos: dict[str, Path]) -> Row | str:
         """The row of a line, or what is wrong with it."""
@@ -174,6 +167,6 @@ def _find_photos(where: Path) -> dict[str, Path]:
     """Images by name, from the first known folder that holds any."""
     for name in PHOTOS:
         folder = where / name
-        if folder.is_dir() and (found := {path.name: path for path in images_below(folder, 0)}):
-            return found
+        if folder.is_dir() and (photos := {path.name: path for path in images_below(folder, 0)}):
+            return photos
     return {}

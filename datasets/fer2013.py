@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_bench import Chunk, DataError, Dataset, DatasetCard, Fetch, Param, Protocol, Reading
+from fer_bench import Chunk, DataError, Dataset, DatasetCard, Fetch, Protocol, Reading
 
-from ._class_names import ClassNames
-from ._fer2013_folders import ROLE_SPLITS, Placed, place
-from ._folders import entries, find_tree, load_blocks
-from ._pixels_csv import PixelCsv, describe, read_rows, sniff
-from ._search import find_layout
-from ._text import ENDINGS, tables_in
+from ._fer2013.folders import ROLE_SPLITS, Placed, place
+from ._shared.class_names import ClassNames
+from ._shared.folders import entries, find_tree, load_blocks
+from ._shared.parameters import CLASS_ORDER
+from ._shared.pixels_csv import PixelCsv, describe, read_rows, sniff
+from ._shared.search import find_layout
+from ._shared.text import ENDINGS, tables_in
 
 card = DatasetCard(
     name="fer2013",
@@ -118,7 +119,7 @@ card = DatasetCard(
         ),
     ),
     params={
-        "classes": Param("", "classes by number, with commas, where the source numbers them in another order"),
+        "classes": CLASS_ORDER,
     },
     image="48x48 grey",
 )
@@ -159,17 +160,17 @@ class Fer2013(Dataset):
         best = min(map(_strangeness, full))
         plain = [r for r, t in zip(whole, full, strict=True) if _strangeness(t) == best]
         spare = [r.files[0].name for r in whole if r not in plain] + [t.path.name for t in pair.values()]
-        said = f"; {', '.join(spare)} beside it left unread, it holds all labels itself" if spare else ""
-        return [replace(r, said=r.said + said) for r in plain] + folders
+        summary = f"; {', '.join(spare)} beside it left unread, it holds all labels itself" if spare else ""
+        return [replace(r, summary=r.summary + summary) for r in plain] + folders
 
     def _one_csv(self, table: PixelCsv) -> Reading:
         layout = "csv" if table.columns == COLUMNS else "icml"
-        return self._csvs(layout, f"{table.path}: {table.said}; split by the Usage column", [(table, None)])
+        return self._csvs(layout, f"{table.path}: {table.summary}; split by the Usage column", [(table, None)])
 
-    def _csvs(self, layout: str, said: str, parts: Sequence[tuple[PixelCsv, list[str] | None]]) -> Reading:
+    def _csvs(self, layout: str, summary: str, parts: Sequence[tuple[PixelCsv, list[str] | None]]) -> Reading:
         return Reading(
             layout=layout,
-            said=said,
+            summary=summary,
             files=[table.path for table, _ in parts],
             labels=self.names.by_number(),
             chunks=lambda: self._csv_chunks(parts),
@@ -188,8 +189,8 @@ class Fer2013(Dataset):
         )
         if "val" in roles:
             parts = [(t, [ROLE_SPLITS[role]] * t.count()) for role, t in roles.items()]
-            said = f"{folder}: {names}; val is taken as PublicTest, test as PrivateTest" + missing * bool(unlabelled)
-            return [self._csvs("csv_splits", said, parts)]
+            summary = f"{folder}: {names}; val is taken as PublicTest, test as PrivateTest" + missing * bool(unlabelled)
+            return [self._csvs("csv_splits", summary, parts)]
         public, private = (sum(self.card.counts[s]) for s in ("PublicTest", "PrivateTest"))
         rows = roles["test"].count()
         if rows != public + private:
@@ -197,9 +198,9 @@ class Fer2013(Dataset):
             raise DataError(f"test.csv has {rows} rows: PublicTest can't be told", where=str(folder), hint=hint)
         usages = ["PublicTest"] * public + ["PrivateTest"] * private
         parts = [(roles["train"], ["Training"] * roles["train"].count()), (roles["test"], usages)]
-        said = f"{folder}: {names}, the competition's pair; the first {public} test rows are PublicTest"
-        said += missing * bool(unlabelled)
-        return [self._csvs("kaggle", said, parts)]
+        summary = f"{folder}: {names}, the competition's pair; the first {public} test rows are PublicTest"
+        summary += missing * bool(unlabelled)
+        return [self._csvs("kaggle", summary, parts)]
 
     def _csv_chunks(self, parts: Sequence[tuple[PixelCsv, list[str] | None]]) -> Iterator[Chunk]:
         problems, place = self.problems(), self.names.positions()
@@ -216,7 +217,7 @@ class Fer2013(Dataset):
     def _folders(self, placed: Placed) -> Reading:
         return Reading(
             layout=placed.layout,
-            said=placed.said,
+            summary=placed.summary,
             files=[file.path for _, file in placed.images],
             labels=placed.labels,
             chunks=lambda: self._folder_chunks(placed),

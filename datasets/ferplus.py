@@ -6,12 +6,12 @@ from pathlib import Path
 
 from fer_bench import DataError, Dataset, DatasetCard, Fetch, Param, Protocol, Reading
 
-from ._class_names import ClassNames
-from ._ferplus_chunks import exported_chunks, joined_chunks
-from ._ferplus_folders import Export, image_folder, label_lists, read_export
-from ._ferplus_votes import NINE_VOTES, Votes, is_votes_table, read_votes_table
-from ._search import find_layout
-from ._text import tables_in
+from ._ferplus.chunks import exported_chunks, joined_chunks
+from ._ferplus.folders import Export, image_folder, label_lists, read_export
+from ._ferplus.votes import NINE_VOTES, Votes, is_votes_table, read_votes_table
+from ._shared.class_names import ClassNames
+from ._shared.search import find_layout
+from ._shared.text import tables_in
 from .fer2013 import SIDE, Fer2013
 
 SOURCE = "Barsoum et al. 2016"
@@ -157,9 +157,9 @@ class Ferplus(Dataset):
     def _fits(self, where: Path, source: Path, seen: list[str], lonely: list[Path]) -> list[Reading]:
         joined = []
         for path in tables_in(where, is_votes_table):
-            found = self._images_for(path, source)
-            if found:
-                joined.append(self._joined(read_votes_table(path, tuple(self.card.counts)), *found))
+            images = self._images_for(path, source)
+            if images:
+                joined.append(self._joined(read_votes_table(path, tuple(self.card.counts)), *images))
             else:
                 seen.append(f"{path.name} (votes without images)")
                 lonely.append(path)
@@ -188,28 +188,28 @@ class Ferplus(Dataset):
         if refused is not None:
             raise DataError(
                 f"FER2013 as {refused.layout} has lost the row order by which votes are joined",
-                where=refused.said,
+                where=refused.summary,
                 hint=f"needed: {', '.join(JOINABLE)}; put fer2013.csv or icml_face_data.csv beside {votes.name}",
             )
         return None
 
-    def _joined(self, votes: Votes, images: Fer2013, found: Reading) -> Reading:
+    def _joined(self, votes: Votes, images: Fer2013, reading: Reading) -> Reading:
         nameless = sum(not name for name in votes.names)
-        said = f"{votes.path} joined by row order to {found.said}; {nameless} rows without image name, all NF"
+        summary = f"{votes.path} joined by row order to {reading.summary}; {nameless} rows without image name, all NF"
         if NINE_VOTES in votes.names:
-            said += f"; {NINE_VOTES} has 9 votes, as published"
+            summary += f"; {NINE_VOTES} has 9 votes, as published"
         return Reading(
             layout="votes",
-            said=said,
-            files=[votes.path, *found.files],
-            chunks=lambda: joined_chunks(votes, images, found, self.problems()),
+            summary=summary,
+            files=[votes.path, *reading.files],
+            chunks=lambda: joined_chunks(votes, images, reading, self.problems()),
             shape=(len(votes), 1, SIDE, SIDE),
         )
 
     def _exported(self, export: Export) -> Reading:
         return Reading(
             layout="microsoft",
-            said=export.said,
+            summary=export.summary,
             files=[*export.lists, *(file.path for file in export.files)],
             labels=self.names.by_number(),
             chunks=lambda: exported_chunks(export, self.problems()),

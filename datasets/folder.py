@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fer_bench import DataError, Dataset, DatasetCard, Param, Protocol, Reading, SpecError
+from fer_bench import DataError, Dataset, DatasetCard, Param, Reading, SpecError
 
-from ._folders import subfolders
-from ._images import Row, reading
-from ._own_classes import OwnClasses, look_alikes, nested_folders, own_classes, split_by_names
-from ._search import contents, find_layout
-from ._tables import class_list
-from ._tree import SPLITS, ImageTree, TreeImage, find_image_tree, labelled, natural
+from ._folder.own_classes import OwnClasses, look_alikes, nested_folders, own_classes, split_by_names
+from ._shared.folders import subfolders
+from ._shared.images import Row, reading
+from ._shared.parameters import ANY_IMAGE_PARAMS
+from ._shared.protocols import GIVEN, HOLDOUT10, RANDOM60_20_20, SUBJECT10
+from ._shared.search import contents, find_layout
+from ._shared.tables import class_list
+from ._shared.tree import SPLITS, ImageTree, TreeImage, find_image_tree, labelled, natural
 
 card = DatasetCard(
     name="folder",
@@ -25,34 +27,10 @@ card = DatasetCard(
         "classes": "<class>/<image>, without a split",
     },
     protocols=(
-        Protocol(
-            name="given",
-            train=("train",),
-            val=("val",),
-            test=("test",),
-            title="the folders' own split: train on train/, select on val/, report test/",
-        ),
-        Protocol(
-            name="holdout10",
-            train=("train",),
-            test=("test",),
-            holdout=0.1,
-            title="a stratified 10 % of train/ selects, test/ is reported",
-        ),
-        Protocol(
-            name="random60-20-20",
-            scheme="shuffle",
-            shares=(0.6, 0.2, 0.2),
-            folds=1,
-            title="all images divided anew, class by class",
-        ),
-        Protocol(
-            name="subject10",
-            scheme="kfold",
-            folds=10,
-            group="subject",
-            title="ten subject-disjoint folds (needs the parameter subject); the next fold selects",
-        ),
+        GIVEN,
+        HOLDOUT10,
+        RANDOM60_20_20,
+        replace(SUBJECT10, title=f"{SUBJECT10.title} (needs the parameter subject)"),
     ),
     licence="whatever the images' owners permit",
     get=(
@@ -60,21 +38,7 @@ card = DatasetCard(
         " then: fer-bench data prepare folder (or folder:NAME, to keep several)"
     ),
     params={
-        "size": Param(
-            0,
-            "largest side in pixels; larger images are scaled down; 0 keeps the largest side found",
-            low=8,
-            high=2048,
-            special=(0,),
-        ),
-        "colour": Param(
-            "auto",
-            "colour channels kept: auto keeps them where the files have them",
-            choices=("auto", "grey", "rgb"),
-        ),
-        "fit": Param(
-            "stretch", "how an image of another shape is fitted into the square", choices=("stretch", "pad", "crop")
-        ),
+        **ANY_IMAGE_PARAMS,
         "classes": Param("", "class names for folders that are numbers, in order, separated by commas"),
         "nested": Param(False, "also take images from folders inside the class folders"),
         "subject": Param("", "regular expression whose first group, searched in the file name, is the subject"),
@@ -123,8 +87,8 @@ class Folder(Dataset):
                 rows.append(Row(file=image.path, name=image.relative, label=label, split=split, subject=subject))
         rows.sort(key=lambda r: (("all", *SPLITS).index(r.split), r.label, natural(r.name)))
         layout = "splits" if any(split for split, _ in tree.folders) else "classes"
-        found = reading(self, layout, _said(tree, own), rows, faults=faults, classes=own.classes)
-        return [replace(found, labels=own.by_folder)]
+        read = reading(self, layout, _summary(tree, own), rows, faults=faults, classes=own.classes)
+        return [replace(read, labels=own.by_folder)]
 
     def _too_deep(self, where: Path, nested: Sequence[Path]) -> DataError:
         """The error for ``<class>/<sub>/<image>``: it can't be told which of the two folders is the class."""
@@ -156,29 +120,29 @@ class Folder(Dataset):
         pattern = self._subject_pattern()
         if pattern is None:
             return ""
-        found = pattern.search(image.path.name)
-        return (found[1] or None) if found else None
+        match = pattern.search(image.path.name)
+        return (match[1] or None) if match else None
 
 
-def _said(tree: ImageTree, own: OwnClasses) -> str:
+def _summary(tree: ImageTree, own: OwnClasses) -> str:
     """One line: root, splits, how names were understood, and which class is missing in which split."""
     splits = list(dict.fromkeys(split for split, _ in tree.folders if split))
     if tree.splits:
         parts = ", ".join(f"{folder.name}/ is {split}" for split, folder in tree.splits.items())
-        said = f"{tree.root}: class folders, split by folder ({parts})"
+        summary = f"{tree.root}: class folders, split by folder ({parts})"
     else:
-        said = f"{tree.root}: class folders{'' if splits else ' without a split'}"
+        summary = f"{tree.root}: class folders{'' if splits else ' without a split'}"
     numbers = "number" if all(name.isdecimal() for name in own.by_folder) else "name"
-    said += "; ".join(["", *own.notes])
-    said += f"; {len(own.classes)} classes in order of folder {numbers}: {', '.join(own.classes)}" * (not own.notes)
+    summary += "; ".join(["", *own.notes])
+    summary += f"; {len(own.classes)} classes in order of folder {numbers}: {', '.join(own.classes)}" * (not own.notes)
     spellings = [name for name, known in own.by_folder.items() if name != known and name.lower() == known.lower()]
     if spellings:
-        said += f"; {', '.join(spellings)} differ in case alone and count as one class"
+        summary += f"; {', '.join(spellings)} differ in case alone and count as one class"
     for split in splits:
         here = {own.by_folder.get(image.folder) for image in tree.images if image.split == split}
         missing = [name for name in own.classes if name not in here]
         if missing:
-            said += f"; {split} has NO {', '.join(missing)}"
+            summary += f"; {split} has NO {', '.join(missing)}"
     for one, other in look_alikes(tree, own):
-        said += f"; WARNING: is '{one}' the same class as '{other}'? they share no split, so one may be misspelt"
-    return said
+        summary += f"; WARNING: is '{one}' the same class as '{other}'? they share no split, so one may be misspelt"
+    return summary

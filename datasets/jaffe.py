@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fer_bench import Dataset, DatasetCard, Param, Protocol, Reading
+from fer_bench import Dataset, DatasetCard, Reading
 
-from ._class_names import class_position
-from ._folders import IMAGES, JPEGS, entries, subfolders
-from ._images import Row, reading
-from ._search import find_layout
+from ._shared.class_names import class_position
+from ._shared.folders import IMAGES, JPEGS, entries, subfolders
+from ._shared.images import Row, reading
+from ._shared.parameters import IMAGE_PARAMS, SIZE
+from ._shared.protocols import SUBJECT10
+from ._shared.search import find_layout
 
 card = DatasetCard(
     name="jaffe",
@@ -23,15 +25,7 @@ card = DatasetCard(
         "files": "KA.AN1.39.tiff: subject, class (AN DI FE HA NE SA SU) and take, number",
         "folders": "the same files in <class>/ folders",
     },
-    protocols=(
-        Protocol(
-            name="subject10",
-            scheme="kfold",
-            folds=10,
-            group="subject",
-            title="one of the ten subjects is the test, the next one selects",
-        ),
-    ),
+    protocols=(replace(SUBJECT10, title="one of the ten subjects is the test, the next one selects"),),
     paper="Lyons et al. 1998, Coding facial expressions with Gabor wavelets",
     url="https://doi.org/10.5281/zenodo.3451524",
     licence="non-commercial research on request to the owners; the images must never be redistributed",
@@ -40,15 +34,8 @@ card = DatasetCard(
         " then: fer-bench data prepare jaffe"
     ),
     params={
-        "size": Param(256, "largest side in pixels; larger images are scaled down", low=8, high=2048),
-        "colour": Param(
-            "auto",
-            "colour channels kept: auto keeps them where the files have them",
-            choices=("auto", "grey", "rgb"),
-        ),
-        "fit": Param(
-            "stretch", "how an image of another shape is fitted into the square", choices=("stretch", "pad", "crop")
-        ),
+        **IMAGE_PARAMS,
+        "size": replace(SIZE, default=256),
     },
     image="256x256 grey",
 )
@@ -71,12 +58,12 @@ class Jaffe(Dataset):
         flat = [p for p in entries(where) if p.is_file()]
         classes = [f for f in subfolders(where) if class_position(f.name, self.card.classes) is not None]
         nested = [p for folder in classes for p in entries(folder)]
-        found = []
+        readings = []
         if any(_parts(p) for p in flat):
-            found.append(self._reading("files", where, flat))
+            readings.append(self._reading("files", where, flat))
         if any(_parts(p) for p in nested):
-            found.append(self._reading("folders", where, nested))
-        return found
+            readings.append(self._reading("folders", where, nested))
+        return readings
 
     def _reading(self, layout: str, where: Path, files: Sequence[Path]) -> Reading:
         images = [p for p in files if p.suffix.lower() in IMAGES]
@@ -92,11 +79,11 @@ class Jaffe(Dataset):
                 kept[name] = path
         by_number = sorted(kept, key=lambda name: (int(name.rpartition(".")[2]), name))
         rows = [_row(kept[name]) for name in by_number]
-        said = f"{where}: classes and {len({r.subject for r in rows})} subjects from the file names"
+        summary = f"{where}: classes and {len({r.subject for r in rows})} subjects from the file names"
         if any(p.suffix.lower() in JPEGS for p in images):
-            said += "; JPEG copies: their pixels are not the original's, so results do not compare exactly"
+            summary += "; JPEG copies: their pixels are not the original's, so results do not compare exactly"
         labels = dict(zip(CODES, self.card.classes, strict=True))
-        return replace(reading(self, layout, said, rows, faults=faults), labels=labels)
+        return replace(reading(self, layout, summary, rows, faults=faults), labels=labels)
 
     def _fault(self, path: Path, layout: str) -> str | None:
         if not _parts(path):
@@ -109,8 +96,8 @@ class Jaffe(Dataset):
 
 def _parts(path: Path) -> re.Match | None:
     """Subject and class code that a file name tells; None for another name."""
-    found = re.fullmatch(rf"([A-Z]{{2}})\.({'|'.join(CODES)})\d+\.\d+", path.stem.upper())
-    return found if path.suffix.lower() in IMAGES else None
+    match = re.fullmatch(rf"([A-Z]{{2}})\.({'|'.join(CODES)})\d+\.\d+", path.stem.upper())
+    return match if path.suffix.lower() in IMAGES else None
 
 
 def _row(path: Path) -> Row:

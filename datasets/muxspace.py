@@ -10,12 +10,14 @@ from pathlib import Path
 
 from fer_bench import Dataset, DatasetCard, Param, Protocol, Reading
 
-from ._class_names import class_position
-from ._folders import IMAGES, entries
-from ._images import Row, reading
-from ._search import find_layout
-from ._tables import Table, read_table, without_numbers
-from ._text import ENDINGS, tables_in
+from ._shared.class_names import class_position
+from ._shared.folders import IMAGES, entries
+from ._shared.images import Row, reading
+from ._shared.parameters import IMAGE_PARAMS, SIZE
+from ._shared.protocols import RANDOM60_20_20
+from ._shared.search import find_layout
+from ._shared.tables import Table, read_table, without_numbers
+from ._shared.text import ENDINGS, tables_in
 
 # no counts: what is published counts the rows of the list, eight of which double others
 card = DatasetCard(
@@ -32,12 +34,7 @@ card = DatasetCard(
             group="subject",
             title="random parts; the photos of one name stay together",
         ),
-        Protocol(
-            name="random60-20-20",
-            scheme="shuffle",
-            shares=(0.6, 0.2, 0.2),
-            title="stratified random parts; the rarest class has 9 images, so its test holds two",
-        ),
+        replace(RANDOM60_20_20, title="stratified random parts; the rarest class has 9 images, so its test holds two"),
         Protocol(
             name="random5",
             scheme="shuffle",
@@ -53,15 +50,8 @@ card = DatasetCard(
         " then: fer-bench data prepare muxspace"
     ),
     params={
-        "size": Param(350, "largest side in pixels; larger images are scaled down", low=8, high=2048),
-        "colour": Param(
-            "auto",
-            "colour channels kept: auto keeps them where the files have them",
-            choices=("auto", "grey", "rgb"),
-        ),
-        "fit": Param(
-            "stretch", "how an image of another shape is fitted into the square", choices=("stretch", "pad", "crop")
-        ),
+        **IMAGE_PARAMS,
+        "size": replace(SIZE, default=350),
         "conflicts": Param(
             "drop", "images whose rows have different labels: left out, or a row for each", choices=("drop", "keep")
         ),
@@ -117,13 +107,13 @@ class Muxspace(Dataset):
             else:
                 faults.append((f"{path}, row {entry.line}", f"no such image: {folder / entry.image}"))
         rows = [row for name in sorted(by_image) for row in self._rows(folder, by_image[name])]
-        said = f"{path}: {len(listed)} rows, images in {folder}; {_compared(listed, self.card.classes)}"
-        said += _told(by_image, folder, self.params["conflicts"])
-        said += f"; {len({r.subject for r in rows})} different names in the file names"
+        summary = f"{path}: {len(listed)} rows, images in {folder}; {_compared(listed, self.card.classes)}"
+        summary += _described(by_image, folder, self.params["conflicts"])
+        summary += f"; {len({r.subject for r in rows})} different names in the file names"
         if spare:
-            said += f"; {', '.join(spare)} beside it left unread"
-        found = reading(self, "list", said, rows, faults=faults, files=[path])
-        return replace(found, labels={e.word: self.card.classes[e.label] for e in listed})
+            summary += f"; {', '.join(spare)} beside it left unread"
+        read = reading(self, "list", summary, rows, faults=faults, files=[path])
+        return replace(read, labels={e.word: self.card.classes[e.label] for e in listed})
 
     def _rows(self, folder: Path, same: Sequence[Entry]) -> list[Row]:
         """The rows of one image: one, or one for each label where its labels differ and conflicts are kept."""
@@ -150,14 +140,14 @@ def _is_list(table: Table) -> bool:
 def _entries(table: Table, classes: Sequence[str], faults: Faults) -> list[Entry]:
     """Every row below the header, in order; rows with a fault are told in `faults`."""
     names = [name.lower() for name in table.first]
-    found = []
+    entries_read = []
     for line, cells in table.rows[1:]:
         entry = _entry(line, cells, names, classes)
         if isinstance(entry, Entry):
-            found.append(entry)
+            entries_read.append(entry)
         else:
             faults.append((f"{table.path}, row {line}", entry))
-    return found
+    return entries_read
 
 
 def _entry(line: int, cells: Sequence[str], names: Sequence[str], classes: Sequence[str]) -> Entry | str:
@@ -192,13 +182,13 @@ def _compared(listed: Sequence[Entry], classes: Sequence[str]) -> str:
     return f"NOT the published rows: {', '.join(differences)}"
 
 
-def _told(by_image: Mapping[str, Sequence[Entry]], folder: Path, conflicts: str) -> str:
+def _described(by_image: Mapping[str, Sequence[Entry]], folder: Path, conflicts: str) -> str:
     """What becomes of doubled rows, conflicting labels and files without a row."""
     doubled = [same for same in by_image.values() if len(same) > 1]
     conflicting = sum(len({entry.label for entry in same}) > 1 for same in doubled)
     files = [p.name for p in entries(folder) if p.suffix.lower() in IMAGES] if folder.is_dir() else []
     unlabelled = sum(name not in by_image for name in files)
-    told = f"; {len(doubled)} images have several rows" if doubled else ""
+    summary = f"; {len(doubled)} images have several rows" if doubled else ""
     if conflicting:
-        told += f", {conflicting} with different labels ({'left out' if conflicts == 'drop' else 'each label kept'})"
-    return told + (f"; {unlabelled} image files without a row are left out" if unlabelled else "")
+        summary += f", {conflicting} with different labels ({'left out' if conflicts == 'drop' else 'each label kept'})"
+    return summary + (f"; {unlabelled} image files without a row are left out" if unlabelled else "")

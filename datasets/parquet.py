@@ -6,15 +6,17 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from fer_bench import DataError, Dataset, DatasetCard, Param, Protocol, Reading
+from fer_bench import DataError, Dataset, DatasetCard, Param, Reading
 
-from ._folders import entries
-from ._images import fit_of, survey_of, treated_said
-from ._parquet_names import agreed_names
-from ._parquet_rows import UNLABELLED, Scan, pixel_chunks, scan_rows
-from ._parquet_shards import WHOLE, Shard, open_shard, shard_faults, shard_files
-from ._search import find_layout
-from ._tables import Labels, Unclear, class_list, understand
+from ._parquet.names import agreed_names
+from ._parquet.rows import UNLABELLED, Scan, pixel_chunks, scan_rows
+from ._parquet.shards import WHOLE, Shard, open_shard, shard_faults, shard_files
+from ._shared.folders import entries
+from ._shared.images import fit_of, survey_of, treated_summary
+from ._shared.parameters import ANY_IMAGE_PARAMS
+from ._shared.protocols import GIVEN, HOLDOUT10, RANDOM60_20_20
+from ._shared.search import find_layout
+from ._shared.tables import Labels, Unclear, class_list, understand
 
 card = DatasetCard(
     name="parquet",
@@ -25,29 +27,9 @@ card = DatasetCard(
         " (bytes, or a struct with bytes) and a label",
     },
     protocols=(
-        Protocol(
-            name="given",
-            train=("train",),
-            val=("val",),
-            test=("test",),
-            unlabelled="drop",
-            title="the files' own parts: train on train, select on validation, report test",
-        ),
-        Protocol(
-            name="holdout10",
-            train=("train",),
-            test=("test",),
-            holdout=0.1,
-            unlabelled="drop",
-            title="10 % of train, class by class, selects; test is reported",
-        ),
-        Protocol(
-            name="random60-20-20",
-            scheme="shuffle",
-            shares=(0.6, 0.2, 0.2),
-            unlabelled="drop",
-            title="everything pooled and divided at random, class by class",
-        ),
+        replace(GIVEN, unlabelled="drop"),
+        replace(HOLDOUT10, unlabelled="drop"),
+        replace(RANDOM60_20_20, unlabelled="drop"),
     ),
     get=(
         "download the set's repository from the hub (parquet files and README.md, which may hold the class names)"
@@ -59,23 +41,7 @@ card = DatasetCard(
         "only_size": Param(
             0, "take only images of this side (some RAF-DB copies mix sizes); 0: all", low=8, high=2048, special=(0,)
         ),
-        "size": Param(
-            0,
-            "largest side in pixels; larger images are scaled down (0: keep the largest)",
-            low=8,
-            high=2048,
-            special=(0,),
-        ),
-        "colour": Param(
-            "auto",
-            "colour channels kept: auto keeps them where the files have them",
-            choices=("auto", "grey", "rgb"),
-        ),
-        "fit": Param(
-            "stretch",
-            "how an image of another shape is fitted into the square",
-            choices=("stretch", "pad", "crop"),
-        ),
+        **ANY_IMAGE_PARAMS,
     },
     image="any size; 0 keeps the largest",
 )
@@ -100,8 +66,8 @@ class Parquet(Dataset):
         seen += [f"{name} (a pickle: not read, because loading one runs the code it names)" for name in pickles]
         files = shard_files(where)
         if WHOLE in files.values() and len(set(files.values())) > 1:
-            shown = "\n         ".join(f"{path}: {'no split' if s == WHOLE else s}" for path, s in files.items())
-            raise DataError("some files name their split and some do not", where=shown, hint="name one: --from FILE")
+            listed = "\n         ".join(f"{path}: {'no split' if s == WHOLE else s}" for path, s in files.items())
+            raise DataError("some files name their split and some do not", where=listed, hint="name one: --from FILE")
         shards = []
         for path, split in files.items():
             try:
@@ -110,8 +76,8 @@ class Parquet(Dataset):
                 raise DataError(f"a parquet file can't be used: {reason}", where=str(path)) from None
         if len({(shard.label, shard.numbers) for shard in shards}) > 1:
             kinds = {s.path.name: f"{s.label}, {'numbers' if s.numbers else 'texts'}" for s in shards}
-            shown = "\n         ".join(f"{name}: {kind}" for name, kind in kinds.items())
-            raise DataError("the files keep their labels differently", where=shown, hint="name one: --from FILE")
+            listed = "\n         ".join(f"{name}: {kind}" for name, kind in kinds.items())
+            raise DataError("the files keep their labels differently", where=listed, hint="name one: --from FILE")
         return [self._reading(where, shards, root)] if shards else []
 
     def _reading(self, where: Path, shards: list[Shard], root: Path) -> Reading:
@@ -123,17 +89,17 @@ class Parquet(Dataset):
             why = f"{scan.faults[0][0]}: {scan.faults[0][2]}" if scan.faults else "no rows, or none of that size"
             raise DataError("parquet: not one readable image", where=f"{where}\n         {why}")
         fit = fit_of(scan.headers, self.params)
-        said = [f"{where}: {len(shards)} files, images in {shards[0].image}, labels in {shards[0].label}"]
+        summary = [f"{where}: {len(shards)} files, images in {shards[0].image}, labels in {shards[0].label}"]
         sizes = Counter(shard.split for shard in shards for _ in scan.rows[shard.path])
-        said += [", ".join(f"{size} {split}" for split, size in sizes.items()), labels.said]
-        said += [f"{scan.other_size} images of another size left out"] if scan.other_size else []
-        blank = labels.missing_said(scan.labels[path][k] for path, rows in scan.rows.items() for k in rows)
-        said += [blank] if blank else []
+        summary += [", ".join(f"{size} {split}" for split, size in sizes.items()), labels.summary]
+        summary += [f"{scan.other_size} images of another size left out"] if scan.other_size else []
+        blank = labels.missing_summary(scan.labels[path][k] for path, rows in scan.rows.items() for k in rows)
+        summary += [blank] if blank else []
         if len({(h.width, h.height) for h in scan.headers} | {(fit.width, fit.height)}) > 1:
-            said += [f"images of several sizes or shapes are brought to {fit.width}x{fit.height} ({fit.how})"]
+            summary += [f"images of several sizes or shapes are brought to {fit.width}x{fit.height} ({fit.how})"]
         return Reading(
             layout="files",
-            said="; ".join(said) + treated_said(scan.headers),
+            summary="; ".join(summary) + treated_summary(scan.headers),
             files=list(dict.fromkeys([*(shard.path for shard in shards), *tellers])),
             chunks=lambda: pixel_chunks(shards, scan, labels, fit, root, self.problems()),
             classes=labels.classes,
@@ -145,10 +111,10 @@ class Parquet(Dataset):
     def _labels(self, where: Path, shard: Shard, scan: Scan, names: tuple[str, ...]) -> Labels:
         """Which label is which class; raises DataError where numbers have no names, or two orders of them."""
         given = class_list(self.params["classes"], "parquet[classes]")
-        texts = {text for found in scan.labels.values() for text in found} - {UNLABELLED}
+        texts = {text for column in scan.labels.values() for text in column} - {UNLABELLED}
         if names and given and given != names:
-            told = f"the files tell: {', '.join(names)}"
-            raise DataError("the parameter classes contradicts the files", where=str(where), hint=told)
+            message = f"the files tell: {', '.join(names)}"
+            raise DataError("the parameter classes contradicts the files", where=str(where), hint=message)
         if shard.numbers and not names and not given:
             raise DataError(
                 "the labels are numbers, and nothing tells what they mean",
@@ -158,7 +124,9 @@ class Parquet(Dataset):
             )
         if shard.numbers and names:
             positions = {"": -1, **{str(k): k for k in range(len(names))}}
-            labels = Labels(classes=names, positions=positions, said=f"the files tell the classes: {', '.join(names)}")
+            labels = Labels(
+                classes=names, positions=positions, summary=f"the files tell the classes: {', '.join(names)}"
+            )
         else:
             labels = understand(texts, names or given)
         if texts and not labels.classes:

@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fer_bench import DataError, Dataset, DatasetCard, Param, Protocol, Reading
+from fer_bench import DataError, Dataset, DatasetCard, Protocol, Reading
 
-from ._class_names import ClassNames
-from ._images import Row, reading
-from ._rafdb_files import (
+from ._rafdb.files import (
     Face,
     face_of,
     find_faces,
@@ -26,8 +24,12 @@ from ._rafdb_files import (
     split_of,
     unique,
 )
-from ._search import contents, find_layout
-from ._tree import Faults, find_image_tree, labelled
+from ._shared.class_names import ClassNames
+from ._shared.images import Row, reading
+from ._shared.parameters import CLASS_ORDER, IMAGE_PARAMS, SIZE
+from ._shared.protocols import HOLDOUT10
+from ._shared.search import contents, find_layout
+from ._shared.tree import Faults, find_image_tree, labelled
 
 card = DatasetCard(
     name="rafdb",
@@ -50,13 +52,7 @@ card = DatasetCard(
         "folders": "train|test|valid/<class name or 1..7>/<image>",
     },
     protocols=(
-        Protocol(
-            name="holdout10",
-            train=("train",),
-            test=("test",),
-            holdout=0.1,
-            title="a stratified 10 % of train selects, test is reported (RAF-DB has no validation set)",
-        ),
+        replace(HOLDOUT10, title="a stratified 10 % of train selects, test is reported (RAF-DB has no validation set)"),
         Protocol(
             name="paper_besttest",
             train=("train",),
@@ -77,16 +73,9 @@ card = DatasetCard(
         " then: fer-bench data prepare rafdb"
     ),
     params={
-        "size": Param(100, "largest side in pixels; larger images are scaled down", low=8, high=2048),
-        "colour": Param(
-            "auto",
-            "colour channels kept: auto keeps them where the files have them",
-            choices=("auto", "grey", "rgb"),
-        ),
-        "fit": Param(
-            "stretch", "how an image of another shape is fitted into the square", choices=("stretch", "pad", "crop")
-        ),
-        "classes": Param("", "classes by number, with commas, where the source numbers them in another order"),
+        **IMAGE_PARAMS,
+        "size": replace(SIZE, default=100),
+        "classes": CLASS_ORDER,
     },
     image="100x100 RGB",
 )
@@ -126,11 +115,11 @@ class RafDb(Dataset):
         place = self.names.positions()
         pairs = [(face, int(place[number])) for face, number in join(faces, lists, faults)]
         official = any(_sha256(p) == OFFICIAL_LIST for p in lists)
-        said = f"{where}: labels from {names}{' (the official list)' if official else ''}; split by file name"
+        summary = f"{where}: labels from {names}{' (the official list)' if official else ''}; split by file name"
         if originals:
-            said += f"; {originals} originals of aligned images left unread"
-        found = self._reading(layout_of(faces, lists), said, where, pairs, faults, lists)
-        return [replace(found, labels=self.names.by_number())]
+            summary += f"; {originals} originals of aligned images left unread"
+        read = self._reading(layout_of(faces, lists), summary, where, pairs, faults, lists)
+        return [replace(read, labels=self.names.by_number())]
 
     def _by_folders(self, where: Path, seen: list[str]) -> list[Reading]:
         """Labels from class folders alone."""
@@ -154,13 +143,19 @@ class RafDb(Dataset):
             )
         pairs = [(face, face.label) for face in unique(faces, faults) if face.label is not None]
         how = "folder" if len(nameless) == len(faces) else "file name" if not nameless else "file name or folder"
-        said = f"{where}: class folders; split by {how}; no label list to check them against"
+        summary = f"{where}: class folders; split by {how}; no label list to check them against"
         lies_in_valid = any(face.split == "val" and face.key for face in faces)
-        found = self._reading("apvit" if lies_in_valid else "folders", said, where, pairs, faults, ())
-        return [replace(found, labels=names.read_as(inside))]
+        read = self._reading("apvit" if lies_in_valid else "folders", summary, where, pairs, faults, ())
+        return [replace(read, labels=names.read_as(inside))]
 
     def _reading(
-        self, layout: str, said: str, where: Path, pairs: list[tuple[Face, int]], faults: Faults, lists: Sequence[Path]
+        self,
+        layout: str,
+        summary: str,
+        where: Path,
+        pairs: list[tuple[Face, int]],
+        faults: Faults,
+        lists: Sequence[Path],
     ) -> Reading:
         pairs = sorted(pairs, key=lambda pair: order_of(*pair))
         rows = [
@@ -173,11 +168,11 @@ class RafDb(Dataset):
             for face, label in pairs
         ]
         faces = [face for face, _ in pairs]
-        read = reading(self, layout, said + misplaced(faces), rows, faults=faults, files=lists)
+        read = reading(self, layout, summary + misplaced(faces), rows, faults=faults, files=lists)
         if all(face.aligned for face in faces) or set(read.survey["sizes"]) == {"100x100"}:
-            return replace(read, said=f"{read.said}; aligned")
+            return replace(read, summary=f"{read.summary}; aligned")
         warning = "; NOT ALIGNED as the official images are (no _aligned in the names, other sizes than 100x100)"
-        return replace(read, said=f"{read.said}{warning}: results do not compare")
+        return replace(read, summary=f"{read.summary}{warning}: results do not compare")
 
 
 def _sha256(path: Path) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fer_bench import Chunk, DataError, Dataset, DatasetCard, Param, Protocol, Reading, numpy_generator
 
-from ._action_units import COLUMNS, draw_units
-from ._faces import CAPTURE, IDENTITY, draw_faces, draw_values
+from ._synthetic.action_units import COLUMNS, draw_units
+from ._synthetic.faces import CAPTURE, IDENTITY, draw_faces, draw_values
 
 card = DatasetCard(
     name="synthetic",
@@ -107,26 +107,34 @@ class Synthetic(Dataset):
         if source is not None:
             raise DataError("synthetic faces are drawn, not read", where=str(source), hint="give no path")
         counts = class_counts(self.params["size"], self.params["balance"])
-        said = f"{self.params['size']} faces drawn from action units, seed {self.params['seed']}"
-        return Reading(layout="drawn", said=said, files=[], chunks=lambda: self._chunks(counts))
+        summary = f"{self.params['size']} faces drawn from action units, seed {self.params['seed']}"
+        return Reading(layout="drawn", summary=summary, files=[], chunks=lambda: self._chunks(counts))
 
     def _chunks(self, counts: dict[str, list[int]]) -> Iterator[Chunk]:
         for split, per_class in counts.items():
             n = sum(per_class)
-            shown = np.repeat(np.arange(len(per_class)), per_class)
-            self._rng("plan", split).shuffle(shown)
-            labels = self._noisy(shown) if split == "train" else shown
+            expressions = np.repeat(np.arange(len(per_class)), per_class)
+            self._rng("plan", split).shuffle(expressions)
+            labels = self._noisy(expressions) if split == "train" else expressions
             people = -(-n // PER_PERSON)
             person = self._rng("people", split).permutation(n) % people
             identity = draw_values(IDENTITY, people, self._rng("identity", split))
             for start in range(0, n, BLOCK):
                 rows = np.arange(start, min(start + BLOCK, n))
                 who = {name: values[person[rows]] for name, values in identity.items()}
-                yield self._draw(split, rows, shown[rows], labels[rows], person[rows], who)
+                yield self._draw(split, rows, expressions[rows], labels[rows], person[rows], who)
 
-    def _draw(self, split, rows, shown, labels, person, who) -> Chunk:
+    def _draw(
+        self,
+        split: str,
+        rows: np.ndarray,
+        expressions: np.ndarray,
+        labels: np.ndarray,
+        person: np.ndarray,
+        who: Mapping[str, np.ndarray],
+    ) -> Chunk:
         block = int(rows[0]) // BLOCK
-        units = draw_units(shown, self._rng("units", split, block))
+        units = draw_units(expressions, self._rng("units", split, block))
         capture = draw_values(CAPTURE, len(rows), self._rng("capture", split, block))
         noise = self._rng("noise", split, block)
         return Chunk(
@@ -135,15 +143,15 @@ class Synthetic(Dataset):
             split=[split] * len(rows),
             source=[f"{split}/{k}" for k in rows],
             subject=[f"{split}-{k:05d}" for k in person],
-            extra={**dict(zip(COLUMNS, units.T, strict=True)), "shown": shown},
+            extra={**dict(zip(COLUMNS, units.T, strict=True)), "shown": expressions},
         )
 
-    def _noisy(self, shown: np.ndarray) -> np.ndarray:
+    def _noisy(self, expressions: np.ndarray) -> np.ndarray:
         """A share of the labels shuffled among themselves, so that the class counts stay."""
         rng = self._rng("label_noise")
-        picked = rng.permutation(len(shown))[: round(self.params["label_noise"] * len(shown))]
-        labels = shown.copy()
-        labels[picked] = shown[rng.permutation(picked)]
+        picked = rng.permutation(len(expressions))[: round(self.params["label_noise"] * len(expressions))]
+        labels = expressions.copy()
+        labels[picked] = expressions[rng.permutation(picked)]
         return labels
 
     def _rng(self, *names: str | int) -> np.random.Generator:

@@ -16,22 +16,22 @@ _PUBLIC = {
     "fer_bench.contract.cards": ("DatasetCard", "Fetch", "MethodCard", "Protocol"),
     "fer_bench.contract.params": ("Choice", "Float", "Int", "Param", "Scale"),
     "fer_bench.contract.dataset": ("Chunk", "Dataset", "Problems", "Reading"),
-    "fer_bench.contract.method": (
+    "fer_bench.contract.batch": (
         "Augment",
         "Batch",
         "Context",
         "LossOut",
-        "Method",
         "Output",
         "Resampled",
-        "Stage",
         "StreamSpec",
         "TrainView",
         "ValOutputs",
         "shuffle",
     ),
+    "fer_bench.contract.method": ("Method", "Stage"),
     "fer_bench.contract.backbones": ("Classifier", "Trunk"),
     "fer_bench.errors": ("DataError", "FerBenchError", "SpecError", "missing_library"),
+    "fer_bench.reports.facts.tidy": ("predictions", "results"),
     "fer_bench.rng": ("numpy_generator", "stream_seed", "torch_generator"),
 }
 wait_passively()

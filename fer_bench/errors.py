@@ -138,7 +138,9 @@ def nearest(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
     return [by_lower[k] for k in found[:limit]]
 
 
-def unknown(kind: str, name: str, known: Iterable[str], *, where: str | None = None, next: str | None = None):
+def unknown(
+    kind: str, name: str, known: Iterable[str], *, where: str | None = None, next: str | None = None
+) -> UnknownNameError:
     """Build the error for a name that does not exist, with the nearest ones."""
     known = sorted(known)
     close = nearest(name, known)

@@ -24,11 +24,13 @@ record. What fifteen plug-ins achieved is in docs/architecture.md.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pathlib
 import re
 import stat
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -40,6 +42,7 @@ from fer_bench.errors import SealError
 Inode = tuple[int, int]
 _MEMORY = re.compile(r"/proc/\d+(/task/\d+)?/mem")  # of the driver, say
 _FDS = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
+_FOLDS_CASE = sys.platform == "darwin"  # its file systems find a name in other case, and spelled with other code points
 
 
 def inodes(files: Iterable[str | Path]) -> np.ndarray:
@@ -75,8 +78,8 @@ class Guard:
         self, files: np.ndarray, folders: Mapping[str, str], spare: str, report: Callable[[str, str], None]
     ) -> None:
         self._files: frozenset[Inode] = frozenset(map(tuple, np.asarray(files).tolist()))
-        self._folders = {os.path.join(os.path.realpath(f), ""): prefix for f, prefix in folders.items()}
-        self._spare = os.path.join(os.path.realpath(spare), "")
+        self._folders = {_folded(os.path.join(os.path.realpath(f), "")): prefix for f, prefix in folders.items()}
+        self._spare = _folded(os.path.join(os.path.realpath(spare), ""))
         self._report = report
 
     def close(self) -> None:
@@ -103,7 +106,7 @@ class Guard:
             return False
         if (entry.st_dev, entry.st_ino) in self._files:
             return True
-        real = os.path.realpath(place)
+        real = _folded(os.path.realpath(place))
         if _MEMORY.fullmatch(real):
             return True
         if stat.S_ISDIR(entry.st_mode) or real.startswith(self._spare):
@@ -139,6 +142,11 @@ def _plain(path: Any) -> str | None:
     return os.fspath(path) if type(path) in (pathlib.PosixPath, pathlib.WindowsPath) else None
 
 
+def _folded(path: str) -> str:
+    """The path in one spelling, where the file system takes several for the same file."""
+    return unicodedata.normalize("NFC", path).casefold() if _FOLDS_CASE else path
+
+
 def _places(text: str) -> Iterator[str]:
     """What a path may mean: a relative one starts at the present folder, or at any folder that is open (dir_fd)."""
     yield text
@@ -151,4 +159,15 @@ def _places(text: str) -> Iterator[str]:
         except OSError:
             continue
         if is_folder:
-            yield f"{place}/{text}"
+            yield f"{_folder_of(int(number)) or place}/{text}"
+
+
+def _folder_of(descriptor: int) -> str | None:
+    """The path of an open folder on macOS, where nothing lies below ``/dev/fd/N``; None elsewhere."""
+    command = getattr(fcntl, "F_GETPATH", None)
+    if command is None:
+        return None
+    try:
+        return os.fsdecode(fcntl.fcntl(descriptor, command, bytes(1024)).split(b"\0")[0])
+    except OSError:
+        return None

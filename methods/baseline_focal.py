@@ -6,7 +6,7 @@ from torch import Tensor
 
 from fer_bench import Choice, Float, Method, MethodCard, Output, Param
 
-from ._losses import class_weights, focal_loss
+from ._shared.losses import class_weights, focal_loss
 
 card = MethodCard(
     name="baseline_focal",
@@ -14,11 +14,12 @@ card = MethodCard(
     paper="Lin et al., Focal Loss for Dense Object Detection, ICCV 2017",
     year=2017,
     url="https://arxiv.org/abs/1708.02002",
-    changes="loss Σ_k q_k (1 - p_k)^γ (-log p_k) in place of Σ_k q_k (-log p_k)",
+    family="loss",
+    changes="loss Σ_k q_k (1 - p_k)^γ (-log p_k) instead of Σ_k q_k (-log p_k)",
     deviations=(
-        "softmax over classes, as usual for classification; the paper detects with one sigmoid a class",
+        "softmax over classes, as usual for classification; the paper detects with one sigmoid per class",
         "soft targets (label smoothing, mixup) sum the loss over classes; on one-hot targets it is the paper's",
-        "the paper's bias initialisation for rare foreground is left out: there is no background class here",
+        "the paper's bias initialisation for rare foreground is left out, since there is no background class",
         "weights=effective follows Cui et al. 2019, with the softmax instead of their sigmoid",
     ),
     params={

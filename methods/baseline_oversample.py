@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fer_bench import Method, MethodCard, Param, Stage, StreamSpec
 
-from ._samplers import Oversample
+from ._shared.samplers import Oversample
 
 card = MethodCard(
     name="baseline_oversample",
@@ -12,9 +12,10 @@ card = MethodCard(
     paper="Lemaître et al., Imbalanced-learn, JMLR 18(17), 2017",
     year=2017,
     url="https://jmlr.org/papers/v18/16-365.html",
-    changes="each epoch visits every class equally often: rare images are repeated, each time augmented afresh",
+    family="resampling",
+    changes="each epoch visits every class equally often: rare images are repeated, with new augmentation each time",
     deviations=(
-        "drawn afresh each epoch, where RandomOverSampler would be applied once to the training set",
+        "drawn anew each epoch; RandomOverSampler would be applied once to the training set",
         "epoch_length=train visits N of the C n_max positions, so that every method takes the same number of steps",
     ),
     params={

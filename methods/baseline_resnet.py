@@ -10,7 +10,8 @@ card = MethodCard(
     paper="He et al., Deep Residual Learning for Image Recognition, CVPR 2016",
     year=2016,
     url="https://arxiv.org/abs/1512.03385",
-    changes="nothing: softmax cross-entropy, every training image once an epoch",
+    family="baseline",
+    changes="nothing: softmax cross-entropy, every training image once per epoch",
     deviations=("the backbone and the recipe are those of the study, not the paper's",),
     tier="baseline",
 )

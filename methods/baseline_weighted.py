@@ -6,7 +6,7 @@ from torch import Tensor
 
 from fer_bench import Choice, Float, Method, MethodCard, Output, Param
 
-from ._losses import inverse_weights, weighted_cross_entropy
+from ._shared.losses import inverse_weights, weighted_cross_entropy
 
 card = MethodCard(
     name="baseline_weighted",
@@ -14,9 +14,10 @@ card = MethodCard(
     paper='King and Zeng, Logistic Regression in Rare Events Data, 2001 (scikit-learn\'s class_weight="balanced")',
     year=2001,
     url="https://doi.org/10.1093/oxfordjournals.pan.a004868",
+    family="reweighting",
     changes="class weights w_c = N/(C n_c) on the cross-entropy, counted on the training fold",
     deviations=(
-        "soft targets weigh each class by its own share, and both reductions agree with hard labels on one-hot rows",
+        "soft targets weight each class by its share, and both reductions agree with hard labels on one-hot rows",
         "a class without training images gets weight 0, not infinity",
     ),
     params={

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from fer_bench import Batch, Choice, Float, LossOut, Method, MethodCard, Output, Param, Stage, StreamSpec
 
-from ._losses import inverse_weights, weighted_cross_entropy
-from ._samplers import BalancedCapped
-from ._sharing_net import build_sharing_classifier
+from ._rasn.sharing_net import build_sharing_classifier
+from ._shared.losses import inverse_weights, weighted_cross_entropy
+from ._shared.samplers import BalancedCapped
 
 card = MethodCard(
     name="rasn",
@@ -20,6 +20,7 @@ card = MethodCard(
     "Expression Recognition, IEEE Access 10, 2022",
     year=2022,
     url="https://doi.org/10.1109/ACCESS.2022.3210109",
+    family="architecture",
     changes="residual CBAM on the last map; its batch mean (affinity), attended, is added to every sample's map",
     deviations=(
         "reconstruction: the paper's equations and code are not public; built from its abstract and from ARM "

@@ -14,8 +14,8 @@ __all__ = ["build_comparison", "build_report", "build_response", "study_table"]
 def build_report(ledger: Ledger, study: dict[str, Any], out: str | Path, **options: Any) -> Path:
     """Write the report of a study into `out`; returns the path of ``report.md``.
 
-    The folder then holds ``report.md`` with ``figures/``, ``report.html``, ``table.csv``, and every table as LaTeX and
-    CSV in ``tables/``. Options and errors as in :func:`fer_bench.reports.build.build_report`.
+    The folder then holds ``report.md`` with ``figures/``, ``report.html``, ``table.csv``, ``results.csv``, and every
+    table as LaTeX and CSV in ``tables/``. Options and errors as in :func:`fer_bench.reports.build.build_report`.
     """
     from fer_bench.reports.build import build_report as build
 

@@ -1,4 +1,7 @@
-"""Build the folder of a report: compute once, render every format aside, then move the files into place."""
+"""Build the folder of a report: compute once, write every format into a temporary folder, then move the files.
+
+The only module that knows facts, sections, pages and renderers.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from fer_bench.errors import unknown
 from fer_bench.harmless import shown
 from fer_bench.record.home import Home
 from fer_bench.record.ledger import Ledger
+from fer_bench.reports.facts import tidy
 from fer_bench.reports.facts.across import load_comparison
 from fer_bench.reports.facts.numbers import compute
 from fer_bench.reports.facts.records import load_study
@@ -38,7 +42,7 @@ from fer_bench.reports.sections.table_csv import csv_text
 
 @dataclass(frozen=True)
 class Format:
-    """A format: the file that a reader opens first, other names it goes by, and whether it shows figures."""
+    """A format: the file that a reader opens first, its short names, and whether it contains figures."""
 
     main: str
     write: Callable[[Document, Path], None]
@@ -66,7 +70,7 @@ def _write_csv(page: Document, folder: Path) -> None:
 
 
 def _put(path: Path, text: str) -> None:
-    """Write a page, or a part of one, in which nothing is obeyed by a terminal."""
+    """Write a page, or a part of one, without characters that a terminal would obey."""
     write_text(path, shown(text))
 
 
@@ -79,7 +83,7 @@ FORMATS: Mapping[str, Format] = {
 
 
 def parse_formats(text: str) -> tuple[str, ...]:
-    """Formats from a list with commas, each by its name or a shorter one: "md,html" -> ("markdown", "html").
+    """Formats from a comma-separated list, each by its full or its short name: "md,html" -> ("markdown", "html").
 
     Raises
     ------
@@ -87,11 +91,11 @@ def parse_formats(text: str) -> tuple[str, ...]:
         There is no such format.
     """
     names = {alias: name for name, kind in FORMATS.items() for alias in (name, *kind.aliases)}
-    asked = [part.strip().lower() for part in text.split(",") if part.strip()]
-    for name in asked or [text]:
+    requested = [part.strip().lower() for part in text.split(",") if part.strip()]
+    for name in requested or [text]:
         if name not in names:
             raise unknown("format", name, names, where="--format")
-    return tuple(dict.fromkeys(names[name] for name in asked))
+    return tuple(dict.fromkeys(names[name] for name in requested))
 
 
 def build_report(
@@ -107,13 +111,13 @@ def build_report(
     """Write the report of a study into `out`; returns the first file to open, ``report.md`` by default.
 
     `priors` adds a section on the accuracy under other class shares than the test's, `sections` adds others. Formats
-    that are not asked for stay as they are. Nothing in `out` changes before everything is written beside it, and no
-    file that fer-bench did not write is replaced without `force` (:mod:`.folder`).
+    that are not requested stay as they are. Nothing in `out` changes before everything has been written, and no file
+    that fer-bench did not write is replaced without `force` (:mod:`.render.page_folder`).
 
     Raises
     ------
     FerBenchError
-        The folder can't be written, or holds files of others in the place of ours.
+        The folder can't be written, or holds files of others under our names.
     LedgerError
         No run of the study can be reported.
     PluginError
@@ -126,7 +130,7 @@ def build_report(
     target = _target(ledger, "report", [study], out, chosen, force)
     with _uncollected(), work_for(len(study.get("runs", ()))) as work:
         if _drawn(chosen):
-            work.add(import_module, figure_files.__name__)  # what a helper can do while records are read
+            work.add(import_module, figure_files.__name__)  # something for the helper to do while records are read
         data = load_study(ledger, study)
         scoring = begin(data, work)
         numbers = compute(data)
@@ -135,8 +139,13 @@ def build_report(
             pictures = _Pictures(work, folder, chosen)
             page = document(context, ordered, pictures.add)
             pictures.finish()
-            more = {"table.csv": csv_text(numbers)} if "csv" in chosen else {}
-            return _write(page, folder, target, chosen, more)
+            return _write(page, folder, target, chosen, _separated(context) if "csv" in chosen else {})
+
+
+def _separated(context: Context) -> dict[str, str]:
+    """The CSV files of a report besides its tables."""
+    results = tidy.csv_text(context.study, context.results)
+    return {"table.csv": csv_text(context.numbers), "results.csv": results}
 
 
 def build_response(
@@ -150,21 +159,21 @@ def build_response(
 ) -> Path:
     """Write the page of imbalance-response curves of some studies into `out`; returns the first file to open.
 
-    Studies are given as records or by name; `say` is told what is left out of the page, and why.
+    Studies are given as records or by name; `say` is called with what is left out of the page, and why.
 
     Raises
     ------
     FerBenchError
-        The folder can't be written, or holds files of others in the place of ours.
+        The folder can't be written, or holds files of others under our names.
     LedgerError
-        The studies do not make a curve.
+        The studies do not form a curve.
     UnknownNameError
         There is no such format.
     """
     chosen = parse_formats(",".join(formats))
     target = _target(ledger, "response", studies, out, chosen, force)
     response = load_response(ledger, studies)
-    _tell_all(response.notes, say)
+    _report_notes(response.notes, say)
     return _write_at_once(response_page.page(response, out.name), target, chosen, response_page.csv_text(response))
 
 
@@ -179,12 +188,12 @@ def build_comparison(
 ) -> Path:
     """Write the page on studies of several data sets into `out`; returns the first file to open.
 
-    Studies are given as records or by name; `say` is told what is left out of the page, and why.
+    Studies are given as records or by name; `say` is called with what is left out of the page, and why.
 
     Raises
     ------
     FerBenchError
-        The folder can't be written, or holds files of others in the place of ours.
+        The folder can't be written, or holds files of others under our names.
     LedgerError
         The studies can't be compared.
     UnknownNameError
@@ -193,11 +202,11 @@ def build_comparison(
     chosen = parse_formats(",".join(formats))
     target = _target(ledger, "compare", studies, out, chosen, force)
     comparison = load_comparison(ledger, studies)
-    _tell_all(comparison.notes, say)
+    _report_notes(comparison.notes, say)
     return _write_at_once(across.page(comparison, out.name), target, chosen, across.csv_text(comparison))
 
 
-def _tell_all(notes: Sequence[str], say: Callable[[str], None]) -> None:
+def _report_notes(notes: Sequence[str], say: Callable[[str], None]) -> None:
     for note in notes:
         say(f"! {plain(note)}")
 
@@ -210,9 +219,9 @@ def _target(
     formats: Sequence[str],
     force: bool,
 ) -> Target:
-    """The folder of a page, looked through before anything is computed.
+    """The folder of a page, checked before anything is computed.
 
-    It is fer-bench's own where it lies among the results of the ledger's home.
+    It is fer-bench's own if it lies among the results of the ledger's home.
     """
     home = Home(ledger.root.resolve().parent)
     names = [study if isinstance(study, str) else str(study.get("name", "")) for study in studies]
@@ -236,7 +245,7 @@ def _write_at_once(page: Document, target: Target, formats: Sequence[str], table
 
 @dataclass(frozen=True)
 class _Pictures:
-    """The figures of a report on their way to files of `folder`, where a format shows figures."""
+    """The figures of a report on their way to files of `folder`, if a format contains figures."""
 
     work: Work
     folder: Path
@@ -252,12 +261,12 @@ class _Pictures:
 
 
 def _drawn(formats: Sequence[str]) -> bool:
-    """Whether one of the formats shows figures."""
+    """Whether one of the formats contains figures."""
     return any(FORMATS[name].drawn for name in formats)
 
 
 def _write(page: Document, folder: Path, target: Target, formats: Sequence[str], more: Mapping[str, str]) -> Path:
-    """Write a document into `folder`, beside its figures, then move all into place; returns the first file to open."""
+    """Write a document into `folder`, beside its figures, then move everything; returns the first file to open."""
     for name in formats:
         FORMATS[name].write(page, folder)
     for file, text in more.items():
@@ -268,7 +277,7 @@ def _write(page: Document, folder: Path, target: Target, formats: Sequence[str],
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
-    """Python's garbage collector at rest: with a thousand records in memory it spends seconds on finding nothing."""
+    """Python's garbage collector switched off: with a thousand records in memory it takes seconds and frees nothing."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,10 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell leaves it in a job it starts in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the commands under test must hear Ctrl-C all the same
 
+ROOT = Path(__file__).parent.parent
+
 TINY_DATASET = '''
-"""Seven classes of bright bars on noise: learnable in seconds."""
+"""Four classes of bright bars on noise: learnable in seconds."""
 import numpy as np
 from fer_bench import Chunk, Dataset, DatasetCard, Protocol, Reading
 
@@ -41,7 +44,7 @@ class Tiny(Dataset):
     card = card
 
     def read(self, source):
-        return Reading(layout="drawn", said="bars on noise", files=[], chunks=self.chunks)
+        return Reading(layout="drawn", summary="bars on noise", files=[], chunks=self.chunks)
 
     def chunks(self):
         rng = np.random.default_rng(5)
@@ -56,9 +59,24 @@ class Tiny(Dataset):
 '''
 
 
+def processes() -> Iterator[tuple[int, int, str, str]]:
+    """Every process: its number, its parent's, its state (``Z``: it has ended) and its command line."""
+    if not Path("/proc/self/stat").exists():
+        listing = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,ppid=,stat=,args="], capture_output=True, text=True)
+        for line in listing.stdout.splitlines():
+            pid, parent, state, *command = line.split(maxsplit=3)
+            yield int(pid), int(parent), state, " ".join(command)
+        return
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            yield int(folder.name), int(parent), state, command
+
+
 @pytest.fixture
 def markdown_linter() -> Callable[..., str]:
-    """What a linter says of some pages; nothing where it finds nothing."""
+    """The linter's complaints about some pages; empty if there are none."""
 
     def lint(*pages: Path) -> str:
         program = [sys.executable, "-m", "pymarkdown", "--disable-rules", "md013"]  # md013: lines up to 80 letters
@@ -89,9 +107,9 @@ def workplace(tmp_path: Path, plugin_folder: Path):
 
     torch.set_num_threads(1)
     home = Home(tmp_path)
-    found = plugins([plugin_folder])
-    prepare(home, found.dataset("tiny"), None, say=lambda line: None)
-    return Workplace(home=home, plugins=found, runtime=Runtime(device="cpu", checkpoint_seconds=0.0))
+    available = plugins([plugin_folder])
+    prepare(home, available.dataset("tiny"), None, say=lambda line: None)
+    return Workplace(home=home, plugins=available, runtime=Runtime(device="cpu", checkpoint_seconds=0.0))
 
 
 @pytest.fixture
@@ -113,7 +131,7 @@ def with_plugins(workplace, plugin_folder: Path, tmp_path: Path):
 
 @pytest.fixture
 def tiny_run():
-    """Make a RunSpec on `tiny`: fast, float32, three epochs unless said otherwise."""
+    """Make a RunSpec on `tiny`: fast, float32, three epochs by default."""
     from fer_bench.runs.spec import RunSpec
     from fer_bench.training.recipe import Recipe
 
@@ -157,26 +175,12 @@ def with_method(with_plugins):
 
 
 @pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch):
+def in_process():
     """Let training, scoring and probing happen in this process, without the guard, so that a test can look inside."""
-    import json
+    import runpy
 
-    from fer_bench.runs import forkserver, worker
-
-    class Line:
-        def __init__(self, handle: Callable):
-            self.handle = handle
-
-        def tell(self, kind: str, **message):
-            return self.handle(json.loads(json.dumps({"kind": kind, **message})))
-
-        ask = tell
-
-    def call(self, role, order, arrays, handle):
-        return worker.ROLES[role](json.loads(json.dumps(order)), arrays, Line(handle))
-
-    monkeypatch.setattr(forkserver.ForkServer, "call", call)
-    monkeypatch.setattr(worker, "guard", lambda order: None)
+    with runpy.run_path(str(ROOT / "benchmarks" / "separation.py"))["one_process"]():
+        yield
 
 
 @pytest.fixture
@@ -189,7 +193,7 @@ def noted_by(in_process):
 
 @pytest.fixture
 def carry_out(with_method, noted_by, tiny_run):
-    """Train `own`, given as hooks, for two epochs unless said otherwise; returns its record and what it noted."""
+    """Train `own`, given as hooks, for two epochs by default; returns its record and what it noted."""
     from fer_bench.runs.executor import execute
 
     def run(hooks: str, *, before: str = "", **fields):

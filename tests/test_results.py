@@ -1,4 +1,4 @@
-"""The committed results: each rests on a committed ledger, whole and unchanged, from which its report is rebuilt."""
+"""The committed results: each has a committed ledger, complete and unchanged, from which its report can be rebuilt."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import math
@@ -15,7 +14,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from fer_bench.errors import FerBenchError, LockedError
+from fer_bench.errors import FerBenchError
 
 
 @contextlib.contextmanager
@@ -128,25 +127,3 @@ def sha256_file(path: str | Path) -> str:
     """SHA-256 of a file's content, hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def locked(path: str | Path, held: str) -> Iterator[None]:
-    """Hold the lock file `path`; the system releases it when the process dies, however it dies.
-
-    Raises
-    ------
-    LockedError
-        Another process holds it; the message is `held`.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise LockedError(held, where=str(path), hint="wait for it, or stop it") from error
-        try:
-            yield
-        finally:
-            fcntl.flock(file, fcntl.LOCK_UN)

@@ -1,18 +1,19 @@
 """Folders for half-written files: gone when the block ends, and swept by the next one when its process was killed.
 
 A folder is held by a lock of the system, which ends with the process, however that ends. So what nobody holds is
-rubbish, whoever made it and whenever. This module imports the standard library alone.
+rubbish, whoever made it and whenever.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from fer_bench.base.locks import try_lock
 
 PREFIX = "fer-bench-"
 HELD = ".held"  # ends the name of a folder from the moment on when it is locked
@@ -26,9 +27,9 @@ class Scratch:
         sweep(parent, prefix)
         self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-        with contextlib.suppress(OSError):  # where the file system knows no locks, nobody will sweep this one
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.path = self.path.rename(self.path.with_name(self.path.name + HELD))
+        with contextlib.suppress(OSError):  # where the file system has no locks, nobody will sweep this one
+            if try_lock(self._lock):
+                self.path = self.path.rename(self.path.with_name(self.path.name + HELD))
 
     def release(self) -> None:
         """Remove the folder, then its lock; twice does no harm."""
@@ -57,8 +58,7 @@ def sweep(parent: Path, prefix: str = PREFIX) -> None:
         with contextlib.suppress(OSError):  # in use, gone meanwhile, or not ours
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
-                if os.fstat(lock).st_uid == os.geteuid():
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(lock).st_uid == os.geteuid() and try_lock(lock):
                     shutil.rmtree(folder, ignore_errors=True)
             finally:
                 os.close(lock)

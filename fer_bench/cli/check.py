@@ -123,7 +123,7 @@ def _read(folder: Path, dataset: Dataset, source: Path) -> Store:
     if not source.exists():
         raise DataError("the source does not exist", where=str(source), hint=dataset.card.get or None)
     reading = dataset.read(source)
-    click.echo(f"{dataset.card.name}: recognised {reading.layout}: {reading.said}")
+    click.echo(f"{dataset.card.name}: recognised {reading.layout}: {reading.summary}")
     return write_store(root=folder, card=dataset.card, reading=reading, params=dataset.params)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from fer_bench.cli.options import home_option, plugins_option
-from fer_bench.contract.cards import DatasetCard, MethodCard
+from fer_bench.contract.cards import FAMILIES, MethodCard
 from fer_bench.contract.plugins import Plugins, plugins
 from fer_bench.errors import FerBenchError, unknown
 from fer_bench.harmless import shown
@@ -25,7 +25,9 @@ def table(rows: Iterable[tuple[str, ...]]) -> None:
 
 
 def _methods(found: Plugins, options: dict[str, Any]) -> None:
-    table((n, p.card.tier, p.card.title) for n, p in sorted(found.methods.items()) if isinstance(p.card, MethodCard))
+    families = list(FAMILIES)
+    cards = sorted((p.card for p in found.methods.values()), key=lambda c: (families.index(c.family), c.name))
+    table((c.name, c.family, c.tier, c.title) for c in cards)
 
 
 def _datasets(found: Plugins, options: dict[str, Any]) -> None:
@@ -34,7 +36,7 @@ def _datasets(found: Plugins, options: dict[str, Any]) -> None:
 
 def _protocols(found: Plugins, options: dict[str, Any]) -> None:
     cards = [p.card for _, p in sorted(found.datasets.items())]
-    pairs = [(c, p) for c in cards if isinstance(c, DatasetCard) for p in (*c.protocols, c.cleaned())]
+    pairs = [(c, p) for c in cards for p in (*c.protocols, c.cleaned())]
     marks = [f"WATERMARKED: {p.watermark}" if p.watermark else "" for _, p in pairs]
     table((c.full_name(p), p.title or p.in_words, mark) for (c, p), mark in zip(pairs, marks, strict=True))
     click.echo("\nNAME-dedup is protocol NAME without the rows that the doctor rejects (fer-bench data check)")
@@ -137,7 +139,7 @@ def _facts(card: Any, names: tuple[str, ...]) -> None:
 
 def _show_method(card: Any) -> None:
     click.secho(f"{card.name}: {card.title}", bold=True)
-    _facts(card, ("paper", "year", "url", "changes", "tier"))
+    _facts(card, ("family", "tier", "paper", "year", "url", "changes"))
     for line in card.deviations:
         click.echo(f"deviation  {line}")
     _show_params(card)

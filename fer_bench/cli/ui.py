@@ -37,7 +37,7 @@ def ui(home: str | None, tracking_uri: str | None, port: int, host: str) -> None
 
     MLflow's first page is made for traces of language models: the address of each experiment's runs is printed.
     """
-    from fer_bench.tracking.sync import artifact_place
+    from fer_bench.tracking.places import artifact_place
 
     place = Home.find(home)
     uri = tracking_uri or place.tracking_uri

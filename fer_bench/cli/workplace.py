@@ -23,7 +23,7 @@ from fer_bench.runs.executor import Workplace
 from fer_bench.runs.forkserver import SERVER
 from fer_bench.runs.live import Live, say, warn
 from fer_bench.runs.machine import this_machine
-from fer_bench.tracking.sync import try_sync
+from fer_bench.tracking.background import try_sync
 
 EVERY = 60.0  # seconds between updates of the MLflow mirror while a study runs
 

@@ -1,4 +1,4 @@
-"""Which backbones there are, told without importing timm or torch: a misspelt name is answered at once.
+"""Names of the backbones, listed without importing timm or torch, so that a misspelt name is reported at once.
 
 timm registers its models by decorated functions and by tables of deprecated names; both are read from its source.
 """
@@ -42,9 +42,9 @@ def _natural(name: str) -> list[int | str]:
 
 def backbone_names(pattern: str = "") -> list[str]:
     """Names of all backbones, small-input ones first; `pattern` may hold wildcards."""
-    found = [n for n in SMALL if not pattern or fnmatch.fnmatch(n, pattern)]
+    small = [n for n in SMALL if not pattern or fnmatch.fnmatch(n, pattern)]
     models = _registered()[0]
-    return found + sorted(fnmatch.filter(models, pattern) if pattern else models, key=_natural)
+    return small + sorted(fnmatch.filter(models, pattern) if pattern else models, key=_natural)
 
 
 def check_backbone(name: str) -> None:

@@ -17,12 +17,12 @@ from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
 from fer_bench.contract.backbone_names import check_backbone
-from fer_bench.contract.method import Output
+from fer_bench.contract.batch import Output
 from fer_bench.errors import FerBenchError, SpecError, UnknownNameError, WeightsError, unknown
 
 
 def _small_resnet(
-    layers: tuple[int, ...], in_chans: int = 3, num_classes: int = 1000, stem_stride: int = 1, **kwargs
+    layers: tuple[int, ...], in_chans: int = 3, num_classes: int = 1000, stem_stride: int = 1, **kwargs: Any
 ) -> ResNet:
     for ignored in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):
         kwargs.pop(ignored, None)
@@ -39,21 +39,21 @@ def _refuse_weights(pretrained: bool, name: str) -> None:
 
 
 @register_model
-def resnet18_small(pretrained: bool = False, **kwargs) -> ResNet:
+def resnet18_small(pretrained: bool = False, **kwargs: Any) -> ResNet:
     """ResNet-18 for small images: 11.2 M parameters, an 8th of the input's side at the last map."""
     _refuse_weights(pretrained, "resnet18_small")
     return _small_resnet((2, 2, 2, 2), **kwargs)
 
 
 @register_model
-def resnet34_small(pretrained: bool = False, **kwargs) -> ResNet:
+def resnet34_small(pretrained: bool = False, **kwargs: Any) -> ResNet:
     """ResNet-34 for small images."""
     _refuse_weights(pretrained, "resnet34_small")
     return _small_resnet((3, 4, 6, 3), **kwargs)
 
 
 @register_model
-def resnet10_tiny(pretrained: bool = False, **kwargs) -> ResNet:
+def resnet10_tiny(pretrained: bool = False, **kwargs: Any) -> ResNet:
     """A narrow four-block ResNet for demonstrations and tests: 0.3 M parameters, a 16th of the side at the last map.
 
     Its stem has stride 2: on a CPU that trains 3.6 times as many images a second as stride 1.

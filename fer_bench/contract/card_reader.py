@@ -17,7 +17,7 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ HINT = (
 
 @dataclass(frozen=True)
 class _Unreadable:
-    """A name whose value only running the file would tell."""
+    """A name whose value is known only when the file runs."""
 
     line: int
     text: str
@@ -63,9 +63,10 @@ class _Namespace:
 class _Failure(Exception):
     """An expression that can't be read, and where it stands."""
 
-    def __init__(self, file: Path, line: int, text: str, why: str = "is computed"):
+    def __init__(self, file: Path, line: int, text: str, why: str = "is computed", cause: _Unreadable | None = None):
         super().__init__(file, line, text, why)
         self.where, self.what = f"{file}:{line}", f"`{text[:60]}` {why}"
+        self.cause = cause
 
 
 def read_card(path: str | Path, tree: Tree | None = None) -> Card:
@@ -156,7 +157,7 @@ class _Reader:
             for name in _owners(node) & set(space.names):  # `rest = COMMON.pop("size")` changes COMMON
                 if not isinstance(space.names[name], _Namespace):
                     space.names[name] = _Unreadable(node.lineno, ast.unparse(node), f"may change `{name}`")
-            return _Unreadable(node.lineno, ast.unparse(node))
+            return failure.cause or _Unreadable(node.lineno, ast.unparse(node))
         except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, FerBenchError) as error:
             if wanted:
                 what = error.what if isinstance(error, FerBenchError) else f"{type(error).__name__}: {error}"
@@ -266,13 +267,14 @@ class _Reader:
         else:
             owner, name = self._evaluate(node.value, space), node.attr
             known = owner.names if isinstance(owner, _Namespace) else {}
+            if isinstance(owner, PARTS):
+                known = {f.name: getattr(owner, f.name) for f in fields(owner)}
         if name not in known:
             raise _Failure(space.file, node.lineno, ast.unparse(node), "has no value that can be read")
         result = known[name]
         if isinstance(result, _Unreadable):
-            raise _Failure(
-                space.file, node.lineno, ast.unparse(node), f"can't be read: `{result.text[:60]}` {result.why}"
-            )
+            why = f"can't be read: `{result.text[:60]}` {result.why}"
+            raise _Failure(space.file, node.lineno, ast.unparse(node), why, result)
         return result
 
     def _call(self, func: ast.expr, args: list[ast.expr], keywords: list[ast.keyword], space: _Namespace) -> Any:

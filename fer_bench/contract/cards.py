@@ -1,4 +1,4 @@
-"""Cards: what a plug-in says of itself, readable without importing it.
+"""Cards: what a plug-in says about itself, readable without importing it.
 
 Each plug-in module assigns its card to the name ``card``::
 
@@ -22,17 +22,59 @@ from fer_bench.base.names import PROTOCOL, checked
 from fer_bench.contract.params import Param
 from fer_bench.errors import SpecError, unknown
 
+# What sets a method apart. One of several kinds goes by what its paper calls the contribution.
+FAMILIES = {
+    "baseline": "plain training",
+    "loss": "another loss: focusing terms, margins, label smoothing",
+    "reweighting": "class or sample weights on the loss",
+    "resampling": "which images are drawn, and how often",
+    "mixing": "images, features or labels mixed in the batch",
+    "logit adjustment": "class priors added to the logits, in training or afterwards",
+    "two-stage": "a representation first, then another classifier",
+    "multi-expert": "several heads or branches with different views of the classes",
+    "contrastive": "a representation learned from pairs of images",
+    "architecture": "another network: attention, sharing, landmarks",
+    "noisy labels": "ambiguous or wrong labels: uncertainty, relabelling, label distributions, consistency",
+    "generative": "training images or features that are synthesised",
+    "classical": "hand-made features, or a classical estimator on features",
+    "ensemble": "several models, each trained on its own part or balance of the data",
+    "other": "none of these",
+}
+TIERS = ("baseline", "method")
+
 
 @dataclass(frozen=True, kw_only=True)
 class MethodCard:
-    """What a method says of itself.
+    """What a method says about itself.
 
-    `changes` names what differs from plain cross-entropy, `deviations` what differs from the paper. `tier` is
-    "baseline" or "method". `transductive` methods read other test images; they are watermarked.
+    Parameters
+    ----------
+    name, title : str
+        The name by which it is run, and a line for people.
+    paper, url : str
+    year : int, optional
+        Its source.
+    family : str
+        What sets it apart: a key of :data:`FAMILIES`.
+    changes : str
+        What differs from plain cross-entropy.
+    deviations : tuple of str
+        What differs from the paper.
+    params : mapping of name to Param
+    tier : {"baseline", "method"}
+        A study's reference is taken from its baselines.
+    transductive : bool
+        It reads other test images; its results are watermarked.
+
+    Raises
+    ------
+    UnknownNameError
+        `family` or `tier` is none of those.
     """
 
     name: str
     title: str
+    family: str = "other"
     paper: str = ""
     year: int | None = None
     url: str = ""
@@ -41,7 +83,13 @@ class MethodCard:
     params: Mapping[str, Param] = field(default_factory=dict)
     tier: str = "method"
     transductive: bool = False
-    requires: tuple = ()
+
+    def __post_init__(self) -> None:
+        where = f"the card of '{self.name}'"
+        if self.family not in FAMILIES:
+            raise unknown("family", self.family, FAMILIES, where=where)
+        if self.tier not in TIERS:
+            raise unknown("tier", self.tier, TIERS, where=where)
 
     def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All parameters with their values: the given ones checked, the others at their defaults.
@@ -49,7 +97,7 @@ class MethodCard:
         Raises
         ------
         UnknownNameError
-            A given name is no parameter of this method.
+            A given name is not a parameter of this method.
         SpecError
             A value does not fit.
         """
@@ -88,7 +136,7 @@ class Fetch:
     unpack: bool = False
     licence: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         where = f"what is fetched from '{self.ref}'"
         if self.kind not in FETCH_KINDS:
             raise unknown("kind of source", self.kind, FETCH_KINDS, where=where)
@@ -179,7 +227,7 @@ class Protocol:
     of: str = ""
     select: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         where = f"protocol '{checked(self.name, PROTOCOL)}'"
         if self.scheme not in SCHEMES:
             raise unknown("scheme", self.scheme, SCHEMES, where=where)
@@ -202,27 +250,27 @@ class Protocol:
             chosen = f"{100 * self.holdout:g} % of the training images"
         select = f"select on {'the test itself' if self.val_is_test else chosen}"
         if self.scheme == "splits":
-            told = f"train on {' + '.join(self.train)}, {select}, report {' + '.join(self.test)}"
+            text = f"train on {' + '.join(self.train)}, {select}, report {' + '.join(self.test)}"
         elif self.scheme == "shuffle":
-            told = f"{self.folds} random division{'s' * (self.folds > 1)} into "
-            told += "/".join(f"{100 * s:g}" for s in self.shares) + " % for training, selection and test"
+            text = f"{self.folds} random division{'s' * (self.folds > 1)} into "
+            text += "/".join(f"{100 * s:g}" for s in self.shares) + " % for training, selection and test"
         else:
-            told = f"{self.folds} folds: report one, {select}, train on the others"
-        told += f"; each {self.group} in one part" if self.group else ""
-        told += f"; labels: {self.label}" if self.label != "label" else ""
-        told += f"; {len(self.classes)} classes" if self.classes else ""
-        told += "; targets: shares of votes" if self.soft else ""
-        return told + ("; without the rows that the doctor rejects" if self.clean else "")
+            text = f"{self.folds} folds: report one, {select}, train on the others"
+        text += f"; each {self.group} in one part" if self.group else ""
+        text += f"; labels: {self.label}" if self.label != "label" else ""
+        text += f"; {len(self.classes)} classes" if self.classes else ""
+        text += "; targets: shares of votes" if self.soft else ""
+        return text + ("; without the rows that the doctor rejects" if self.clean else "")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetCard:
-    """What a dataset says of itself.
+    """What a data set says about itself.
 
     Parameters
     ----------
     classes : tuple of str
-        Class names in label order; empty where the source itself tells them (:attr:`fer_bench.Reading.classes`).
+        Class names in label order; empty where the source itself names them (:attr:`fer_bench.Reading.classes`).
     protocols : tuple of Protocol
         The first one is the default.
     counts : mapping of split to tuple of int
@@ -242,7 +290,7 @@ class DatasetCard:
     sequence : int
         Images every sequence (column `sequence`) should have; 0 where there are none.
     get : str
-        Tells a person how to obtain it.
+        How to obtain it.
     fetch : tuple of Fetch
         What ``fer-bench data fetch`` downloads, where a licence allows it.
     """

@@ -2,7 +2,7 @@
 
 A dataset file assigns ``card = DatasetCard(...)`` and derives one class from :class:`Dataset`. Its :meth:`Dataset.read`
 recognises the layout from content, then yields :class:`Chunk` objects; the harness writes them to the prepared store
-(:mod:`fer_bench.data.store`). Everything that is wrong with the files is collected in :class:`Problems` and told at
+(:mod:`fer_bench.data.store`). Everything that is wrong with the files is collected in :class:`Problems` and reported at
 once.
 """
 
@@ -47,7 +47,7 @@ class Chunk:
     subject: list[str] | None = None
     extra: Mapping[str, np.ndarray] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         refuse_while_sealed("reading a data set")
 
     def __len__(self) -> int:
@@ -62,14 +62,14 @@ class Reading:
     ----------
     layout : str
         Key of ``card.layouts``.
-    said : str
+    summary : str
         One line for people: what was recognised and where.
     files : list of Path
         The source files; they are guarded with the store while a test is sealed.
     chunks : callable
         Starts the iteration over :class:`Chunk` objects.
     classes : tuple of str
-        Class names in label order, where the source tells them; empty: those of the card.
+        Class names in label order, where the source names them; empty: those of the card.
     shape : tuple of int, optional
         (N, C, H, W) of the store to be, where it is known before reading; used to say what room is needed.
     labels : mapping of str to str
@@ -82,7 +82,7 @@ class Reading:
     """
 
     layout: str
-    said: str
+    summary: str
     files: list[Path]
     chunks: Callable[[], Iterator[Chunk]]
     classes: tuple[str, ...] = ()
@@ -122,24 +122,24 @@ class Problems:
         """Raise :class:`DataError` with the first rows and a count by reason."""
         if not self.rows or self.lenient:
             return
-        shown = [f"{f}, row {r}: {why}" if r is not None else f"{f}: {why}" for f, r, why in self.rows[:8]]
+        lines = [f"{f}, row {r}: {why}" if r is not None else f"{f}: {why}" for f, r, why in self.rows[:8]]
         kinds = Counter(why.split(":")[0] for _, _, why in self.rows)
         summary = ", ".join(f"{n} x {kind}" for kind, n in kinds.most_common(6))
         total = f"{len(self.rows)}{' or more' if more else ''}"
         noun = "problem" if len(self.rows) == 1 else "problems"
         raise DataError(
             f"{total} {noun} in the source files; nothing was written ({summary})",
-            where="\n         ".join(shown),
+            where="\n         ".join(lines),
             hint="\n         ".join(_helps([kind for kind, _ in kinds.most_common(3)])),
             next=self.listed or None,
         )
 
 
-# what helps against the kinds of problems that readers tell; a kind is what stands before the first colon
+# what helps against the kinds of problems that readers report; a kind is what stands before the first colon
 HELP = {
     "unreadable image": "unreadable images: fetch these files anew, or move them out of the source folder",
     "unknown class folder": "class folders: rename each to the class it holds, or move it out of the source folder",
-    "not an image": "files that are no images: move them out of the class folders",
+    "not an image": "files that are not images: move them out of the class folders",
     "a file among the class folders": "files beside the class folders: move them out of the source folder",
     "an image among the class folders": "images beside the class folders: move each into the folder of its class",
     "a folder of images inside a class folder": "images must lie directly in their class folder: move them up"
@@ -201,7 +201,7 @@ class Dataset:
         source : path or None
             What ``--from`` names.
         **params
-            Parameters in the place of this set's own; those at their defaults are not named.
+            Parameters that replace this set's own; those at their defaults are left out.
         """
         words = ["fer-bench", "data", verb, self.card.name]
         words += ["--from", str(source)] if source is not None else []

@@ -19,225 +19,30 @@ what :meth:`Method.state_dict` returned, and none of the training hooks (:mod:`f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fer_bench.contract.backbones import Classifier, Trunk
+from fer_bench.contract.batch import (
+    Batch,
+    Context,
+    LossOut,
+    Output,
+    Params,
+    Resampled,
+    StreamSpec,
+    TrainView,
+    ValOutputs,
+)
 from fer_bench.contract.cards import MethodCard
 from fer_bench.errors import SpecError, TrainingError
-from fer_bench.rng import numpy_generator, torch_generator
-
-if TYPE_CHECKING:
-    from fer_bench.contract.backbones import Trunk
 
 STAGE_KINDS = ("gradient", "resample", "estimator", "generate")
-
-
-class Params(Mapping):
-    """Resolved parameters of a method; read as ``self.params["share.source"]``."""
-
-    def __init__(self, values: Mapping[str, Any]):
-        self._values = dict(values)
-
-    def __getitem__(self, key: str) -> Any:
-        return self._values[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __repr__(self) -> str:
-        return f"Params({self._values})"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Context:
-    """What a method may know of its training: the training fold's facts and the recipe, nothing of other splits.
-
-    `counts` are images per class in the training fold (int64, [C]); `image_shape` is (channels, height, width);
-    `epochs` and `steps_per_epoch` are those of the recipe. `recipe` is read-only.
-    """
-
-    classes: tuple[str, ...]
-    counts: np.ndarray
-    image_shape: tuple[int, int, int]
-    seed: int
-    epochs: int
-    batch_size: int
-    device: torch.device
-    recipe: Mapping[str, Any]
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes C."""
-        return len(self.classes)
-
-    @property
-    def size(self) -> int:
-        """Number of training images N."""
-        return int(self.counts.sum())
-
-    @property
-    def prior(self) -> Tensor:
-        """Training prior π_c = n_c / N, float32 [C] on the device."""
-        return torch.as_tensor(self.counts / self.counts.sum(), dtype=torch.float32, device=self.device)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimiser steps in one pass over the training fold (the last, smaller batch is dropped)."""
-        return max(1, self.size // self.batch_size)
-
-    def generator(self, *names: str | int) -> torch.Generator:
-        """A fresh CPU generator for a named stream of this run; the same names give the same numbers."""
-        return torch_generator(self.seed, "method", *names)
-
-    def numpy_rng(self, *names: str | int) -> np.random.Generator:
-        """Like :meth:`generator`, for NumPy."""
-        return numpy_generator(self.seed, "method", *names)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainView:
-    """The training fold, and nothing else.
-
-    Attributes
-    ----------
-    images : uint8 tensor [N, C, H, W] on the device
-    labels : int64 array [N]
-    groups : int64 array [N] or None
-        Subject (or sequence) of each image, where the data set has them.
-    num_classes : int
-    """
-
-    images: Tensor
-    labels: np.ndarray
-    groups: np.ndarray | None = None
-    soft: np.ndarray | None = None
-    num_classes: int
-
-    @property
-    def counts(self) -> np.ndarray:
-        """Images per class, int64 [C]."""
-        return np.bincount(self.labels, minlength=self.num_classes)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Augment:
-    """Random changes of a training image; all zero means none. Drawn from the run's `augment` stream.
-
-    `shift` is in pixels, `rotate` in degrees, `scale` a relative range (0.1: 0.9 to 1.1), `erase` the probability of
-    one erased rectangle that covers `erase_area` of the image.
-    """
-
-    flip: float = 0.0
-    shift: float = 0.0
-    rotate: float = 0.0
-    scale: float = 0.0
-    erase: float = 0.0
-    erase_area: tuple[float, float] = (0.02, 0.2)
-
-
-# (view of the training fold, epoch counted from 0, generator of this stream and epoch) -> positions to visit, int64
-Sampler = Callable[[TrainView, int, np.random.Generator], np.ndarray]
-
-
-def shuffle(view: TrainView, epoch: int, rng: np.random.Generator) -> np.ndarray:
-    """Every image once, in random order: the default sampler."""
-    return rng.permutation(len(view))
-
-
-@dataclass(frozen=True, kw_only=True)
-class StreamSpec:
-    """One stream of batches.
-
-    `views` is how many independently augmented copies of each image a batch holds. `augment` replaces the recipe's
-    augmentation (None keeps it). `batch_size` replaces the recipe's.
-    """
-
-    sampler: Sampler = shuffle
-    views: int = 1
-    augment: Augment | None = None
-    batch_size: int | None = None
-
-
-@dataclass(kw_only=True)
-class Batch:
-    """One training batch on the device.
-
-    Attributes
-    ----------
-    views : list of float32 tensors [B, C, H, W], normalised
-    y : int64 tensor [B]
-        Hard labels.
-    soft : float32 tensor [B, K] or None
-        Soft targets; replaces `y` as target when set (mixup, votes, label smoothing).
-    index : int64 tensor [B]
-        Positions in the training view, stable over epochs.
-    groups : int64 tensor [B] or None
-    aux : dict of Batch
-        Batches of the other streams of this step.
-    generator : torch.Generator
-        CPU generator of this very step, for draws in `on_batch`; resuming replays it.
-    epoch, step : int
-        Epoch within the whole fit and step within the epoch, both from 0.
-    """
-
-    views: list[Tensor]
-    y: Tensor
-    index: Tensor
-    generator: torch.Generator
-    epoch: int = 0
-    step: int = 0
-    soft: Tensor | None = None
-    groups: Tensor | None = None
-    aux: dict[str, Batch] = field(default_factory=dict)
-
-    @property
-    def x(self) -> Tensor:
-        """The first view."""
-        return self.views[0]
-
-    @property
-    def target(self) -> Tensor:
-        """Soft targets [B, K] where set, otherwise hard labels [B]."""
-        return self.y if self.soft is None else self.soft
-
-    def soft_target(self, num_classes: int) -> Tensor:
-        """Targets as distributions, float32 [B, K]: the soft ones, or hard labels one-hot."""
-        return F.one_hot(self.y, num_classes).float() if self.soft is None else self.soft
-
-    def with_(self, **changes: Any) -> Batch:
-        """A copy with some fields replaced."""
-        return replace(self, **changes)
-
-
-@dataclass(kw_only=True)
-class Output:
-    """What a model's forward pass returns: logits [B, K] and, where known, features [B, D] and map [B, D, H, W]."""
-
-    logits: Tensor
-    features: Tensor | None = None
-    fmap: Tensor | None = None
-    extra: dict[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass(kw_only=True)
-class LossOut:
-    """A scalar loss, its named parts for the log, and the logits that training accuracy is counted on."""
-
-    total: Tensor
-    parts: dict[str, Tensor] = field(default_factory=dict)
-    output: Output | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,7 +73,7 @@ class Stage:
     reinit: tuple[str, ...] = ()
     lr_scale: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.kind not in STAGE_KINDS:
             raise SpecError(f"stage '{self.name}' has unknown kind '{self.kind}'", hint=", ".join(STAGE_KINDS))
         if self.epochs is not None and self.epochs <= 0:
@@ -281,24 +86,6 @@ class Stage:
         if self.epochs is None:
             return recipe_epochs
         return self.epochs if isinstance(self.epochs, int) else max(1, round(self.epochs * recipe_epochs))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Resampled:
-    """A replacement for the training fold: either `index` into it, or new uint8 `images` [M, C, H, W] and `labels`."""
-
-    index: np.ndarray | None = None
-    images: Tensor | None = None
-    labels: np.ndarray | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ValOutputs:
-    """What :meth:`Method.fit_posthoc` may use: validation logits [n, K], features [n, D] and labels [n]."""
-
-    logits: np.ndarray
-    labels: np.ndarray
-    features: np.ndarray | None = None
 
 
 class Method:
@@ -322,8 +109,6 @@ class Method:
 
     def build_model(self, backbone: Callable[[], Trunk]) -> nn.Module:
         """The network. ``backbone()`` gives a fresh :class:`fer_bench.Trunk`; call it once a branch."""
-        from fer_bench.contract.backbones import Classifier
-
         return Classifier(backbone(), self.ctx.num_classes)
 
     def streams(self, stage: Stage) -> dict[str, StreamSpec]:
@@ -435,6 +220,6 @@ def checked(value: Any, kind: type, hook: str, method: Method) -> Any:
         raise TrainingError(what, where=hook, hint="does it end without `return`?" if value is None else None)
     if isinstance(value, LossOut) and (value.total.numel() != 1 or not value.total.requires_grad):
         what = f"the loss of '{method.card.name}' must be one number that depends on the learning weights"
-        shown = f"shape {tuple(value.total.shape)}, requires_grad {value.total.requires_grad}"
-        raise TrainingError(what, where=hook, hint=f"it has {shown}")
+        actual = f"shape {tuple(value.total.shape)}, requires_grad {value.total.requires_grad}"
+        raise TrainingError(what, where=hook, hint=f"it has {actual}")
     return value

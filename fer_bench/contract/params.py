@@ -42,7 +42,7 @@ class Choice:
 
     options: tuple
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "options", tuple(self.options))
 
 
@@ -65,7 +65,7 @@ class Param:
         Where ``fer-bench tune`` looks; a parameter without one is not tuned.
     low, high : float, optional
         Accepted range of a number, ends included. Every number of a plug-in should have one: it is shown beside the
-        default, and a slip of the keyboard is told before anything is trained.
+        default, and a typing error is reported before anything is trained.
     special : tuple, optional
         Numbers that are accepted beside the range, such as 0 for "none".
     """
@@ -93,7 +93,7 @@ class Param:
         Raises
         ------
         SpecError
-            The value has the wrong type, is no choice, or lies outside the range.
+            The value has the wrong type, is not one of the choices, or lies outside the range.
         """
         value = _convert(text, self.default) if isinstance(text, str) else text
         typed = shown(text)

@@ -1,8 +1,10 @@
 """One door for methods and datasets: built-in folders, entry points and ``--plugins DIR``.
 
 Finding reads cards from syntax trees (:mod:`fer_bench.contract.card_reader`) and imports nothing. A file that can't be
-read is named in :attr:`Plugins.broken` and skipped; two plug-ins of one name raise. Files and folders whose name starts
-with an underscore are shared pieces of their folder, not plug-ins.
+read is named in :attr:`Plugins.broken` and skipped; two plug-ins of one name raise.
+
+A plug-in is a file, or a folder whose ``__init__.py`` holds the card and the class. Files and folders whose name starts
+with an underscore are shared pieces of the plug-ins beside them; a folder without ``__init__.py`` is not looked into.
 """
 
 from __future__ import annotations
@@ -27,7 +29,6 @@ from fer_bench.errors import PluginError, unknown
 
 if TYPE_CHECKING:
     from fer_bench.contract.dataset import Dataset
-    from fer_bench.contract.method import Method
 
 C = TypeVar("C", bound=Card)
 FOLDERS = ("raw", "splits")  # lie among the stores
@@ -42,7 +43,7 @@ class Plugin(Generic[C]):
     kind : str
         "methods" or "datasets".
     card : MethodCard or DatasetCard
-        What it says of itself.
+        What it says about itself.
     path : Path
         Its file.
     module : str
@@ -112,7 +113,7 @@ class Plugins:
             if kind is not None and kind != own:
                 raise PluginError(f"'{card.name}' is offered under {kind}, but its card is for {own}", where=str(path))
         except PluginError as error:
-            self.skip(error, path.stem, name_in(path))
+            self.skip(error, module.rpartition(".")[2], name_in(path))
             return
         if isinstance(card, MethodCard):
             _enter(self.methods, Plugin("methods", card, path, module, origin, tree))
@@ -152,10 +153,6 @@ class Plugins:
         dataset.plugin_dirs = self.folders
         return dataset
 
-    def build_method(self, name: str, params: Mapping[str, Any]) -> Method:
-        """An instance of the method called `name` with resolved parameters."""
-        return self.method(name).load()(params)
-
     def _find(self, kind: str, name: str, table: Mapping[str, Plugin[C]]) -> Plugin[C]:
         if name in table:
             return table[name]
@@ -185,34 +182,52 @@ def plugins(extra_dirs: Iterable[str | Path] = ()) -> Plugins:
         Two plug-ins share a name, or a given folder does not exist.
     """
     folders = tuple(str(Path(f).resolve()) for f in extra_dirs)
-    found = Plugins(folders=folders)
+    result = Plugins(folders=folders)
     for kind in KINDS:
         spec = importlib.util.find_spec(f"fer_bench.{kind}")
         for folder in (spec.submodule_search_locations or ()) if spec else ():
-            for path in _files(Path(folder)):
-                tree = Tree(path.parent, f"fer_bench.{kind}")
-                found.add(path, f"fer_bench.{kind}.{path.stem}", "built in", tree, kind)
+            tree = Tree(Path(folder), f"fer_bench.{kind}")
+            for name, path in _modules(Path(folder)):
+                result.add(path, f"fer_bench.{kind}.{name}", "built in", tree, kind)
         for point in entry_points(group=f"fer_bench.{kind}"):
-            _add_entry_point(found, point, kind)
+            _add_entry_point(result, point, kind)
     for extra in map(Path, folders):
         if not os.path.isdir(extra):  # unlike Path.is_dir it says no to a name that is too long
             raise PluginError("the plug-in folder does not exist", where=str(extra))
-        for path in _files(extra):
-            found.add(path.resolve(), path.stem, str(extra.resolve()), Tree(extra.resolve()))
-    return found
+        place = extra.resolve()
+        for name, path in _modules(place):
+            result.add(path, name, str(place), Tree(place))
+    return result
 
 
-def _files(folder: Path) -> list[Path]:
-    return [p for p in sorted(folder.glob("*.py")) if not p.name.startswith("_")]
+def _modules(folder: Path) -> list[tuple[str, Path]]:
+    """(module name, file) of everything in a folder that may be a plug-in, by name.
+
+    Raises
+    ------
+    PluginError
+        A file and a folder have one name, so that Python would import the folder for both.
+    """
+    modules = {p.stem: p for p in sorted(folder.glob("*.py"))}
+    for inner in sorted(folder.glob("*/__init__.py")):
+        name = inner.parent.name
+        if name in modules:
+            raise PluginError(
+                f"a file and a folder are both called '{name}'",
+                where=f"{modules[name]} and {inner.parent}",
+                hint="rename one of them: Python imports the folder for both",
+            )
+        modules[name] = inner
+    return [(name, path) for name, path in sorted(modules.items()) if not name.startswith(("_", "."))]
 
 
-def _add_entry_point(found: Plugins, point: EntryPoint, kind: str) -> None:
+def _add_entry_point(result: Plugins, point: EntryPoint, kind: str) -> None:
     module = point.value.split(":")[0]
     place = _module_file(module)
     if place is None:
-        found.skip(PluginError(f"entry point '{point.name}' names no module", where=point.value), point.name)
+        result.skip(PluginError(f"entry point '{point.name}' names no module", where=point.value), point.name)
     else:
-        found.add(place[0], module, f"entry point {point.value}", place[1], kind)
+        result.add(place[0], module, f"entry point {point.value}", place[1], kind)
 
 
 def _module_file(dotted: str) -> tuple[Path, Tree] | None:
@@ -243,9 +258,10 @@ def _import(name: str, path: Path, origin: str) -> ModuleType:
     full = f"{package}.{name}"
     if full in sys.modules:
         return sys.modules[full]
-    spec = importlib.util.spec_from_file_location(full, path)
+    inner = [str(path.parent)] if path.name == "__init__.py" else None
+    spec = importlib.util.spec_from_file_location(full, path, submodule_search_locations=inner)
     if spec is None or spec.loader is None:
-        raise PluginError("is no Python module", where=str(path))
+        raise PluginError("is not a Python module", where=str(path))
     module = importlib.util.module_from_spec(spec)
     sys.modules[full] = module
     try:

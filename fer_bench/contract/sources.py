@@ -1,8 +1,8 @@
 """The files that a plug-in's code consists of, found by reading import statements; nothing is imported.
 
 A plug-in lies in a :class:`Tree`: a folder of plug-ins, or an installed package. :func:`files_of` follows its imports
-inside that tree, wherever they stand in a file, and :func:`code_hash` hashes what it finds. So a run's id changes with
-any code of the tree that the plug-in can reach. What lies outside the tree is left to the record of the environment.
+inside that tree, wherever they stand in a file, and :func:`code_hash` hashes those files. A run's id therefore
+changes with any code of the tree that the plug-in can reach. The record of the environment covers what lies outside.
 
 Data files that a plug-in opens itself are not followed.
 """
@@ -35,7 +35,7 @@ class Tree:
     root : Path
         The folder of the top package, or of the plug-ins.
     package : str
-        The name under which code imports the folder; empty if it has none, as a folder of plug-ins hasn't.
+        The name under which code imports the folder; empty for a folder of plug-ins, which has none.
     """
 
     root: Path
@@ -140,7 +140,7 @@ def _called(call: ast.Call, file: Path, optional: bool) -> Iterator[Import]:
     yield Import(call.lineno, ast.unparse(call), len(target.value) - len(bare), bare, (), optional)
 
 
-def resolve(found: Import, file: Path, tree: Tree) -> list[tuple[str, ...]]:
+def resolve(imported: Import, file: Path, tree: Tree) -> list[tuple[str, ...]]:
     """The modules of the tree that one import runs, by their places; packages on the way come first.
 
     Raises
@@ -148,19 +148,19 @@ def resolve(found: Import, file: Path, tree: Tree) -> list[tuple[str, ...]]:
     PluginError
         A relative import leads out of the tree, or there is no such file.
     """
-    target = target_of(found, file, tree)
+    target = target_of(imported, file, tree)
     if target is None:
         return []
     place = tree.module(target)
     if place is None:
-        return _missing(found, file, target, tree)
+        return _missing(imported, file, target, tree)
     modules = [target[:n] for n in range(1, len(target) + 1)]
     if place.is_dir() or place.name == "__init__.py":
-        modules += _from_package(found, file, target, tree)
+        modules += _from_package(imported, file, target, tree)
     return modules
 
 
-def target_of(found: Import, file: Path, tree: Tree) -> tuple[str, ...] | None:
+def target_of(imported: Import, file: Path, tree: Tree) -> tuple[str, ...] | None:
     """The place of the module that an import names; None if it lies outside the tree.
 
     Raises
@@ -168,41 +168,41 @@ def target_of(found: Import, file: Path, tree: Tree) -> tuple[str, ...] | None:
     PluginError
         A relative import leads out of the tree.
     """
-    if found.level:
+    if imported.level:
         here = tree.parts(file)
         package = here if file.name == "__init__.py" else here[:-1]
-        if found.level > len(package) + 1:
+        if imported.level > len(package) + 1:
             raise PluginError(
-                f"`{found.text}` leaves the folder of its plug-in",
-                where=f"{file}:{found.line}",
+                f"`{imported.text}` leaves the folder of its plug-in",
+                where=f"{file}:{imported.line}",
                 hint=f"keep what it needs below {tree.root}",
             )
-        base = package[: len(package) - found.level + 1]
-        return (*base, *(found.module.split(".") if found.module else ()))
-    return tree.absolute(found.module)
+        base = package[: len(package) - imported.level + 1]
+        return (*base, *(imported.module.split(".") if imported.module else ()))
+    return tree.absolute(imported.module)
 
 
-def _from_package(found: Import, file: Path, target: tuple[str, ...], tree: Tree) -> list[tuple[str, ...]]:
-    """Modules that ``from package import names`` takes; a name that is none must come from ``__init__.py``."""
+def _from_package(imported: Import, file: Path, target: tuple[str, ...], tree: Tree) -> list[tuple[str, ...]]:
+    """Modules that ``from package import names`` takes; a name that is not a module must come from ``__init__.py``."""
     folder = tree.root.joinpath(*target)
     modules: list[tuple[str, ...]] = []
-    for name in found.names:
+    for name in imported.names:
         if name == "*":  # `__all__` may name any module of the package
             modules += [(*target, p.stem) for p in sorted(folder.glob("*.py")) if p.name != "__init__.py"]
         elif tree.module((*target, name)) is not None:
             modules.append((*target, name))
         elif not (folder / "__init__.py").is_file():
-            _missing(found, file, (*target, name), tree)
+            _missing(imported, file, (*target, name), tree)
     return modules
 
 
-def _missing(found: Import, file: Path, target: tuple[str, ...], tree: Tree) -> list[tuple[str, ...]]:
-    if found.optional:
+def _missing(imported: Import, file: Path, target: tuple[str, ...], tree: Tree) -> list[tuple[str, ...]]:
+    if imported.optional:
         return []
     place = tree.root.joinpath(*target)
     raise PluginError(
-        f"`{found.text}` names no file: there is neither {place}.py nor a folder {place}",
-        where=f"{file}:{found.line}",
+        f"`{imported.text}` names no file: there is neither {place}.py nor a folder {place}",
+        where=f"{file}:{imported.line}",
         hint=HINT,
     )
 
@@ -233,7 +233,7 @@ def files_of(path: Path, tree: Tree) -> list[Path]:
             continue
         seen.add(file)
         if file.suffix == ".py":
-            modules = (m for found in imports_of(file) for m in resolve(found, file, tree))
+            modules = (m for imported in imports_of(file) for m in resolve(imported, file, tree))
             todo += [place for m in modules if (place := tree.module(m)) is not None]
     return sorted(seen, key=lambda f: f.relative_to(tree.root).as_posix())
 
@@ -260,7 +260,7 @@ def parsed(file: Path) -> ast.Module:
     Raises
     ------
     PluginError
-        The file can't be read or is no Python.
+        The file can't be read, or is not Python.
     """
     try:
         return _parsed(file.read_text(encoding="utf-8"))

@@ -19,7 +19,6 @@ from fer_bench.data.splits import ROLES, Division, check_fold, divide
 from fer_bench.data.store import Store
 from fer_bench.errors import FerBenchError
 from fer_bench.record.home import Home
-from fer_bench.runs.spec import RunSpec
 
 PEOPLE = ("subject", "sequence")  # columns that name what several images are of, the widest first
 
@@ -138,14 +137,14 @@ def _soft(store: Store, protocol: Protocol, division: Division, train: np.ndarra
     return (votes / votes.sum(1, keepdims=True)).astype(np.float32)
 
 
-def labels_of_test(spec: RunSpec, store: Store, card: DatasetCard, rows: np.ndarray) -> np.ndarray:
-    """Class positions of test rows, int64; read once the test is open."""
-    protocol = card.protocol(spec.protocol)
-    found = store.columns(protocol.label)[protocol.label][rows]
-    if not protocol.classes:
-        return found.astype(np.int64)
-    names = [store.classes[k] for k in found.tolist()]
-    return np.asarray([protocol.classes.index(n) for n in names], dtype=np.int64)
+def labels_of_test(store: Store, card: DatasetCard, rows: np.ndarray, *, protocol: str) -> np.ndarray:
+    """Class positions of test rows, int64 [n]; read only after the test has been opened."""
+    chosen = card.protocol(protocol)
+    labels = store.columns(chosen.label)[chosen.label][rows]
+    if not chosen.classes:
+        return labels.astype(np.int64)
+    names = [store.classes[k] for k in labels.tolist()]
+    return np.asarray([chosen.classes.index(n) for n in names], dtype=np.int64)
 
 
 def groups_of_test(store: Store, rows: np.ndarray) -> np.ndarray | None:
@@ -166,12 +165,11 @@ def groups_of_test(store: Store, rows: np.ndarray) -> np.ndarray | None:
 _DIGESTS: dict[tuple, str] = {}
 
 
-def roles_digest(spec: RunSpec, store: Store, card: DatasetCard, home: Home) -> str:
-    """:attr:`Roles.digest` of a run; remembered, since every run of a study asks for it several times."""
-    protocol = card.protocol(spec.protocol)
-    clean = clean_of(home, store, protocol)
-    key = (str(store.path), store.fingerprint, repr(protocol), spec.fold, spec.profile, clean and clean.sha256)
+def roles_digest(store: Store, card: DatasetCard, home: Home, *, protocol: str, fold: int, profile: str) -> str:
+    """:attr:`Roles.digest` of a run; cached, because every run of a study asks for it several times."""
+    chosen = card.protocol(protocol)
+    clean = clean_of(home, store, chosen)
+    key = (str(store.path), store.fingerprint, repr(chosen), fold, profile, clean and clean.sha256)
     if key not in _DIGESTS:
-        found = roles_of(store, card, home, protocol=spec.protocol, fold=spec.fold, profile=spec.profile)
-        _DIGESTS[key] = found.digest
+        _DIGESTS[key] = roles_of(store, card, home, protocol=protocol, fold=fold, profile=profile).digest
     return _DIGESTS[key]

@@ -134,7 +134,7 @@ class Profile:
     head: int | None = None
     order: tuple[str, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.kind not in FORMS:
             raise unknown("imbalance profile", self.kind, FORMS)
         form = FORMS[self.kind]

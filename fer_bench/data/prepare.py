@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import math
 import shutil
@@ -12,7 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from fer_bench.base.locks import FileLock
 from fer_bench.base.names import folder_of
+from fer_bench.base.sizes import human_size
 from fer_bench.contract.dataset import Dataset, Reading
 from fer_bench.contract.sources import class_hash
 from fer_bench.data import soundness
@@ -60,7 +61,7 @@ def prepare(home: Home, dataset: Dataset, source: str | Path | None, *, force: b
                 return old
             dataset.source = source
             reading = dataset.read(source)
-            say(f"{name}: recognised {reading.layout}: {reading.said}")
+            say(f"{name}: recognised {reading.layout}: {reading.summary}")
             state = _state(dataset, reading)
             if old is not None and not force and _same(old, dataset, reading, state):
                 _tell_labels(dataset, old, say)
@@ -173,15 +174,6 @@ def _check_room(home: Home, dataset: Dataset, reading: Reading, outliers: _Outli
         )
 
 
-def human_size(size: float) -> str:
-    """Bytes in the unit that fits: 83 MB, 1.4 GB."""
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"
-
-
 def _write(
     home: Home, dataset: Dataset, reading: Reading, source: Path | None, state: str, old: Store | None, say: Say
 ) -> Store:
@@ -275,12 +267,13 @@ def _same(old: Store, dataset: Dataset, reading: Reading, state: str) -> bool:
 
 @contextlib.contextmanager
 def _one_at_a_time(root: Path, name: str, say: Say) -> Iterator[None]:
-    """Hold the data set's lock; the kernel lets go of it when a process dies, however it dies."""
+    """Hold the data set's lock, after waiting for another process if need be."""
     root.mkdir(parents=True, exist_ok=True)
-    with open(root / f".{folder_of(name)}.lock", "wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"{name}: another process prepares it; waiting")
-            fcntl.flock(file, fcntl.LOCK_EX)
+    lock = FileLock(root / f".{folder_of(name)}.lock")
+    if not lock.try_acquire():
+        say(f"{name}: another process prepares it; waiting")
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()

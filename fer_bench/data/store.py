@@ -337,7 +337,7 @@ def _write_files(folder: Path, card: DatasetCard, reading: Reading) -> tuple[dic
         "format": FORMAT,
         "dataset": card.name,
         "layout": reading.layout,
-        "said": reading.said,
+        "said": reading.summary,
         "classes": classes,
         "shape": [len(labels), *shape],
         "counts": _counts(labels, splits, len(classes)),

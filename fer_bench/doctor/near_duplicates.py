@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.fft import dct
@@ -35,6 +36,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from fer_bench.data.store import Store
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SIDE = 48
 REACH = 3  # pixels of the thumbnail by which copies may be shifted
@@ -112,7 +116,7 @@ def _look(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return (high - low).max(1), thumbs, _hashes(_resized(pictures, 32, "LANCZOS"))
 
 
-def _grey(image: np.ndarray):
+def _grey(image: np.ndarray) -> Image.Image:
     """The grey PIL picture of uint8 [C, H, W]; of fewer than three channels the first, otherwise three are colours."""
     from PIL import Image
 

@@ -19,7 +19,7 @@ import requests
 from requests import exceptions
 
 from fer_bench.base.files import read_json, sha256_file, write_json
-from fer_bench.data.prepare import human_size
+from fer_bench.base.sizes import human_size
 from fer_bench.errors import DataError
 
 BLOCK = 1 << 16  # bytes; what a cut or a kill can cost

@@ -19,7 +19,8 @@ from pathlib import Path
 from types import ModuleType
 from urllib.parse import unquote, urlsplit
 
-from fer_bench.base.files import disk_full, is_full, locked, sha256_file
+from fer_bench.base.files import disk_full, is_full, sha256_file
+from fer_bench.base.locks import locked
 from fer_bench.contract.cards import DatasetCard, Fetch
 from fer_bench.errors import DataError, FerBenchError, missing_library
 from fer_bench.fetching.archives import inner_path, stem, unpack

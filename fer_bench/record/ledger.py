@@ -42,7 +42,8 @@ from typing import Any
 import numpy as np
 
 from fer_bench.base.credentials import hide, hide_command
-from fer_bench.base.files import canonical_json, locked, read_array, read_json, sha256_file, write_array, write_json
+from fer_bench.base.files import canonical_json, read_array, read_json, sha256_file, write_array, write_json
+from fer_bench.base.locks import locked
 from fer_bench.base.names import DATASET, PROTOCOL, RUN, STUDY, checked, locate, name_of
 from fer_bench.errors import FerBenchError, LedgerError, nearest
 

@@ -74,9 +74,7 @@ def owner_of(filename: str, plugin: Path, folders: dict[Path, Owner]) -> Owner |
     if file == plugin.resolve():
         return Owner.PLUGIN
     for folder in file.parents:
-        if (
-            folder.name in INSTALLED
-        ):  # a plug-in of one file there does not own the libraries beside it
+        if folder.name in INSTALLED:  # a plug-in of one file there does not own the libraries beside it
             return Owner.LIBRARY
         if folder in folders:
             return folders[folder]

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import datetime
 import platform
+import shlex
 import shutil
 import signal
 import sys
@@ -31,14 +32,14 @@ from fer_bench.contract.cards import DatasetCard
 from fer_bench.contract.plugins import Plugins
 from fer_bench.data.fold_rows import Roles, groups_of_test, labels_of_test, roles_digest, roles_of
 from fer_bench.data.store import Store
-from fer_bench.errors import DataError, FerBenchError, PrunedTrial, TrainingError
+from fer_bench.errors import DataError, FerBenchError, LedgerError, PrunedTrial, TrainingError
 from fer_bench.record.home import Home
 from fer_bench.record.ledger import NUMERICS, RunRecord, RunWriter, run_id
 from fer_bench.runs import forkserver
 from fer_bench.runs.probe import IMAGES, PROCESSES, chosen_rows, judge
 from fer_bench.runs.spec import RunSpec, label_of
 from fer_bench.seal import inodes
-from fer_bench.training.job import Listener, Runtime, ready_file
+from fer_bench.training.job import FORMAT, Listener, Runtime, ready_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,8 @@ def identify(spec: RunSpec, work: Workplace) -> tuple[str, Store]:
             next=f"fer-bench data prepare {spec.dataset} --force",
         )
     source = work.plugins.method(spec.method).source_hash()
-    rows = roles_digest(spec, store, work.plugins.dataset_card(spec.dataset), work.home)
+    card = work.plugins.dataset_card(spec.dataset)
+    rows = roles_digest(store, card, work.home, protocol=spec.protocol, fold=spec.fold, profile=spec.profile)
     return run_id(spec.to_dict(), store.fingerprint, source, rows), store
 
 
@@ -117,9 +119,30 @@ class _Log:
         self._file = file
         self.openings: list[dict[str, Any]] = []
         self.blocked: list[dict[str, str]] = []
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            earlier = read_json(file)
-            self.openings, self.blocked = list(earlier["openings"]), list(earlier["blocked"])
+        if file.exists():
+            self.openings, self.blocked = self._earlier()
+
+    def _earlier(self) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+        """What the file holds.
+
+        Raises
+        ------
+        LedgerError
+            It is damaged or of another version. To start with an empty log would hide an earlier opening or attempt.
+        """
+        try:
+            earlier = read_json(self._file)
+            entries = (*earlier["openings"], *earlier["blocked"])
+            if all(isinstance(entry, dict) for entry in entries):
+                return list(earlier["openings"]), list(earlier["blocked"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            pass
+        raise LedgerError(
+            f"{self._file.name} of an unfinished run is damaged or was written by another version of fer-bench",
+            where=str(self._file),
+            hint="earlier openings of the test can't be counted; start the run from nothing by removing its folder",
+            next=shlex.join(["rm", "-r", str(self._file.parent)]),
+        )
 
     def note(self, entries: list[dict[str, Any]], entry: dict[str, Any]) -> None:
         """Add to the openings or to the attempts."""
@@ -286,7 +309,7 @@ class _Run:
             raise
         finally:
             self.listener.close()
-        trained = {**self.told["trained"], "hardware": self.told["environment"]["facts"]}
+        trained = {**self.told["trained"], "hardware": self.told["environment"]["facts"], "format": FORMAT}
         write_json(self._mark, trained)
         return trained
 
@@ -295,11 +318,18 @@ class _Run:
         return self.writer.work / "trained.json"
 
     def _trained_before(self) -> dict[str, Any] | None:
-        """What :meth:`_train` wrote, where a kill came after it: selection is locked, and scoring is left."""
-        if not self._mark.is_file():
+        """What :meth:`_train` wrote, where a kill came after it: selection is locked, and scoring is left.
+
+        None where there is no such file, or one that is damaged or of another version: training goes on from its
+        checkpoint, and selects the same epoch again.
+        """
+        try:
+            trained = read_json(self._mark)
+            if trained["format"] != FORMAT:
+                return None
+            whole = all(ready_file(self.writer.work, e).is_file() for e in trained["selection"]["candidates"])
+        except (OSError, ValueError, KeyError, TypeError):
             return None
-        trained = read_json(self._mark)
-        whole = all(ready_file(self.writer.work, e).is_file() for e in trained["selection"]["candidates"])
         return {**trained, "resumed": trained["resumed"] + 1} if whole and self.writer.has("val_logits.npy") else None
 
     def _score(self, chosen: Mapping[str, Any]) -> None:
@@ -311,7 +341,7 @@ class _Run:
         self.writer.put("probe", self._probe(chosen["epoch"]))
         logits = _array(work / "test_logits.npy", (len(rows), len(self.roles.classes)), "f")
         epochs = _array(work / "test_epochs.npy", (len(chosen["candidates"]), len(rows)), "u")
-        self.roles.labels["test"] = labels_of_test(self.spec, self.store, self.card, rows)
+        self.roles.labels["test"] = labels_of_test(self.store, self.card, rows, protocol=self.spec.protocol)
         self._write_rows("test")
         self.writer.put("test_logits", logits)
         self.writer.put("test_epochs", epochs)

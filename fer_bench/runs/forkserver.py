@@ -11,6 +11,9 @@ costs some hundredths of a second instead of some seconds. The process that asks
 
 What a child sends is read as JSON and nothing else, since plug-in code runs there. A driver that dies, or gives up,
 ends its child: the server sees its connection close and kills.
+
+On macOS a process may not go on after a fork if Apple's libraries, which torch uses, have started threads. There the
+server starts a new interpreter for every order, which makes the imports itself.
 """
 
 from __future__ import annotations
@@ -79,7 +82,8 @@ class ForkServer:
             return
         self._socket, theirs = socket.socketpair()
         with theirs:
-            command = [sys.executable, "-P", "-m", "fer_bench.runs.forkserver", str(theirs.fileno())]
+            how = "exec" if sys.platform == "darwin" else "fork"
+            command = [sys.executable, "-P", "-m", "fer_bench.runs.forkserver", str(theirs.fileno()), how]
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
         self._owner = os.getpid()
 
@@ -232,11 +236,19 @@ SERVER = ForkServer()
 
 
 def main() -> NoReturn:
-    """Fork a child for every request, until the driver's end of the connection closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to hear; it ends the child in order
-    connection = socket.socket(fileno=int(sys.argv[1]))
-    from fer_bench.runs import worker
+    """The server: ``CONNECTION fork`` or ``CONNECTION exec``; or one of its processes: ``child ORDERS ANSWERS``."""
+    if sys.argv[1] == "child":
+        from fer_bench.runs import worker
 
+        _child(worker.ROLES, 0, 1, 2, *map(int, sys.argv[2:4]))
+    _serve(socket.socket(fileno=int(sys.argv[1])), forks="exec" not in sys.argv[2:])
+
+
+def _serve(connection: socket.socket, *, forks: bool) -> NoReturn:
+    """Start a child for every request, until the driver's end of the connection closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to hear; it ends the child in order
+    if forks:
+        from fer_bench.runs import worker
     woken, wake = os.pipe()
     for end in (woken, wake):
         os.set_blocking(end, False)
@@ -250,7 +262,7 @@ def main() -> NoReturn:
             os._exit(0)  # without the interpreter's clean-up, which has nothing to clean
         if len(descriptors) != 5:  # a late order to kill a child that has ended
             continue
-        pid = os.fork()
+        pid = os.fork() if forks else _new_interpreter(descriptors)
         if pid == 0:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -262,6 +274,16 @@ def main() -> NoReturn:
         status = _wait(pid, connection, woken)
         with contextlib.suppress(BrokenPipeError):
             connection.sendall(_STATUS.pack(status))
+
+
+def _new_interpreter(descriptors: list[int]) -> int:
+    """Start the program of this process again, as a child with these descriptors; returns its process id."""
+    program = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv[1:])]
+    stdin, stdout, stderr, *line = descriptors
+    command = [*program, "child", *map(str, line)]
+    process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=line)
+    process.returncode = 0  # its end is waited for by its number: nothing is left to do for this object
+    return process.pid
 
 
 def _wait(pid: int, connection: socket.socket, woken: int) -> int:
@@ -284,13 +306,16 @@ def _wait(pid: int, connection: socket.socket, woken: int) -> int:
                 return os.waitstatus_to_exitcode(status)
 
 
-def _child(roles: Mapping[str, Callable], stdin: int, stdout: int, stderr: int, orders: int, answers: int) -> None:
+def _child(roles: Mapping[str, Callable], stdin: int, stdout: int, stderr: int, orders: int, answers: int) -> NoReturn:
     """Carry out one order, and end."""
     status = 1
     try:
         for number, descriptor in enumerate((stdin, stdout, stderr)):
-            os.dup2(descriptor, number)
-            os.close(descriptor)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+        for descriptor in (orders, answers):
+            os.set_inheritable(descriptor, False)  # a program that a method starts has no business with them
         reader = open(orders, "rb")  # noqa: SIM115 - open until the process ends
         head = json.loads(reader.readline())
         with np.load(io.BytesIO(reader.read(head["arrays"]))) as packed:

@@ -29,7 +29,7 @@ class Selection:
     rule: str = "val"
     metric: str = "mean_recall"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.rule not in RULES:
             raise unknown("selection rule", self.rule, RULES)
         if self.metric not in SCORES:
@@ -59,7 +59,7 @@ class RunSpec:
     selection: Selection = field(default_factory=Selection)
     test: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "profile", str(Profile.parse(self.profile)))  # one spelling, so that ids agree
         if self.seed < 0 or self.fold < 0:
             raise SpecError(f"seed and fold must not be negative (seed {self.seed}, fold {self.fold})")

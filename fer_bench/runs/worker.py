@@ -6,7 +6,10 @@ the guard (:mod:`fer_bench.seal`), and only then imports the method.
 
 from __future__ import annotations
 
+import contextlib
 import platform
+import subprocess
+import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -21,9 +24,10 @@ from torch import Tensor, nn
 
 from fer_bench.base.files import write_array
 from fer_bench.contract.backbones import Trunk, build_trunk, try_backbone
+from fer_bench.contract.batch import Context, TrainView, ValOutputs
 from fer_bench.contract.card_reader import read_card
 from fer_bench.contract.cards import Card
-from fer_bench.contract.method import Context, Method, TrainView, ValOutputs
+from fer_bench.contract.method import Method
 from fer_bench.contract.plugins import Plugin
 from fer_bench.contract.sources import Tree
 from fer_bench.data.store import Store
@@ -347,8 +351,14 @@ def look(order: Order) -> None:
         gpus=gpus,
         apple=torch.backends.mps.is_available(),
         gpu_bf16=bool(gpus) and torch.cuda.is_bf16_supported(),
-        cpu_bf16=bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()),
+        cpu_bf16=any(_cpu_has(feature) for feature in ("avx512_bf16", "amx_tile")),
     )
+
+
+def _cpu_has(feature: str) -> bool:
+    """What torch says of the processor; False where this torch does not know the feature."""
+    look = getattr(torch.cpu, f"_is_{feature}_supported", lambda: False)
+    return bool(look())
 
 
 # -- what every process does -----------------------------------------------------------------------------------------
@@ -412,6 +422,12 @@ def hardware(device: torch.device) -> dict[str, Any]:
 
 
 def _cpu_name() -> str:
+    """What the processor calls itself: Linux has a file for that, macOS a program."""
+    if sys.platform == "darwin":
+        command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+            return done.stdout.strip() or "unknown CPU"
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             for line in file:

@@ -214,7 +214,9 @@ def of_matrices(metric: Callable[[np.ndarray], np.ndarray]) -> Compute:
     return partial(_of_matrices, metric)
 
 
-def _of_matrices(metric, predictions, labels, context):
+def _of_matrices(
+    metric: Callable[[np.ndarray], np.ndarray], predictions: np.ndarray, labels: np.ndarray, context: MetricContext
+) -> np.ndarray:
     return metric(confusion.confusions(labels, predictions, len(context.classes)))
 
 
@@ -223,7 +225,9 @@ def of_margins(metric: confusion.Stacked) -> Compute:
     return partial(_of_margins, metric)
 
 
-def _of_margins(metric, predictions, labels, context):
+def _of_margins(
+    metric: confusion.Stacked, predictions: np.ndarray, labels: np.ndarray, context: MetricContext
+) -> np.ndarray:
     return metric(confusion.Margins.counted(labels, predictions, len(context.classes)))
 
 
@@ -232,11 +236,18 @@ def without_context(metric: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> C
     return partial(_without_context, metric)
 
 
-def _without_context(metric, answers, labels, context):
+def _without_context(
+    metric: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    answers: np.ndarray,
+    labels: np.ndarray,
+    context: MetricContext,
+) -> np.ndarray:
     return metric(answers, labels)
 
 
-def _of_group(grouping, name, predictions, labels, context):
+def _of_group(
+    grouping: str, name: str, predictions: np.ndarray, labels: np.ndarray, context: MetricContext
+) -> np.ndarray:
     members = getattr(context, grouping).members[name]
     return _of_margins(confusion.group_recall(members), predictions, labels, context)
 
@@ -246,7 +257,13 @@ def _without_group(grouping: str, name: str, context: MetricContext) -> str:
     return found.reason or ("" if name in found.members else f"no class is '{name}'")
 
 
-def _under(metric, prior, predictions, labels, context):
+def _under(
+    metric: Callable[[np.ndarray], np.ndarray],
+    prior: Callable[[MetricContext], np.ndarray],
+    predictions: np.ndarray,
+    labels: np.ndarray,
+    context: MetricContext,
+) -> np.ndarray:
     classes = len(context.classes)
     one_by_one = (confusion.confusions(labels, seed[None], classes) for seed in predictions)
     return np.concatenate([metric(confusion.under_prior(matrix, prior(context))) for matrix in one_by_one])

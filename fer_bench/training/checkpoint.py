@@ -6,7 +6,9 @@ record from somebody else may be opened.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import pickletools
+import zipfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,12 @@ import torch
 from torch import nn
 
 from fer_bench.base.files import write_with
-from fer_bench.contract.method import Method, Resampled
+from fer_bench.contract.batch import Resampled
+from fer_bench.contract.method import Method
 from fer_bench.errors import LedgerError
-from fer_bench.training.job import Job, Progress
+from fer_bench.training.job import FORMAT, Job, Progress
 from fer_bench.training.optim import Ema
 from fer_bench.training.plain import pack, unpack
-
-FORMAT = 2
 
 
 def save_plain(path: Path, state: Mapping[str, Any], owner: str = "state") -> None:
@@ -35,20 +36,44 @@ def load_plain(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]
     Raises
     ------
     LedgerError
-        The file is damaged, holds more than plain data, or was written in another format.
+        The file is damaged, holds more than plain data, or was written by another version.
     """
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as error:
         raise LedgerError(f"{path.name} is missing", where=str(path)) from error
     except Exception as error:
+        if any(module.split(".")[0] == "fer_bench" for module in _modules_named(path)):  # before there was a format
+            raise _other_version(path, None) from error
         reason = "holds code, which is not run" if "weights_only" in str(error).lower() else "is damaged"
         raise LedgerError(f"{path.name} {reason}", where=str(path)) from error
     written = content.get("format") if isinstance(content, dict) else None
     if written != FORMAT:
-        theirs = "another version of fer-bench" if written is None else f"format {written}"
-        raise LedgerError(f"{path.name} was written by {theirs}; this version reads format {FORMAT}", where=str(path))
+        raise _other_version(path, written)
     return unpack(content["state"])
+
+
+def _other_version(path: Path, written: Any) -> LedgerError:
+    theirs = "" if written is None else f" (format {written})"
+    return LedgerError(
+        f"{path.name} was written by another version of fer-bench{theirs}",
+        where=str(path),
+        hint=f"this version reads format {FORMAT}: read it with the version that wrote it, or train the run again",
+    )
+
+
+def _modules_named(path: Path) -> set[str]:
+    """Modules whose classes a file of ``torch.save`` names; its pickle is listed, and not run."""
+    names: set[str] = set()
+    try:
+        with zipfile.ZipFile(path) as file:
+            (member,) = (name for name in file.namelist() if name.endswith("data.pkl"))
+            for code, argument, _ in pickletools.genops(file.read(member)):
+                if code.name == "GLOBAL":  # torch.save writes protocol 2, which has no other instruction for a class
+                    names.add(str(argument).split(" ")[0])
+    except Exception:  # a damaged file may raise anything
+        pass
+    return names
 
 
 def save_model(file: Path, model: nn.Module, method: Method) -> None:
@@ -91,18 +116,34 @@ def load_progress(work: Path) -> Progress:
 
 
 def load_checkpoint(job: Job) -> dict[str, Any] | None:
-    """The checkpoint, with model and method brought to its state; None where there is none that can be used."""
-    file = job.work / "checkpoint.pt"
+    """The checkpoint, with model and method brought to its state; None where there is none that can be used.
+
+    If it or a stage's fold can't be read, the run starts again from its beginning, which loses nothing but time. The
+    checkpoint is removed then, for it must not be combined with a fold that is made anew.
+    """
+    file, folds = job.work / "checkpoint.pt", sorted(job.work.glob("fold_*.pt"))
+    bad_folds, bad_checkpoint = _unreadable(folds), _unreadable([file] if file.exists() else [])
+    for error in (bad_folds + bad_checkpoint)[:1]:
+        job.listener.warn(f"{error.what}: the run starts again from its beginning ({error.where})")
+        for path in (file, *(folds if bad_folds else ())):
+            path.unlink(missing_ok=True)
     if not file.exists():
         return None
-    try:
-        saved = load_plain(file, job.ctx.device)
-    except LedgerError as error:  # starting again loses nothing but time
-        job.listener.warn(f"{error.what}: the run starts again from its beginning ({file})")
-        return None
+    saved = load_plain(file, job.ctx.device)
     job.model.load_state_dict(saved["model"])
     job.method.load_state_dict(saved["method"])
     return {**saved, "progress": Progress(**saved["progress"])}
+
+
+def _unreadable(files: Iterable[Path]) -> list[LedgerError]:
+    """Why files can't be read, one error for each of those that can't."""
+    errors = []
+    for file in files:
+        try:
+            load_plain(file)
+        except LedgerError as error:
+            errors.append(error)
+    return errors
 
 
 def restore(job: Job, saved: dict, optimizer: torch.optim.Optimizer, ema: Ema | None) -> None:

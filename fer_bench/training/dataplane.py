@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fer_bench.contract.method import Augment, Batch, StreamSpec, TrainView
+from fer_bench.contract.batch import Augment, Batch, StreamSpec, TrainView
 from fer_bench.errors import TrainingError
 from fer_bench.rng import numpy_generator, torch_generator
 from fer_bench.training.recipe import Recipe

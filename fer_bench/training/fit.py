@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fer_bench.contract.method import Batch, LossOut, Resampled, Stage, TrainView, checked
+from fer_bench.contract.batch import Batch, LossOut, Resampled, TrainView
+from fer_bench.contract.method import Stage, checked
 from fer_bench.errors import PrunedTrial, TrainingError
 from fer_bench.rng import seed_all
 from fer_bench.stats import scores
@@ -174,7 +175,7 @@ def _train_epoch(job: Job, stage: Stage, plane: DataPlane, optimizer: torch.opti
     train_mode(model, stage)
     method.on_epoch_start(epoch, model)
     steps, batches = plane.epoch(method.streams(stage), stage.name, epoch)
-    sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct, images
+    sums = torch.zeros(3, dtype=_sum_type(device), device=device)  # loss, correct, images
     images = 0
     for step, batch in enumerate(batches):
         lr = learning_rate(job.recipe, stage, epoch_in_stage + step / steps, epochs)
@@ -210,14 +211,19 @@ def _step(job: Job, loss: LossOut, optimizer: torch.optim.Optimizer) -> None:
     optimizer.step()
 
 
+def _sum_type(device: torch.device) -> torch.dtype:
+    """What sums over an epoch are kept in; Apple's GPUs have no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def _tally(loss: LossOut, batch: Batch) -> Tensor:
     """Loss x images, images predicted right, images: summed on the device, so that no step waits for it."""
-    n = len(batch.y)
-    total = loss.total.detach().double() * n
+    n, kind = len(batch.y), _sum_type(batch.y.device)
+    total = loss.total.detach().to(kind) * n
     if loss.output is None or len(loss.output.logits) != n:
         correct = torch.zeros_like(total)
     else:
-        correct = (loss.output.logits.detach().argmax(1) == batch.y).sum().double()
+        correct = (loss.output.logits.detach().argmax(1) == batch.y).sum().to(kind)
     return torch.stack([total, correct, torch.full_like(total, n)])
 
 

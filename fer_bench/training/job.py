@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from fer_bench.contract.method import Context, Method, TrainView
+    from fer_bench.contract.batch import Context, TrainView
+    from fer_bench.contract.method import Method
     from fer_bench.training.recipe import Recipe
+
+FORMAT = 2  # of checkpoints, snapshots, stage folds and the mark of a finished training; files of another are not read
 
 
 @dataclass(frozen=True, kw_only=True)

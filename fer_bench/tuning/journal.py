@@ -8,40 +8,19 @@ which holds every trial (:func:`restore`).
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fer_bench.base.locks import FileLock
 from fer_bench.contract.params import Choice, Int, Scale, Space
 from fer_bench.errors import FerBenchError
 from fer_bench.record.ledger import Ledger
 
 if TYPE_CHECKING:
     import optuna
-
-
-class FileLock:
-    """Optuna's lock of a journal, held by the system: it ends with the process that holds it, however that ends."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.held: int | None = None
-
-    def acquire(self) -> bool:
-        """Wait for the lock and take it."""
-        file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-        fcntl.flock(file, fcntl.LOCK_EX)
-        self.held = file
-        return True
-
-    def release(self) -> None:
-        """Let go of it."""
-        if self.held is not None:
-            os.close(self.held)
-            self.held = None
 
 
 def open_storage(path: Path, warn: Callable[[str], None] = lambda line: None) -> optuna.storages.BaseStorage:

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer_bench.base.files import canonical_json, locked, read_json, write_json
+from fer_bench.base.files import canonical_json, read_json, write_json
+from fer_bench.base.locks import locked
 from fer_bench.base.names import folder_of, locate, shortened, slug
 from fer_bench.contract.params import Choice, Float, Int, Param, Scale, Space
 from fer_bench.errors import FerBenchError, PrunedTrial, SpecError, TrainingError, missing_library

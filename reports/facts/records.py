@@ -93,7 +93,7 @@ class StudyData:
 
     @property
     def runs(self) -> list[Run]:
-        """All usable runs."""
+        """All usable runs, method by method, each by seed and fold."""
         return [r for m in self.methods for r in m.runs]
 
     def method(self, label: str) -> MethodRuns:
@@ -221,7 +221,7 @@ def load_study(ledger: Ledger, study: Mapping[str, Any] | str) -> StudyData:
     record: dict[str, Any] = cleaned(dict(ledger.study(study) if isinstance(study, str) else study))
     notes: list[str] = []
     listed = [ledger.run(i) for i in record.get("runs", [])]
-    records = [r for r in listed if not _is_trial(r)]
+    records = [r for r in listed if not is_trial(r)]
     trials = len(listed) - len(records)
     if trials:
         which = "1 tuning trial" if trials == 1 else f"{trials} tuning trials"
@@ -239,6 +239,11 @@ def load_study(ledger: Ledger, study: Mapping[str, Any] | str) -> StudyData:
         raise _nothing(ledger, record, notes)
     used = {r.record.id for r in runs}
     return _assemble(record, runs, notes, _refused(r for r in listed if r.id not in used))
+
+
+def alone(run: Run) -> StudyData:
+    """A study that consists of one run."""
+    return _assemble({}, [run], [], {})
 
 
 def _refused(records: Iterable[RunRecord]) -> dict[str, tuple[Any, ...]]:
@@ -263,7 +268,7 @@ def readable(ledger: Ledger, studies: Sequence[Mapping[str, Any] | str]) -> tupl
     return studies_read, left_out
 
 
-def _is_trial(record: RunRecord) -> bool:
+def is_trial(record: RunRecord) -> bool:
     """Whether the run was never meant to open its test."""
     try:
         return record.spec.get("test") is False

@@ -22,20 +22,25 @@ from fer_bench.harmless import cleaned
 from fer_bench.record.ledger import RunRecord
 from fer_bench.reports.facts import shapes
 
-NEEDED = ("spec.json", "data.json", "test_rows.npy", "test_labels.npy", "test_logits.npy")
+HEAD = ("spec.json", "data.json")
+ANSWERS = {split: tuple(f"{split}_{part}.npy" for part in ("rows", "labels", "logits")) for split in ("test", "val")}
 OPTIONAL = ("method", "selection", "history", "seal", "probe", "environment", "timing")
 TELL_IF_MISSING = ("method", "selection", "history", "seal", "probe")
 GROUPS = "test_groups.npy"
 EPOCHS = "test_epochs.npy"
-READ = frozenset([*NEEDED, *(f"{name}.json" for name in OPTIONAL), GROUPS, EPOCHS])
+READ = {
+    "test": frozenset([*HEAD, *ANSWERS["test"], *(f"{name}.json" for name in OPTIONAL), GROUPS, EPOCHS]),
+    "val": frozenset([*HEAD, *ANSWERS["val"], *(f"{name}.json" for name in OPTIONAL)]),
+}
 MALFORMED = (AttributeError, IndexError, KeyError, MemoryError, OSError, OverflowError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One finished run whose test predictions can be used.
+    """One finished run whose predictions can be used.
 
-    `facts` holds the optional files that were readable, `damaged` names those that have changed since the run.
+    `facts` holds the optional files that were readable, `damaged` names those that have changed since the run. `rows`,
+    `labels`, `predictions` and `groups` are those of `split`, which is "test" or "val".
     """
 
     record: RunRecord
@@ -50,6 +55,7 @@ class Run:
     groups: np.ndarray | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     damaged: frozenset[str] = frozenset()
+    split: str = "test"
 
     @property
     def name(self) -> str:
@@ -67,25 +73,29 @@ class Run:
             return None
 
 
-def read_run(record: RunRecord, arrays: dict[str, np.ndarray], notes: list[str]) -> Run | None:
-    """The run, or None with a sentence in `notes`; `arrays` by hash are those that earlier runs share with it."""
+def read_run(record: RunRecord, arrays: dict[str, np.ndarray], notes: list[str], *, split: str = "test") -> Run | None:
+    """The run, or None with a sentence in `notes`; `arrays` by hash are those that earlier runs share with it.
+
+    `split` says which predictions are read: "test", or "val" for those on the validation images.
+    """
+    needed = (*HEAD, *ANSWERS[split])
     try:
         name = _describe(record)
         status = record.status
         if status != "finished":
             notes.append(f"{name} is {status}{_reason(record, status)} and is left out.")
             return None
-        digests = {n: d for n, d in record.json("done").get("files", {}).items() if n in READ}
+        digests = {n: d for n, d in record.json("done").get("files", {}).items() if n in READ[split]}
         texts, damaged = _checked(record, digests)
-        damaged |= {n: "is not listed in done.json" for n in NEEDED if n not in digests}
-        bad = {n: damaged[n] for n in NEEDED if n in damaged}
+        damaged |= {n: "is not listed in done.json" for n in needed if n not in digests}
+        bad = {n: damaged[n] for n in needed if n in damaged}
         if bad:
             notes.append(f"{name}: " + ", ".join(f"{n} {how}" for n, how in bad.items()) + ". The run is left out.")
             return None
         head, data = (_fitting(_parsed(record, n, texts), n, fits) for n, fits in _HEADS.items())
         canonical_json([head, data])  # runs are compared by it
-        rows, labels = (_shared(record, n, digests, arrays) for n in ("test_rows", "test_labels"))
-        run = _usable(record, rows, labels, head, data)
+        rows, labels = (_shared(record, n, digests, arrays) for n in (f"{split}_rows", f"{split}_labels"))
+        run = _usable(record, rows, labels, head, data, split)
         if GROUPS in digests and GROUPS not in damaged:
             run = replace(run, groups=_groups(_shared(record, "test_groups", digests, arrays), labels))
     except (LedgerError, *MALFORMED) as error:
@@ -175,21 +185,23 @@ def _shared(record: RunRecord, name: str, digests: Mapping[str, str], arrays: di
     return arrays[key]
 
 
-def _usable(record: RunRecord, rows: np.ndarray, labels: np.ndarray, head: dict[str, Any], data: dict[str, Any]) -> Run:
-    spec, logits = head["spec"], record.array("test_logits")
+def _usable(
+    record: RunRecord, rows: np.ndarray, labels: np.ndarray, head: dict[str, Any], data: dict[str, Any], split: str
+) -> Run:
+    spec, logits = head["spec"], record.array(f"{split}_logits")
     classes = len(data["classes"])
     if labels.ndim != 1 or logits.shape != (len(labels), classes) or rows.shape != labels.shape or not len(labels):
         sizes = f"{labels.shape} labels, {rows.shape} rows and {classes} classes"
-        raise LedgerError(f"test logits {logits.shape} do not fit {sizes}")
+        raise LedgerError(f"{split} logits {logits.shape} do not fit {sizes}")
     if labels.dtype.kind not in "iu" or rows.dtype.kind not in "iu" or logits.dtype.kind != "f":
         raise LedgerError(f"{labels.dtype} labels, {rows.dtype} rows and {logits.dtype} logits are of the wrong kind")
     if not np.isfinite(logits).all():
-        raise LedgerError("test logits are not finite")
+        raise LedgerError(f"{split} logits are not finite")
     if labels.min() < 0 or labels.max() >= classes:
-        raise LedgerError(f"test labels lie outside 0 to {classes - 1}")
+        raise LedgerError(f"{split} labels lie outside 0 to {classes - 1}")
     predictions = logits.argmax(1).astype(np.int64)
     fold, labels = int(spec.get("fold") or 0), labels.astype(np.int64, copy=False)
-    return Run(record, head["label"], int(spec["seed"]), fold, spec, data, rows, labels, predictions)
+    return Run(record, head["label"], int(spec["seed"]), fold, spec, data, rows, labels, predictions, split=split)
 
 
 def _with_facts(run: Run, texts: Mapping[str, bytes], damaged: Mapping[str, str], notes: list[str]) -> Run:

@@ -58,12 +58,15 @@ class Tested:
     labels : ndarray [n]
         True classes.
     context : MetricContext
+    split : str
+        Whose predictions they are, "test" or "val".
     """
 
     predictions: np.ndarray
     parts: tuple[tuple[RunRecord, tuple[int, slice]], ...]
     labels: np.ndarray
     context: MetricContext
+    split: str = "test"
 
     def answers(self, seed: int | None = None) -> Answers:
         """Decisions and logits of all seeds or of one, read from disk; no logits where those of a run can't be read.
@@ -76,7 +79,7 @@ class Tested:
         try:
             for record, (of, images) in self.parts:
                 if of in seeds:
-                    logits[:, seeds.index(of), images] = record.array("test_logits").T
+                    logits[:, seeds.index(of), images] = record.array(f"{self.split}_logits").T
         except LedgerError:
             return Answers(predictions, None)
         return Answers(predictions, np.moveaxis(logits, 0, -1))
@@ -96,7 +99,7 @@ class Scoring:
         """Everything that is known when all methods are scored."""
         scored = self.work.results(self.jobs)
         if self.registered:
-            theirs = [_columns(self.registered, t, t.answers()) for t in self.methods]
+            theirs = [columns(self.registered, t, t.answers()) for t in self.methods]
             scored = [replace(f, columns=f.columns | c) for f, c in zip(scored, theirs, strict=True)]
         return Results(scored, self.broken)
 
@@ -105,17 +108,18 @@ def begin(study: StudyData, work: Work) -> Scoring:
     """Start to score every method of a study."""
     broken = [e.what for e in discover()]
     names = [c.name for c in COLUMNS if c.name not in ELSEWHERE and not c.name.startswith(UNDER_OTHER_PRIORS)]
-    counts = study.counts
-    context = MetricContext(classes=study.classes, train_counts=counts.get("train"), tested=counts["test"] > 0)
-    methods = [_tested(study, m.label, context) for m in study.methods]
+    methods = [scored_runs(study, m.label) for m in study.methods]
     everywhere = [n for n in names if n in BUILT_IN]
-    jobs = [work.add(score, everywhere, tested) for tested in methods]
+    jobs = [work.add(score, everywhere, method) for method in methods]
     return Scoring(work, jobs, methods, [n for n in names if n not in BUILT_IN], broken)
 
 
-def _tested(study: StudyData, label: str, context: MetricContext) -> Tested:
+def scored_runs(study: StudyData, label: str, split: str = "test") -> Tested:
+    """What the method with this label is scored on."""
+    counts = study.counts
+    context = MetricContext(classes=study.classes, train_counts=counts.get("train"), tested=counts["test"] > 0)
     parts = tuple((RunRecord(run.record.path), place) for run, place in study.places(label))  # without what it has read
-    return Tested(study.predictions(label)[1], parts, study.labels, context)
+    return Tested(study.predictions(label)[1], parts, study.labels, context, split)
 
 
 def score(names: Sequence[str], tested: Tested) -> MethodResults:
@@ -124,12 +128,12 @@ def score(names: Sequence[str], tested: Tested) -> MethodResults:
     diagrams: list[probabilities.Reliability] = []
     for seed in range(len(tested.predictions)):
         answers = tested.answers(seed)
-        by_seed.append(_columns(names, tested, answers))
+        by_seed.append(columns(names, tested, answers))
         if answers.probabilities is not None:
             diagrams.append(probabilities.top_label_reliability(answers.probabilities, tested.labels))
-    columns = {name: _together([of[name] for of in by_seed]) for name in names}
+    joined = {name: _together([of[name] for of in by_seed]) for name in names}
     complete = len(diagrams) == len(by_seed)
-    return MethodResults(columns, probabilities.joined(diagrams).pooled() if complete else None)
+    return MethodResults(joined, probabilities.joined(diagrams).pooled() if complete else None)
 
 
 def _together(seeds: Sequence[Values | PluginError]) -> Values | PluginError:
@@ -142,7 +146,8 @@ def _together(seeds: Sequence[Values | PluginError]) -> Values | PluginError:
     return replace(known[0], values=np.concatenate([of.values for of in known if of.values is not None]))
 
 
-def _columns(names: Sequence[str], tested: Tested, answers: Answers) -> dict[str, Values | PluginError]:
+def columns(names: Sequence[str], tested: Tested, answers: Answers) -> dict[str, Values | PluginError]:
+    """The columns `names` of some answers, in that order; for each that failed, the reason why."""
     out: dict[str, Values | PluginError] = {}
     for name in sorted(names, key=lambda n: n in MEANS):
         by_class = out.get(MEANS.get(name, ""))

@@ -1,4 +1,4 @@
-"""The same tables in the terminal, by rich."""
+"""The tables of a report in the terminal, by rich."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from fer_bench.reports.render.table import Table
 from fer_bench.reports.sections.overall import score_table
 from fer_bench.reports.sections.recall import gain_table, recall_table
 
-MOST_WIDE = 5  # columns beside which a terminal of 100 characters has room for an interval
+MOST_WIDE = 5  # columns up to which a terminal of 100 characters has room for intervals
 
 
 def plain(text: str, style: str = "") -> Text:
-    """Text of a cell or sentence, without marks; what they make bold is bold."""
+    """Marked text for the terminal; bold is kept."""
     out = Text(style=style)
     for span in spans(shown(text)):
         out.append(span.text, "bold" if span.bold else "")
@@ -33,7 +33,7 @@ def plain(text: str, style: str = "") -> Text:
 
 
 def rich_table(table: Table, title: str, *, stacked: bool = False) -> RichTable:
-    """A table for the terminal; with `stacked` or many columns an interval stands below its value."""
+    """A table for the terminal; with `stacked` or many columns, intervals go below their values."""
     stacked = stacked or len(table.titles) > MOST_WIDE
     out = RichTable(title=Text(title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name, right in zip(table.titles, table.right, strict=True):

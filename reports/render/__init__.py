@@ -1,1 +1,1 @@
-"""Blocks, and their Markdown, HTML, LaTeX and picture files. Imports no section."""
+"""Tables and blocks, and their Markdown, HTML, LaTeX, CSV and figure files. Imports nothing else of the reports."""

@@ -21,28 +21,28 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Notice:
-    """Running text that no reader may miss."""
+    """Running text that no reader should miss."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Bullets:
-    """A list without numbers."""
+    """A bulleted list."""
 
     items: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Outline:
-    """A list without numbers, each item with lines of detail below it, or none."""
+    """A bulleted list, each item with any number of details below it."""
 
     items: tuple[tuple[str, tuple[str, ...]], ...]
 
 
 @dataclass(frozen=True)
 class Code:
-    """Lines to be shown, or typed, as they are."""
+    """Lines to be shown, or typed, verbatim."""
 
     text: str
     language: str = "sh"
@@ -59,7 +59,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of pixels, kept as ``figures/<name>.png``; `alt` says what it shows to those who can't see it."""
+    """A bitmap, kept as ``figures/<name>.png``; `alt` describes it to those who can't see it."""
 
     name: str
     alt: str
@@ -69,7 +69,7 @@ class Picture:
 class TableBlock:
     """A table.
 
-    `id` names its file and its anchor; `title` says in a few words what it holds, where no caption does. The last
+    `id` names its file and its anchor; `title` says in a few words what it holds, in case there is no caption. The last
     `footer` rows are sums or means of the others and stay below them. A table of names and values is not `sortable`.
     """
 
@@ -131,7 +131,7 @@ def blocks(content: Any) -> tuple[Block, ...]:
     Raises
     ------
     TypeError
-        There is something in it that is neither a block nor text.
+        An item is neither a block nor text.
     """
     items: Iterable[Any] = content if isinstance(content, (list, tuple)) else [content]
     out: list[Block] = []
@@ -140,13 +140,13 @@ def blocks(content: Any) -> tuple[Block, ...]:
         if block is None or block == Paragraph("") or block == Bullets(()):
             continue
         if not isinstance(block, Block):
-            raise TypeError(f"{item!r} is no block of a report")
+            raise TypeError(f"{item!r} is not a block of a report")
         out.append(block)
     return tuple(out)
 
 
 def footnoted(content: Iterable[Block], notes: Mapping[str, str]) -> tuple[Block, ...]:
-    """The blocks, with a note below each table that shows its sign beside a method; `notes` are by sign."""
+    """The blocks, with a note below each table that has its sign beside a method; `notes` are by sign."""
     return tuple(_footnoted(b, notes) if isinstance(b, TableBlock) else b for b in content)
 
 

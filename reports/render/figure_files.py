@@ -1,6 +1,6 @@
 """Figures as SVG and PNG files, with the same bytes for the same numbers.
 
-Nothing of a report is imported here, so that a process that does nothing but print starts soon.
+This module imports nothing else of the reports, so that a process that only draws figures starts quickly.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def save(figure: Figure, folder: Path, name: str) -> None:
             engine.execute(figure)  # once, not for every format
         figure.set_layout_engine("none")
         svg, png = io.BytesIO(), io.BytesIO()
-        figure.dpi = DPI  # also of the pictures inside an SVG
+        figure.dpi = DPI  # for the bitmaps inside an SVG as well
         FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
         figure.dpi = DPI  # print_svg leaves it at 72
         FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})

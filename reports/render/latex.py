@@ -9,29 +9,27 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import cache
+
+from pylatexenc.latexencode import RULE_DICT, RULE_REGEX, UnicodeToLatexConversionRule, UnicodeToLatexEncoder
 
 from fer_bench.reports.render.blocks import Block, Bullets, Code, Document, Figure, Notice, Outline, Picture, TableBlock
 from fer_bench.reports.render.marks import Span, plain, spans
 
 LONG = 40  # characters from which a cell of text breaks into lines
 
-SPECIAL = {c: f"\\{c}" for c in "#$%&_{}"}
-SPECIAL |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}"}
-SPECIAL |= {"<": r"\textless{}", ">": r"\textgreater{}", '"': r"\textquotedbl{}", "`": r"\textasciigrave{}"}
-
-SIGNS = {"–": "--", "—": "---", "…": r"\ldots{}", "·": r"\textperiodcentered{}", "•": r"\textbullet{}"}
-SIGNS |= {"‘": "`", "’": "'", "“": "``", "”": "''", "„": r"\quotedblbase{}", "°": r"\textdegree{}"}
-SIGNS |= {"«": r"\guillemotleft{}", "»": r"\guillemotright{}", "§": r"\S{}", "©": r"\textcopyright{}", "µ": r"$\mu$"}
-SIGNS |= {"ß": r"\ss{}", "æ": r"\ae{}", "Æ": r"\AE{}", "ø": r"\o{}", "Ø": r"\O{}", "ł": r"\l{}", "Ł": r"\L{}"}
-SIGNS |= {"œ": r"\oe{}", "Œ": r"\OE{}", "ı": r"\i{}", "đ": r"\dj{}", "Đ": r"\DJ{}", "þ": r"\th{}", "ð": r"\dh{}"}
-SIGNS |= {"⚠": r"$\triangle$", "−": "$-$", "±": r"$\pm$", "×": r"$\times$", "÷": r"$\div$", "√": r"$\surd$"}
-SIGNS |= {"≤": r"$\leq$", "≥": r"$\geq$", "≠": r"$\neq$", "≈": r"$\approx$", "∞": r"$\infty$", "∈": r"$\in$"}
-SIGNS |= {"→": r"$\rightarrow$", "←": r"$\leftarrow$", "↔": r"$\leftrightarrow$", "↑": r"$\uparrow$"}
-SIGNS |= {"↓": r"$\downarrow$", "∂": r"$\partial$", "∇": r"$\nabla$", "∝": r"$\propto$", "∥": r"$\|$", "‖": r"$\|$"}
-SIGNS |= {"∑": r"$\sum$", "∏": r"$\prod$", "⊙": r"$\odot$", "⊕": r"$\oplus$", "ℓ": r"$\ell$", "²": "$^2$"}
-SIGNS |= {"⊘": r"$\oslash$", "∅": r"$\emptyset$"}
-SIGNS |= {"\u00a0": "~", "\u2009": r"\,", "\u202f": r"\,", "\u200b": ""}
-
+# pylatexenc escapes text, with three restrictions:
+# - Of its 1540 characters outside ASCII, 512 need packages that a paper may not load, and stop pdflatex without them
+#   (all Cyrillic letters, for example). Only TRUSTED ones are left to it; a test compiles each of them.
+# - It gets quotes in code, the accent of Ű and the root sign wrong, and lacks a few signs that reports use. OWN has
+#   these, and the signs of which tables are full in a form that is easy to read and edit.
+# - It lacks many letters with an accent (Vietnamese, for example), which ACCENTS makes.
+OWN = {'"': r"\textquotedbl{}", "`": r"\textasciigrave{}", "|": r"\textbar{}", "<": r"\textless{}"}
+OWN |= {">": r"\textgreater{}", "–": "--", "—": "---", "−": "$-$", "±": r"$\pm$", "⚠": r"$\triangle$"}
+OWN |= {"Ű": r"\H{U}", "ű": r"\H{u}", "√": r"$\surd$", "∅": r"$\emptyset$", "\u202f": r"\,", "\u200b": ""}
+TRUSTED = r"\x20-\x7e\u00a0-\u0148\u014a-\u017f\u0391-\u03c9"  # Latin and Greek letters
+TRUSTED += r"\u2002-\u200a\u2010\u2012-\u2027\u2030-\u2034\u2039\u203a\u2070-\u2089€™←-↙⇐-⇔"
+TRUSTED += "∀∂∃∆∇∈∉∋∏∑∓∗∘∙∝∞∣∥∧∨∩∪∫∼≃≅≈≠≡≤≥≪≫⊂⊃⊆⊇⊕⊖⊗⊘⊙⊢⊥⋅⋆⋮⋯⌈⌉⌊⌋△○ℓ"
 ACCENTS = {"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u", "\u0307": "."}
 ACCENTS |= {"\u0308": '"', "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0323": "d", "\u0327": "c", "\u0328": "k"}
 
@@ -126,45 +124,37 @@ def _span(span: Span) -> str:
 
 def escaped(text: str) -> str:
     """Plain text as LaTeX in ASCII; a letter that the usual fonts lack is named by its code point."""
-    text = unicodedata.normalize("NFC", text)
-    apart = re.sub(r"([-'`,])(?=\1)", "\\1\0", text)  # two of these would be joined into one sign
-    return "".join(map(_character, apart))
+    return _encoder().unicode_to_latex(unicodedata.normalize("NFC", text))
 
 
-def _character(char: str) -> str:
-    if char == "\0":
-        return "{}"
-    if char in SPECIAL:
-        return SPECIAL[char]
-    if char in SIGNS:
-        return SIGNS[char]
-    if " " <= char <= "~":
-        return char
-    return _accented(char) or _greek(char) or _compatible(char) or f"[U+{ord(char):04X}]"
+@cache
+def _encoder() -> UnicodeToLatexEncoder:
+    own = {ord(char): latex for char, latex in OWN.items()}
+    patterns = [
+        (re.compile(r"([-',])(?=\1)"), r"\1{}"),  # two of these would be joined into one sign
+        (re.compile(f"[^{TRUSTED}]"), lambda match: _other(match[0])),
+    ]
+    return UnicodeToLatexEncoder(
+        conversion_rules=[
+            UnicodeToLatexConversionRule(RULE_DICT, own, replacement_latex_protection="none"),
+            UnicodeToLatexConversionRule(RULE_REGEX, patterns, replacement_latex_protection="none"),
+            "defaults",
+        ],
+        replacement_latex_protection="braces-after-macro",
+        unknown_char_policy=_other,
+        unknown_char_warning=False,
+    )
 
 
-def _accented(char: str) -> str:
+def _other(char: str) -> str:
+    """A character that the library can't write: a letter with its accent, its equivalent in ASCII, or its number."""
     base, *marks = list(unicodedata.normalize("NFD", char))
-    if not base.isascii() or len(marks) != 1 or marks[0] not in ACCENTS:
-        return ""
-    return f"\\{ACCENTS[marks[0]]}{{{base}}}"
-
-
-def _greek(char: str) -> str:
-    name = re.fullmatch(r"GREEK (SMALL|CAPITAL) LETTER (FINAL SIGMA|[A-Z]+)", unicodedata.name(char, ""))
-    if name is None:
-        return ""
-    letter = {"LAMDA": "lambda", "FINAL SIGMA": "varsigma", "OMICRON": "o"}.get(name[2], name[2].lower())
-    if name[1] == "SMALL":
-        return "$o$" if letter == "o" else f"$\\{letter}$"
-    latin = {"alpha": "A", "beta": "B", "epsilon": "E", "zeta": "Z", "eta": "H", "iota": "I", "kappa": "K"}
-    latin |= {"mu": "M", "nu": "N", "o": "O", "rho": "P", "tau": "T", "chi": "X"}
-    return f"$\\mathrm{{{latin[letter]}}}$" if letter in latin else f"$\\{letter.capitalize()}$"
-
-
-def _compatible(char: str) -> str:
+    if base.isascii() and len(marks) == 1 and marks[0] in ACCENTS:
+        return f"\\{ACCENTS[marks[0]]}{{{base}}}"
     simple = unicodedata.normalize("NFKC", char)
-    return escaped(simple) if simple != char and simple.isascii() and simple.isprintable() else ""
+    if simple != char and simple.isascii() and simple.isprintable():
+        return escaped(simple)
+    return f"[U+{ord(char):04X}]"
 
 
 def _main(document: Document) -> str:
@@ -181,8 +171,8 @@ def _block(block: Block) -> str:
             return f"\\input{{{block.id}}}\n"
         case Figure(name, alt) | Picture(name, alt):
             path = f"../figures/{name}.png"
-            shown = rf"\includegraphics[width=\linewidth]{{{path}}}\\{marked(alt)}"
-            boxed = rf"\begin{{minipage}}{{\linewidth}}\centering {shown}\end{{minipage}}\par\medskip"
+            content = rf"\includegraphics[width=\linewidth]{{{path}}}\\{marked(alt)}"
+            boxed = rf"\begin{{minipage}}{{\linewidth}}\centering {content}\end{{minipage}}\par\medskip"
             return rf"\IfFileExists{{{path}}}{{{boxed}}}{{}}" + "\n"
         case Bullets(items):
             return "\n".join([r"\begin{itemize}", *(rf"  \item {{}}{marked(i)}" for i in items), r"\end{itemize}", ""])

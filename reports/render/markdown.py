@@ -48,6 +48,6 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def safe(text: str) -> str:
-    """Text on one line in which nothing is taken for HTML; code and the marks of :mod:`.blocks` stay."""
+    """Text on one line in which nothing is taken for HTML; code and the marks of :mod:`.marks` stay."""
     line = " ".join(text.split())
     return re.sub(r"(`[^`]+`)|(<|&(?=#?\w+;))", lambda m: m[1] or "\\" + m[2], line)

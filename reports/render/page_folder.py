@@ -1,8 +1,8 @@
-"""The folder of a page: what is in it that is ours, and how new files take the place of old ones.
+"""The folder of a page: which of its files are ours, and how new files replace old ones.
 
-A list of what was written, with hashes, lies beside the files. Only what stands in it and is unchanged is ever replaced
-or removed. A file of ours that somebody has edited is kept under another name; a file that is not ours, in the place of
-one that is to be written, stops everything before anything has changed.
+A list of the files that were written, with their hashes, is kept beside them. Only files that are in the list and
+unchanged are ever replaced or removed. A file of ours that somebody has edited is kept under another name. A file that
+is not ours, in the place of one that is to be written, is an error, raised before anything changes.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from fer_bench.errors import FerBenchError
 from fer_bench.harmless import shown
 
 ASIDE = ".report-"
-LISTS = (".fer-bench-report.json", ".fer-bench-check.json")  # one a kind of page: each removes only its own files
+# One list for each kind of page, which removes only its own files.
+LISTS = (".fer-bench-report.json", ".fer-bench-check.json")
 REPORT, CHECK = LISTS
-SHOWN = 5  # names in a message
+MOST_NAMES = 5  # in a message
 NOTE = "Files that fer-bench wrote here, with their SHA-256. It replaces and removes no others, and none that changed."
-ADOPTED = "older"  # in a list: files that stand in no list may be of the version before there were lists
-OLDER = {  # how a page of a version that kept no list is known, in the folder in which it was written
+ADOPTED = "older"  # in a list: files that are in no list may be from the version before there were lists
+OLDER = {  # text by which a page of a version without lists is recognised
     "report.md": "\n## How to repeat this\n",
     "report.html": '<meta name="generator" content="fer-bench">',
     "table.csv": ",gain_low,gain_high",
@@ -50,15 +51,15 @@ class Target:
     out : Path
         The folder.
     kept : str
-        Name of the list of what was written, one of :data:`LISTS`.
+        Name of the list of files that were written, one of :data:`LISTS`.
     own : bool
-        The folder is fer-bench's by its place: a page of a version that kept no list is replaced there.
+        The folder lies among fer-bench's results: a page of a version without lists is replaced there.
     force : bool
         Files that are not ours are replaced.
     again : str
         The command that writes this page.
     say : callable
-        Told of every file that is kept.
+        Called with a sentence about every edited file that is kept.
     """
 
     out: Path
@@ -69,17 +70,17 @@ class Target:
     say: Callable[[str], None] = tell
 
     def adopts(self) -> bool:
-        """Whether files that stand in no list may be replaced as well."""
+        """Whether files that are in no list may be replaced as well."""
         return self.force or (self.own and _older(self.out))
 
 
 def check(target: Target, names: Iterable[str]) -> None:
-    """Refuse a folder in which a file that is not ours stands in the place of one of `names`.
+    """Refuse a folder in which a file that is not ours has one of `names`.
 
     Raises
     ------
     FerBenchError
-        It does; `where` tells the folder, `next` the command that replaces it.
+        There is such a file; `where` is the folder, `next` the command that replaces the file.
     """
     known = _known(target.out)
     there = [name for name in names if os.path.lexists(target.out / name)]
@@ -98,7 +99,7 @@ def check(target: Target, names: Iterable[str]) -> None:
 
 @contextlib.contextmanager
 def aside(target: Target) -> Iterator[Path]:
-    """A folder inside the target, so that moving is renaming; what killed builds have left there is swept away.
+    """A temporary folder inside the target, so that moving is renaming; what killed builds left there is removed.
 
     Raises
     ------
@@ -106,15 +107,15 @@ def aside(target: Target) -> Iterator[Path]:
         The target can't be written.
     """
     with contextlib.ExitStack() as held:
-        with _told(target):
+        with _system_errors(target):
             target.out.mkdir(parents=True, exist_ok=True)
             folder = held.enter_context(scratch(target.out, ASIDE))
         yield folder
 
 
 @contextlib.contextmanager
-def _told(target: Target) -> Iterator[None]:
-    """What the system refuses, as an error in words."""
+def _system_errors(target: Target) -> Iterator[None]:
+    """Turn errors of the operating system into ours."""
     try:
         yield
     except OSError as error:
@@ -123,10 +124,10 @@ def _told(target: Target) -> Iterator[None]:
 
 
 def move(folder: Path, target: Target, retired: Iterable[str] = ()) -> None:
-    """Rename every file of `folder` into the target, pages after the figures that they show.
+    """Rename every file of `folder` into the target, pages after their figures.
 
-    Then go the files of ours that this page no longer has: of the kinds that were written now, or named in `retired`.
-    A kill in between leaves whole files, all of them still known as ours.
+    Then the files of ours that this page no longer has are removed: those of the kinds that were written now, and those
+    named in `retired`. A kill in between leaves whole files, all of them still known as ours.
 
     Raises
     ------
@@ -135,7 +136,7 @@ def move(folder: Path, target: Target, retired: Iterable[str] = ()) -> None:
     """
     new = {p.relative_to(folder).as_posix(): _hash(p) for p in sorted(folder.rglob("*")) if p.is_file()}
     check(target, new)
-    with _told(target):
+    with _system_errors(target):
         _move(folder, target, new, retired)
 
 
@@ -163,33 +164,33 @@ def _move(folder: Path, target: Target, new: Mapping[str, str], retired: Iterabl
 
 
 def _kind(name: str) -> tuple[PurePosixPath, str]:
-    """Folder and ending: files of one kind are written together, or not at all."""
+    """Folder and suffix: files of one kind are written together, or not at all."""
     path = PurePosixPath(name)
     return path.parent, path.suffix
 
 
 def _remove(name: str, target: Target, hashes: Collection[str]) -> None:
-    """Delete a file of ours; one that was edited stays, and is no longer ours."""
+    """Delete a file of ours; an edited one stays, and is no longer ours."""
     path = target.out / name
     if not os.path.lexists(path):
         return
-    if (found := _hash(path)) and found in hashes:
+    if (digest := _hash(path)) and digest in hashes:
         path.unlink()
     else:
-        target.say(f"{path} has been edited, so it stays, although the page no longer shows it")
+        target.say(f"{path} has been edited, so it is kept, although no page needs it now")
 
 
 def _set_aside(name: str, target: Target) -> None:
-    """Give an edited file a name that nothing here ever writes."""
+    """Give an edited file a name that is never written here."""
     place, number = target.out / name, 1
     while os.path.lexists(kept := place.with_name(f"{place.stem}.edited-{number}{place.suffix}")):
         number += 1
     os.rename(place, kept)
-    target.say(f"{place} had been edited: that copy is kept as {kept.name}")
+    target.say(f"{place} had been edited: the copy is kept as {kept.name}")
 
 
 def _hash(path: Path) -> str:
-    """SHA-256 of a plain file; nothing for a link, or for what can't be read."""
+    """SHA-256 of a plain file; empty for a link, or a file that can't be read."""
     with contextlib.suppress(OSError):
         if path.is_file() and not path.is_symlink():
             return sha256_file(path)
@@ -197,12 +198,12 @@ def _hash(path: Path) -> str:
 
 
 def _some(names: list[str]) -> str:
-    rest = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+    rest = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _older(out: Path) -> bool:
-    """Whether a version that kept no list has written a page here, parts of which may be left."""
+    """Whether a version without lists has written a page here, parts of which may be left."""
     lists = [_content(out / name) for name in LISTS if os.path.lexists(out / name)]
     if lists:
         return any(content.get(ADOPTED) is True for content in lists)
@@ -215,26 +216,26 @@ def _older(out: Path) -> bool:
 
 def _known(out: Path) -> dict[str, tuple[str, ...]]:
     """Files of ours in a folder, of every kind of page, with the hashes that they may have."""
-    found: dict[str, tuple[str, ...]] = {}
+    known: dict[str, tuple[str, ...]] = {}
     for name in LISTS:
         for file, hashes in _read(out / name).items():
-            found[file] = (*found.get(file, ()), *hashes)
-    return found
+            known[file] = (*known.get(file, ()), *hashes)
+    return known
 
 
 def _read(path: Path) -> dict[str, tuple[str, ...]]:
-    """Names and hashes of a list, without names that lead elsewhere."""
+    """Names and hashes of a list, without names that lead out of the folder."""
     files = _content(path).get("files")
-    found = files.items() if isinstance(files, dict) else ()
+    entries = files.items() if isinstance(files, dict) else ()
     return {
         str(n): (of,) if isinstance(of, str) else tuple(map(str, of if isinstance(of, list) else ()))
-        for n, of in found
+        for n, of in entries
         if _inside(str(n))
     }
 
 
 def _content(path: Path) -> dict[str, Any]:
-    """A list as it was kept; empty where it is missing or damaged."""
+    """The content of a list; empty if it is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -248,7 +249,7 @@ def _inside(name: str) -> bool:
 
 
 def _write(folder: Path, target: Target, older: bool, files: Mapping[str, Collection[str]]) -> None:
-    """Keep the list, by way of `folder`; a file has several hashes only while it is being replaced."""
-    files_shown = {name: next(iter(of)) if len(of) == 1 else [*of] for name, of in files.items()}
-    write_json(folder / target.kept, {"note": NOTE, "files": files_shown} | ({ADOPTED: True} if older else {}))
+    """Write the list, by way of `folder`; a file has several hashes only while it is being replaced."""
+    entries = {name: next(iter(of)) if len(of) == 1 else [*of] for name, of in files.items()}
+    write_json(folder / target.kept, {"note": NOTE, "files": entries} | ({ADOPTED: True} if older else {}))
     os.replace(folder / target.kept, target.out / target.kept)

@@ -39,7 +39,9 @@ def styled(draw: Callable[..., Drawing | None]) -> Callable[..., Drawing | None]
     return styled_draw
 
 
-def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options) -> tuple[Drawing, np.ndarray]:
+def new_figure(
+    width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
+) -> tuple[Drawing, np.ndarray]:
     """A figure of that many inches and its axes, [rows, columns]."""
     figure = Drawing(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)

@@ -82,6 +82,11 @@ EQUAL = {
         'params={"n": replace(N, default=1), "size": Param(48, "pixels")}',
         {},
     ),
+    "by a field": (
+        'N = Param(1, "h")',
+        'params={"n": Param(N.default, N.help), "size": Param(48, "pixels")}',
+        {},
+    ),
     "with a computed text": ('UNIT = "pixel"', 'params={"n": Param(1, "h"), "size": Param(8 * 6, f"{UNIT}s")}', {}),
 }
 
@@ -144,6 +149,11 @@ REFUSED = {
     ),
     "a condition": ("X = 1\nif f:\n    X = 2\ncard = MethodCard(name='o', title=X)", "may change `X`", ":4"),
     "a conditional card": ("if f:\n    card = MethodCard(name='o', title='t')", "may change `card`", ":1"),
+    "a constant made of an unreadable one": (
+        "X = f()\nY = {'a': X}\ncard = MethodCard(name='o', title='t', params=Y)",
+        r"`Y` can't be read: `f\(\)` is computed",
+        ":3",
+    ),
     "from elsewhere": ("from numpy import pi\ncard = MethodCard(name='o', title=pi)", "not a constant of a file", ":2"),
     "from no file": ("from ._gone import X\ncard = MethodCard(name='o', title=X)", "not a constant of a file", ":2"),
     "no such constant": (

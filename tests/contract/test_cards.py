@@ -1,9 +1,13 @@
+from pathlib import Path
+
 import pytest
 
 from fer_bench.contract.card_reader import read_card
-from fer_bench.contract.cards import DatasetCard, Protocol
+from fer_bench.contract.cards import FAMILIES, DatasetCard, MethodCard, Protocol
 from fer_bench.contract.params import Float, Param
 from fer_bench.errors import SpecError, UnknownNameError
+
+ROOT = Path(__file__).parents[2]
 
 
 def card_of(tmp_path, text):
@@ -43,3 +47,16 @@ def test_numbers_and_booleans_are_not_taken_for_each_other():
 
 def test_protocols_are_plain_data():
     assert Protocol(name="p", train=("a",), val=("b",), test=("c",)).watermark == ""
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "near"), [("family", "re-weighting", "reweighting"), ("tier", "basline", "baseline")]
+)
+def test_a_card_with_an_unknown_family_or_tier_is_refused_with_the_nearest(field, given, near):
+    with pytest.raises(UnknownNameError, match=rf"unknown {field} '{given}'[\s\S]*'{near}'"):
+        MethodCard(name="own", title="t", **{field: given})
+
+
+def test_the_guide_lists_every_family():
+    guide = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    assert [name for name, text in FAMILIES.items() if f"| `{name}` | {text} |" not in guide] == []

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fer_bench.contract.method import Context, Method
+from fer_bench.contract.batch import Context
+from fer_bench.contract.method import Method
 from fer_bench.data.store import Store
 from fer_bench.runs.executor import execute
 from fer_bench.runs.worker import build_model, set_up

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fer_bench.contract.method import Method, Output
+from fer_bench.contract.batch import Output
+from fer_bench.contract.method import Method
 from fer_bench.data.store import Store
 from fer_bench.runs.executor import execute
 from fer_bench.runs.spec import Selection

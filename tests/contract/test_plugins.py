@@ -23,7 +23,7 @@ def folder(tmp_path):
 
     def write(where="plugins", **files):
         place = tmp_path / where
-        place.mkdir(exist_ok=True)
+        place.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             (place / f"{name}.py").write_text(textwrap.dedent(text))
         return place
@@ -93,6 +93,38 @@ def test_files_with_an_underscore_are_shared_pieces(folder):
     assert set(found.methods) >= {"own"}
     assert "_shared" not in found.methods
     assert found.methods["own"].load().number == 41
+
+
+def test_a_folder_with_a_card_is_a_plugin(folder):
+    head = HEAD + "from .inner import NUMBER\nfrom .._shared import OTHER\n"
+    text = source("own", head, BODY + "    number = NUMBER + OTHER\n")
+    place = folder("plugins/own", __init__=text, inner="NUMBER = 40").parent
+    folder(_shared="OTHER = 1")
+    plugin = plugins([place]).methods["own"]
+    assert plugin.path == place / "own" / "__init__.py"
+    assert plugin.load().number == 41
+    before = plugin.source_hash()
+    folder("plugins/own", inner="NUMBER = 2")
+    assert plugin.source_hash() != before
+
+
+def test_a_broken_folder_is_named_by_its_own_name(folder):
+    place = folder("plugins/own", __init__="x = 1").parent
+    with pytest.raises(PluginError, match=r"method 'own' is broken: has no card[\s\S]*own.__init__\.py"):
+        plugins([place]).method("own")
+
+
+def test_folders_with_an_underscore_or_without_init_are_no_plugins(folder):
+    place = folder("plugins/_shared", __init__="x = 1").parent
+    folder("plugins/notes", text="x = 1")
+    assert plugins([place]).broken == []
+
+
+def test_a_file_and_a_folder_of_one_name_raise(folder):
+    place = folder("plugins/own", __init__=source("own")).parent
+    folder(own=source("other"))
+    with pytest.raises(PluginError, match=r"a file and a folder are both called 'own'[\s\S]*own\.py and .*own"):
+        plugins([place])
 
 
 def test_equal_file_names_in_two_folders_do_not_mix(folder):

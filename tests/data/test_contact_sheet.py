@@ -12,7 +12,7 @@ from fer_bench.data.store import write_store
 def stored(folder, images: np.ndarray, labels, split):
     card = DatasetCard(name="toy", title="Toy", classes=("a", "b"), protocols=())
     chunk = Chunk(images=images, labels=np.asarray(labels), split=list(split), source=[""] * len(images))
-    return write_store(folder, card, Reading(layout="l", said="", files=[], chunks=lambda: iter([chunk])))
+    return write_store(folder, card, Reading(layout="l", summary="", files=[], chunks=lambda: iter([chunk])))
 
 
 def numbered(n: int, side: int = 8) -> np.ndarray:

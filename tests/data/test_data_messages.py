@@ -227,7 +227,7 @@ def test_faults_are_listed_by_the_printed_command(typed, tmp_path):
 
 
 def test_every_help_is_for_a_kind_of_problem_that_a_reader_tells():
-    sources = "\n".join(p.read_text() for p in Path(plugins().datasets["folder"].path).parent.glob("*.py"))
+    sources = "\n".join(p.read_text() for p in Path(plugins().datasets["folder"].path).parent.rglob("*.py"))
     assert [kind for kind in HELP if f'"{kind}' not in sources] == []
 
 

@@ -171,7 +171,7 @@ class Votes(Dataset):
     card = card
 
     def read(self, source):
-        return Reading(layout="drawn", said="votes", files=[], chunks=self.chunks)
+        return Reading(layout="drawn", summary="votes", files=[], chunks=self.chunks)
 
     def chunks(self):
         for split, n in (("train", 64), ("val", 16), ("test", 16)):

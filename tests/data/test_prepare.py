@@ -48,7 +48,7 @@ class Toy(Dataset):
                 images = np.full((1, 1, 8, 8), value + self.params["add"], np.uint8)
                 yield Chunk(images=images, labels=np.array([k % 2]), split=["x"], source=[str(k)])
 
-        return Reading(layout="text", said=str(file), files=[file], chunks=chunks)
+        return Reading(layout="text", summary=str(file), files=[file], chunks=chunks)
 
 
 class Drawn(Toy):
@@ -61,7 +61,7 @@ class Drawn(Toy):
         chunk = Chunk(
             images=np.zeros((2, 1, 8, 8), np.uint8), labels=np.array([0, 1]), split=["x"] * 2, source=["", ""]
         )
-        return Reading(layout="drawn", said="drawn", files=[], chunks=lambda: iter([chunk]))
+        return Reading(layout="drawn", summary="drawn", files=[], chunks=lambda: iter([chunk]))
 
 
 @pytest.fixture
@@ -253,7 +253,7 @@ class Toy(Dataset):
                     die()
                 if stage == "slow" and k % 100 == 0:
                     time.sleep(0.02)
-        return Reading(layout="text", said="", files=[source], chunks=chunks)
+        return Reading(layout="text", summary="", files=[source], chunks=chunks)
 
 if stage == "limit":
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
@@ -355,7 +355,7 @@ def test_contact_sheet_other_seed_and_colour_and_unknown_split(tmp_path):
         images[:, 0] = 200
         yield Chunk(images=images, labels=np.zeros(40, int), split=["x"] * 40, source=[""] * 40)
 
-    store = write_store(tmp_path, CARD, Reading(layout="l", said="", files=[], chunks=chunks))
+    store = write_store(tmp_path, CARD, Reading(layout="l", summary="", files=[], chunks=chunks))
     one = contact_sheet(store, tmp_path / "a.png", per_class=5, seed=0)
     assert one != contact_sheet(store, tmp_path / "b.png", per_class=5, seed=1)
     with Image.open(tmp_path / "a.png") as sheet:
@@ -380,7 +380,7 @@ def test_command_line_prepares_tells_and_shows(home, tmp_path):
             def read(self, source):
                 images = np.zeros((3, 1, 8, 8), np.uint8)
                 chunk = Chunk(images=images, labels=np.array([0, 1, 1]), split=["x", "x", "y"], source=["0", "1", "2"])
-                return Reading(layout="drawn", said="drawn", files=[], chunks=lambda: iter([chunk]))
+                return Reading(layout="drawn", summary="drawn", files=[], chunks=lambda: iter([chunk]))
         """)
     )
     runner, place = CliRunner(), ["--home", str(home.root)]

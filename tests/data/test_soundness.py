@@ -36,7 +36,7 @@ def toy(folder: Path, *, params: dict | None = None, add: int = 0, **notes) -> S
     chunk = Chunk(
         images=images, labels=np.array(LABELS), split=SPLITS, source=[f"f{k}" for k in range(6)], subject=subjects
     )
-    reading = Reading(layout="l", said="a toy", files=[], chunks=lambda: iter([chunk]))
+    reading = Reading(layout="l", summary="a toy", files=[], chunks=lambda: iter([chunk]))
     return write_store(folder, CARD, reading, CARD.resolve(params or {}), notes)
 
 

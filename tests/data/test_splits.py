@@ -34,7 +34,7 @@ def store_of(tmp_path):
             extra={k: np.asarray(v) for k, v in extra.items()},
         )
         card = DatasetCard(name="toy", title="toy", classes=classes, protocols=(OFFICIAL,))
-        reading = Reading(layout="drawn", said="drawn", files=[], chunks=lambda: iter([chunk]))
+        reading = Reading(layout="drawn", summary="drawn", files=[], chunks=lambda: iter([chunk]))
         return write_store(tmp_path, card, reading)
 
     return make
@@ -113,7 +113,7 @@ def _store(folder, labels, **columns):
         images=np.zeros((len(labels), 1, 1, 1), np.uint8), labels=np.asarray(labels),
         split=["all"] * len(labels), source=[""] * len(labels), **columns,
     )  # fmt: skip
-    reading = Reading(layout="drawn", said="", files=[], chunks=lambda: iter([chunk]))
+    reading = Reading(layout="drawn", summary="", files=[], chunks=lambda: iter([chunk]))
     return write_store(folder, card_with(OFFICIAL), reading)
 
 

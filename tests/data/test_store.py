@@ -39,7 +39,7 @@ def reading(images=None, labels=LABELS, splits=SPLITS, cuts=(2,), layout="l") ->
                 extra={"frame": rows},
             )
 
-    return Reading(layout=layout, said="a toy", files=[], chunks=chunks)
+    return Reading(layout=layout, summary="a toy", files=[], chunks=chunks)
 
 
 def test_what_is_written_is_read_back(tmp_path):
@@ -140,7 +140,7 @@ def test_chunks_that_do_not_fit_are_refused(tmp_path, images, labels):
     def chunks():
         yield Chunk(images=images, labels=np.asarray(labels), split=["x"] * len(labels), source=["s"] * len(labels))
 
-    bad = Reading(layout="l", said="", files=[], chunks=chunks if len(labels) else lambda: iter(()))
+    bad = Reading(layout="l", summary="", files=[], chunks=chunks if len(labels) else lambda: iter(()))
     old = write_store(tmp_path, CARD, reading())
     with pytest.raises(StoreError):
         write_store(tmp_path, CARD, bad)

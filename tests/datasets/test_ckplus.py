@@ -13,7 +13,7 @@ from PIL import Image
 from fer_bench import DataError
 from fer_bench.data.prepare import prepare
 from fer_bench.data.store import Store
-from fer_bench.datasets import _ckplus_arrays
+from fer_bench.datasets._ckplus import arrays
 from fer_bench.datasets.ckplus import CkPlus, card
 from fer_bench.datasets.fer2013 import Fer2013
 from fer_bench.record.home import Home
@@ -166,7 +166,7 @@ def test_rows_of_a_shuffled_hdf5_are_ordered_by_class(tmp_path):
 def test_hdf5_is_compared_with_the_known_file(tmp_path, monkeypatch):
     raw = write_hdf5(tmp_path / "raw")
     assert "NOT the known file" in prepared(raw, tmp_path)[1]
-    monkeypatch.setattr(_ckplus_arrays, "HDF5_SHA256", hashlib.sha256((raw / "CK_data.h5").read_bytes()).hexdigest())
+    monkeypatch.setattr(arrays, "HDF5_SHA256", hashlib.sha256((raw / "CK_data.h5").read_bytes()).hexdigest())
     assert "the known file by its SHA-256" in prepared(raw, tmp_path / "b")[1]
 
 

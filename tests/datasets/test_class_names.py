@@ -13,7 +13,7 @@ from fer_bench import DataError, SpecError
 from fer_bench.contract.plugins import plugins
 from fer_bench.data.prepare import prepare
 from fer_bench.data.store import Store
-from fer_bench.datasets._class_names import ClassNames, class_position, nearest_class, parts_of
+from fer_bench.datasets._shared.class_names import ClassNames, class_position, nearest_class, parts_of
 from fer_bench.record.home import Home
 
 SEVEN = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")

@@ -14,7 +14,7 @@ from fer_bench import DataError
 from fer_bench.data.prepare import prepare
 from fer_bench.data.splits import divide
 from fer_bench.data.store import Store
-from fer_bench.datasets._tables import class_list, read_table, split_in, understand
+from fer_bench.datasets._shared.tables import class_list, read_table, split_in, understand
 from fer_bench.datasets.csv import Csv, card
 from fer_bench.record.home import Home
 

@@ -18,7 +18,7 @@ from PIL import Image
 from fer_bench import DataError
 from fer_bench.data.prepare import prepare
 from fer_bench.data.store import Store
-from fer_bench.datasets._pixels_csv import parse_pixels
+from fer_bench.datasets._shared.pixels_csv import parse_pixels
 from fer_bench.datasets.fer2013 import Fer2013, card
 from fer_bench.record.home import Home
 

@@ -14,7 +14,7 @@ from PIL import Image
 from fer_bench import DataError
 from fer_bench.data.prepare import prepare
 from fer_bench.data.store import Store
-from fer_bench.datasets._ferplus_votes import majority, plurality
+from fer_bench.datasets._ferplus.votes import majority, plurality
 from fer_bench.datasets.ferplus import Ferplus, card
 from fer_bench.record.home import Home
 
@@ -320,7 +320,7 @@ def test_real_votes_give_the_published_counts():
     path = Path(os.environ.get("FER_BENCH_FERPLUS") or beside) / "fer2013new.csv"
     if not path.is_file():
         pytest.skip("the real votes are not here: set FER_BENCH_FERPLUS to the folder that holds fer2013new.csv")
-    from fer_bench.datasets._ferplus_votes import read_votes_table
+    from fer_bench.datasets._ferplus.votes import read_votes_table
 
     votes = read_votes_table(path, tuple(card.counts))
     usages = np.asarray(votes.usages)

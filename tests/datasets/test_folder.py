@@ -11,7 +11,7 @@ from PIL import Image
 from fer_bench import DataError, SpecError
 from fer_bench.data.prepare import prepare
 from fer_bench.data.store import Store
-from fer_bench.datasets._tree import merge_classes, natural, split_named
+from fer_bench.datasets._shared.tree import merge_classes, natural, split_named
 from fer_bench.datasets.folder import Folder, card
 from fer_bench.record.home import Home
 

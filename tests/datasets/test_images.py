@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fer_bench import DataError, Dataset, DatasetCard, Param, Protocol
-from fer_bench.datasets import _images
-from fer_bench.datasets._images import Fit, Row, decode, header, reading
+from fer_bench.datasets._shared import images
+from fer_bench.datasets._shared.images import Fit, Row, decode, header, reading
 
 CARD = DatasetCard(
     name="pictures",
@@ -148,10 +148,10 @@ def test_a_wide_image_is_cut_to_its_middle():
 def test_what_was_done_to_sizes_is_said_and_surveyed():
     files = [row(png(flat(8, 8)), "0"), row(png(flat(4, 2)), "1"), row(png(COLOURS), "2")]
     read = reading(Pictures(), "files", "somewhere", files)
-    assert read.said == "somewhere; images of 4x2 to 8x8 are brought to 8x8 (stretch)"
+    assert read.summary == "somewhere; images of 4x2 to 8x8 are brought to 8x8 (stretch)"
     assert read.shape == (3, 3, 8, 8)
     assert read.survey == {"sizes": {"8x8": 2, "4x2": 1}, "modes": {"L": 2, "RGB": 1}}
-    assert reading(Pictures(), "files", "somewhere", files[:1]).said == "somewhere"
+    assert reading(Pictures(), "files", "somewhere", files[:1]).summary == "somewhere"
 
 
 def test_a_box_cuts_the_face_out():
@@ -161,7 +161,7 @@ def test_a_box_cuts_the_face_out():
 def test_the_size_that_counts_is_the_box_s():
     read = reading(Pictures(), "files", "s", [row(png(RAMP), box=(0, 0, 4, 4)), row(png(RAMP), box=(2, 2, 6, 6))])
     assert read.shape == (2, 1, 4, 4)
-    assert read.said == "s"
+    assert read.summary == "s"
 
 
 @pytest.mark.parametrize("box", [(-1, 0, 4, 4), (0, 0, 9, 4), (0, 0, 4, 9), (4, 0, 4, 4), (5, 0, 4, 4), (0, 4, 4, 3)])
@@ -188,7 +188,7 @@ def test_every_image_gets_the_shape_that_was_asked_for(width, height, channels, 
 
 
 def test_rows_keep_their_order_labels_and_columns_over_threads_and_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(_images, "BLOCK_BYTES", 64 * 7)  # blocks of seven images
+    monkeypatch.setattr(images, "BLOCK_BYTES", 64 * 7)  # blocks of seven images
     rows = []
     for k in range(60):
         side = 60 - k  # the first ones take longest
@@ -214,7 +214,7 @@ def test_a_box_counts_stored_pixels_so_its_image_is_not_turned():
     Image.fromarray(RAMP).save(buffer, "PNG", exif=tag)
     read = reading(Pictures(), "files", "s", [row(buffer.getvalue(), box=(1, 2, 5, 6))])
     assert np.array_equal(next(read.chunks()).images[0, 0], RAMP[2:6, 1:5])
-    assert read.said == "s; 1 image not turned upright in spite of EXIF, because face boxes count stored pixels"
+    assert read.summary == "s; 1 image not turned upright in spite of EXIF, because face boxes count stored pixels"
 
 
 def test_a_file_of_several_rows_is_one_source_file(tmp_path):

@@ -15,7 +15,7 @@ from PIL import Image
 from fer_bench import DataError
 from fer_bench.data.prepare import prepare
 from fer_bench.data.store import Store
-from fer_bench.datasets._parquet_names import class_names
+from fer_bench.datasets._parquet.names import class_names
 from fer_bench.datasets.parquet import Parquet, card
 from fer_bench.record.home import Home
 
@@ -237,7 +237,7 @@ def test_survey_counts_sizes_and_modes(tmp_path):
 
 
 def test_a_file_longer_than_a_batch_is_read_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr("fer_bench.datasets._parquet_shards.BATCH", 2)
+    monkeypatch.setattr("fer_bench.datasets._parquet.shards.BATCH", 2)
     assert rows_of(prepared(write_hub(tmp_path / "raw"), tmp_path)[0]) == EXPECTED
 
 

@@ -11,9 +11,9 @@ from PIL import Image
 
 from fer_bench.data.prepare import prepare
 from fer_bench.data.store import Store
-from fer_bench.datasets._folders import IMAGES
-from fer_bench.datasets._images import Row, header
-from fer_bench.datasets._pictures import Unreadable, depth_of, opened, plain
+from fer_bench.datasets._shared.folders import IMAGES
+from fer_bench.datasets._shared.images import Row, header
+from fer_bench.datasets._shared.pictures import Unreadable, depth_of, opened, plain
 from fer_bench.datasets.folder import Folder
 from fer_bench.record.home import Home
 

@@ -11,11 +11,25 @@ from hypothesis import strategies as st
 from fer_bench.contract.card_reader import read_card
 from fer_bench.data.store import write_store
 from fer_bench.datasets import synthetic
-from fer_bench.datasets._action_units import COLUMNS, EXPRESSIONS, UNITS, draw_units, prototype
-from fer_bench.datasets._faces import CAPTURE, IDENTITY, draw_faces, draw_values, middle_values
+from fer_bench.datasets._synthetic.action_units import COLUMNS, EXPRESSIONS, UNITS, draw_units
+from fer_bench.datasets._synthetic.faces import CAPTURE, IDENTITY, draw_faces, draw_values
 from fer_bench.datasets.synthetic import FER2013, LEAST, Synthetic, allocate, card, class_counts
 from fer_bench.errors import DataError, SpecError
 from fer_bench.rng import numpy_generator
+
+STILL = {"bias": 1.0, "contrast": 1.0, "blur": 0.0, "noise": 0.0, "cover": -1.0, "zoom": 1.06, "light_y": 0.0}
+
+
+def prototype(expression: str, strength: float = 1.0) -> np.ndarray:
+    """Every unit of `expression` at its mean intensity times `strength`; int64 [units], 0 to 100."""
+    means = [EXPRESSIONS[expression].get(unit, (0.0, 0.0))[1] for unit in UNITS]
+    return np.rint(100 * strength * np.asarray(means)).astype(np.int64)
+
+
+def middle_values(table: dict[str, tuple], n: int) -> dict[str, np.ndarray]:
+    """The middle of every range: an average person, or a frontal picture without noise or blur."""
+    fixed = STILL if table is CAPTURE else {"beard": -1.0, "glasses": -1.0}
+    return {name: np.full(n, fixed.get(name, (low + high) / 2)) for name, (low, high) in table.items()}
 
 
 def drawn(**params):

@@ -18,8 +18,8 @@ from PIL import Image
 from fer_bench import DataError, Dataset
 from fer_bench.data.prepare import prepare
 from fer_bench.data.store import Store
-from fer_bench.datasets._tables import is_missing, meant, read_table, row_numbers, whole, without_numbers
-from fer_bench.datasets._text import decoded, packed_in, script_of, shown, tables_in, unpacked
+from fer_bench.datasets._shared.tables import is_missing, meant, read_table, row_numbers, whole, without_numbers
+from fer_bench.datasets._shared.text import decoded, packed_in, printable, script_of, tables_in, unpacked
 from fer_bench.datasets.ckplus import CkPlus
 from fer_bench.datasets.csv import Csv
 from fer_bench.datasets.expw import ExpW
@@ -471,7 +471,7 @@ def test_what_is_no_archive_is_passed_over(tmp_path):
     (tmp_path / "notes.zip").write_text("no archive")
     (tmp_path / "images").mkdir()
     assert packed_in(tmp_path) == []
-    assert shown("a\x1b[31m\0b", 9) == "a\ufffd[31m\ufffdb"
+    assert printable("a\x1b[31m\0b", 9) == "a\ufffd[31m\ufffdb"
     assert tables_in(tmp_path, lambda path: True) == []
     (tmp_path / "book.ods").write_bytes(b"PK\x03\x04")
     assert [unpacked(path) for path in packed_in(tmp_path)] == [None]

@@ -72,7 +72,7 @@ class World:
             subject=self.subject,
             extra=self.extra,
         )
-        reading = Reading(layout="drawn", said="", files=[], chunks=lambda: iter([chunk]), survey=survey)
+        reading = Reading(layout="drawn", summary="", files=[], chunks=lambda: iter([chunk]), survey=survey)
         return write_store(folder, card, reading, {}, {})
 
     def examined(self, folder: Path, card: DatasetCard = CARD, **options) -> Diagnosis:
@@ -326,7 +326,7 @@ def test_missing_labels_and_mixed_source_files_are_told(tmp_path):
 def test_counts_of_other_parameters_or_classes_are_not_compared(tmp_path):
     world = World.sound()
     chunk = Chunk(images=world.images, labels=world.labels, split=world.split.tolist(), source=[""] * len(world.labels))
-    reading = Reading(layout="d", said="", files=[], chunks=lambda: iter([chunk]), classes=("a", "b", "c", "d"))
+    reading = Reading(layout="d", summary="", files=[], chunks=lambda: iter([chunk]), classes=("a", "b", "c", "d"))
     diagnosis = examine(write_store(tmp_path, CARD, reading, {}, {}), CARD)
     assert {f.kind for f in diagnosis.findings} == {"labels", "counts-unknown", "imbalance"}
 
@@ -341,7 +341,7 @@ def test_counts_are_compared_whatever_order_the_source_numbers_its_classes_in(tm
             split=world.split.tolist(),
             source=[""] * len(world.labels),
         )
-        reading = Reading(layout="d", said="", files=[], chunks=lambda chunk=chunk: iter([chunk]))
+        reading = Reading(layout="d", summary="", files=[], chunks=lambda chunk=chunk: iter([chunk]))
         diagnosis = examine(write_store(tmp_path, card, reading, given, {}), card)
         assert diagnosis.of_kind(f"counts-{kind}") is not None
 
@@ -524,7 +524,7 @@ class Files(Dataset):
                 yield Chunk(images=pixels, labels=label, split=["x"], source=[path.name])
             problems.raise_if_any()
 
-        return Reading(layout="png", said=str(source), files=[], chunks=chunks)
+        return Reading(layout="png", summary=str(source), files=[], chunks=chunks)
 """
 
 
@@ -634,7 +634,7 @@ def test_real_fer2013_has_the_known_faults_and_the_injected_ones(tmp_path):
         split=[("Training", "PublicTest", "PrivateTest")[u] for u in usage],
         source=[""] * len(labels),
     )
-    reading = Reading(layout="array", said="", files=[], chunks=lambda: iter([chunk]))
+    reading = Reading(layout="array", summary="", files=[], chunks=lambda: iter([chunk]))
     diagnosis = examine(write_store(tmp_path, card, reading, {}, {}), card)
     assert diagnosis.of_kind("copies-disagree") is None
     assert diagnosis.exact["distinct"] == 34034 + 10

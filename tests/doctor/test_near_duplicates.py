@@ -154,7 +154,7 @@ CARD = DatasetCard(name="toy", title="Toy", classes=("a",), protocols=())
 def stored(folder, images: np.ndarray):
     n = len(images)
     chunk = Chunk(images=images, labels=np.zeros(n, int), split=["x"] * n, source=[""] * n)
-    return write_store(folder, CARD, Reading(layout="l", said="", files=[], chunks=lambda: iter([chunk])))
+    return write_store(folder, CARD, Reading(layout="l", summary="", files=[], chunks=lambda: iter([chunk])))
 
 
 def test_grey_48_pixel_image_is_its_own_thumbnail(tmp_path):

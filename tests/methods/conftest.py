@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fer_bench.contract.backbones import build_trunk
-from fer_bench.contract.method import Batch, Context
+from fer_bench.contract.batch import Batch, Context
 
 FER2013 = np.array([3995, 436, 4097, 7215, 4830, 3171, 4965])
 

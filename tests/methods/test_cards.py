@@ -34,6 +34,7 @@ def test_card_answers_what_a_reader_asks(file):
     card = read_card(file)
     assert isinstance(card, MethodCard)
     assert card.tier == ("baseline" if file.stem.startswith("baseline_") else "method")
+    assert card.family != "other"
     assert card.paper
     assert card.year
     assert card.url.startswith("https://")

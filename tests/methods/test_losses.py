@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from fer_bench.contract.method import Output
-from fer_bench.methods._losses import effective_weights, focal_loss, inverse_weights, weighted_cross_entropy
+from fer_bench.contract.batch import Output
+from fer_bench.methods._shared.losses import effective_weights, focal_loss, inverse_weights, weighted_cross_entropy
 from fer_bench.methods.baseline_focal import BaselineFocal
 from fer_bench.methods.baseline_resnet import BaselineResNet
 from fer_bench.methods.baseline_weighted import BaselineWeighted

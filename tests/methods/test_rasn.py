@@ -6,7 +6,7 @@ from torch import nn
 
 from fer_bench.contract.backbones import Classifier, Trunk, build_trunk
 from fer_bench.errors import SpecError
-from fer_bench.methods._attention import Attend
+from fer_bench.methods._rasn.attention import Attend
 from fer_bench.methods.baseline_resnet import BaselineResNet
 from fer_bench.methods.rasn import RASN, card
 

@@ -6,9 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_bench.contract.method import Stage, TrainView
+from fer_bench.contract.batch import TrainView
+from fer_bench.contract.method import Stage
 from fer_bench.errors import FerBenchError
-from fer_bench.methods._samplers import BalancedCapped, Oversample
+from fer_bench.methods._shared.samplers import BalancedCapped, Oversample
 from fer_bench.methods.baseline_oversample import BaselineOversample
 from fer_bench.methods.rasn import RASN
 from fer_bench.rng import numpy_generator

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from fer_bench.errors import SpecError
-from fer_bench.methods._affinity import Sharing, balanced_shares
-from fer_bench.methods._attention import CBAMGate, SpatialGate
+from fer_bench.methods._rasn.affinity import Sharing, balanced_shares
+from fer_bench.methods._rasn.attention import CBAMGate, SpatialGate
 
 DEFAULTS = {
     "source": "batch_mean",

@@ -249,7 +249,7 @@ def test_rebuilding_gives_the_same_bytes_and_clean_markdown(five_seeds, tmp_path
         for name in ("recall", "gains", "frequency", "confusion", "curves", "reliability", "tradeoff")
         for kind in ("svg", "png")
     }
-    assert drawn | {"report.md", "report.html", "table.csv", ".fer-bench-report.json"} == {
+    assert drawn | {"report.md", "report.html", "table.csv", "results.csv", ".fer-bench-report.json"} == {
         n for n in first if not n.startswith("tables/")
     }
     named = {Path(n).stem for n in first if n.endswith(".tex")} - {"main"}

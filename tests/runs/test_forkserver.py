@@ -48,6 +48,11 @@ def leave(order, arrays, line):
         os.execvp("sleep", ["sleep", "60"])
     return 0
 
+def descriptors(order, arrays, line):
+    inherited = [n for n in (line._orders.fileno(), line._answers) if os.get_inheritable(n)]
+    line.tell("open", inherited=inherited)
+    return 0
+
 def garbage(order, arrays, line):
     os.write(line._answers, b"[1, 2\\n")
     return 0
@@ -60,21 +65,23 @@ def speak(order, arrays, line):
     print("to the errors", file=sys.stderr, flush=True)
     return 0
 
-worker.ROLES = {f.__name__: f for f in (echo, count, ask, stuck, leave, garbage, crash, speak)}
+worker.ROLES = {f.__name__: f for f in (echo, count, ask, stuck, leave, descriptors, garbage, crash, speak)}
 forkserver.main()
 """
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch):
-    """A server whose processes play small roles instead of training."""
+@pytest.fixture(params=["linux", "darwin"])
+def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+    """A server whose processes play small roles instead of training, and are started as on each system."""
     start = subprocess.Popen
 
     def popen(command, **options):
         assert command[1:4] == ["-P", "-m", "fer_bench.runs.forkserver"]
-        return start([sys.executable, "-P", "-c", SERVER, command[4]], **options)
+        assert command[5] == {"linux": "fork", "darwin": "exec"}[request.param]
+        return start([sys.executable, "-P", "-c", SERVER, *command[4:]], **options)
 
     monkeypatch.setattr(forkserver.subprocess, "Popen", popen)
+    monkeypatch.setattr(forkserver.sys, "platform", request.param)
     made = forkserver.ForkServer()
     yield made
     made.stop()
@@ -94,6 +101,21 @@ def test_each_order_gets_a_fresh_process_in_the_drivers_surroundings(server, tmp
         status, told = call(server, "echo", status=0)
         assert status == 0
         assert told == [{"kind": "seen", "count": 1, "sum": 10, "cwd": str(tmp_path), "value": value}]
+
+
+def test_a_new_interpreter_plays_the_real_roles(monkeypatch):
+    """As on macOS, where the process that starts others is not forked."""
+    monkeypatch.setattr(forkserver.sys, "platform", "darwin")
+    server, told = forkserver.ForkServer(), []
+    try:
+        assert server.call("look", {}, {}, told.append) == 0
+    finally:
+        server.stop()
+    assert [message["kind"] for message in told] == ["machine"]
+
+
+def test_a_program_that_a_process_starts_does_not_inherit_its_line(server):
+    assert call(server, "descriptors") == (0, [{"kind": "open", "inherited": []}])
 
 
 def test_the_exit_status_comes_back(server):
@@ -146,7 +168,8 @@ def test_a_driver_that_gives_up_ends_its_process_however_stuck(server):
 
     with pytest.raises(Stop):
         call(server, "stuck", handle)
-    assert not Path(f"/proc/{pids[0]}").exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)
     assert call(server, "echo", status=0)[0] == 0, "the server goes on"
 
 

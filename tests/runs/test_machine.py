@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from fer_bench.errors import TrainingError
+from fer_bench.runs import worker
 from fer_bench.runs.machine import Machine, this_machine
+from fer_bench.training import fit
 
 CPU = Machine(gpus=0, apple=False, gpu_bf16=False, cpu_bf16=False)
 GPUS = Machine(gpus=2, apple=False, gpu_bf16=True, cpu_bf16=False)
@@ -61,3 +63,36 @@ def test_a_driver_trains_without_torch(workplace, plugin_folder):
     )
     assert done.returncode == 0, done.stderr
     assert "report:" in done.stdout
+
+
+# -- other systems ---------------------------------------------------------------------------------------------------
+
+
+def test_macos_is_asked_for_the_processors_name_by_a_program(monkeypatch):
+    def run(command, **options):
+        assert command == ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.CompletedProcess(command, 0, stdout="Apple M2\n")
+
+    monkeypatch.setattr(worker.sys, "platform", "darwin")
+    monkeypatch.setattr(worker.subprocess, "run", run)
+    assert worker._cpu_name() == "Apple M2"
+
+
+def test_a_processor_whose_name_nobody_tells_still_has_one(monkeypatch):
+    def fail(*args, **options):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(worker.sys, "platform", "darwin")
+    monkeypatch.setattr(worker.subprocess, "run", fail)
+    monkeypatch.setattr("builtins.open", fail)
+    monkeypatch.setattr(worker.platform, "processor", lambda: "")
+    assert worker._cpu_name() == "unknown CPU"
+
+
+def test_a_feature_that_torch_does_not_know_is_not_there():
+    assert worker._cpu_has("of_next_year") is False
+
+
+@pytest.mark.parametrize(("device", "kind"), [("mps", torch.float32), ("cpu", torch.float64), ("cuda", torch.float64)])
+def test_sums_of_an_epoch_are_float64_where_the_device_has_it(device: str, kind: torch.dtype):
+    assert fit._sum_type(torch.device(device)) == kind

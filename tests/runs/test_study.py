@@ -18,6 +18,7 @@ from fer_bench.record.ledger import UNHASHED
 from fer_bench.runs.executor import Workplace, execute, identify
 from fer_bench.runs.spec import StudySpec
 from fer_bench.runs.study import run_study
+from tests.conftest import processes
 
 HOARDER = '''
 """Keeps every image that it is asked to predict, and looks for them in the next training."""
@@ -257,12 +258,11 @@ run_study(study, work, say=lambda line: print(line, flush=True))
 
 
 def children(pid: int) -> list[int]:
-    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [child for child, parent, _, _ in processes() if parent == pid]
 
 
 def gone(pid: int) -> bool:
-    stat = Path(f"/proc/{pid}/stat")
-    return not stat.exists() or " Z " in stat.read_text()
+    return all(state.startswith("Z") for process, _, state, _ in processes() if process == pid)
 
 
 def wait_until(condition, seconds: float = 180.0) -> bool:

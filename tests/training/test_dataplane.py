@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fer_bench.contract.method import Augment, StreamSpec, TrainView
+from fer_bench.contract.batch import Augment, StreamSpec, TrainView
 from fer_bench.errors import TrainingError
 from fer_bench.training.dataplane import DataPlane, _grid, apply, draw, prepare
 from fer_bench.training.recipe import Recipe

@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from fer_bench.contract.backbones import Classifier, Trunk, build_trunk
-from fer_bench.contract.method import Batch, Method, Stage
+from fer_bench.contract.batch import Batch
+from fer_bench.contract.method import Method, Stage
 from fer_bench.errors import UnknownNameError, WeightsError
 from fer_bench.runs.executor import execute
 from fer_bench.runs.spec import Selection

@@ -1,7 +1,7 @@
 """Training results and ``NUMERICS``: two tiny runs must have the losses that are committed in ``numerics.json``.
 
-Run as a program, this file writes the losses anew. It refuses while ``NUMERICS`` is the number that the committed losses
-belong to, since other losses under one number would let old records pass for new ones.
+Run as a program, this file writes the losses anew. It refuses to do so while ``NUMERICS`` is unchanged,
+since other losses under the same number would let old records pass for new ones.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ FILE = Path(__file__).with_name("numerics.json")
 COMMAND = "python tests/training/test_numerics.py"
 CPU = torch.device("cpu")
 
-# Other processors and libraries round sums differently, and training enlarges the difference. With every weight moved by
-# 2e-7 of its value after each step, or with other kernels (ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default), losses
-# move by up to 1.3e-6 of their value; the smallest change of the harness that is tried below moves one by 1.1e-3.
+# Other processors and libraries round sums differently, and training enlarges the difference. With every weight moved
+# by 2e-7 of its value after each step, or with other kernels (ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default),
+# losses move by up to 1.3e-6 of their value; the smallest change of the harness tried below moves one by 1.1e-3.
 TOLERANCE = 5e-5
 
 # No dropout: torch draws its masks from other generators on machines without Intel's library.
@@ -118,8 +118,8 @@ def trace(method: Plain, recipe: Recipe) -> dict[str, list[float]]:
     val_images, val_labels = make_images(100, 20)
     side = recipe.image_size or 16
     method.ctx = Context(
-        classes=("a", "b", "c", "d"), counts=np.bincount(labels, minlength=4), image_shape=(1, side, side), seed=spec.seed,
-        epochs=recipe.epochs, batch_size=recipe.batch_size, device=CPU, recipe=recipe.to_dict(),
+        classes=("a", "b", "c", "d"), counts=np.bincount(labels, minlength=4), image_shape=(1, side, side),
+        seed=spec.seed, epochs=recipe.epochs, batch_size=recipe.batch_size, device=CPU, recipe=recipe.to_dict(),
     )  # fmt: skip
     with one_thread(), tempfile.TemporaryDirectory() as work:
         worker.set_up(spec, runtime)
@@ -172,9 +172,7 @@ def test_losses_are_the_committed_ones(run: str):
 
 
 def test_the_committed_losses_belong_to_this_numerics():
-    assert read_committed()["numerics"] == NUMERICS, (
-        f"NUMERICS was changed: write the losses that it has with {COMMAND}"
-    )
+    assert read_committed()["numerics"] == NUMERICS, f"NUMERICS was changed: write its losses with {COMMAND}"
 
 
 def test_a_run_repeats_its_losses_exactly():

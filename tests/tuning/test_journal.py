@@ -146,7 +146,7 @@ def test_the_lock_of_a_killed_writer_blocks_nobody(tmp_path):
     os.symlink(journal, tmp_path / "journal.log.lock")  # what Optuna's own lock leaves behind
     code = """
 import sys, pathlib
-from fer_bench.tuning.journal import FileLock
+from fer_bench.base.locks import FileLock
 FileLock(pathlib.Path(sys.argv[1])).acquire()
 print("held", flush=True)
 sys.stdin.read()

@@ -91,10 +91,7 @@ def test_a_gain_is_told_with_what_the_frequent_classes_and_accuracy_pay(bench):
     study = study_of(bench, {"better": (40, 18, 60), "base": BASE})
     told = section(page_of(numbers_of(bench, study)), "Answer")
     assert "`better` improves on `base` in recall of the rarest class" in told
-    assert (
-        "At the same time, `better` changes recall of the frequent classes by −30.0 points and accuracy by −11.8 points."
-        in told
-    )
+    assert "`better` changes recall of the frequent classes by −30.0 points and accuracy by −11.8 points." in told
     assert re.search(
         r"Cost: recall of the frequent classes \(happy\) −30\.0 \[[^]]+\] points, accuracy −11\.8 \[[^]]+\] points",
         told,
@@ -139,14 +136,12 @@ def test_a_gain_bought_by_collapse_is_not_called_one(bench, seeds):
     told = section(page, "Answer")
     seeds_of = "5 of 5 seeds" if seeds == 5 else "its only seed"
     assert "`collapsed` is not shown to improve on `base` in recall of the rarest class" in told
-    assert re.search(
-        rf"recall of disgust \+60\.0 \[[^]]+\] points \(not counted as a gain, because it has collapsed for {seeds_of}\)",
-        told,
-    )
-    assert f"**`collapsed` has collapsed** in {trainings}: it answers *disgust* to at least 90 %" in told
-    assert "its mean-class accuracy is 33.3 %, and whatever ignores the image" in told
-    assert "its accuracy is 11.8 %, and always predicting *happy* has 58.8 %" in told
-    assert "not called a gain" in section(page, "Gains on minority classes")
+    why = f"not counted as a gain, because it has collapsed for {seeds_of}"
+    assert re.search(rf"recall of disgust \+60\.0 \[[^]]+\] points \({why}\)", told)
+    assert f"**`collapsed` has collapsed** for {seeds_of}: it predicts *disgust* for at least 90 %" in told
+    assert "its mean-class accuracy is 33.3 %, against 33.3 % for any classifier that ignores the image" in told
+    assert "its accuracy is 11.8 %, against 58.8 % for always predicting *happy*" in told
+    assert "not counted as a gain" in section(page, "Gains on minority classes")
     assert "has collapsed" in terminal_of(bench, study)
     assert not re.search(r", a gain|helps the rare", told + section(page, "Gains on minority classes"))
 

@@ -129,8 +129,8 @@ def test_a_result_that_can_not_come_back_is_computed_here(result):
     with SharedWork() as work:
         job = work.add(eval, result)
         work._wait_for(job.sheet.name)
-        (found,) = work.results([job])
-        assert type(found) is type(eval(result))
+        (value,) = work.results([job])
+        assert type(value) is type(eval(result))
 
 
 def test_what_can_not_be_handed_on_stays_here(leave_to_helper):
@@ -145,7 +145,7 @@ def test_what_a_job_prints_is_not_taken_for_the_end_of_another(leave_to_helper):
         jobs = [work.add(print, "1"), work.add(time.sleep, 0.2), work.add(operator.add, 1, 1)]
         leave_to_helper()
         assert work.results(jobs) == [None, None, 2]
-        assert work._over == {"0", "1", "2"}
+        assert work._finished == {"0", "1", "2"}
 
 
 def test_an_error_leaves_no_process_and_no_file():

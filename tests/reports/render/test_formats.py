@@ -83,7 +83,7 @@ def test_what_a_section_returns_becomes_blocks():
     assert blocks([" one ", None, "", Bullets(()), Code("x")]) == (Paragraph("one"), Code("x"))
     assert blocks("one") == (Paragraph("one"),)
     assert blocks(None) == ()
-    with pytest.raises(TypeError, match="3 is no block"):
+    with pytest.raises(TypeError, match="3 is not a block"):
         blocks([3])
 
 
@@ -296,7 +296,7 @@ def test_the_command_writes_what_is_asked(small, tmp_path):
     done = CliRunner().invoke(command, [*arguments, "--format", "tex,csv"])
     assert done.exit_code == 0, done.output
     assert str(out / "tables" / "main.tex") in done.output
-    assert sorted(p.name for p in out.iterdir()) == [REPORT, "table.csv", "tables"]
+    assert sorted(p.name for p in out.iterdir()) == [REPORT, "results.csv", "table.csv", "tables"]
     failed = CliRunner().invoke(command, [*arguments, "--format", "marcdown"])
     assert isinstance(failed.exception, UnknownNameError)
     assert "'markdown'" in str(failed.exception)

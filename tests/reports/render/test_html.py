@@ -28,7 +28,7 @@ from fer_bench.reports.render.table import Table
 
 BASE, BETTER = (40, 8, 90), (40, 18, 90)
 VOID = {"meta", "link", "br", "hr", "img", "input", "col"}
-NASTY = """<b>&amp; "q" 'a' <script>alert(1)</script>"""
+NASTY = """<b>&amp; "q" 'a' {{ 7 * 191 }} {% raw %} <script>alert(1)</script>"""
 
 
 class Reader(HTMLParser):
@@ -86,9 +86,12 @@ def page_of(*blocks, title: str = "a study") -> str:
     ids=lambda b: type(b).__name__,
 )
 def test_everything_that_comes_from_a_study_is_escaped(block):
-    tags = [tag for tag, _ in read(page_of(block, title=NASTY)).tags]
+    text = page_of(block, title=NASTY)
+    tags = [tag for tag, _ in read(text).tags]
     assert tags.count("script") == 1
     assert not {"b", "i"} & set(tags)
+    assert "{{ 7 * 191 }} {% raw %}" in text  # text is no template
+    assert "1337" not in text
 
 
 @pytest.mark.parametrize(
@@ -103,7 +106,7 @@ def test_everything_that_comes_from_a_study_is_escaped(block):
     ],
 )
 def test_marks_become_elements(text, expected):
-    assert html.inline(text) == expected
+    assert f"<p>{expected}</p>" in page_of(Paragraph(text))
 
 
 def test_two_drawings_share_no_id_and_leave_the_page_alone():
@@ -157,12 +160,71 @@ def test_the_page_names_command_versions_data_and_runs(report, small_study):
 
 
 def test_a_table_names_its_columns_rows_and_foot():
-    text = html.table_html(table(("a", "1"), ("b", "2"), ("all", "3"), footer=1))
+    text = page_of(table(("a", "1"), ("b", "2"), ("all", "3"), footer=1)).partition("<main>")[2]
     assert text.count('scope="col"') == 2
     assert text.count('scope="row"') == 3
     assert text.index("<tfoot>") < text.index("all")
     assert '<table class="sorts">' in text
-    assert '<table class="sorts">' not in html.table_html(table(("a", "1"), ("b", "2"), sortable=False))
+    assert '<table class="sorts">' not in page_of(table(("a", "1"), ("b", "2"), sortable=False))
+
+
+def test_a_page_is_laid_out_as_its_blocks_say():
+    content = (
+        Bullets(("one", "`two`")),
+        Outline((("head", ("detail",)), ("alone", ()))),
+        Code("  a\n\n  b"),
+        Notice("mind"),
+        table(("a", "−1"), ("w" * 33, "2"), ("all", "3"), footer=1),
+    )
+    page = page_of(*content, title="a & b")
+    head = """</head>
+<body>
+<header>
+<h1>a &amp; b</h1>
+<button type="button" id="theme" hidden></button>
+</header>
+<nav aria-label="Contents">
+<ol class="scroll">
+<li><a href="#s-first">First</a></li>
+</ol>
+</nav>
+<main>
+"""
+    body = f"""<section id="s-first" aria-labelledby="h-first">
+<h2 id="h-first">First</h2>
+<ul>
+<li>one</li>
+<li><code>two</code></li>
+</ul>
+<ul>
+<li>head<ul><li>detail</li></ul></li>
+<li>alone</li>
+</ul>
+<pre><code>  a
+
+  b</code></pre>
+<p class="notice" role="note">⚠ mind</p>
+<figure class="table" id="t-mine">
+<div class="scroll" role="region" tabindex="0" aria-label="Mine">
+<table class="sorts">
+<thead>
+<tr><th scope="col">Name</th><th scope="col" class="number">Value</th></tr>
+</thead>
+<tbody>
+<tr><th scope="row">a</th><td class="number">−1</td></tr>
+<tr><th scope="row" class="long">{"w" * 33}</th><td class="number">2</td></tr>
+</tbody>
+<tfoot>
+<tr><th scope="row">all</th><td class="number">3</td></tr>
+</tfoot>
+</table>
+</div>
+<figcaption>A caption.</figcaption>
+</figure>
+</section>
+"""
+    assert page.startswith('<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n')
+    assert page.endswith(f"{head}{body}</main>\n</body>\n</html>\n")
 
 
 # -- the browser -----------------------------------------------------------------------------------------------------
@@ -448,7 +510,7 @@ def test_the_doctors_page_with_pictures_fits_every_width_and_loads_nothing(brows
         classes=("calm", "cross"),
         protocols=(Protocol(name="p", train=("train",), test=("test",), holdout=0.1),),
     )
-    store = write_store(tmp_path, card, Reading(layout="l", said="", files=[], chunks=lambda: iter([chunk])))
+    store = write_store(tmp_path, card, Reading(layout="l", summary="", files=[], chunks=lambda: iter([chunk])))
     page = write_page(examine(store, card), store, card, tmp_path / "page").with_name("index.html")
     reader = Reader()
     reader.feed(page.read_text())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -54,18 +55,51 @@ def compile_latex(folder: Path) -> str:
         ("a_b 5 % & #", r"a\_b 5 \% \& \#"),
         ("$x^2$ {y} ~z \\w", r"\$x\textasciicircum{}2\$ \{y\} \textasciitilde{}z \textbackslash{}w"),
         ("−0.7 ± 0.1 – ⚠", r"$-$0.7 $\pm$ 0.1 -- $\triangle$"),
-        ("é ñ ß Ł ç", r"\'{e} \~{n} \ss{} \L{} \c{c}"),
-        ("e\u0301", r"\'{e}"),
-        ("γ Σ Α ς ο", r"$\gamma$ $\Sigma$ $\mathrm{A}$ $\varsigma$ $o$"),
-        ("--ema ``", r"-{}-ema \textasciigrave{}{}\textasciigrave{}"),
+        ("é ñ ß Ł ç", r"\'e \~n \ss{} \L{} \c{c}"),
+        ("e\u0301", r"\'e"),
+        ("Ű ạ Ǧ", r"\H{U} \d{a} \v{G}"),
+        ("γ Σ Α ς ο", r"\ensuremath{\gamma} \ensuremath{\Sigma} A \ensuremath{\varsigma} o"),
+        ("--ema ``", r"-{}-ema \textasciigrave{}\textasciigrave{}"),
+        ("'' ,,, ---", "'{}' ,{},{}, -{}-{}-"),
         ("<a> |b|", r"\textless{}a\textgreater{} \textbar{}b\textbar{}"),
-        ("愤 ½", "[U+6124] [U+00BD]"),
+        ("愤 Ж ≨", "[U+6124] [U+0416] [U+2268]"),
         ("ﬁ ①", "fi 1"),
         ("1\u00a0000", "1~000"),
     ],
 )
 def test_text_is_escaped_for_latex(text, expected):
     assert latex.escaped(text) == expected
+
+
+def test_every_letter_has_its_own_accent():
+    """Against Unicode's decomposition, from which the escapes are not made."""
+    commands = dict(
+        zip(
+            "\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0323\u0327\u0328",
+            "`'^~=u.\"rHvdck",
+            strict=True,
+        )
+    )
+    letters = 0
+    for char in map(chr, [*range(0xC0, 0x250), *range(0x1E00, 0x1F00)]):
+        base, *accents = unicodedata.normalize("NFD", char)
+        if base.isascii() and len(accents) == 1 and accents[0] in commands:
+            letter = rf"(\{{{base}\}}|{base}|\\{base}(\{{\}})?|\{{\\{base}\}})"  # \'e, \'{e}, \'\i{} or \'{\i}
+            assert re.fullmatch(rf"\\{re.escape(commands[accents[0]])} ?{letter}", latex.escaped(char)), char
+            letters += 1
+    assert letters > 250
+
+
+def test_every_sign_of_ours_compiles_without_further_packages(tmp_path):
+    """A sign that needed a package would stop pdflatex."""
+    trusted = re.compile(f"[{latex.TRUSTED}]")
+    signs = [c for c in map(chr, range(0x20, 0x2800)) if trusted.match(c) and unicodedata.category(c) != "Cn"]
+    assert len(signs) > 480
+    text = " ".join(f"x{sign}x {sign}" for sign in [*signs, *latex.OWN, "ạ", "愤"])
+    for name, source in latex.files(one_part(Paragraph(text), table((text, "1")))).items():
+        assert source.isascii()
+        (tmp_path / name).write_text(source)
+    assert "Missing character" not in compile_latex(tmp_path)
 
 
 def test_marks_become_commands():

@@ -130,7 +130,7 @@ def test_a_file_of_ours_that_somebody_has_edited_is_kept_under_another_name(benc
         build_report(bench.ledger, study, out, formats=("csv",))
         assert page.read_text() == fresh
         assert (out / f"table.edited-{number}.csv").read_text() == f"{fresh}my remarks {number}"
-        assert f"table.csv had been edited: that copy is kept as table.edited-{number}.csv" in capfd.readouterr().err
+        assert f"table.csv had been edited: the copy is kept as table.edited-{number}.csv" in capfd.readouterr().err
     build_report(bench.ledger, study, out, formats=("csv",))
     assert capfd.readouterr().err == ""
 
@@ -143,7 +143,7 @@ def test_what_a_page_no_longer_has_goes_unless_it_was_edited(tmp_path):
     write(target, report_md="2", figures__c_svg="2")
     kept = {"figures/b.svg": "retouched", "figures/mine.svg": "mine", "tables/a.tex": "1"}  # no table was written
     assert contents(tmp_path) == kept | {"report.md": "2", "figures/c.svg": "2"}
-    assert said == [f"{tmp_path}/figures/b.svg has been edited, so it stays, although the page no longer shows it"]
+    assert said == [f"{tmp_path}/figures/b.svg has been edited, so it is kept, although no page needs it now"]
     assert set(listed(tmp_path)) == {"report.md", "figures/c.svg", "tables/a.tex"}
 
 

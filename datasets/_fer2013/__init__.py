@@ -1,0 +1,1 @@
+"""Folder layouts of FER2013."""

@@ -1,0 +1,1 @@
+"""Classes that a folder of images names itself."""

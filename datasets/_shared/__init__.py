@@ -1,0 +1,1 @@
+"""Pieces that several data sets use: images, tables, folders and class names."""

@@ -1,0 +1,1 @@
+"""The parts of RASN: attention, affinity sharing and the de-albino kernel."""

@@ -1,0 +1,1 @@
+"""Pieces that several methods use: losses and samplers."""

@@ -1,0 +1,119 @@
+"""The pages on writing plug-ins: a reader who copies every block, in order, gets something that works."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BLOCK = re.compile(r"```(python|bash|toml|csv)\n(.*?)```", re.DOTALL)
+PROGRAMS = {"python": [], "fer-bench": ["-m", "fer_bench"], "pytest": ["-m", "pytest", "-q", "-p", "no:cacheprovider"]}
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    """Language and text of each block of a page of docs/, in order."""
+    return BLOCK.findall((ROOT / "docs" / page).read_text(encoding="utf-8"))
+
+
+class Reader:
+    """Somebody in an empty folder who follows a page: saves each file under its first line, types each command."""
+
+    def __init__(self, place: Path):
+        self.place = place
+        self.output: dict[str, str] = {}
+
+    def follow(self, page: str, *, short: dict[str, list[str]] | None = None) -> None:
+        """Do what a page says; `short` adds options to commands that begin with a key, to save time."""
+        for language, text in blocks(page):
+            if language in ("python", "csv"):
+                self.save(text)
+            elif language == "bash":
+                for line in text.strip().splitlines():
+                    self.type(line, short or {})
+
+    def save(self, text: str) -> None:
+        first, _, rest = text.partition("\n")
+        assert first.startswith("# "), f"a block does not say which file it is: {first}"
+        path = self.place / first.removeprefix("# ").strip()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text if path.suffix == ".py" else rest, encoding="utf-8")
+
+    def type(self, line: str, short: dict[str, list[str]]) -> None:
+        program, *words = shlex.split(line, comments=True)
+        more = [option for start, options in short.items() if line.startswith(start) for option in options]
+        done = self.run([*PROGRAMS[program], *words, *more])
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+        self.output[line] = done.stdout + done.stderr
+
+    def run(self, words: list[str]) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "FER_BENCH_HOME": str(self.place), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, *words]
+        return subprocess.run(command, cwd=self.place, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def quick() -> dict[str, list[str]]:
+    """What makes the trainings of the pages short."""
+    data = ["--dataset-set", "size=200", "--dataset-set", "image_size=24"]
+    return {"fer-bench run": [*data, "--seeds", "1", "--threads", "1", "--no-track", "--quiet"]}
+
+
+def test_every_block_of_the_page_on_methods_works(tmp_path, quick):
+    import fer_bench
+
+    reader = Reader(tmp_path)
+    reader.follow("methods.md", short=quick)
+    runs = fer_bench.results(tmp_path).drop_duplicates("run")
+    expected = {"logit_adjusted", "logit_adjusted[tau=0.5]", "baseline_resnet", "root_sampling", "plain_mixup"}
+    assert set(runs.method) == expected | {"classifier_retraining", "logistic_readout"}
+    assert not (runs.transductive | runs.blocked).any()
+    assert any("2 passed" in output for output in reader.output.values())
+
+
+def test_every_block_of_the_page_on_data_sets_works_and_errors_are_as_shown(tmp_path):
+    reader = Reader(tmp_path)
+    reader.follow("datasets.md", short={"fer-bench run": ["--seeds", "1", "--threads", "1", "--no-track", "--quiet"]})
+    assert "match the card" in reader.output["fer-bench data stats labfaces --plugins my_datasets"]
+    assert (tmp_path / "labfaces.png").stat().st_size > 1000
+    assert any("2 passed" in output for output in reader.output.values())
+    table = tmp_path / "faces" / "labels.csv"
+    rows = table.read_text().splitlines()
+    rows[2], rows[4] = rows[2].replace(",neutral,", ",hapy,"), "gone.png,happy,p00,train"
+    table.write_text("\n".join(rows) + "\n")
+    prepare = ["data", "prepare", "labfaces", "--from", "faces", "--plugins", "my_datasets"]
+    done = reader.run([*PROGRAMS["fer-bench"], *prepare])
+    assert done.returncode == 1, done.stdout + done.stderr
+    text = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")
+    expected = re.search(r"```text\n(2 problems.*?)```", text, re.DOTALL)[1].strip().splitlines()
+    assert [line for line in expected if line not in done.stderr] == [], done.stderr
+
+
+def test_the_table_of_hooks_names_every_hook_of_the_contract():
+    from fer_bench import Method
+
+    text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    table = text.partition("## All hooks")[2]
+    listed = {
+        name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)\(", row)
+    }
+    hooks = {name for name, value in vars(Method).items() if callable(value) and not name.startswith("_")}
+    assert listed == hooks
+
+
+def test_the_table_of_the_card_names_every_field_and_family():
+    from dataclasses import fields
+
+    from fer_bench import MethodCard
+    from fer_bench.contract.cards import FAMILIES
+
+    text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    card = text.partition("### The card")[2].partition("Each parameter")[0]
+    rows = re.findall(r"^\| (`.*?) \| (.*) \|$", card, re.MULTILINE)
+    assert {name for cell, _ in rows for name in re.findall(r"`(\w+)`", cell)} == {f.name for f in fields(MethodCard)}
+    assert re.findall(r"`([\w -]+)`", dict(rows)["`family`"]) == list(FAMILIES)
