@@ -138,12 +138,12 @@ def _set_aside(comparison: Comparison) -> Iterator[str]:
     if comparison.left_out:
         yield f"Left out because not in every study: {_codes(comparison.left_out)}."
     if comparison.transductive:
-        yield f"Listed with ⚠ but not ranked, because they read other test images: {_codes(comparison.transductive)}."
+        yield f"Listed with ⚠ but not ranked (reads other test images): {_codes(comparison.transductive)}."
     if comparison.blocked:
-        yield f"Listed with ⊘ but not ranked, because they tried to open sealed files: {_codes(comparison.blocked)}."
+        yield f"Listed with ⊘ but not ranked (tried to open sealed files): {_codes(comparison.blocked)}."
     marked = [e.title for e in comparison.entries if e.study.watermarks]
     if marked:
-        yield f"Listed with ⚠ but not ranked, because their numbers are not a fair estimate: {phrases.listed(marked)}."
+        yield f"Listed with ⚠ but not ranked (not a fair estimate): {phrases.listed(marked)}."
 
 
 def _codes(labels: Iterable[str]) -> str:

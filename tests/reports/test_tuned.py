@@ -55,7 +55,7 @@ def test_the_search_behind_each_method_is_told(page, check_latex):
     assert [f"`{LABEL}`", "`gamma`", "0.5 to 5", "1.5"] in found
     assert [f"`{LABEL}`", "`recipe.lr`", "0.0004 to 0.012, logarithmic", "0.0031"] in found
     assert ["`base`", "20", "0", "3", "12", "41.2", "41.2"] in rows(text, "`base`")
-    assert "`val_mean_recall` in %" in text
+    assert "the score in % that the search maximised (`val_mean_recall`)" in text
     assert "0.0004 to 0.012, logarithmic" in pages[".html"]
     assert "0.0004 to 0.012, logarithmic" in tables["chosen.tex"]
     check_latex(tables["chosen.tex"])

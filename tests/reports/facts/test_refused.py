@@ -24,6 +24,10 @@ ATTEMPTS = [{"event": "open", "file": "table.csv"}, {"event": "os.rename", "file
 NOTE = "⊘ tried to open sealed files (`cheat`: `open table.csv`, `os.rename images.npy`) and was refused"
 
 
+def markdown_of(block: TableBlock) -> str:
+    return "\n".join(" | ".join(row) for row in (block.table.titles, *block.table.rows))
+
+
 def tried(writer) -> None:
     """Two attempts that the seal refused."""
     writer.put("seal", {"count": 1, "openings": [{"reason": "final", "rows": 170}], "blocked": ATTEMPTS})
@@ -72,7 +76,7 @@ def test_a_method_that_was_refused_is_listed_last_and_not_ranked(cheated):
     told = bench.section(bench.page(numbers), "Answer")
     assert "No method can be compared with `base`." in told
     assert "⊘ **`cheat`** vs `base`" in told
-    assert "not ranked: it tried to open sealed files" in told
+    assert "not ranked, because it tried to open sealed files" in told
     trust = bench.section(bench.page(numbers), "Seal and probe")
     assert "`cheat` tried, and was refused: `open table.csv`, `os.rename images.npy`." in trust
 

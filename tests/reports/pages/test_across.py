@@ -40,6 +40,10 @@ def lines(comparison: Comparison) -> list[dict[str, str]]:
     return list(csv.DictReader(across.csv_text(comparison).splitlines()))
 
 
+def gains_axis(comparison: Comparison):
+    return across.draw_gains(comparison).axes[0]
+
+
 # -- numbers ---------------------------------------------------------------------------------------------------------
 
 
@@ -93,7 +97,7 @@ def test_ranks_are_those_by_hand_and_friedmans_is_scipys(bench, three):
     # chi² = 14/3; F = 2 chi² / (6 - chi²) = 7 with 2 and 4 degrees; of 216 orders 42 give as much
     told = text_of(document, "ranks")
     assert "Friedman's chi² 4.67, p 0.097; Iman and Davenport's F 7.00, p 0.049; permutation" in told
-    assert "within the data sets p 0.194" in told
+    assert "within the data sets, p 0.194" in told
     assert "critical difference of 1.91 ranks" in told  # 2.343 * sqrt(3 * 4 / (6 * 3)), Demsar's table 5
     assert "With fewer than 10 data sets such tests find little" in told
 
@@ -102,7 +106,7 @@ def test_where_all_data_sets_agree_f_has_no_p(bench, add):
     both = [add(name, {"a": [HIGH], "b": [MIDDLE], "base": [LOW]}) for name in ("toy", "faces")]
     told = text_of(across.page(load(bench, both), "x"), "ranks")
     assert "F is infinite, because all data sets rank alike, so its p is left out" in told
-    assert "within the data sets p 0.167." in told  # 6 of 36 orders agree
+    assert "within the data sets, p 0.167." in told  # 6 of 36 orders agree
 
 
 def test_methods_of_equal_mean_share_a_rank_whatever_the_order_of_their_seeds(bench, add):
@@ -136,7 +140,7 @@ def test_a_method_that_one_study_lacks_is_left_out_and_named(bench, add, three):
     comparison = load(bench, [*three, more])
     assert comparison.methods == ("a", "b", "base")
     assert "`third` is left out, because it is not in `on-toy`, `on-faces` and `on-masks`." in comparison.notes
-    assert "Left out, since not every study has it: `third`." in text_of(across.page(comparison, "x"), "ranks")
+    assert "Left out because not in every study: `third`." in text_of(across.page(comparison, "x"), "ranks")
 
 
 def test_a_method_that_reads_other_test_images_is_shown_last_and_not_ranked(bench, add):
@@ -152,8 +156,8 @@ def test_a_method_that_reads_other_test_images_is_shown_last_and_not_ranked(benc
     assert "`cheat` ⚠: nothing is claimed, because it reads other test images. Side effects:" in text_of(
         document, "gains"
     )
-    assert "not ranked, since it reads other test images: `cheat`." in text_of(document, "ranks")
-    assert "`cheat` reads other test images (in `on-faces`): shown with ⚠, not ranked." in comparison.notes
+    assert "not ranked (reads other test images): `cheat`." in text_of(document, "ranks")
+    assert "`cheat` reads other test images (in `on-faces`): listed with ⚠, not ranked." in comparison.notes
 
 
 def test_a_watermarked_study_is_shown_and_counts_nowhere(bench, add):
@@ -167,8 +171,8 @@ def test_a_watermarked_study_is_shown_and_counts_nowhere(bench, add):
     assert cells(document, "gains-mean-recall")["`a`"]["masks ⚠"].startswith("+16.7 [")  # not bold
     text = markdown(document)
     assert "**Watermarked: not a fair estimate on masks.** people are in training and test" in text
-    assert "not ranked, because their numbers are not a fair estimate: masks." in text
-    assert "Study `on-masks` is watermarked (people are in training and test): shown with ⚠, not ranked." in text
+    assert "not ranked (not a fair estimate): masks." in text
+    assert "Study `on-masks` is watermarked (people are in training and test): listed with ⚠, not ranked." in text
 
 
 def test_with_one_data_set_left_there_are_no_ranks_and_the_page_says_why(bench, add):
@@ -178,7 +182,7 @@ def test_with_one_data_set_left_there_are_no_ranks_and_the_page_says_why(bench, 
     assert comparison.ranking(MEAN) is None
     told = text_of(document, "ranks")
     assert "need at least two methods and two data sets, and 2 methods and 1 data set can be ranked." in told
-    assert "since no number there is a fair estimate: faces." in told
+    assert "not ranked (not a fair estimate): faces." in told
     assert [f.name for f in document.figures] == ["gains"]
     assert {row["Mean rank"] for row in cells(document, "scores-accuracy").values()} == {"–"}
     assert {line["ranked"] for line in lines(comparison)} == {"false"}
@@ -207,7 +211,7 @@ def test_one_data_set_is_no_comparison(bench, add):
         load(bench, [study])
     assert "on-toy: toy toy/official natural" in str(alone.value)
     assert "under another protocol or imbalance profile counts as a data set of its own" in str(alone.value)
-    with pytest.raises(LedgerError, match="adds no data set"):
+    with pytest.raises(LedgerError, match="same data set, protocol and profile"):
         load(bench, [study, add("toy", {"a": [HIGH], "base": [LOW]}, name="again")])
 
 

@@ -173,7 +173,7 @@ def test_luck_is_the_spread_over_the_last_epochs(bench):
     cells = dict(zip(table.titles, table.rows[0], strict=False))
     accuracy = 100 * np.array([100, 150, 170]) / 170
     assert cells["Last epochs"] == "3"
-    assert cells["Accuracy: sd between epochs"] == f"{accuracy.std(ddof=1):.2f}"
+    assert cells["Accuracy: sd over epochs"] == f"{accuracy.std(ddof=1):.2f}"
     assert table.rows[0][5] == f"{np.ptp(accuracy):.2f}"
 
 
@@ -199,7 +199,7 @@ def test_claims_under_the_same_protocol_are_compared_and_others_explained(bench)
     assert (row["Theirs"], row["`base`"]) == ("72.42", f"+{ours - 72.42:.1f}")
     assert "ImageNet" in row["Notes"]
     lethesec = next(r for n, r in rows_of(others).items() if n.startswith("LetheSec"))
-    assert "theirs was selected on the test set" in lethesec["May not be compared, because"]
+    assert "theirs was selected on the test set" in lethesec["Not comparable, because"]
     assert "`base`" not in lethesec
 
 
@@ -226,7 +226,7 @@ def test_a_thinned_training_and_a_part_of_the_folds_are_compared_with_nothing(be
     told, others, _ = published_claims.build(Context(on(bench, "fer2013", "fer2013/official", **changes)))
     assert told.text.startswith("No published result on record is comparable")
     row = rows_of(others)["ResMaskingNet"]
-    assert reason == row["May not be compared, because"]
+    assert reason == row["Not comparable, because"]
 
 
 def test_a_data_set_without_claims_has_no_such_section(bench):
