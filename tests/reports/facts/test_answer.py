@@ -101,7 +101,7 @@ def test_what_bold_means_is_what_is_bold(bench):
         "to the most frequent; bold: less than half of an even share of the images."
     )
     assert caption((400, 300, 500)).endswith("to the most frequent; bold: the rarest class.")
-    assert caption((300, 300, 500)).endswith("to the most frequent; bold: the rarest ones.")
+    assert caption((300, 300, 500)).endswith("to the most frequent; bold: the rarest classes.")
     assert caption((300, 300, 300)).endswith("All classes have equally many training images.")
 
 

@@ -150,4 +150,4 @@ def test_a_tail_bought_by_collapse_is_ranked_nowhere(bench):
     assert comparison.ranking(RARE).blocks == 2
     text = markdown(across.page(comparison, "x"))
     assert "Ranks leave out toy, where a method has collapsed or is at chance." in text
-    assert "- toy: **`flat` has collapsed** in its one training" in text
+    assert "- toy: **`flat` has collapsed** for its only seed" in text

@@ -78,7 +78,7 @@ def test_a_method_that_was_refused_is_listed_last_and_not_ranked(cheated):
     assert "⊘ **`cheat`** vs `base`" in told
     assert "not ranked, because it tried to open sealed files" in told
     trust = bench.section(bench.page(numbers), "Seal and probe")
-    assert "`cheat` tried, and was refused: `open table.csv`, `os.rename images.npy`." in trust
+    assert "`cheat` was refused access: `open table.csv`, `os.rename images.npy`." in trust
 
 
 def test_an_attempt_that_ended_its_run_marks_the_method_all_the_same(bench):
