@@ -1,18 +1,27 @@
-# make demo   sets everything up, then trains two methods on the built-in faces and shows what comes of it
-# make test   sets everything up, then lints, type-checks and tests
+# make demo        set everything up, then train two methods on the built-in faces and report on them
+# make test        set everything up, then lint, type-check and run all tests, and print the coverage
+# make test-fast   the tests that need no training, browser, LaTeX or server
+# make bench       measure what the harness costs beside a bare training loop
+#
+# make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu   take PyTorch from another index: here, without CUDA
+# make setup CONSTRAINTS=constraints-oldest.txt                 the oldest supported versions; empty: the newest
 
 PYTHON ?= python3
+CONSTRAINTS ?= constraints.txt
+TORCH_INDEX ?=
 BIN := .venv/bin
 SETUP := .venv/.installed
 TYPES := build/types# the package as it is installed, so that the types of all four folders are checked
+PYTEST := $(BIN)/pytest --numprocesses 2 --dist worksteal
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test test-fast coverage lint bench dist clean
 
 setup: $(SETUP)
 
-$(SETUP): pyproject.toml constraints.txt
+$(SETUP): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check $(addprefix --constraint ,$(CONSTRAINTS)) \
+	    $(addprefix --extra-index-url ,$(TORCH_INDEX)) --editable '.[dev]'
 	touch $(SETUP)
 
 demo: setup
@@ -28,10 +37,21 @@ lint: setup
 	cd $(TYPES) && MYPYPATH=$(CURDIR)/$(TYPES) $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml
 
 test: lint
-	$(BIN)/pytest --numprocesses 2 --dist worksteal
+	$(PYTEST) --cov --cov-report=
+	@echo "coverage: $$($(BIN)/coverage report --format=total) % of all lines; 'make coverage' lists them by file"
+
+test-fast: setup
+	$(PYTEST) -m "not slow"
+
+coverage: setup
+	$(BIN)/coverage report --show-missing --skip-covered
 
 bench: setup
 	$(BIN)/python benchmarks/loop.py
 
+dist: setup
+	rm -rf dist
+	$(BIN)/python -m build
+
 clean:
-	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf demo build dist .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

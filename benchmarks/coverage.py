@@ -1,14 +1,15 @@
-"""What the intervals and verdicts of the reports are worth: coverage and false alarms, where the truth is known.
+"""Coverage of the reports' intervals and type I error of their verdicts, where the truth is known.
 
-Answers are simulated. An image of a class is right in training s where
+Predictions are simulated. Training s classifies an image of a class correctly where
 
     mu + 2.7 z_image + 1.0 w_method,image + spread · b_method,training + e > 0       (all standard normal)
 
-so images are hard for everybody, harder for one method, and answered by chance on top; trainings differ as wholes by
+So some images are hard for every method, some for one method only, and chance adds to both; whole trainings differ by
 `spread` (standard deviation of the recall, in points). Two trainings of one method then disagree on 16 % of the images
 at a recall of one half, as on FER2013 (docs/results/fer2013-cpu), where trainings differ by one to two points.
 
     python benchmarks/coverage.py [--draws 1000] [--out docs/results]        # writes coverage.md and coverage.csv
+    python benchmarks/coverage.py --from docs/results/coverage.csv           # writes coverage.md without simulating
 """
 
 from __future__ import annotations
@@ -32,14 +33,18 @@ from fer_bench.record.ledger import RunRecord
 from fer_bench.reports.facts.numbers import Verdict, compute
 from fer_bench.reports.facts.records import MethodRuns, Run, StudyData
 from fer_bench.rng import numpy_generator
-from fer_bench.stats import intervals
+from fer_bench.stats.bootstrap import Draws, bootstrap_difference, replicates
+from fer_bench.stats.confusion import SCORES, ClassRecall
+from fer_bench.stats.crossed_errors import jackknife
+from fer_bench.stats.intervals import Interval, holm, score_differences, score_intervals, t_intervals, wilson
+from fer_bench.stats.sampling import Truth
 
 SIZES = (16, 55, 74, 160, 879)
 RECALLS = (0.3, 0.5, 0.65, 0.8, 0.95)
 GAIN_RECALLS = (0.35, 0.65, 0.95)
 SPREADS = (0.0, 0.01, 0.03)
 GAIN = 0.05
-HARD, OWN = 2.7, 1.0  # how much images differ for all methods, and for one
+HARD, OWN = 2.7, 1.0  # standard deviation of the difficulty of images: for all methods, and for one only
 FER2013 = {
     "angry": (3995, 491, 0.60), "disgust": (436, 55, 0.50), "fear": (4097, 528, 0.45), "happy": (7215, 879, 0.88),
     "sad": (4830, 594, 0.55), "surprise": (3171, 416, 0.80), "neutral": (4965, 626, 0.65),
@@ -56,13 +61,14 @@ RULES = (
 EXTREMES = ("mean", "least", "most")
 PEOPLE = (10, 30, 118)  # JAFFE's women, a test fold of a mid-sized data set, CK+'s people
 EACH = 3  # images of each person, as CK+ has peak frames of a sequence
-ALIKE = (0.5, 1.0)  # share of what images differ by that is the person's: 1 for frames of one sequence
+ALIKE = (0.5, 1.0)  # share of the variance between images that lies between people: 1 for frames of one sequence
+RECALL = {"recall": ClassRecall(0)}
 BY_IMAGE, BY_PERSON = "by image", "by person"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One measured share; `of` says of what."""
+    """One measured share of studies; `of` names the interval or rule that it is about."""
 
     part: str
     of: str
@@ -82,10 +88,10 @@ def hits(
     spread: float,
     each: int = 1,
     alike: float = 0.0,
-):
-    """Right or wrong [G, S, n] for one method a recall, and each training's own true recall [G, S].
+) -> tuple[np.ndarray, np.ndarray]:
+    """Correct or wrong [G, S, n] for one method per recall, and each training's own true recall [G, S].
 
-    Every `each` images in a row are of one person, who makes up the share `alike` of what images differ by.
+    Every `each` images in a row show one person; the share `alike` of the variance between images lies between people.
     """
 
     def drawn() -> np.ndarray:
@@ -95,22 +101,22 @@ def hits(
         return alike**0.5 * np.repeat(rng.normal(size=n // each), each) + (1 - alike) ** 0.5 * own
 
     images = HARD * drawn()
-    right, truth = [], []
+    correct, truth = [], []
     for recall in recalls:
         total = HARD**2 + OWN**2 + 1
         sway = spread * np.sqrt(2 * np.pi * total) * np.exp(ndtri(recall) ** 2 / 2)  # moves the recall by `spread`
         level = ndtri(recall) * np.sqrt(total + sway**2) + sway * rng.normal(size=(seeds, 1))
         chance = level + images + OWN * drawn()
-        right.append(chance + rng.normal(size=(seeds, n)) > 0)
+        correct.append(chance + rng.normal(size=(seeds, n)) > 0)
         truth.append(ndtr(level[:, 0] / np.sqrt(total)))
-    return np.stack(right), np.stack(truth)
+    return np.stack(correct), np.stack(truth)
 
 
 def wilson_of_one() -> Iterator[Cell]:
     """Wilson's interval of one training: exact sums over the binomial distribution, no simulation."""
     grid = np.round(np.arange(0.3, 0.9501, 0.001), 3)
     for n in SIZES:
-        every = [intervals.wilson(k, n) for k in range(n + 1)]
+        every = [wilson(k, n) for k in range(n + 1)]
         low, high = np.array([(i.low, i.high) for i in every]).T
         inside = (low[:, None] <= grid) & (grid <= high[:, None])
         covered = (binom.pmf(np.arange(n + 1)[:, None], n, grid) * inside).sum(0)
@@ -120,74 +126,73 @@ def wilson_of_one() -> Iterator[Cell]:
 
 
 def recalls(draws: int, n: int, recall: float, seeds: int, spread: float) -> Iterator[Cell]:
-    """Intervals of a recall averaged over seeds, against two truths: the reports', and Wilson's of the mean count."""
-    metric = {"recall": intervals.recall_of(0)}
+    """Intervals of a recall averaged over seeds: the reports', and Wilson's of the mean count; two true values each."""
     rng = numpy_generator(0, "coverage", "wilson", n, str(recall), seeds, str(spread))
-    labels, covered = np.zeros(n, dtype=int), dict.fromkeys(itertools.product((OURS, MEAN_COUNT), (THESE, ANY)), 0)
+    truth = Truth(labels=np.zeros(n, dtype=int), classes=2)
+    covered = dict.fromkeys(itertools.product((OURS, MEAN_COUNT), (THESE, ANY)), 0)
     for _ in range(draws):
-        right, truth = hits(rng, n, (recall,), seeds, spread)
-        sample = intervals.jackknife(labels, 1 - right[0].astype(int), metric, classes=2)
-        both = {OURS: intervals.score_intervals(sample)["recall"], MEAN_COUNT: intervals.wilson(right.sum(2).mean(), n)}
-        for kind, found in both.items():
-            covered[kind, THESE] += found.covers(truth.mean())
-            covered[kind, ANY] += found.covers(recall)
+        correct, recall_of_training = hits(rng, n, (recall,), seeds, spread)
+        sample = jackknife(truth, 1 - correct[0].astype(int), RECALL)
+        both = {OURS: score_intervals(sample)["recall"], MEAN_COUNT: wilson(correct.sum(2).mean(), n)}
+        for kind, interval in both.items():
+            covered[kind, THESE] += interval.covers(recall_of_training.mean())
+            covered[kind, ANY] += interval.covers(recall)
     for (kind, of), count in covered.items():
         yield Cell(part=f"recall of {of}", of=kind, images=n, recall=recall, seeds=seeds, spread=spread,
                    share=count / draws, draws=draws)  # fmt: skip
 
 
 def gains(draws: int, n: int, recall: float, seeds: int, spread: float) -> Iterator[Cell]:
-    """Intervals of a true gain of five points in recall, all kinds on the same answers."""
+    """Intervals of a true gain of five points in recall, all kinds on the same predictions."""
     rng = numpy_generator(0, "coverage", "gain", n, str(recall), seeds, str(spread))
-    labels = np.zeros(n, dtype=int)
+    truth = Truth(labels=np.zeros(n, dtype=int), classes=2)
     covered = dict.fromkeys((OURS, PERCENTILE, CROSSED), 0)
     for k in range(draws):
-        answers = 1 - hits(rng, n, (recall, recall - GAIN), seeds, spread)[0].astype(int)
-        for kind, found in intervals_of_gain(labels, answers, k).items():
-            covered[kind] += found.covers(GAIN)
+        predictions = 1 - hits(rng, n, (recall, recall - GAIN), seeds, spread)[0].astype(int)
+        for kind, interval in intervals_of_gain(truth, predictions, k).items():
+            covered[kind] += interval.covers(GAIN)
     for kind, count in covered.items():
         yield Cell(part="gain", of=kind, images=n, recall=recall, seeds=seeds, spread=spread, share=count / draws,
                    draws=draws)  # fmt: skip
 
 
-def intervals_of_gain(labels: np.ndarray, answers: np.ndarray, draw: int, clusters: np.ndarray | None = None):
-    """Every kind of interval of the gain in recall of two methods, `answers` [2, S, n]."""
-    metric = {"recall": intervals.recall_of(0)}
-    how = {"classes": 2, "clusters": clusters}
-    sides = [intervals.jackknife(labels, side, metric, **how) for side in answers]
-    drawn = [intervals.replicates(labels, s, metric, draws=400, names=("coverage", draw), **how) for s in answers]
-    apart = (sides[0] - sides[1]).estimates["recall"]
+def intervals_of_gain(truth: Truth, predictions: np.ndarray, study: int) -> dict[str, Interval]:
+    """Every kind of interval of the gain in recall of two methods with `predictions` [2, S, n]."""
+    ours, reference = (jackknife(truth, side, RECALL) for side in predictions)
+    draws = Draws(number=400, names=("coverage", study))
+    drawn = [replicates(truth, side, RECALL, draws) for side in predictions]
     return {
-        OURS: intervals.score_differences(*sides)["recall"],
+        OURS: score_differences(ours, reference)["recall"],
         PERCENTILE: (drawn[0] - drawn[1]).intervals()["recall"],
-        CROSSED: intervals.Interval(apart.value, *apart.limits(intervals.LEVEL)),
+        CROSSED: t_intervals(ours - reference)["recall"],
     }
 
 
 def people(draws: int, number: int, alike: float) -> Iterator[Cell]:
-    """Images of people: intervals that draw images against those that draw people; recall and a gain of five points."""
-    metric, recall, seeds, spread = {"recall": intervals.recall_of(0)}, 0.65, 5, 0.01
+    """Several images per person: intervals that sample images against those that sample people."""
+    recall, seeds, spread = 0.65, 5, 0.01
     rng = numpy_generator(0, "coverage", "people", number, str(alike))
     n = EACH * number
     labels, who = np.zeros(n, dtype=int), np.repeat(np.arange(number), EACH)
     covered = dict.fromkeys(itertools.product(("recall", OURS, PERCENTILE, CROSSED), (BY_IMAGE, BY_PERSON)), 0)
     for k in range(draws):
-        answers = 1 - hits(rng, n, (recall, recall - GAIN), seeds, spread, EACH, alike)[0].astype(int)
+        predictions = 1 - hits(rng, n, (recall, recall - GAIN), seeds, spread, EACH, alike)[0].astype(int)
         for by, clusters in ((BY_IMAGE, None), (BY_PERSON, who)):
-            sample = intervals.jackknife(labels, answers[0], metric, classes=2, clusters=clusters)
-            covered["recall", by] += intervals.score_intervals(sample)["recall"].covers(recall)
-            for kind, found in intervals_of_gain(labels, answers, k, clusters).items():
-                covered[kind, by] += found.covers(GAIN)
+            truth = Truth(labels=labels, classes=2, clusters=clusters)
+            sample = jackknife(truth, predictions[0], RECALL)
+            covered["recall", by] += score_intervals(sample)["recall"].covers(recall)
+            for kind, interval in intervals_of_gain(truth, predictions, k).items():
+                covered[kind, by] += interval.covers(GAIN)
     for (kind, by), count in covered.items():
         yield Cell(part=f"people, alike {alike:g}", of=f"{kind} {by}", images=n, recall=recall, seeds=seeds,
                    spread=spread, share=count / draws, draws=draws)  # fmt: skip
 
 
 def study_of_equals(rng: np.random.Generator, seeds: int, spread: float) -> StudyData:
-    """A study of FER2013's size in which method and reference are the same; wrong answers go to random classes."""
+    """A study of FER2013's size whose method equals its reference; wrong predictions are random classes."""
     labels = np.repeat(np.arange(7), [test for _, test, _ in FER2013.values()])
-    right = np.concatenate([hits(rng, n, (p, p), seeds, spread)[0] for _, n, p in FER2013.values()], axis=2)
-    predictions = np.where(right, labels, (labels + rng.integers(1, 7, len(labels))) % 7)
+    correct = np.concatenate([hits(rng, n, (p, p), seeds, spread)[0] for _, n, p in FER2013.values()], axis=2)
+    predictions = np.where(correct, labels, (labels + rng.integers(1, 7, len(labels))) % 7)
     data = {"classes": list(FER2013), "counts": {"train": [train for train, _, _ in FER2013.values()]}}
     rows, nowhere = np.arange(len(labels)), RunRecord(Path("no-record"))
     methods = tuple(
@@ -201,19 +206,19 @@ def study_of_equals(rng: np.random.Generator, seeds: int, spread: float) -> Stud
 
 
 def false_alarms(draws: int, spread: float) -> Iterator[Cell]:
-    """How often the report's own rule claims a gain or a loss between equal methods, and what others would."""
+    """How often the reports' rule claims a gain or a loss between equal methods, and how often other rules would."""
     seeds, rng, claims = 5, numpy_generator(0, "coverage", "equals", str(spread)), dict.fromkeys(RULES, 0)
     for _ in range(draws):
         study = study_of_equals(rng, seeds, spread)
-        found = compute(study, draws=200)
-        ours = found.method("ours")
-        gains = [ours.gains[name] for name in found.headline]
+        numbers = compute(study, draws=200)
+        ours = numbers.method("ours")
+        gains = [ours.gains[name] for name in numbers.headline]
         claimed = (
             bool({Verdict.GAIN, Verdict.LOSS} & set(ours.verdicts.values())),
-            bool((intervals.holm([gain.p for gain in gains]) < 0.05).any()),
+            bool((holm([gain.p for gain in gains]) < 0.05).any()),
             _percentile_alarm(study),
             any(not gain.covers() for gain in gains),
-            any(not ours.resampled[name].covers() for name in found.headline),
+            any(not ours.resampled[name].covers() for name in numbers.headline),
         )
         for rule, claim in zip(RULES, claimed, strict=True):
             claims[rule] += claim
@@ -224,19 +229,19 @@ def false_alarms(draws: int, spread: float) -> Iterator[Cell]:
 
 def _percentile_alarm(study: StudyData) -> bool:
     """Whether Holm rejects either headline by percentile p-values: one of two below 2.5 %."""
-    metrics = {"rarest": intervals.recall_of(study.order[0]), "mean": intervals.STACKED["mean_recall"]}
+    scores = {"rarest": ClassRecall(study.order[0]), "mean": SCORES["mean_recall"]}
     ours, reference = (study.predictions(m.label)[1] for m in study.methods)
-    found = intervals.bootstrap_difference(study.labels, ours, reference, metrics, classes=7, draws=200, level=0.975)
-    return any(not interval.covers() for interval in found.values())
+    gains = bootstrap_difference(study.truth, ours, reference, scores, Draws(number=200), level=0.975)
+    return any(not gain.covers() for gain in gains.values())
 
 
-def select(cells: list[Cell], **wanted) -> np.ndarray:
+def select(cells: list[Cell], **wanted: object) -> np.ndarray:
     """Shares of the cells whose fields have these values."""
     return np.array([c.share for c in cells if all(getattr(c, k) == v for k, v in wanted.items())])
 
 
 def percent(shares: np.ndarray) -> str:
-    """ "95.1 (93.8 to 96.2)": mean, smallest and largest; one number alone."""
+    """ "95.1 (93.8 to 96.2)": mean, smallest and largest; a single number by itself."""
     mean, low, high = 100 * shares.mean(), 100 * shares.min(), 100 * shares.max()
     return f"{mean:.1f} ({low:.1f} to {high:.1f})" if len(shares) > 1 else f"{mean:.1f}"
 
@@ -248,7 +253,7 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def csv_text(cells: list[Cell]) -> str:
-    """All cells, one a line."""
+    """All cells, one per line."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["part", "of", "images", "recall", "seeds", "spread", "percent", "draws"])
@@ -257,11 +262,29 @@ def csv_text(cells: list[Cell]) -> str:
     return out.getvalue()
 
 
+def cells_of(text: str) -> list[Cell]:
+    """The cells of :func:`csv_text`.
+
+    Its two decimals of percent suffice for counts of simulated studies. Those of exact sums are recomputed.
+    """
+    cells = list(wilson_of_one())
+    for row in csv.DictReader(io.StringIO(text)):
+        if row["draws"] == "exact":
+            continue
+        draws, images = int(row["draws"]), row["images"]
+        cells.append(Cell(
+            part=row["part"], of=row["of"], images=int(images) if images.isdigit() else images,
+            recall=float(row["recall"]) if row["recall"] else "", seeds=int(row["seeds"]), spread=float(row["spread"]),
+            share=round(float(row["percent"]) / 100 * draws) / draws, draws=draws,
+        ))  # fmt: skip
+    return cells
+
+
 def tables(cells: list[Cell]) -> dict[str, str]:
     """The tables of coverage.md by name."""
     points = [f"spread {100 * s:g}" for s in SPREADS]
 
-    def across(**wanted) -> list[str]:
+    def across(**wanted: object) -> list[str]:
         return [percent(select(cells, spread=v, **wanted)) for v in SPREADS]
 
     one = [
@@ -287,15 +310,15 @@ def tables(cells: list[Cell]) -> dict[str, str]:
     by_size = [
         [f"{n} images, {kind}", *across(part="gain", of=kind, seeds=5, images=n)] for n in SIZES for kind in kinds
     ]
-    shown = {"recall": "recall", OURS: "gain", CROSSED: "gain, t", PERCENTILE: "gain, bootstrap"}
+    headings = {"recall": "recall", OURS: "gain", CROSSED: "gain, t", PERCENTILE: "gain, bootstrap"}
     of_people = [
         [f"{number} people, {'frames of one sequence' if alike == 1 else 'half of it theirs'}", *(
             percent(select(cells, part=f"people, alike {alike:g}", images=EACH * number, of=f"{kind} {by}"))
-            for kind in shown for by in (BY_IMAGE, BY_PERSON)
+            for kind in headings for by in (BY_IMAGE, BY_PERSON)
         )]
         for alike in ALIKE for number in PEOPLE
     ]  # fmt: skip
-    by_kind = [f"{name} {by}" for name in shown.values() for by in (BY_IMAGE, BY_PERSON)]
+    by_kind = [f"{name} {by}" for name in headings.values() for by in (BY_IMAGE, BY_PERSON)]
     return {
         "one": table(["Images", *(k.capitalize() for k in EXTREMES)], one),
         "by_images": table(["Recall", *(f"{s} seed{'s' * (s > 1)}" for s in SEEDS)], by_images),
@@ -309,32 +332,42 @@ def tables(cells: list[Cell]) -> dict[str, str]:
 
 
 def measured(work: tuple[Callable[..., Iterator[Cell]], tuple]) -> list[Cell]:
-    """Cells of one piece of work, for a process of its own; each piece has its own named random stream."""
+    """The cells of one piece of work, in a worker process; each piece has its own named random stream."""
     part, args = work
     return list(part(*args))
 
 
+def simulated(draws: int, jobs: int) -> list[Cell]:
+    """All cells, measured in `jobs` processes."""
+    few = max(1, draws // 3)
+    work: list[tuple[Callable[..., Iterator[Cell]], tuple]] = [(wilson_of_one, ())]
+    work += [(recalls, (draws, *c)) for c in itertools.product(SIZES, RECALLS, SEEDS, SPREADS)]
+    work += [(gains, (few, *c)) for c in itertools.product(SIZES, GAIN_RECALLS, SEEDS[1:], SPREADS)]
+    work += [(people, (draws, *c)) for c in itertools.product(PEOPLE, ALIKE)]
+    work += [(false_alarms, (draws, c)) for c in SPREADS]
+    with multiprocessing.Pool(jobs) as pool:
+        return [cell for part in pool.imap(measured, work) for cell in part]
+
+
 def main() -> None:
-    """Measure and write."""
+    """Simulate, or read the cells of an earlier simulation, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--draws", type=int, default=1000, help="simulated studies a cell")
+    parser.add_argument("--draws", type=int, default=1000, help="simulated studies per cell")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
+    parser.add_argument("--from", dest="source", type=Path, metavar="CSV", help="take the cells from here")
     options = parser.parse_args()
-    few = max(1, options.draws // 3)
-    work: list[tuple[Callable[..., Iterator[Cell]], tuple]] = [(wilson_of_one, ())]
-    work += [(recalls, (options.draws, *c)) for c in itertools.product(SIZES, RECALLS, SEEDS, SPREADS)]
-    work += [(gains, (few, *c)) for c in itertools.product(SIZES, GAIN_RECALLS, SEEDS[1:], SPREADS)]
-    work += [(people, (options.draws, *c)) for c in itertools.product(PEOPLE, ALIKE)]
-    work += [(false_alarms, (options.draws, c)) for c in SPREADS]
-    with multiprocessing.Pool(options.jobs) as pool:
-        cells = [cell for part in pool.imap(measured, work) for cell in part]
+    if options.source is None:
+        cells = simulated(options.draws, options.jobs)
+    else:
+        cells = cells_of(options.source.read_text(encoding="utf-8"))
     text = (Path(__file__).parent / "coverage.template.md").read_text(encoding="utf-8")
     for name, markdown in tables(cells).items():
         text = text.replace("{{" + name + "}}", markdown)
     options.out.mkdir(parents=True, exist_ok=True)
     write_text(options.out / "coverage.md", text)
-    write_text(options.out / "coverage.csv", csv_text(cells))
+    if options.source is None:
+        write_text(options.out / "coverage.csv", csv_text(cells))
 
 
 if __name__ == "__main__":

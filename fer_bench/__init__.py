@@ -33,6 +33,7 @@ _PUBLIC = {
     "fer_bench.errors": ("DataError", "FerBenchError", "SpecError", "missing_library"),
     "fer_bench.reports.facts.tidy": ("predictions", "results"),
     "fer_bench.rng": ("numpy_generator", "stream_seed", "torch_generator"),
+    "fer_bench.stats.metrics": ("Metric", "MetricContext"),
 }
 wait_passively()
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}

@@ -1,7 +1,7 @@
-"""Every error a user can meet, rooted in :class:`FerBenchError`.
+"""Every error a user can see, rooted in :class:`FerBenchError`.
 
-A message answers four questions where it can: what is wrong, where, which valid name is nearest, and which command to
-type next. The command line prints exactly these lines; a traceback reaches the user only for our own bugs.
+Where possible, a message answers four questions: what is wrong, where, which valid name is nearest, and which command
+to type next. The command line prints exactly these lines; a traceback reaches the user only for our own bugs.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import difflib
 import traceback
 from collections.abc import Iterable
 
-from fer_bench import harmless
+from fer_bench.printable import printable
 
-MANY = 40  # names that an answer lists at most
-LONG = 60  # characters of what was typed that an answer repeats at most
+MANY = 40  # most names that a message lists
+LONG = 60  # most characters of the user's input that a message repeats
 
 
 class FerBenchError(Exception):
@@ -24,9 +24,9 @@ class FerBenchError(Exception):
     what : str
         What is wrong, one sentence.
     where : str, optional
-        File, row, option or plug-in in which it is wrong.
+        The file, row, option or plug-in concerned.
     hint : str, optional
-        The nearest valid name, or what would be accepted.
+        The nearest valid name, or the accepted values.
     next : str, optional
         The command to type next.
     """
@@ -36,7 +36,7 @@ class FerBenchError(Exception):
         super().__init__(self.render())
 
     def render(self) -> str:
-        """The message as the terminal shows it, one line an answer."""
+        """The message as printed in the terminal, one line per answer."""
         lines = [self.what]
         if self.where:
             lines.append(f"  where: {self.where}")
@@ -44,15 +44,15 @@ class FerBenchError(Exception):
             lines.append(f"  hint:  {self.hint}")
         if self.next:
             lines.append(f"  next:  {self.next}")
-        return harmless.shown("\n".join(lines))
+        return printable("\n".join(lines))
 
 
 class UnknownNameError(FerBenchError, LookupError):
-    """A method, dataset, backbone, protocol, recipe or parameter that does not exist."""
+    """A method, data set, backbone, protocol, recipe or parameter that does not exist."""
 
 
 class SpecError(FerBenchError, ValueError):
-    """A run or study description whose values do not fit."""
+    """A run or study description with invalid values."""
 
 
 class DataError(FerBenchError, ValueError):
@@ -64,11 +64,11 @@ class StoreError(FerBenchError):
 
 
 class ChangedStoreError(StoreError):
-    """A prepared store whose files are not those that were written; using it would call other data by its name."""
+    """A prepared store whose files have changed since they were written, so that it is no longer the same data."""
 
 
 class SealError(FerBenchError, PermissionError):
-    """An attempt to read test data before selection is locked."""
+    """An attempt to read test data before the selection is locked."""
 
 
 class WeightsError(FerBenchError):
@@ -76,11 +76,11 @@ class WeightsError(FerBenchError):
 
 
 class PluginError(FerBenchError):
-    """A plug-in that can't be loaded, or two that claim one name."""
+    """A plug-in that can't be loaded, or two plug-ins with the same name."""
 
 
 class TrainingError(FerBenchError, RuntimeError):
-    """A training that can't go on: non-finite loss, wrong shapes from a hook, out of memory."""
+    """A training that can't continue: non-finite loss, wrong shapes from a hook, out of memory."""
 
 
 class LedgerError(FerBenchError):
@@ -88,7 +88,7 @@ class LedgerError(FerBenchError):
 
 
 class LockedError(LedgerError):
-    """A run that another process is training at this moment."""
+    """A run that another process is currently training."""
 
 
 class TrackingError(FerBenchError):
@@ -99,8 +99,8 @@ class PrunedTrial(FerBenchError):
     """A tuning trial stopped early by the pruner; not a failure."""
 
 
-def shown(value: object) -> str:
-    """A value as it was typed; a long one is cut."""
+def abbreviated(value: object) -> str:
+    """The text of a value, cut if it is long."""
     text = str(value)
     return text if len(text) <= LONG else f"{text[: LONG - 3]}..."
 
@@ -108,40 +108,40 @@ def shown(value: object) -> str:
 def missing_library(
     need: str, error: ImportError, *, install: str, kind: type[FerBenchError] = FerBenchError, where: str | None = None
 ) -> FerBenchError:
-    """Build the error for a library that can't be imported, with the import that really failed and its place.
+    """Build the error for a library that can't be imported, naming the import that actually failed and its location.
 
     Parameters
     ----------
     need : str
-        What needs which library: "oversampling needs imbalanced-learn".
+        What needs which library, such as "oversampling needs imbalanced-learn".
     error : ImportError
-        What the import raised. It may be about another library, which the one that is needed imports in turn.
+        The exception of the import. It may be about another library that the needed one imports.
     install : str
-        What ``pip install`` is told.
+        Arguments for ``pip install``.
     kind : type
         Class of the error.
     where : str, optional
-        File, option or plug-in that needs the library.
+        The file, option or plug-in that needs the library.
     """
     frames = traceback.extract_tb(error.__traceback__)
     deep = len(frames) > 1 and not frames[-1].filename.startswith("<frozen")
     place = f" ({frames[-1].filename}:{frames[-1].lineno})" if deep else ""
-    hint = f"the import that failed: {str(error) or type(error).__name__}{place}"
+    hint = f"the failed import: {str(error) or type(error).__name__}{place}"
     return kind(f"{need}, which can't be imported", where=where, hint=hint, next=f"pip install {install}")
 
 
 def nearest(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
-    """Known names that look most like `name`, best first (case is ignored)."""
+    """The known names most similar to `name`, best first; case is ignored."""
     by_lower = {k.lower(): k for k in known}
-    found = difflib.get_close_matches(name.lower(), list(by_lower), n=limit, cutoff=0.5)
-    found += [k for k in by_lower if name and name.lower() in k and k not in found]
-    return [by_lower[k] for k in found[:limit]]
+    matches = difflib.get_close_matches(name.lower(), list(by_lower), n=limit, cutoff=0.5)
+    matches += [k for k in by_lower if name and name.lower() in k and k not in matches]
+    return [by_lower[k] for k in matches[:limit]]
 
 
 def unknown(
     kind: str, name: str, known: Iterable[str], *, where: str | None = None, next: str | None = None
 ) -> UnknownNameError:
-    """Build the error for a name that does not exist, with the nearest ones."""
+    """Build the error for a name that does not exist, with the nearest valid names."""
     known = sorted(known)
     close = nearest(name, known)
     if close:
@@ -149,4 +149,4 @@ def unknown(
     else:
         more = f" and {len(known) - MANY} more" if len(known) > MANY else ""
         hint = f"known {kind}{'es' if kind.endswith('s') else 's'}: {', '.join(known[:MANY]) or 'none'}{more}"
-    return UnknownNameError(f"unknown {kind} '{shown(name)}'", where=where, hint=hint, next=next)
+    return UnknownNameError(f"unknown {kind} '{abbreviated(name)}'", where=where, hint=hint, next=next)

@@ -2,10 +2,10 @@
 
 **Separation.** A run is carried out by three kinds of processes, each of them fresh (:mod:`fer_bench.runs.forkserver`):
 
-- The *training process* holds training and validation rows, and is told the row numbers of no others. It trains,
+- The *training process* holds training and validation rows, and is given the row numbers of no others. It trains,
   selects an epoch on validation, writes it down, and ends.
 - A *scoring process* loads the test images before any plug-in code is imported, then the method and the weights it
-  trained, and writes logits. It is never told a label.
+  trained, and writes logits. It is never given a label.
 - The *driver* runs no code of methods. It counts the opening of the test, joins logits, labels and rows, and writes the
   record.
 
@@ -47,14 +47,14 @@ _FOLDS_CASE = sys.platform == "darwin"  # its file systems find a name in other 
 
 def inodes(files: Iterable[str | Path]) -> np.ndarray:
     """Device and inode of every file that exists, uint64 [n, 2]; symbolic links are followed."""
-    found = []
+    entries = []
     for file in files:
         try:
             entry = os.stat(file)
         except OSError:
             continue
-        found.append((entry.st_dev, entry.st_ino))
-    return np.asarray(found, dtype=np.uint64).reshape(-1, 2)
+        entries.append((entry.st_dev, entry.st_ino))
+    return np.asarray(entries, dtype=np.uint64).reshape(-1, 2)
 
 
 class Guard:

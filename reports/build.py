@@ -16,7 +16,7 @@ from typing import Any
 
 from fer_bench.base.files import write_text
 from fer_bench.errors import unknown
-from fer_bench.harmless import shown
+from fer_bench.printable import printable
 from fer_bench.record.home import Home
 from fer_bench.record.ledger import Ledger
 from fer_bench.reports.facts import tidy
@@ -71,7 +71,7 @@ def _write_csv(page: Document, folder: Path) -> None:
 
 def _put(path: Path, text: str) -> None:
     """Write a page, or a part of one, without characters that a terminal would obey."""
-    write_text(path, shown(text))
+    write_text(path, printable(text))
 
 
 FORMATS: Mapping[str, Format] = {

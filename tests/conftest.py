@@ -9,6 +9,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import CodeType, FunctionType
+from typing import Any
 
 import pytest
 
@@ -18,6 +20,66 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell leaves it in
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the commands under test must hear Ctrl-C all the same
 
 ROOT = Path(__file__).parent.parent
+
+# Which tests are slow, and why, is read off what they call: a test gets the marker of every kind whose names are
+# mentioned by it, its fixtures or the helpers in its file, and `slow` with each of them. What is slow for another
+# reason is marked by hand.
+KINDS = {
+    "training": {"execute", "run_study", "tune"},
+    "process": {"subprocess", "Popen", "ForkServer", "multiprocessing", "openpty"},
+    "command": {"shlex"},
+    "browser": {"CHROMIUM", "browser"},
+    "latex": {"pdflatex", "check_latex"},
+    "report": {"build_report", "build_response", "build_comparison"},
+}
+COMMANDS = {"run": "training", "tune": "training", "report": "report", "compare": "report", "response": "report"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every test the markers of its kinds."""
+    for item in items:
+        if isinstance(item, pytest.Function):
+            fixtures = [d.func for name in item.fixturenames for d in item._fixtureinfo.name2fixturedefs.get(name, ())]
+            for kind in kinds_of(item.function, *fixtures):
+                item.add_marker(kind)
+                item.add_marker("slow")
+
+
+def kinds_of(*functions: Callable[..., Any]) -> set[str]:
+    """The kinds of a test, given its function and those of its fixtures."""
+    names = {name for function in functions for name in _reached(function, set())}
+    kinds = {kind for kind, calls in KINDS.items() if names & calls}
+    if "main" in names:  # of the command line
+        kinds |= {kind for command, kind in COMMANDS.items() if f"fer-bench {command}" in names}
+    return kinds
+
+
+def _reached(function: Any, seen: set[Any]) -> Iterator[str]:
+    """Names that a function mentions, and those of the functions of its own file that it calls."""
+    function = getattr(function, "__func__", function)
+    function = getattr(function, "__wrapped__", function)
+    if not isinstance(function, FunctionType) or function in seen:
+        return
+    seen.add(function)
+    for name in _names(function.__code__, function.__doc__):
+        yield name
+        called = function.__globals__.get(name)
+        if getattr(called, "__module__", None) == function.__module__:
+            for inner in [called, *vars(called).values()] if isinstance(called, type) else [called]:
+                yield from _reached(inner, seen)
+
+
+def _names(code: CodeType, doc: str | None = None) -> Iterator[str]:
+    """Names that code and the functions inside it mention, and the commands in its texts, as 'fer-bench run'."""
+    yield from code.co_names
+    yield from code.co_varnames
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
+        for text in constant if isinstance(constant, tuple) else (constant,):
+            if isinstance(text, str) and text != doc:
+                yield "fer-bench " + text.removeprefix("fer-bench ").partition(" ")[0]
+
 
 TINY_DATASET = '''
 """Four classes of bright bars on noise: learnable in seconds."""

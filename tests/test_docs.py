@@ -15,7 +15,7 @@ from fer_bench.reports.facts.tidy import DTYPES
 from fer_bench.stats.metrics import Answers, MetricContext, evaluate
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
@@ -47,7 +47,7 @@ def test_the_examples_on_reports_run_and_print_what_the_page_says(capsys):
     assert f"It prints {printed[0]:.2f}, {printed[1]:.2f} and {printed[2]:.2f}" in text
     logits = np.array([[[0.1, 0.2, 0.3, 0.4], [0.9, 0.1, 0.2, 0.3]]])
     values = evaluate(
-        names["column"], Answers.of_logits(logits), np.array([0, 0]), MetricContext(classes=tuple("abcd"))
+        names["metric"], Answers.of_logits(logits), np.array([0, 0]), MetricContext(classes=tuple("abcd"))
     )
     assert values.values.tolist() == [0.5]  # the first image's class comes fourth
     assert names["section"].after == "recall"

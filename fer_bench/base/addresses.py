@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from urllib.parse import quote, unquote, unquote_to_bytes
 
-from fer_bench.base.credentials import shown
+from fer_bench.base.credentials import public_address
 from fer_bench.errors import TrackingError
 
 SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks")
@@ -60,5 +60,7 @@ def check_uri(uri: str) -> None:
             "MLflow no longer writes to plain folders", where=uri, hint=f"use {sqlite_uri(folder / 'mlflow.db')}"
         )
     raise TrackingError(
-        f"'{scheme}' is no address that MLflow knows", where=shown(uri), hint="known: " + ", ".join(SCHEMES)
+        f"'{scheme}' is not an address that MLflow accepts",
+        where=public_address(uri),
+        hint="known: " + ", ".join(SCHEMES),
     )

@@ -1,4 +1,4 @@
-"""Passwords and tokens, kept out of everything that is stored or shown: one place knows what they look like.
+"""Passwords and tokens, kept out of everything that is stored or printed. One place knows what they look like.
 
 A tracking server's address may hold a user name and a password, a query may hold a token, and an error of a library may
 repeat either. :func:`hide` and :func:`command_line` replace them by ``***``. Imports nothing heavy.
@@ -44,7 +44,7 @@ def hide(text: str, *sources: str) -> str:
     return _HEADER.sub(lambda m: m["name"] + HIDDEN, text)
 
 
-def shown(uri: str) -> str:
+def public_address(uri: str) -> str:
     """An address without user name and password, and without the secrets of its query."""
     scheme, mark, rest = uri.partition("://")
     plain = scheme + mark + _without_user(rest, "") if mark else uri
@@ -53,7 +53,7 @@ def shown(uri: str) -> str:
 
 def holds_secret(uri: str) -> bool:
     """Whether an address holds credentials, so that it must not be printed whole."""
-    return shown(uri) != uri
+    return public_address(uri) != uri
 
 
 @contextlib.contextmanager
@@ -107,9 +107,9 @@ def _plain_command(command: str) -> str:
 
 
 def _word(word: str) -> str:
-    if found := _WORD.fullmatch(word):
-        rest = _QUERY.sub(lambda m: f"{m['name']}={HIDDEN}", _without_user(found["rest"], HIDDEN + "@"))
-        return found["before"] + found["scheme"] + rest
+    if match := _WORD.fullmatch(word):
+        rest = _QUERY.sub(lambda m: f"{m['name']}={HIDDEN}", _without_user(match["rest"], HIDDEN + "@"))
+        return match["before"] + match["scheme"] + rest
     return _SETTING.sub(lambda m: f"{m['name']}={HIDDEN}", word)
 
 
@@ -140,8 +140,8 @@ def _known(sources: Iterable[str]) -> Iterator[str]:
 
 def _secrets_of(texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
-        if not (found := _WORD.fullmatch(text)):
+        if not (match := _WORD.fullmatch(text)):
             continue
-        if user := _user(found["rest"]):
+        if user := _user(match["rest"]):
             yield user.partition(":")[2] or user
-        yield from (m["value"] for m in _QUERY.finditer(found["rest"]))
+        yield from (m["value"] for m in _QUERY.finditer(match["rest"]))

@@ -54,10 +54,10 @@ def is_full(error: BaseException | None) -> bool:
 def disk_full(path: Path) -> FerBenchError:
     """The error for a disk that is full while `path` is written."""
     return FerBenchError(
-        "the disk is full; the file was not written, everything finished before is intact",
+        "the disk is full: the file was not written, but all finished work is intact",
         where=str(path),
         hint="free some space",
-        next="the same command again: it goes on where it stopped",
+        next="rerun the same command to resume",
     )
 
 
@@ -104,7 +104,7 @@ def read_array(path: str | Path) -> np.ndarray:
     Raises
     ------
     OSError, ValueError
-        It can't be read, is no such file, or claims another size than it has.
+        It can't be read, is not a .npy file, or its header gives another size than the file has.
     """
     with open(path, "rb") as file:
         version = np.lib.format.read_magic(file)
@@ -112,7 +112,7 @@ def read_array(path: str | Path) -> np.ndarray:
         shape, _, kind = head(file)
         claimed, held = math.prod(shape) * kind.itemsize, os.fstat(file.fileno()).st_size - file.tell()
         if kind.kind not in "biuf" or claimed != held:
-            raise ValueError(f"{shape} of {kind} are {claimed} bytes, and the file holds {held}")
+            raise ValueError(f"{shape} of {kind} take {claimed} bytes, but the file holds {held}")
         file.seek(0)
         return np.lib.format.read_array(file, allow_pickle=False)
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fer_bench.errors import FerBenchError, SpecError, shown
+from fer_bench.errors import FerBenchError, SpecError, abbreviated
 
 LONGEST = 120  # characters; with endings and marks of unfinished files a path's part stays far below 255 bytes
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # devices, to Windows
@@ -53,9 +53,9 @@ def checked(name: Any, kind: Kind, *, where: str | None = None, error: type[FerB
         near = slug(name) if isinstance(name, str) else ""
         fits = near != name and re.fullmatch(kind.pattern, near) and not RESERVED.fullmatch(near)
         hint = kind.rule + (f"; perhaps '{near[:LONGEST]}'" if fits else "")
-        raise error(f"'{shown(name)}' can't be a {kind.what}", where=where, hint=hint)
+        raise error(f"'{abbreviated(name)}' can't be a {kind.what}", where=where, hint=hint)
     if len(name) > LONGEST:
-        what = f"a {kind.what} has at most {LONGEST} characters, and '{shown(name)}' has {len(name)}"
+        what = f"a {kind.what} has at most {LONGEST} characters, and '{abbreviated(name)}' has {len(name)}"
         raise error(what, where=where, hint=f"a shorter one, as '{name[:20].rstrip('.:/')}'")
     return name
 

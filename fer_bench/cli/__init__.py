@@ -1,6 +1,8 @@
-"""The command line: one light entry; a sub-command's module is imported when it is called.
+"""The command line: a light entry point; a command's module is imported when the command is called.
 
-``fer-bench --help`` and ``fer-bench list`` import no torch and answer in a fraction of a second.
+Each command has one file, named after it; ``data NAME`` is ``data_NAME.py`` where it needs more than a few lines, and
+``listing.py`` has ``list`` and ``show``. ``fer-bench --help`` and ``fer-bench list`` import no torch and answer in a
+fraction of a second.
 """
 
 from __future__ import annotations
@@ -12,38 +14,38 @@ from typing import Any, NoReturn
 
 import click
 
-from fer_bench import __version__
-from fer_bench.base.commands import complete
 from fer_bench.base.credentials import hide
+from fer_bench.base.next_command import complete
 from fer_bench.base.process import settle
+from fer_bench.cli.group import Group
 from fer_bench.cli.output import CLOSED, OutputClosed, watch_output
-from fer_bench.errors import FerBenchError, unknown
+from fer_bench.errors import FerBenchError
 
 # name -> (module, attribute, one line for --help: reading it must not import the module)
 COMMANDS = {
-    "run": ("fer_bench.cli.run", "run", "Train methods under one harness and compare them."),
-    "tune": ("fer_bench.cli.tune", "tune", "Search each method's best configuration, with equal budgets."),
+    "run": ("fer_bench.cli.run", "run", "Train methods under the same conditions and compare them."),
+    "tune": ("fer_bench.cli.tune", "tune", "Tune the hyperparameters of each method, with equal budgets."),
     "report": ("fer_bench.cli.report", "report", "Write a study's report from the ledger."),
-    "response": ("fer_bench.cli.response", "response", "Draw recall against the imbalance of training."),
-    "compare": ("fer_bench.cli.compare", "compare", "Rank the same methods over several data sets."),
-    "claims": ("fer_bench.cli.claims", "claims", "Show published numbers, and how they were measured."),
+    "response": ("fer_bench.cli.response", "response", "Plot recall against the imbalance of the training set."),
+    "compare": ("fer_bench.cli.compare", "compare", "Rank the same methods across several data sets."),
+    "claims": ("fer_bench.cli.claims", "claims", "List published numbers and how they were measured."),
     "list": (
         "fer_bench.cli.listing",
         "list_",
-        "List methods, datasets, protocols, backbones, recipes, runs or studies.",
+        "List methods, data sets, protocols, backbones, recipes, runs or studies.",
     ),
-    "show": ("fer_bench.cli.listing", "show", "Show the card of a method or dataset."),
-    "data": ("fer_bench.cli.data", "data", "Prepare, count and picture data sets."),
-    "track": ("fer_bench.cli.track", "track", "Fill the MLflow mirror from the ledger."),
-    "ui": ("fer_bench.cli.ui", "ui", "Start the MLflow UI on this project's store."),
+    "show": ("fer_bench.cli.listing", "show", "Show the card of a method or data set."),
+    "data": ("fer_bench.cli.data", "data", "Download, prepare, check and inspect data sets."),
+    "track": ("fer_bench.cli.track", "track", "Update the MLflow mirror from the ledger."),
+    "ui": ("fer_bench.cli.ui", "ui", "Open the MLflow UI for this project."),
 }
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are imported on use, and whose errors are told in four lines instead of a traceback."""
+class LazyGroup(Group):
+    """A group whose commands are imported on use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of a study's life."""
+        """Names in the order in which a study uses them."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -53,16 +55,8 @@ class LazyGroup(click.Group):
         module, attribute, _ = COMMANDS[cmd_name]
         return getattr(import_module(module), attribute)
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Resolve a command's name; an unknown one is answered with the nearest."""
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            raise unknown("command", args[0], COMMANDS, next="fer-bench --help")
-        return super().resolve_command(ctx, args)
-
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; the next command that an error names gets the home and the plug-ins of this one."""
+        """Run a command; if an error suggests a next command, add this command's home and plug-ins to it."""
         try:
             return super().invoke(ctx)
         except FerBenchError as error:
@@ -71,15 +65,30 @@ class LazyGroup(click.Group):
             raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The command list of --help, without importing any."""
+        """Write the command list of --help without importing the commands."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
 
 
+def _print_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from fer_bench.cli.version import describe
+
+        click.echo(describe())
+        ctx.exit()
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(__version__, prog_name="fer-bench")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Show the versions that a report of a bug needs.",
+)
 def cli() -> None:
-    """Benchmark methods for facial expression recognition, above all on the rare expressions.
+    """Benchmark facial expression recognition methods, with a focus on rare expressions.
 
     \b
     fer-bench run rasn baseline_focal --dataset synthetic --recipe brief
@@ -89,14 +98,14 @@ def cli() -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point; exits with 0, 1 for an expected error, 2 for wrong usage, 130 after Ctrl-C, 141 without a reader."""
+    """Entry point; exit codes: 0, 1 expected error, 2 wrong usage, 130 after Ctrl-C, 141 closed output pipe."""
     settle()
     watch_output()
     try:
-        code = cli.main(args=argv, standalone_mode=False)
+        code = cli.main(args=argv, prog_name="fer-bench", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except FerBenchError as error:
-        _tell(error)
+        _exit_with(error)
     except click.exceptions.Abort as error:
         _interrupted(error.__cause__)
     except KeyboardInterrupt as error:
@@ -107,13 +116,13 @@ def main(argv: list[str] | None = None) -> None:
     except Exception as error:
         from fer_bench.record.home import refused
 
-        if isinstance(error, OSError) and (told := refused(error)):
-            _tell(told)
+        if isinstance(error, OSError) and (refusal := refused(error)):
+            _exit_with(refusal)
         click.echo(hide("".join(traceback.format_exception(error))), err=True, nl=False)  # our own bug
         sys.exit(1)
 
 
-def _tell(error: FerBenchError) -> NoReturn:
+def _exit_with(error: FerBenchError) -> NoReturn:
     click.secho("error: ", fg="red", bold=True, nl=False, err=True)
     click.echo(hide(error.render()), err=True)
     sys.exit(1)

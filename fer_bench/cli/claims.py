@@ -1,4 +1,4 @@
-"""``fer-bench claims``: published numbers, how each was measured, and what is wrong with it."""
+"""``fer-bench claims``: published numbers, how each was measured, and its known problems."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
+
+from fer_bench.base.quantities import plural
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,38 +24,38 @@ ORIGIN = ("measured on", "picked by", "flags", "tag", "source")
 
 @click.command()
 @click.option("--dataset", metavar="NAME", default="", help="Only this data set.")
-@click.option("--method", metavar="TEXT", default="", help="Only methods whose name holds TEXT.")
-@click.option("--all", "everything", is_flag=True, help="Quarantined numbers as well.")
-@click.option("--csv", "separated", is_flag=True, help="One line a number with all fields, comma-separated.")
+@click.option("--method", metavar="TEXT", default="", help="Only methods whose name contains TEXT.")
+@click.option("--all", "everything", is_flag=True, help="Also show quarantined numbers.")
+@click.option("--csv", "separated", is_flag=True, help="Print all fields as CSV, one line per number.")
 def claims(dataset: str, method: str, everything: bool, separated: bool) -> None:
-    """Published numbers, each with its split, how its epoch was picked, its flags and its source.
+    """List published numbers with their split, how the epoch was selected, flags and source.
 
-    In percent; "?" where it is not known. They are not ranked, for most can't be compared with each other.
-    Quarantined ones, which are not confirmed or known not to hold, are hidden unless --all is given. What flags and
-    tags mean is told below the numbers.
+    Numbers are in percent; "?" means unknown. They are not ranked, because most are not comparable. Quarantined
+    numbers (unconfirmed or known to be wrong) are hidden unless --all is given. Flags and tags are explained below the
+    tables.
     """
     from fer_bench.reports.claims.published import as_csv, select
 
-    found = select(dataset=dataset, method=method, include_quarantined=True)
-    shown = [c for c in found if everything or not c.quarantined]
-    hidden = len(found) - len(shown)
+    matches = select(dataset=dataset, method=method, include_quarantined=True)
+    listed = [c for c in matches if everything or not c.quarantined]
+    hidden = len(matches) - len(listed)
     if separated:
-        click.echo(as_csv(shown), nl=False)
+        click.echo(as_csv(listed), nl=False)
     else:
-        _print_tables(shown)
-        _print_legend(shown)
-        click.echo(f"{len(shown)} published number{'s' * (len(shown) != 1)}")
+        _print_tables(listed)
+        _print_legend(listed)
+        click.echo(plural(len(listed), "published number"))
     if hidden:
-        click.echo(f"{hidden} quarantined number{'s' * (hidden != 1)} hidden: --all shows them", err=separated)
+        click.echo(f"{plural(hidden, 'quarantined number')} hidden (see --all)", err=separated)
 
 
-def _print_tables(shown: Sequence[Claim]) -> None:
-    """For each data set its scores, its recalls by class, and what is quarantined."""
+def _print_tables(listed: Sequence[Claim]) -> None:
+    """For each data set: scores, recalls by class, and quarantined numbers."""
     from rich.console import Console
 
     console = Console(highlight=False)
-    for name in dict.fromkeys(c.dataset for c in shown):
-        mine = [c for c in shown if c.dataset == name]
+    for name in dict.fromkeys(c.dataset for c in listed):
+        mine = [c for c in listed if c.dataset == name]
         scores = [c for c in mine if not c.quarantined and not c.by_class]
         recalls = [c for c in mine if not c.quarantined and c.by_class]
         _print(console, f"{name}: published numbers, %", scores, _scores)
@@ -61,22 +63,22 @@ def _print_tables(shown: Sequence[Claim]) -> None:
         _print(console, f"{name}: quarantined, %", [c for c in mine if c.quarantined], _scores)
 
 
-def _print_legend(shown: Sequence[Claim]) -> None:
-    """The words behind the tags and flags that occur."""
+def _print_legend(listed: Sequence[Claim]) -> None:
+    """Explain the tags and flags that occur."""
     from fer_bench.reports.claims.published import FLAGS, TAGS
 
-    tags, flags = {c.tag for c in shown}, {f for c in shown for f in c.flags}
-    known = {"tags": {k: v for k, v in TAGS.items() if k in tags}}
-    known['flags ("theirs" is the published number)'] = {k: v.words for k, v in FLAGS.items() if k in flags}
-    for title, words in known.items():
+    tags, flags = {c.tag for c in listed}, {f for c in listed for f in c.flags}
+    legend = {"tags": {k: v for k, v in TAGS.items() if k in tags}}
+    legend['flags ("theirs" is the published number)'] = {k: v.words for k, v in FLAGS.items() if k in flags}
+    for title, words in legend.items():
         if words:
             width = max(map(len, words))
-            click.echo("\n".join([title, *(f"  {name:<{width}}  {told}" for name, told in words.items()), ""]))
+            click.echo("\n".join([title, *(f"  {name:<{width}}  {meaning}" for name, meaning in words.items()), ""]))
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """Rows of a method, its numbers, and how they came about; a name for every number and every detail."""
+    """Rows of (method, numbers, details), and the names of the number and detail columns."""
 
     numbers: Sequence[str]
     details: Sequence[str]
@@ -84,7 +86,7 @@ class Sheet:
 
 
 def _print(console: Console, title: str, listed: Sequence[Claim], make: Maker) -> None:
-    """Print a table of claims, if there are any: on a terminal with numbered sources, elsewhere one line a row."""
+    """Print a table of claims, if any: with numbered sources on a terminal, otherwise one line per row."""
     from rich import box
     from rich.text import Text
 
@@ -112,7 +114,7 @@ def _print(console: Console, title: str, listed: Sequence[Claim], make: Maker) -
 
 
 def _wide(sheet: Sheet) -> Table:
-    """A column for everything."""
+    """A table with a column for everything."""
     from rich.text import Text
 
     table = _table("method", *sheet.numbers, *sheet.details, numbers=sheet.numbers)
@@ -122,28 +124,28 @@ def _wide(sheet: Sheet) -> Table:
 
 
 def _stacked(sheet: Sheet) -> Table:
-    """The details below the method, for a terminal on which their columns would break words."""
+    """A table with the details below the method, for a terminal too narrow for their columns."""
     from rich.text import Text
 
     table = _table(*sheet.numbers, "method", numbers=sheet.numbers)
     for method, numbers, details in sheet.rows:
-        table.add_row(*map(Text, numbers), Text.assemble(method, "\n", (_told(sheet, details), "dim")))
+        table.add_row(*map(Text, numbers), Text.assemble(method, "\n", (_details(sheet, details), "dim")))
     return table
 
 
 def _noted(sheet: Sheet) -> tuple[Table, list[str]]:
-    """The same where the numbers need the room: the details are numbered notes."""
+    """A table with the details as numbered notes, for many number columns on a narrow terminal."""
     from rich.text import Text
 
-    notes = list(dict.fromkeys(_told(sheet, details) for _, _, details in sheet.rows))
+    notes = list(dict.fromkeys(_details(sheet, details) for _, _, details in sheet.rows))
     table = _table("method", *sheet.numbers, "note", numbers=(*sheet.numbers, "note"))
     table.padding = (0, 1, 0, 0)
     for method, numbers, details in sheet.rows:
-        table.add_row(*map(Text, (method, *numbers, str(notes.index(_told(sheet, details)) + 1))))
+        table.add_row(*map(Text, (method, *numbers, str(notes.index(_details(sheet, details)) + 1))))
     return table, notes
 
 
-def _told(sheet: Sheet, details: Sequence[str]) -> str:
+def _details(sheet: Sheet, details: Sequence[str]) -> str:
     return "; ".join(f"{name} {value}" for name, value in zip(sheet.details, details, strict=True) if value)
 
 
@@ -163,18 +165,19 @@ def _scores(listed: Sequence[Claim], sources: dict[str, str]) -> Sheet:
 
 
 def _recalls(listed: Sequence[Claim], sources: dict[str, str]) -> Sheet:
-    """One row an entry; the classes in the order in which they occur first."""
+    """One row per entry; classes in order of first appearance."""
     metrics = list(dict.fromkeys(c.metric for c in listed))
     rows = []
     for entry in dict.fromkeys(c.entry for c in listed):
-        found = {c.metric: c for c in listed if c.entry == entry}
-        first = next(iter(found.values()))
-        rows.append((first.method, [found[m].text if m in found else "" for m in metrics], _origin(first, sources)))
+        by_metric = {c.metric: c for c in listed if c.entry == entry}
+        first = next(iter(by_metric.values()))
+        numbers = [by_metric[m].text if m in by_metric else "" for m in metrics]
+        rows.append((first.method, numbers, _origin(first, sources)))
     return Sheet([metric.partition(":")[2] for metric in metrics], ORIGIN, rows)
 
 
 def _origin(claim: Claim, sources: dict[str, str]) -> tuple[str, ...]:
-    """What :data:`ORIGIN` names."""
+    """Values of the columns :data:`ORIGIN`."""
     where = claim.split or "?"
     where += f", {claim.classes} classes" if claim.classes else ""
     return where, PICKED[claim.selection], ", ".join(claim.flags), claim.tag, sources[claim.source]

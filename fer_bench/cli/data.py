@@ -1,4 +1,4 @@
-"""``fer-bench data``: prepare a store, tell what is in it, show some of its images."""
+"""``fer-bench data``: prepare a store, print its statistics, draw a contact sheet; adds ``fetch`` and ``check``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fer_bench.cli.check import check
-from fer_bench.cli.fetch import fetch
+from fer_bench.base.quantities import plural
+from fer_bench.cli.data_check import check
+from fer_bench.cli.data_fetch import fetch
+from fer_bench.cli.group import Group
 from fer_bench.cli.options import home_option, number_option, plugins_option
-from fer_bench.harmless import shown
+from fer_bench.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,16 +22,16 @@ if TYPE_CHECKING:
     from fer_bench.data.store import Store
 
 
-@click.group()
+@click.group(cls=Group)
 def data() -> None:
-    """Prepare, describe and show data sets."""
+    """Download, prepare, check and inspect data sets."""
 
 
 @data.command()
 @click.argument("name")
-@click.option("--from", "source", type=click.Path(), help="File or folder to read  [default: HOME/data/raw/NAME]")
-@click.option("--force", is_flag=True, help="Write the store anew even if nothing has changed.")
-@click.option("--dataset-set", multiple=True, metavar="NAME=VALUE", help="A parameter of the data set; repeatable.")
+@click.option("--from", "source", type=click.Path(), help="Source file or folder  [default: HOME/data/raw/NAME]")
+@click.option("--force", is_flag=True, help="Rewrite the store even if nothing has changed.")
+@click.option("--dataset-set", multiple=True, metavar="NAME=VALUE", help="Parameter of the data set; repeatable.")
 @plugins_option
 @home_option
 def prepare(
@@ -40,18 +42,21 @@ def prepare(
     plugin_dirs: tuple[str, ...],
     home: str | None,
 ) -> None:
-    """Turn the source files of NAME, in any known layout, into the store that training reads."""
+    """Convert source files to a prepared store.
+
+    Training reads only the store. The source may have any layout that `fer-bench show NAME` lists.
+    """
     from fer_bench.contract.plugins import plugins
     from fer_bench.data.own_data import dataset_card
     from fer_bench.data.prepare import prepare
     from fer_bench.record.home import Home
     from fer_bench.training.recipe import parse_assignments
 
-    found, place = plugins(plugin_dirs), Home.find(home)
-    dataset_card(found, name, place, source)
-    dataset = found.dataset(name, parse_assignments(dataset_set, "--dataset-set"))
+    available, place = plugins(plugin_dirs), Home.find(home)
+    dataset_card(available, name, place, source)
+    dataset = available.dataset(name, parse_assignments(dataset_set, "--dataset-set"))
     place.require_writable()
-    prepare(place, dataset, source, force=force, say=lambda line: click.echo(shown(line)))
+    prepare(place, dataset, source, force=force, say=lambda line: click.echo(printable(line)))
 
 
 @data.command()
@@ -59,7 +64,10 @@ def prepare(
 @plugins_option
 @home_option
 def stats(name: str, plugin_dirs: tuple[str, ...], home: str | None) -> None:
-    """Counts by split and class, imbalance, duplicates, size and layout of the prepared NAME."""
+    """Print statistics of a prepared store.
+
+    Shows counts by split and class, imbalance, duplicates, image size and layout.
+    """
     from fer_bench.contract.plugins import plugins
     from fer_bench.data.own_data import open_prepared
     from fer_bench.data.store import duplicates
@@ -68,18 +76,18 @@ def stats(name: str, plugin_dirs: tuple[str, ...], home: str | None) -> None:
     store, card = open_prepared(plugins(plugin_dirs), name, Home.find(home), sys.argv[1:])
     from rich.console import Console
 
-    console, found = Console(highlight=False, soft_wrap=True), duplicates(store)
-    console.print(_counts_table(store, found))
-    _print_facts(store, found, console)
+    console, copies = Console(highlight=False, soft_wrap=True), duplicates(store)
+    console.print(_counts_table(store, copies))
+    _print_facts(store, copies, console)
     _print_labels(store, card, console)
 
 
 @data.command()
 @click.argument("name")
 @click.option("--out", type=click.Path(dir_okay=False), required=True, help="PNG file to write.")
-@number_option("--per-class", int, 1, 200, "Images a class.", default=8)
-@click.option("--split", help="Draw from this split only.")
-@number_option("--seed", int, 0, 2**31 - 1, "Which images are drawn.", default=0)
+@number_option("--per-class", int, 1, 200, "Images per class.", default=8)
+@click.option("--split", help="Use only this split.")
+@number_option("--seed", int, 0, 2**31 - 1, "Seed of the random choice.", default=0)
 @plugins_option
 @home_option
 def show(
@@ -91,7 +99,7 @@ def show(
     plugin_dirs: tuple[str, ...],
     home: str | None,
 ) -> None:
-    """Write a contact sheet: one row a class, some images of each."""
+    """Draw a contact sheet of sample images."""
     from fer_bench.contract.plugins import plugins
     from fer_bench.data.contact_sheet import contact_sheet
     from fer_bench.data.own_data import open_prepared
@@ -103,54 +111,56 @@ def show(
 
 
 def _print_labels(store: Store, card: DatasetCard | None, console: Console) -> None:
-    from fer_bench.data.label_order import mapping_told, suspicion
+    from fer_bench.data.label_order import describe_mapping, suspicion
 
-    console.print(f"labels       read as {mapping_told(store.manifest)}", markup=False)
+    console.print(f"labels       read as {describe_mapping(store.manifest)}", markup=False)
     wrong = suspicion(card, store.manifest) if card and not card.built_in else None
     for line in (f"WARNING: {wrong.title}", *wrong.lines) if wrong else ():
         console.print(f"             {line}", markup=False)
 
 
-def _counts_table(store: Store, found: dict[str, Any]) -> Table:
+def _counts_table(store: Store, copies: dict[str, Any]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    doubled = found["by_split"]
-    columns = {split: store.manifest["counts"][split] for split in doubled}
+    repeated = copies["by_split"]
+    columns = {split: store.manifest["counts"][split] for split in repeated}
     table = Table(title=Text(f"{store.manifest['dataset']}: images by class and split"))
     table.add_column("")
     for split in [*columns, "all"]:
-        table.add_column(Text(shown(split)), justify="right")
+        table.add_column(Text(printable(split)), justify="right")
     for label, name in enumerate(store.classes):
         row = [counts[label] for counts in columns.values()]
-        table.add_row(Text(shown(name)), *map(str, row), str(sum(row)))
+        table.add_row(Text(printable(name)), *map(str, row), str(sum(row)))
     table.add_section()
     table.add_row("labelled", *(str(sum(c)) for c in columns.values()), str(sum(map(sum, columns.values()))))
     together = [sum(row) for row in zip(*columns.values(), strict=True)]
     table.add_row("largest/rarest", *map(_ratio, columns.values()), _ratio(together))
-    table.add_row("repeated", *(str(n) for n in doubled.values()), str(len(store) - found["distinct"]))
+    table.add_row("repeated", *(str(n) for n in repeated.values()), str(len(store) - copies["distinct"]))
     return table
 
 
 def _ratio(counts: list[int]) -> str:
-    return f"{max(counts) / min(counts):.2f}" if min(counts) else "a class is empty"
+    return f"{max(counts) / min(counts):.2f}" if min(counts) else "empty class"
 
 
-def _print_facts(store: Store, found: dict[str, Any], console: Console) -> None:
+def _print_facts(store: Store, copies: dict[str, Any], console: Console) -> None:
     manifest, checks = store.manifest, store.manifest.get("checks", {})
     size = sum(manifest["sizes"].values()) / 1e6
-    console.print(f"images       {len(store)}, {found['distinct']} distinct (repeated: an equal one comes earlier)")
-    console.print(f"duplicates   {found['groups']} groups, {found['conflicting']} of them with conflicting labels")
-    for (one, other), rows in found["across"].items():
-        console.print(shown(f"             {rows} images of {other} occur in {one}"), markup=False)
+    distinct, groups = f"{copies['distinct']:,} distinct", plural(copies["groups"], "group")
+    console.print(f"images       {len(store):,}, {distinct} (repeated: identical to an earlier image)")
+    console.print(f"duplicates   {groups}, {copies['conflicting']:,} of them with conflicting labels")
+    for (one, other), rows in copies["across"].items():
+        images = plural(rows, f"image of {other} also occurs", f"images of {other} also occur")
+        console.print(printable(f"             {images} in {one}"), markup=False)
     console.print(f"shape        {'x'.join(map(str, store.shape))} uint8, {size:.1f} MB on disk")
-    console.print(f"layout       {manifest['layout']}: {shown(manifest['said'])}", markup=False)
+    console.print(f"layout       {manifest['layout']}: {printable(manifest['said'])}", markup=False)
     console.print(f"fingerprint  {store.fingerprint}")
     console.print(f"store        {store.path}", markup=False)
     verdict = {"match": "match the card", "differ": "DIFFER from the card"}
-    console.print(f"counts       {verdict.get(checks.get('counts'), 'the card states none')}")
+    console.print(f"counts       {verdict.get(checks.get('counts'), 'the card has no counts')}")
     for line in checks.get("differences", []):
-        console.print(shown(f"             {line}"), markup=False)
+        console.print(printable(f"             {line}"), markup=False)
 
 
 data.add_command(fetch)

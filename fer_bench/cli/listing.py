@@ -1,4 +1,4 @@
-"""``fer-bench list`` and ``fer-bench show``: what there is, read from cards without importing torch."""
+"""``fer-bench list`` and ``fer-bench show``: what is available, read from cards without importing torch."""
 
 from __future__ import annotations
 
@@ -9,61 +9,62 @@ import click
 
 from fer_bench.cli.options import home_option, plugins_option
 from fer_bench.contract.cards import FAMILIES, MethodCard
+from fer_bench.contract.params import Choice, Scale, Space, in_words
 from fer_bench.contract.plugins import Plugins, plugins
 from fer_bench.errors import FerBenchError, unknown
-from fer_bench.harmless import shown
+from fer_bench.printable import printable
 
 FILTERS = ("method", "dataset", "study", "status")
 
 
 def table(rows: Iterable[tuple[str, ...]]) -> None:
-    """Print rows with their columns in line."""
+    """Print rows with aligned columns."""
     rows = [tuple(map(str, r)) for r in rows]
     widths = [max(len(r[k]) for r in rows) for k in range(len(rows[0]))] if rows else []
     for row in rows:
-        click.echo(shown("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()))
+        click.echo(printable("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()))
 
 
-def _methods(found: Plugins, options: dict[str, Any]) -> None:
+def _methods(available: Plugins, options: dict[str, Any]) -> None:
     families = list(FAMILIES)
-    cards = sorted((p.card for p in found.methods.values()), key=lambda c: (families.index(c.family), c.name))
+    cards = sorted((p.card for p in available.methods.values()), key=lambda c: (families.index(c.family), c.name))
     table((c.name, c.family, c.tier, c.title) for c in cards)
 
 
-def _datasets(found: Plugins, options: dict[str, Any]) -> None:
-    table((n, p.card.title) for n, p in sorted(found.datasets.items()))
+def _datasets(available: Plugins, options: dict[str, Any]) -> None:
+    table((n, p.card.title) for n, p in sorted(available.datasets.items()))
 
 
-def _protocols(found: Plugins, options: dict[str, Any]) -> None:
-    cards = [p.card for _, p in sorted(found.datasets.items())]
+def _protocols(available: Plugins, options: dict[str, Any]) -> None:
+    cards = [p.card for _, p in sorted(available.datasets.items())]
     pairs = [(c, p) for c in cards for p in (*c.protocols, c.cleaned())]
     marks = [f"WATERMARKED: {p.watermark}" if p.watermark else "" for _, p in pairs]
     table((c.full_name(p), p.title or p.in_words, mark) for (c, p), mark in zip(pairs, marks, strict=True))
-    click.echo("\nNAME-dedup is protocol NAME without the rows that the doctor rejects (fer-bench data check)")
+    click.echo("\nNAME-dedup is protocol NAME without duplicates and other rejected rows (see fer-bench data check)")
 
 
-def _recipes(found: Plugins, options: dict[str, Any]) -> None:
+def _recipes(available: Plugins, options: dict[str, Any]) -> None:
     from fer_bench.training.recipe import PRESETS, Recipe
 
     table((name, f"{preset.title} ({preset.backbone})") for name, preset in PRESETS.items())
-    click.echo("\nfields (--set name=value), their defaults and what is accepted")
+    click.echo("\nrecipe fields (--set NAME=VALUE), with defaults and accepted values")
     table((f"  {name}", param.default, param.accepts, param.help) for name, param in Recipe.options().items())
 
 
-def _backbones(found: Plugins, options: dict[str, Any]) -> None:
+def _backbones(available: Plugins, options: dict[str, Any]) -> None:
     from fer_bench.contract.backbone_names import backbone_names
 
     click.echo("\n".join(backbone_names(options["pattern"])))
 
 
-def _runs(found: Plugins, options: dict[str, Any]) -> None:
-    from fer_bench.cli.runs import list_runs
+def _runs(available: Plugins, options: dict[str, Any]) -> None:
+    from fer_bench.cli.list_runs import list_runs
     from fer_bench.record.home import Home
 
     list_runs(Home.find(options["home"]).ledger, {name: options[name] for name in FILTERS})
 
 
-def _studies(found: Plugins, options: dict[str, Any]) -> None:
+def _studies(available: Plugins, options: dict[str, Any]) -> None:
     from fer_bench.record.home import Home
 
     ledger = Home.find(options["home"]).ledger
@@ -91,31 +92,31 @@ LISTS: dict[str, Callable[[Plugins, dict[str, Any]], None]] = {
 @click.command("list")
 @click.argument("what", default="methods", metavar="[methods|datasets|protocols|recipes|backbones|runs|studies]")
 @click.argument("pattern", default="")
-@click.option("--method", metavar="NAME", help="Runs of this method, or of one variant of it: 'NAME[PARAMETER=VALUE]'.")
-@click.option("--dataset", metavar="NAME", help="Runs on this data set.")
-@click.option("--study", metavar="NAME", help="Runs of this study.")
-@click.option("--status", metavar="STATUS", help="finished, failed, unfinished or pruned runs.")
+@click.option("--method", metavar="NAME", help="Only runs of this method, or of one variant: 'NAME[PARAMETER=VALUE]'.")
+@click.option("--dataset", metavar="NAME", help="Only runs on this data set.")
+@click.option("--study", metavar="NAME", help="Only runs of this study.")
+@click.option("--status", metavar="STATUS", help="Only runs with this status: finished, failed, unfinished or pruned.")
 @plugins_option
 @home_option
 def list_(what: str, pattern: str, plugin_dirs: tuple[str, ...], home: str | None, **filters: str | None) -> None:
-    """List what there is. PATTERN narrows backbones: fer-bench list backbones 'resnet18*'.
+    """List what is available (default: methods). PATTERN filters backbones: fer-bench list backbones 'resnet18*'.
 
-    The list of runs shows the validation score that chose an epoch, and what that epoch scores on the test. --method,
-    --dataset, --study and --status narrow it.
+    The list of runs shows the validation score by which the epoch was selected, and that epoch's test scores. Filter it
+    with --method, --dataset, --study and --status.
     """
     if what not in LISTS:
         raise unknown("list", what, LISTS, next="fer-bench list methods")
     given = [name for name in FILTERS if filters[name] is not None]
     if given and what != "runs":
-        raise click.UsageError(f"--{given[0]} narrows the list of runs: fer-bench list runs --{given[0]} ...")
-    found = plugins(plugin_dirs)
-    LISTS[what](found, {"pattern": pattern, "home": home, **filters})
-    tell_broken(found)
+        raise click.UsageError(f"--{given[0]} applies to the list of runs: fer-bench list runs --{given[0]} ...")
+    available = plugins(plugin_dirs)
+    LISTS[what](available, {"pattern": pattern, "home": home, **filters})
+    warn_of_broken(available)
 
 
-def tell_broken(found: Plugins) -> None:
-    """Name every plug-in that was skipped."""
-    for error in found.broken:
+def warn_of_broken(available: Plugins) -> None:
+    """Print a warning for every plug-in that was skipped."""
+    for error in available.broken:
         click.secho(f"skipped a broken plug-in: {error.where}: {error.what}", fg="yellow", err=True)
 
 
@@ -123,14 +124,16 @@ def tell_broken(found: Plugins) -> None:
 @click.argument("name")
 @plugins_option
 def show(name: str, plugin_dirs: tuple[str, ...]) -> None:
-    """Show the card of a method or dataset."""
-    found = plugins(plugin_dirs)
-    if name in found.methods:
-        _show_method(found.methods[name].card)
-    elif name in found.datasets:
-        _show_dataset(found.datasets[name].card)
+    """Show the card of a method or data set."""
+    available = plugins(plugin_dirs)
+    if name in available.methods:
+        _show_method(available.methods[name].card)
+    elif name in available.datasets:
+        _show_dataset(available.datasets[name].card)
     else:
-        raise unknown("method or dataset", name, [*found.methods, *found.datasets], next="fer-bench list methods")
+        raise unknown(
+            "method or data set", name, [*available.methods, *available.datasets], next="fer-bench list methods"
+        )
 
 
 def _facts(card: Any, names: tuple[str, ...]) -> None:
@@ -151,11 +154,20 @@ def _show_params(card: Any) -> None:
     click.echo("\nparameters")
     for name, param in card.params.items():
         extra = f"  ({'one of ' * bool(param.choices)}{param.accepts})" if param.accepts else ""
-        tuned = f"  tuned over {param.space}" if param.space else ""
+        tuned = f"  tuned over {_space(param.space)}" if param.space else ""
         click.echo(f"  {name} = {param.default}{extra}{tuned}\n      {param.help}")
     first = next(iter(card.params))
     if isinstance(card, MethodCard):
-        click.echo(f"\nvary one: fer-bench run '{card.name}[{first}={card.params[first].default}]' --dataset NAME")
+        click.echo(f"\nto change one: fer-bench run '{card.name}[{first}={card.params[first].default}]' --dataset NAME")
+
+
+def _space(space: Space) -> str:
+    """A search space in words: ``0.5 to 0.99, log scale``."""
+    if isinstance(space, Choice):
+        return ", ".join(map(str, space.options))
+    if isinstance(space, Scale):
+        return f"{space.low:g} to {space.high:g} times the default, log scale"
+    return in_words(space.low, space.high) + ", log scale" * space.log
 
 
 def _show_dataset(card: Any) -> None:

@@ -1,4 +1,4 @@
-"""Options that several commands share, so that they are spelled and explained alike."""
+"""Options shared by several commands, so that they are spelled and explained the same way."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fer_bench.contract.params import in_words, within
-from fer_bench.errors import SpecError, UnknownNameError, shown
+from fer_bench.errors import SpecError, UnknownNameError, abbreviated
 
 if TYPE_CHECKING:
     from fer_bench.contract.cards import DatasetCard
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Number(click.ParamType):
-    """A number of a command's option, with the range that makes sense (ends included)."""
+    """A number given as an option, within a valid range (ends included)."""
 
     name = "number"
 
@@ -28,7 +28,7 @@ class Number(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The number; raises SpecError with the range for anything else."""
-        given = f"{param.opts[0] if param else ''} {shown(value)}".strip()
+        given = f"{param.opts[0] if param else ''} {abbreviated(value)}".strip()
         accepted = f"accepted: {in_words(self.low, self.high)}"
         try:
             number = self.kind(value if len(str(value)) < 40 else "")
@@ -43,7 +43,7 @@ class Number(click.ParamType):
 def number_option(
     option: str, kind: type, low: float, high: float, help: str, *, default: Any = None, metavar: str = "N"
 ) -> Callable:
-    """An option that takes a number of a range; the range and the default are part of its help."""
+    """An option that takes a number within a range; the help states the range and the default."""
     ends = f"{in_words(low, high)}" + ("" if default is None else f"; default: {default}")
     return click.option(
         option, type=Number(kind, low, high), default=default, metavar=metavar, help=f"{help}  [{ends}]"
@@ -51,20 +51,20 @@ def number_option(
 
 
 def _remember(context: click.Context, option: click.Parameter, value: Any) -> Any:
-    """Note what was given, so that the commands which errors name can repeat it."""
+    """Remember the given value, so that commands suggested by errors can repeat it."""
     context.meta[f"fer_bench.{option.name}"] = value
     return value
 
 
 def home_option(command: Callable) -> Callable:
     """``--home DIR``."""
-    text = "Folder of data/, ledger/ and results/  [default: $FER_BENCH_HOME or the current folder]"
+    text = "Folder that contains data/, ledger/ and results/  [default: $FER_BENCH_HOME or the current folder]"
     return click.option("--home", metavar="DIR", callback=_remember, help=text)(command)
 
 
 def format_option(command: Callable) -> Callable:
     """``--format LIST``."""
-    text = "What to write, with commas between; other formats of an earlier report stay."
+    text = "Formats to write, separated by commas; existing files in other formats are kept."
     return click.option(
         "--format", "formats", default="md,html,tex,csv", show_default=True, metavar="LIST", help=text
     )(command)  # fmt: skip
@@ -72,13 +72,13 @@ def format_option(command: Callable) -> Callable:
 
 def force_option(command: Callable) -> Callable:
     """``--force``."""
-    text = "Replace files in DIR that fer-bench did not write."
+    text = "Also replace files in DIR that fer-bench did not write."
     return click.option("--force", is_flag=True, help=text)(command)
 
 
 def plugins_option(command: Callable) -> Callable:
     """``--plugins DIR``, repeatable."""
-    text = "Folder with plug-in files of your own; repeatable."
+    text = "Folder with your own plug-ins; repeatable."
     return click.option(
         "--plugins", "plugin_dirs", metavar="DIR", multiple=True, callback=_remember, help=text
     )(command)  # fmt: skip
@@ -86,49 +86,49 @@ def plugins_option(command: Callable) -> Callable:
 
 def tracking_option(command: Callable) -> Callable:
     """``--tracking-uri URI``."""
-    text = "sqlite:///FILE or a server  [default: $MLFLOW_TRACKING_URI, else mlflow.db in the home folder]"
+    text = "sqlite:///FILE or a server  [default: $MLFLOW_TRACKING_URI, or mlflow.db in the home folder]"
     return click.option("--tracking-uri", metavar="URI", help=text)(command)
 
 
 _TRAINING = (
-    click.option("--dataset", required=True, metavar="NAME", help="Data set; `fer-bench list datasets`."),
-    click.option("--dataset-set", multiple=True, metavar="NAME=VALUE", help="A parameter of the data set; repeatable."),
+    click.option("--dataset", required=True, metavar="NAME", help="Data set; see `fer-bench list datasets`."),
+    click.option("--dataset-set", multiple=True, metavar="NAME=VALUE", help="Parameter of the data set; repeatable."),
     click.option("--protocol", metavar="NAME", help="Split and selection protocol  [default: the data set's first]"),
     click.option("--imbalance", multiple=True, default=["natural"], metavar="PROFILE", show_default=True,
-                 help="Thin the training fold: exp:RATIO, step:RATIO[:FRACTION], balanced:N; `run` takes several."),
-    number_option("--total", int, 1, 10**9, "Keep the thinned training fold at N images."),
+                 help="Thin the training fold: exp:RATIO, step:RATIO[:FRACTION], balanced:N; `run` accepts several."),
+    number_option("--total", int, 1, 10**9, "Thin the training fold to N images in total."),
     click.option("--class-order", metavar="A,B,...", help="Classes from head to tail  [default: by frequency]"),
     click.option("--recipe", default="auto", metavar="NAME", show_default=True,
-                 help="brief, demo, quick or full; auto: full on a GPU, quick without one."),
+                 help="brief, demo, quick or full; auto: full with a GPU, quick without one."),
     click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE",
-                 help="A recipe field, e.g. --set lr=0.05; repeatable; `fer-bench list recipes`."),
+                 help="Recipe field, such as lr=0.05; repeatable; see `fer-bench list recipes`."),
     click.option("--epochs", metavar="N", help="Short for --set epochs=N."),
     click.option("--batch-size", metavar="N", help="Short for --set batch_size=N."),
-    click.option("--precision", metavar="P", help="auto, bf16 or fp32  [default: the recipe's; auto: bf16 where fast]"),
+    click.option("--precision", metavar="P", help="bf16, fp32 or auto (bf16 if fast)  [default: the recipe's]"),
     click.option("--backbone", metavar="NAME", help="Any timm model  [default: the recipe's]"),
-    click.option("--pretrained/--no-pretrained", default=False, help="Start from timm's weights."),
+    click.option("--pretrained/--no-pretrained", default=False, help="Start from timm's pretrained weights."),
     click.option("--select", metavar="METRIC",
-                 help="What picks the epoch on validation: mean_recall, accuracy, macro_f1; or `last`"
-                      "  [default: the protocol's, else mean_recall]"),
-    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1."),
-    click.option("--compile/--no-compile", "compile_", default=None, help="torch.compile  [default: on a GPU]"),
-    click.option("--deterministic", is_flag=True, help="Deterministic kernels only; slower."),
-    number_option("--threads", int, 0, 256, "CPU threads; 0 leaves the choice to torch.", default=0),
+                 help="Validation metric that selects the epoch: mean_recall, accuracy or macro_f1; or `last`"
+                      "  [default: the protocol's, or mean_recall]"),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ..."),
+    click.option("--compile/--no-compile", "compile_", default=None, help="Use torch.compile  [default: on a GPU]"),
+    click.option("--deterministic", is_flag=True, help="Use deterministic kernels only; slower."),
+    number_option("--threads", int, 0, 256, "CPU threads; 0: let torch choose.", default=0),
     tracking_option,
-    click.option("--no-track", is_flag=True, help="Do not mirror to MLflow; `fer-bench track sync` can do it later."),
-    click.option("--quiet", is_flag=True, help="No live progress."),
+    click.option("--no-track", is_flag=True, help="Do not mirror to MLflow; `fer-bench track sync` does it later."),
+    click.option("--quiet", is_flag=True, help="Do not show live progress."),
 )  # fmt: skip
 
 
 def training_options(command: Callable) -> Callable:
-    """Everything that describes how runs are trained; `run` and `tune` share it."""
+    """All options that describe how runs are trained, shared by `run` and `tune`."""
     for add in reversed(_TRAINING):
         command = add(command)
     return command
 
 
 def profiles_of(options: dict[str, Any]) -> list[str]:
-    """The canonical texts of all imbalance profiles that were asked for, each once.
+    """The canonical texts of all requested imbalance profiles, without duplicates.
 
     Raises
     ------
@@ -137,20 +137,20 @@ def profiles_of(options: dict[str, Any]) -> list[str]:
     """
     from fer_bench.data.imbalance import with_options
 
-    asked = (with_options(text, options["total"], options["class_order"]) for text in options["imbalance"])
-    return list(dict.fromkeys(asked))
+    texts = (with_options(text, options["total"], options["class_order"]) for text in options["imbalance"])
+    return list(dict.fromkeys(texts))
 
 
-def template_of(options: dict[str, Any], plugins: Plugins, *, look: bool = True) -> tuple[dict[str, Any], str]:
-    """The run fields that all runs of a study share, from the command's options; and the preset's name.
+def template_of(options: dict[str, Any], plugins: Plugins, *, detect: bool = True) -> tuple[dict[str, Any], str]:
+    """The fields that all runs of a study share, from the command's options, and the name of the recipe.
 
-    Of several imbalance profiles it holds the first. `look` says whether to look at the hardware, which takes
-    seconds the first time; without, everything is checked as if this were a machine without a GPU.
+    Of several imbalance profiles, it contains the first. `detect` says whether to detect the hardware, which takes
+    seconds the first time; without it, everything is checked as on a machine without a GPU.
 
     Raises
     ------
     UnknownNameError, SpecError
-        A name does not exist, or a value does not fit.
+        A name does not exist, or a value is invalid.
     """
     from fer_bench.contract.backbone_names import check_backbone
     from fer_bench.data.own_data import dataset_card
@@ -161,10 +161,12 @@ def template_of(options: dict[str, Any], plugins: Plugins, *, look: bool = True)
 
     card = dataset_card(plugins, options["dataset"], Home.find(options["home"]), typed=sys.argv[1:])
     by_hardware = options["recipe"] == "auto"
-    name, chosen = preset(options["recipe"], has_gpu=look and by_hardware and this_machine().has_gpu(options["device"]))
+    name, chosen = preset(
+        options["recipe"], has_gpu=detect and by_hardware and this_machine().has_gpu(options["device"])
+    )
     given = _recipe_fields(options)
     if given.get("precision") == "auto":
-        given["precision"] = fast_precision(options["device"]) if look else "fp32"
+        given["precision"] = fast_precision(options["device"]) if detect else "fp32"
     backbone = options["backbone"] or chosen.backbone
     check_backbone(backbone)
     protocol = card.protocol(options["protocol"])
@@ -182,7 +184,7 @@ def template_of(options: dict[str, Any], plugins: Plugins, *, look: bool = True)
 
 
 def _recipe_fields(options: dict[str, Any]) -> dict[str, Any]:
-    """What ``--set`` and its short forms give."""
+    """The recipe fields given by ``--set`` and its short forms."""
     from fer_bench.training.recipe import parse_assignments
 
     given: dict[str, Any] = parse_assignments(options["assignments"], "--set")
@@ -197,15 +199,17 @@ def _recipe_fields(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_device(device: str) -> None:
-    """Raise UnknownNameError unless a device is called so; whether this machine has it is asked later."""
+    """Raise UnknownNameError if this is no device name; whether the machine has the device is checked later."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", device):
-        raise UnknownNameError(f"unknown device '{shown(device)}'", where="--device", hint="auto, cpu, cuda, cuda:1")
+        raise UnknownNameError(
+            f"unknown device '{abbreviated(device)}'", where="--device", hint="auto, cpu, cuda, cuda:1"
+        )
 
 
 def dataset_params(options: dict[str, Any], card: DatasetCard) -> dict[str, Any]:
-    """The data set's parameters: those given, else those that its store in the home was prepared with, else defaults.
+    """The data set's parameters: those given, else those of its store in the home, else the defaults.
 
-    A built-in set is always drawn with the defaults unless told otherwise.
+    A built-in set always uses the defaults unless parameters are given.
     """
     from fer_bench.data.store import Store
     from fer_bench.errors import StoreError
@@ -222,7 +226,7 @@ def dataset_params(options: dict[str, Any], card: DatasetCard) -> dict[str, Any]
 
 
 def fast_precision(device: str) -> str:
-    """bf16 where the hardware multiplies it natively, otherwise fp32."""
+    """bf16 if the hardware supports it natively, otherwise fp32."""
     from fer_bench.runs.machine import this_machine
 
     return this_machine().fast_precision(device)

@@ -1,4 +1,4 @@
-"""A reader that goes away (``fer-bench ... | head -1``) ends the command as Ctrl-C does, and quietly."""
+"""When the reader of a pipe goes away (``fer-bench ... | head -1``), the command ends quietly, as after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import os
 import sys
 from typing import Any
 
-CLOSED = 141  # what shells call the end by a closed pipe: 128 + SIGPIPE
+CLOSED = 141  # the shells' exit code for a closed pipe: 128 + SIGPIPE
 
 
 class OutputClosed(KeyboardInterrupt):
-    """Nobody reads the output any more. No handler of errors may take that for a fault of a file or of a method."""
+    """The output pipe was closed. A KeyboardInterrupt, so that no handler takes it for an error of a method."""
 
 
 class _Watched:
-    """A stream whose broken pipe is :class:`OutputClosed`; everything else is the stream's own."""
+    """Wraps a stream and raises :class:`OutputClosed` on a broken pipe."""
 
     def __init__(self, stream: Any):
         self._stream = stream
@@ -23,14 +23,14 @@ class _Watched:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Write, as the stream does."""
+        """Write to the stream."""
         try:
             return self._stream.write(text)
         except BrokenPipeError:
             raise _closed() from None
 
     def flush(self) -> None:
-        """Flush, as the stream does."""
+        """Flush the stream."""
         try:
             self._stream.flush()
         except BrokenPipeError:
@@ -38,7 +38,7 @@ class _Watched:
 
 
 def _closed() -> OutputClosed:
-    """Let what is still buffered go nowhere, so that the interpreter's last flush does not complain."""
+    """Redirect the remaining output to nowhere, so that the interpreter's final flush does not fail."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(nowhere, stream.fileno())
@@ -46,7 +46,7 @@ def _closed() -> OutputClosed:
 
 
 def watch_output() -> None:
-    """Make a closed standard output, or error output, end the command, whoever writes to it."""
+    """End the command when standard output or standard error is closed, whoever writes to it."""
     for name in ("stdout", "stderr"):
         if not isinstance(getattr(sys, name), _Watched):
             setattr(sys, name, _Watched(getattr(sys, name)))

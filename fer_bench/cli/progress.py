@@ -1,4 +1,4 @@
-"""How far a long command has come: a bar on a terminal, and elsewhere a line now and then."""
+"""Progress of a long command: a bar on a terminal, otherwise an occasional line."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import click
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-EVERY = 30.0  # seconds between lines where there is no terminal
+EVERY = 30.0  # seconds between lines if there is no terminal
 
 
 class Steps:
-    """Shows what is being done and how much of it is done; a context manager that takes the bar away at its end.
+    """Shows what is being done and how far it has got; a context manager that removes the bar at the end.
 
-    Where the output is no terminal, work that is done within EVERY seconds leaves no line.
+    If the output is not a terminal, work that takes less than EVERY seconds prints nothing.
     """
 
     def __init__(self, name: str):
@@ -37,7 +37,7 @@ class Steps:
         return self
 
     def __call__(self, what: str, done: float) -> None:
-        """Show that this share of what is being done is done."""
+        """Show that the share `done` (0 to 1) of the work `what` is done."""
         now = time.monotonic()
         if self.bar is not None:
             if what != self.what:

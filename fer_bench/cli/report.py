@@ -1,4 +1,4 @@
-"""``fer-bench report [STUDY]``: tables and figures from the ledger, without a GPU."""
+"""``fer-bench report [STUDY]``: tables and figures from the ledger; needs no GPU."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from fer_bench.cli.options import force_option, format_option, home_option
     "priors",
     multiple=True,
     metavar="PRIOR",
-    help="Add accuracy under other class shares: uniform, train, forward:RATIO, backward:RATIO; repeatable.",
+    help="Add accuracy for another class distribution: uniform, train, forward:RATIO, backward:RATIO; repeatable.",
 )
 @format_option
-@click.option("--out", metavar="DIR", help="Where to write  [default: results/STUDY in the home folder]")
+@click.option("--out", metavar="DIR", help="Output folder  [default: results/STUDY in the home folder]")
 @force_option
 def report(
     study: str | None, home: str | None, priors: tuple[str, ...], formats: str, out: str | None, force: bool
 ) -> None:
-    """Write the report of STUDY (default: the one written last) and print its tables."""
+    """Write the report of STUDY (default: the most recent one) and print its main table."""
     from fer_bench.record.home import Home
 
-    found = Home.find(home)
-    record = found.ledger.study(study)
-    from rich.console import Console  # after the name is known to be right: these take a second
+    place = Home.find(home)
+    record = place.ledger.study(study)
+    from rich.console import Console  # imported after the name is checked, because they take a second
 
     from fer_bench.reports import build_report, study_table
     from fer_bench.reports.build import parse_formats
     from fer_bench.reports.sections.priors import parse_prior
 
-    asked, chosen = [parse_prior(text) for text in priors], parse_formats(formats)
-    place = out or found.results(record["name"])
-    path = build_report(found.ledger, record, place, priors=asked, formats=chosen, force=force)
+    test_priors, chosen = [parse_prior(text) for text in priors], parse_formats(formats)
+    folder = out or place.results(record["name"])
+    path = build_report(place.ledger, record, folder, priors=test_priors, formats=chosen, force=force)
     console = Console()
-    console.print(study_table(found.ledger, record))
+    console.print(study_table(place.ledger, record))
     console.print(f"report: {path}", soft_wrap=True, markup=False, highlight=False)

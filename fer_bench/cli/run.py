@@ -1,4 +1,4 @@
-"""``fer-bench run``: train methods under one harness and compare them."""
+"""``fer-bench run``: train methods under the same conditions and compare them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fer_bench.base.quantities import plural
 from fer_bench.cli.options import (
     fast_precision,
     home_option,
@@ -22,45 +23,45 @@ if TYPE_CHECKING:
     from fer_bench.runs.executor import Workplace
     from fer_bench.runs.spec import StudySpec, Variant
     from fer_bench.runs.study import Outcome
-    from fer_bench.tuning.tune import Tuned
+    from fer_bench.tuning.best import Tuned
 
 
 @click.command()
 @click.argument("methods", nargs=-1, required=True)
 @training_options
-@number_option("--seeds", int, 1, 1000, "Seeds 0 to N-1 for every method.", default=3)
-@click.option("--folds", metavar="LIST", help="Folds of the protocol, e.g. 0,1 or 0-4  [default: all]")
-@click.option("--reference", metavar="METHOD", help="What gains are measured against  [default: a baseline]")
-@click.option("--tuned", is_flag=True, help="Use the best configuration that `fer-bench tune` found for each method.")
-@click.option("--name", metavar="NAME", help="Name of the study  [default: made from what is run]")
-@click.option("--replace", is_flag=True, help="Let --name stand for these runs where it stood for others.")
+@number_option("--seeds", int, 1, 1000, "Seeds per method: 0 to N-1.", default=3)
+@click.option("--folds", metavar="LIST", help="Folds of the protocol, such as 0,1 or 0-4  [default: all]")
+@click.option("--reference", metavar="METHOD", help="Method against which gains are measured  [default: a baseline]")
+@click.option("--tuned", is_flag=True, help="Use each method's best configuration from `fer-bench tune`.")
+@click.option("--name", metavar="NAME", help="Name of the study  [default: derived from data set and methods]")
+@click.option("--replace", is_flag=True, help="Let --name replace another study of this name; its runs are kept.")
 @plugins_option
 @home_option
 def run(methods: tuple[str, ...], **options: Any) -> int:
-    """Train METHODS under one harness and compare them.
+    """Train METHODS under the same conditions and compare them.
 
-    A method may carry parameters: 'rasn[share.source=ema]'. Finished runs are reused, killed ones go on. Several
-    imbalance profiles make several studies.
+    A method may have parameters: 'rasn[share.source=ema]'. Finished runs are reused, interrupted ones are resumed.
+    Each of several imbalance profiles becomes a separate study.
     """
-    from fer_bench.cli.request import check_request
+    from fer_bench.cli.preflight import preflight
 
-    found = check_request(methods, options)
-    from fer_bench.cli.workplace import Mirror, open_workplace  # these take seconds
+    available = preflight(methods, options)
+    from fer_bench.cli.workplace import Mirror, open_workplace  # imported late: these take seconds
 
-    work = open_workplace(options, found)
+    work = open_workplace(options, available)
     mirror = Mirror(work, options)
     template, preset = template_of(options, work.plugins)
     profiles = profiles_of(options)
-    failed, reported = False, []
+    any_failed, reported = False, []
     for profile in profiles:
         study = _study(methods, options, {**template, "profile": profile}, preset, work, several=len(profiles) > 1)
         _announce(study, options, preset, work)
         outcome = _carry_out(study, work, mirror, replace=options["replace"])
-        failed = failed or bool(outcome.failed)
+        any_failed = any_failed or bool(outcome.failed)
         reported += [outcome.study] if outcome.finished else []
     if len(reported) > 1:
         _curves(reported, options["name"] or reported[0]["name"], work)
-    return int(failed)
+    return int(any_failed)
 
 
 def _curves(studies: list[dict[str, Any]], name: str, work: Workplace) -> None:
@@ -101,15 +102,15 @@ def _study(
 
 
 def _tuned(variants: list[Variant], template: dict[str, Any], preset: str, work: Workplace) -> Tuned:
-    from fer_bench.cli.again import again
+    from fer_bench.cli.follow_up import follow_up
     from fer_bench.cli.tune import tune
-    from fer_bench.tuning.tune import use_tuned
+    from fer_bench.tuning.best import use_tuned
 
     imbalance = [] if template["profile"] == "natural" else ["--imbalance", template["profile"]]
     leave = ("imbalance", "total", "class_order")
 
     def command(label: str) -> str:
-        return again("tune", tune, label, "--trials", "20", *imbalance, leave=leave)
+        return follow_up("tune", tune, label, "--trials", "20", *imbalance, leave=leave)
 
     return use_tuned(work, variants, template, preset, command)
 
@@ -125,14 +126,15 @@ def _announce(study: StudySpec, options: dict[str, Any], preset: str, work: Work
     card = work.plugins.dataset_card(first.dataset)
     protocol = card.protocol(first.protocol)
     folds = len({r.fold for r in study.runs})
-    parts = f"{len(study.labels)} methods x {options['seeds']} seeds" + (f" x {folds} folds" if folds > 1 else "")
+    parts = f"{plural(len(study.labels), 'method')} x {plural(options['seeds'], 'seed')}"
+    parts += f" x {folds} folds" if folds > 1 else ""
     profile = "" if first.profile == "natural" else f", imbalance {first.profile}"
     say(f"study {study.name}: {parts} on {card.full_name(protocol)}{profile}")
     if protocol.watermark:
         warn(f"{card.full_name(protocol)} is watermarked: {protocol.watermark}")
-    say(f"recipe {preset}: {first.backbone}, {recipe.epochs} epochs, {recipe.optimizer}, lr {recipe.lr}")
+    say(f"recipe {preset}: {first.backbone}, {plural(recipe.epochs, 'epoch')}, {recipe.optimizer}, lr {recipe.lr}")
     if recipe.precision == "bf16" and fast_precision(options["device"]) != "bf16":
-        warn("this machine does not multiply bf16 itself, which makes training several times slower: --precision auto")
+        warn("bf16 is several times slower on this machine; use --precision auto for the faster precision")
 
 
 def _carry_out(study: StudySpec, work: Workplace, mirror: Mirror, *, replace: bool) -> Outcome:
@@ -144,5 +146,5 @@ def _carry_out(study: StudySpec, work: Workplace, mirror: Mirror, *, replace: bo
     if outcome.finished:
         finish_study(outcome.study, work, mirror)
     if outcome.failed:
-        warn(f"{len(outcome.failed)} of {len(study.runs)} runs failed; the same command tries them again")
+        warn(f"{len(outcome.failed)} of {len(study.runs)} runs failed. Rerun the command to retry them.")
     return outcome

@@ -1,4 +1,4 @@
-"""``fer-bench ui``: the MLflow UI on the project's store."""
+"""``fer-bench ui``: the MLflow UI for this project."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ from collections.abc import Iterator
 import click
 
 from fer_bench.base.addresses import check_uri, is_server, sqlite_path
-from fer_bench.base.credentials import hide, shown
-from fer_bench.cli.again import again
+from fer_bench.base.credentials import hide, public_address
+from fer_bench.cli.follow_up import follow_up
 from fer_bench.cli.options import home_option, tracking_option
 from fer_bench.errors import FerBenchError, TrackingError
 from fer_bench.record.home import Home
 
-TRAINING = "workflowType=machine_learning"  # otherwise MLflow surrounds the runs with pages for language models
-START = 120.0  # seconds for MLflow to answer; creating its database alone can take ten
+TRAINING = "workflowType=machine_learning"  # otherwise MLflow opens its pages for language models
+START = 120.0  # seconds to wait for MLflow; creating its database alone can take ten
 
 
 @click.command("ui")
 @home_option
 @tracking_option
-@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
-@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines in.")
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port to listen on.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 accepts other machines."
+)
 def ui(home: str | None, tracking_uri: str | None, port: int, host: str) -> None:
-    """Show the mirrored studies in the browser; Ctrl-C ends it.
+    """Serve the mirrored studies in MLflow's web UI; stop it with Ctrl-C.
 
-    MLflow's first page is made for traces of language models: the address of each experiment's runs is printed.
+    MLflow's start page is for language model traces, so the address of each experiment's runs is printed as well.
     """
     from fer_bench.tracking.places import artifact_place
 
@@ -43,7 +45,7 @@ def ui(home: str | None, tracking_uri: str | None, port: int, host: str) -> None
     uri = tracking_uri or place.tracking_uri
     check_uri(uri)
     if is_server(uri):
-        click.echo(f"the tracking server shows its own UI: {shown(uri)}")
+        click.echo(f"the tracking server has its own UI: {public_address(uri)}")
         return
     _require_free(host, port)
     files = artifact_place(uri, place.ledger, "other")
@@ -53,7 +55,7 @@ def ui(home: str | None, tracking_uri: str | None, port: int, host: str) -> None
 
 @contextlib.contextmanager
 def _opened(uri: str) -> Iterator[str]:
-    """The address under which MLflow opens the store; a database is made first, lest an interruption spoil it."""
+    """The address under which MLflow opens the store; creates the database first, safe from interruptions."""
     from fer_bench.cli.track import sync
     from fer_bench.tracking.mlflow_database import prepare_database, reachable
 
@@ -61,12 +63,12 @@ def _opened(uri: str) -> Iterator[str]:
     if file is None:
         yield uri
         return
-    there = file.is_file() and file.stat().st_size
-    if not there:
-        click.echo(f"no run is mirrored here yet; `{again('track sync', sync)}` fills the store")
-        click.echo("making MLflow's database ...")
-    if prepare_database(file, click.echo, writable=not there):
-        click.echo(f"`{again('track sync', sync, '--all')}` fills it from the ledger")
+    exists = file.is_file() and file.stat().st_size
+    if not exists:
+        click.echo(f"no runs are mirrored yet; to mirror them: {follow_up('track sync', sync)}")
+        click.echo("creating MLflow's database ...")
+    if prepare_database(file, click.echo, writable=not exists):
+        click.echo(f"to fill it from the ledger: {follow_up('track sync', sync, '--all')}")
     with reachable(file) as address:
         yield address
 
@@ -79,17 +81,17 @@ def _require_free(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             what = f"can't listen on {host}:{port}: {error.strerror or error}"
-            next_port = again("ui", ui, "--port", str(port % 65535 + 1), leave=["port"])
+            next_port = follow_up("ui", ui, "--port", str(port % 65535 + 1), leave=["port"])
             raise TrackingError(what, next=next_port) from error
 
 
 def _serve(uri: str, host: str, port: int, files: str | None, place: Home) -> None:
-    """Run the server in a session of its own, so that Ctrl-C reaches us alone and the end is quiet."""
+    """Run the server in its own session, so that Ctrl-C reaches only us and it ends quietly."""
     command = [sys.executable, "-P", "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
     command += ["--artifacts-destination", files] if files else []
     quiet = {"MLFLOW_LOGGING_LEVEL": "ERROR", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    quiet["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # it would start workers for features unused here
-    env = {**quiet, **os.environ, "MLFLOW_BACKEND_STORE_URI": uri}  # not as an option: it may hold a password
+    quiet["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # it would start workers for features that are not used here
+    env = {**quiet, **os.environ, "MLFLOW_BACKEND_STORE_URI": uri}  # not as an option: it may contain a password
     env.pop("MLFLOW_TRACKING_URI", None)
     name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     address = f"http://{name}:{port}"
@@ -101,9 +103,9 @@ def _serve(uri: str, host: str, port: int, files: str | None, place: Home) -> No
             _await(server, address)
             for name, page in _pages(address, place):
                 click.echo(f"runs on {name}: {page}")
-            click.echo(f"MLflow is at {address} (Ctrl-C ends it)")
+            click.echo(f"MLflow is running at {address} (stop it with Ctrl-C)")
             server.wait()
-            raise TrackingError("MLflow ended by itself", where=address)
+            raise TrackingError("MLflow stopped unexpectedly", where=address)
         except TrackingError as error:
             log.seek(0)
             lines = log.read().decode(errors="replace").strip().splitlines()
@@ -119,7 +121,7 @@ def _await(server: subprocess.Popen, address: str) -> None:
     end = time.monotonic() + START
     while time.monotonic() < end:
         if server.poll() is not None:
-            raise TrackingError(f"MLflow did not start (code {server.returncode})")
+            raise TrackingError(f"MLflow did not start (exit code {server.returncode})")
         with contextlib.suppress(OSError):
             urllib.request.urlopen(f"{address}/health", timeout=2).close()
             return
@@ -128,27 +130,27 @@ def _await(server: subprocess.Popen, address: str) -> None:
 
 
 def _pages(address: str, place: Home) -> list[tuple[str, str]]:
-    """Every experiment of ours with the address of its runs, the one of the study written last at the top.
+    """The name of each of our experiments and the address of its runs; that of the most recent study comes first.
 
-    The list is empty where the server does not tell: its own page leads to the runs as well.
+    Empty if the server does not answer; its start page leads to the runs as well.
     """
-    found = {}
+    addresses = {}
     with contextlib.suppress(OSError, ValueError, KeyError):
         url = f"{address}/api/2.0/mlflow/experiments/search?max_results=1000"
         with urllib.request.urlopen(url, timeout=10) as answer:
-            told = json.load(answer).get("experiments", [])
-        for experiment in told:
+            experiments = json.load(answer).get("experiments", [])
+        for experiment in experiments:
             if any(tag["key"] == "fer_bench.dataset" for tag in experiment.get("tags", [])):
-                found[experiment["name"]] = f"{address}/#/experiments/{experiment['experiment_id']}/runs?{TRAINING}"
+                addresses[experiment["name"]] = f"{address}/#/experiments/{experiment['experiment_id']}/runs?{TRAINING}"
     last = ""
     with contextlib.suppress(FerBenchError, KeyError):
         study = place.ledger.study()
         last = study["protocol"] if "/" in study["protocol"] else f"{study['dataset']}/{study['protocol']}"
-    return sorted(found.items(), key=lambda item: (item[0] != last, item[0]))
+    return sorted(addresses.items(), key=lambda item: (item[0] != last, item[0]))
 
 
 def _stop(server: subprocess.Popen) -> None:
-    """End the server and its workers: politely, then by force."""
+    """Stop the server and its workers: first with SIGTERM, then with SIGKILL."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(server.pid, sign)

@@ -1,4 +1,4 @@
-"""What `run` and `tune` share: opening the workplace, mirroring, and the end of a study."""
+"""What `run` and `tune` share: opening the workplace, mirroring to MLflow, and finishing a study."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from fer_bench.base.addresses import absolute, check_uri, is_server
-from fer_bench.base.commands import complete
-from fer_bench.base.credentials import holds_secret, shown
-from fer_bench.cli.listing import tell_broken
+from fer_bench.base.credentials import holds_secret, public_address
+from fer_bench.base.next_command import complete
+from fer_bench.cli.listing import warn_of_broken
 from fer_bench.cli.options import dataset_params, runtime_of, template_of
 from fer_bench.contract.cards import DatasetCard
 from fer_bench.contract.plugins import Plugins
@@ -28,32 +28,33 @@ from fer_bench.tracking.background import try_sync
 EVERY = 60.0  # seconds between updates of the MLflow mirror while a study runs
 
 
-def open_workplace(options: dict[str, Any], found: Plugins) -> Workplace:
-    """The home and the prepared data that a command's options name; built-in data are made if missing."""
+def open_workplace(options: dict[str, Any], available: Plugins) -> Workplace:
+    """The home and the prepared data named by a command's options; built-in data are generated if missing."""
     home = Home.find(options["home"])
-    tell_broken(found)
+    warn_of_broken(available)
     home.require_writable()
-    SERVER.start()  # its imports take seconds, in which the data are looked after
+    SERVER.start()  # its imports take seconds; meanwhile the data are prepared
     if options["device"] not in ("auto", "cpu"):
         this_machine().check(options["device"])
-    dataset = found.dataset(options["dataset"], dataset_params(options, found.dataset_card(options["dataset"])))
+    params = dataset_params(options, available.dataset_card(options["dataset"]))
+    dataset = available.dataset(options["dataset"], params)
     store = ensure_store(home, dataset)
     _fit_protocol(options, store, dataset.card)
-    template, _ = template_of(options, found)
-    _ensure_clean(home, store, dataset.card, template["protocol"], found.folders)
+    template, _ = template_of(options, available)
+    _ensure_clean(home, store, dataset.card, template["protocol"], available.folders)
     profile = template["profile"]
     roles = roles_of(store, dataset.card, home, protocol=template["protocol"], fold=0, profile=profile)
     first = roles.counts["train"]
     rarest = (first.index(min(first)), roles.classes[first.index(min(first))])
 
     quiet: dict[str, Any] = {} if options["quiet"] else {"listener": Live(rarest)}
-    return Workplace(home=home, plugins=found, runtime=runtime_of(options), **quiet)
+    return Workplace(home=home, plugins=available, runtime=runtime_of(options), **quiet)
 
 
 def _fit_protocol(options: dict[str, Any], store: Store, card: DatasetCard) -> None:
-    """Choose a protocol for one's own images where none is asked for and the first one can't be carried out.
+    """Choose another protocol for a person's own images if the default does not fit the store.
 
-    So too where the first one's twin is asked for, which leaves out what the doctor rejects.
+    Only if no protocol, or the de-duplicated variant of the default, was requested.
     """
     cleaned, asked = card.cleaned(), options["protocol"]
     if asked not in (None, cleaned.name, card.full_name(cleaned)) or card.classes:
@@ -61,16 +62,16 @@ def _fit_protocol(options: dict[str, Any], store: Store, card: DatasetCard) -> N
     if chosen := protocol_that_fits(store, card):
         chosen = card.cleaned(chosen) if asked else chosen
         options["protocol"] = chosen.name
-        have = ", ".join(sorted(set(store.columns("split")["split"].tolist())))
+        splits = ", ".join(sorted(set(store.columns("split")["split"].tolist())))
         say(
             f"protocol {card.full_name(chosen)}: {chosen.in_words}\n"
-            f"  (the images' parts are {have}, so {card.full_name(card.protocols[0])} can't be carried out;"
-            " --protocol takes another)"
+            f"  (the store has the splits {splits}, so {card.full_name(card.protocols[0])} can't be used;"
+            " choose another with --protocol)"
         )
 
 
 def _ensure_clean(home: Home, store: Store, card: DatasetCard, protocol: str, folders: Sequence[str]) -> None:
-    """Have the doctor write the clean manifest where the protocol needs one and there is none."""
+    """Let the doctor write the clean manifest if the protocol needs one and there is none."""
     from fer_bench.cli.progress import Steps
     from fer_bench.data.clean_manifest import has_clean, save_clean
     from fer_bench.doctor.examine import examine
@@ -79,17 +80,17 @@ def _ensure_clean(home: Home, store: Store, card: DatasetCard, protocol: str, fo
     if not card.protocol(protocol).clean or has_clean(folder):
         return
     check = complete(f"fer-bench data check {shlex.quote(card.name)}", home=home.root, plugins=folders)
-    say(f"{card.name}: the doctor examines the data set first; {check} shows what it finds")
+    say(f"{card.name}: checking the data set first; see the findings with {check}")
     with Steps(card.name) as steps:
         dropped = examine(store, card, progress=steps).dropped
     say(f"{card.name}: {save_clean(folder, dropped)} leaves out {len(dropped):,} rows")
 
 
 class Mirror:
-    """Keeps MLflow up to date while a study runs, without getting in its way.
+    """Keeps MLflow up to date while a study runs, without delaying it.
 
-    One update costs seconds, so the first comes after a minute, and there is at most one a minute until the study ends;
-    a store that failed once is left alone until then.
+    An update takes seconds, so the first comes after a minute, and then at most one per minute until the study ends.
+    After a failure there are no further attempts until then.
     """
 
     def __init__(self, work: Workplace, options: dict[str, Any]):
@@ -101,37 +102,37 @@ class Mirror:
             check_uri(self.uri)
 
     def __call__(self, study: dict[str, Any]) -> None:
-        """Bring the store up to date, if it is time."""
+        """Update MLflow if the last update is long enough ago."""
         if not self.off and not self.failed and time.monotonic() - self.last > EVERY:
             self.update(study)
 
     def update(self, study: dict[str, Any]) -> None:
-        """Bring the store up to date now; say in one sentence if it can't be done."""
+        """Update MLflow now; prints a one-sentence warning if that fails."""
         if self.off:
             return
-        sentence = try_sync(self.ledger, study["name"], self.uri, warn=warn)
-        self.failed, self.last = bool(sentence), time.monotonic()
-        if sentence:
-            warn(sentence)
+        failure = try_sync(self.ledger, study["name"], self.uri, warn=warn)
+        self.failed, self.last = bool(failure), time.monotonic()
+        if failure:
+            warn(failure)
 
     @property
     def place(self) -> str:
-        """Where to see what was mirrored: a server's address, or the command that starts one."""
+        """Where to see the mirrored runs: a server's address, or the command that starts one."""
         if is_server(self.uri):
-            return shown(self.uri)
+            return public_address(self.uri)
         home = Home(self.ledger.root.parent)
         words = ["fer-bench", "ui", "--home", str(home.root)]
         if self.uri == home.tracking_uri:
             return shlex.join(words)
         if holds_secret(self.uri):
-            return f"{shlex.join(words)}, with the store's address in MLFLOW_TRACKING_URI"
+            return f"{shlex.join(words)}, with MLFLOW_TRACKING_URI set to the store's address"
         return shlex.join([*words, "--tracking-uri", absolute(self.uri)])
 
 
 def finish_study(study: dict[str, Any], work: Workplace, mirror: Mirror) -> None:
-    """Write the report, show the table, bring the mirror up to date, and say where everything is.
+    """Write the report, print the table, update the mirror, and print where everything is.
 
-    The mirror is brought up to date whatever becomes of the report and the terminal.
+    The mirror is updated even if the report or the terminal fails.
     """
     from rich.console import Console
 

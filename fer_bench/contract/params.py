@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from fer_bench.errors import SpecError, shown
+from fer_bench.errors import SpecError, abbreviated
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Param:
             The value has the wrong type, is not one of the choices, or lies outside the range.
         """
         value = _convert(text, self.default) if isinstance(text, str) else text
-        typed = shown(text)
+        typed = abbreviated(text)
         where = f"{owner}[{name}={typed}]"
         if self.choices is not None:
             value = next((c for c in self.choices if c == value or str(c) == str(text)), value)

@@ -1,11 +1,11 @@
-"""The clean manifest: which rows of a store a careful study leaves out, and why.
+"""The clean manifest: which rows of a store a careful study should leave out, and why.
 
 ::
 
-    data/splits/<data set>-<fingerprint>/clean.csv      row,reason,kept     kept: the row that stands for it, if any
+    data/splits/<data set>-<fingerprint>/clean.csv      row,reason,kept     kept: the row kept in its place, if any
     data/splits/<data set>-<fingerprint>/clean.json     hash of that file, and the folder it was written for
 
-A run leaves out what the doctor found, not what somebody wrote into the file since: an edited one is refused.
+A run leaves out exactly the rows that the doctor rejected: a manifest that has been edited since is refused.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ NAME, PROOF = "clean.csv", "clean.json"
 HEADER = ["row", "reason", "kept"]
 
 Dropped = tuple[int, str, int | None]
-"""A row to leave out, why, and the row that stands for it, if any."""
+"""A row to leave out, the reason, and the row kept in its place, if any."""
 
 
 @dataclass(frozen=True, eq=False)
 class CleanManifest:
-    """Rows to leave out, int64 ascending, with the reason of each, and the hash of the file they stand in."""
+    """Rows to leave out, int64 ascending, the reason for each, and the SHA-256 of the file that lists them."""
 
     rows: np.ndarray
     reasons: tuple[str, ...]
@@ -44,7 +44,7 @@ class CleanManifest:
 def save_clean(folder: Path, rows: Iterable[Dropped]) -> Path:
     """Write (row, reason, kept row or None) lines, ascending, into `folder`; returns the file's path.
 
-    Its hash is written beside it, so that :func:`load_clean` knows the file again.
+    Its hash is written next to it, so that :func:`load_clean` can tell whether it has been edited.
     """
     text = clean_text(rows)
     write_text(folder / NAME, text)
@@ -62,7 +62,7 @@ def clean_text(rows: Iterable[Dropped]) -> str:
 
 
 def has_clean(folder: Path) -> bool:
-    """Whether the doctor has left a manifest there, sound or not."""
+    """Whether there is a manifest in the folder, valid or not."""
     return (folder / NAME).is_file() and (folder / PROOF).is_file()
 
 
@@ -76,7 +76,7 @@ def load_clean(folder: Path) -> CleanManifest:
     Raises
     ------
     DataError
-        There is none, it is damaged, or it is not what the doctor wrote for this store.
+        There is none, it is damaged, or it differs from what the doctor wrote for this store.
     """
     path = folder / NAME
     name = name_of(folder.name.rpartition("-")[0])
@@ -98,15 +98,15 @@ def load_clean(folder: Path) -> CleanManifest:
 
 
 def _proven(path: Path, again: str) -> str:
-    """The text of the manifest, if it is the one that was written for this folder."""
+    """The text of the manifest, after checking that it is the one written for this folder."""
     try:
         text, proof = path.read_bytes().decode(), read_json(path.with_name(PROOF))
         written_for, digest = proof["folder"], proof["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"the clean manifest can't be read: {error!r}", where=str(path), next=again) from error
-    hint = "the doctor writes it anew; what else is to be left out must be taken out of the source files"
+    hint = "let the doctor rewrite it; to leave out further images, remove them from the source files"
     if written_for != path.parent.name:
-        what = f"the clean manifest is that of another state of the data, {written_for}"
+        what = f"the clean manifest belongs to another version of the data, {written_for}"
         raise DataError(what, where=str(path), hint=hint, next=again)
     if digest != _digest(text):
         what = "the clean manifest has changed since the doctor wrote it"
@@ -117,23 +117,23 @@ def _proven(path: Path, again: str) -> str:
 def rows_to_drop(
     flat: np.ndarray, exact: np.ndarray, near: np.ndarray, labels: np.ndarray, rank: np.ndarray
 ) -> list[Dropped]:
-    """Decide which rows a clean data set leaves out: the same for the same store, on every machine.
+    """Decide which rows a clean data set leaves out; the result is the same on every machine.
 
     Parameters
     ----------
     flat : bool [n]
-        Images of one grey, or almost.
+        Images of a single grey value, or nearly.
     exact, near : int64 [n]
-        Group numbers: pixel-equal images, and images of one photograph. A group of `exact` lies in one of `near`.
+        Group numbers: identical images, and images of one photograph. Each group of `exact` lies within one of `near`.
     labels : int64 [n]
-        -1 for none, which conflicts with nothing.
+        -1 means no label, which conflicts with nothing.
     rank : int64 [n]
-        Of each group the row of the lowest rank is kept, and of those the first.
+        Of each group the row of lowest rank is kept; of several, the first.
 
     Returns
     -------
     list of (row, reason, kept row or None)
-        Ascending: flat images, all rows of groups with more than one label, all but one row of the other groups.
+        Ascending: flat images, all rows of groups with conflicting labels, and all but one row of the other groups.
     """
     dropped: list[Dropped] = [(int(row), "constant", None) for row in np.flatnonzero(flat)]
     for rows in grouped(near, ~flat):
@@ -148,7 +148,7 @@ def rows_to_drop(
 
 
 def grouped(numbers: np.ndarray, among: np.ndarray | None = None) -> list[np.ndarray]:
-    """The rows of every group of two or more equal numbers, by their first row; `among` (bool [n]) picks rows."""
+    """The rows of every group of two or more equal numbers, ordered by first row; `among` (bool [n]) selects rows."""
     rows = np.arange(len(numbers)) if among is None else np.flatnonzero(among)
     order = rows[np.argsort(numbers[rows], kind="stable")]
     edges = np.flatnonzero(np.diff(numbers[order])) + 1
@@ -156,5 +156,5 @@ def grouped(numbers: np.ndarray, among: np.ndarray | None = None) -> list[np.nda
 
 
 def conflicting(labels: np.ndarray) -> bool:
-    """Whether there are two different labels; -1 is none."""
+    """Whether there are two or more different labels; -1 means no label."""
     return len(np.unique(labels[labels >= 0])) > 1

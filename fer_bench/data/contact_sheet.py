@@ -1,4 +1,4 @@
-"""A picture of a store: some images of every class and split, to look at what the numbers are about."""
+"""A contact sheet of a store: sample images of every class and split."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 MARGIN, LABEL_WIDTH, LINE = 6, 110, 15
-TALL = 96  # pixels an image should have; small ones are enlarged by a whole factor, without smoothing
-WIDEST = 2400  # pixels of the sheet; longer rows are continued below
+TALL = 96  # height of an image in pixels; small ones are enlarged by a whole factor, without smoothing
+WIDEST = 2400  # width of the sheet in pixels; longer rows wrap
 
 
 @dataclass(frozen=True)
 class _Row:
-    """The images of one class: a heading above it, if any, name and count at the left, store rows."""
+    """The images of one class: an optional heading above, name and count on the left, store rows."""
 
     heading: str
     name: str
@@ -36,19 +36,19 @@ class _Row:
 def contact_sheet(
     store: Store, out: str | Path, per_class: int = 8, split: str | None = None, seed: int = 0
 ) -> list[int]:
-    """Write a PNG with one row a class, split by split: name and count, then `per_class` images drawn at random.
+    """Write a PNG with one row per class, split by split: name, count and `per_class` randomly chosen images.
 
     The same store and arguments give the same bytes.
 
     Parameters
     ----------
     split : str, optional
-        Show this split only.
+        Use only this split.
 
     Returns
     -------
     list of int
-        The store rows shown, split by split and class by class.
+        The store rows in the picture, split by split and class by class.
 
     Raises
     ------
@@ -58,22 +58,22 @@ def contact_sheet(
     table = store.columns("label", "split")
     known = [str(s) for s in dict.fromkeys(table["split"].tolist())]
     if split is not None and split not in known:
-        raise DataError(f"no split '{split}'", where=str(store.path), hint=f"splits: {', '.join(known)}")
-    shown = [split] if split else known
+        raise DataError(f"unknown split '{split}'", where=str(store.path), hint=f"splits: {', '.join(known)}")
+    parts = [split] if split else known
     rows: list[_Row] = []
-    for part in shown:
+    for part in parts:
         for label, name in enumerate(store.classes):
             members = np.flatnonzero((table["label"] == label) & (table["split"] == part))
             generator = numpy_generator(seed, "contact sheet", part, name)
             picked = np.sort(generator.permutation(members)[:per_class])
-            heading = part if len(shown) > 1 and label == 0 else ""
+            heading = part if len(parts) > 1 and label == 0 else ""
             rows.append(_Row(heading, name, len(members), picked))
     _draw(store, rows, per_class, Path(out))
     return [int(row) for line in rows for row in line.picked]
 
 
 def tile_size(height: int, width: int, tall: int = TALL) -> tuple[int, int]:
-    """Height and width at which an image is shown: enlarged by a whole factor, or shrunk to `tall` pixels."""
+    """Height and width at which an image is drawn: enlarged by a whole factor, or shrunk to `tall` pixels."""
     if height <= tall:
         factor = max(1, round(tall / height))
         return height * factor, width * factor
@@ -81,7 +81,7 @@ def tile_size(height: int, width: int, tall: int = TALL) -> tuple[int, int]:
 
 
 def tile(pixels: np.ndarray, tall: int = TALL) -> Picture:
-    """The picture of uint8 [C, H, W] at its tile size; of three channels or more the first three are colours."""
+    """The picture of uint8 [C, H, W] at its tile size; the first three of three or more channels are colours."""
     from PIL import Image
 
     flat = pixels[0] if len(pixels) < 3 else np.ascontiguousarray(pixels[:3].transpose(1, 2, 0))

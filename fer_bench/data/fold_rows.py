@@ -1,4 +1,4 @@
-"""What one run trains, selects and tests on: its fold of the protocol, thinned by its imbalance profile."""
+"""The rows one run trains, validates and tests on: one fold of a protocol, thinned by an imbalance profile."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import os
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +21,24 @@ from fer_bench.data.store import Store
 from fer_bench.errors import FerBenchError
 from fer_bench.record.home import Home
 
-PEOPLE = ("subject", "sequence")  # columns that name what several images are of, the widest first
+PEOPLE = ("subject", "sequence")  # columns that group images of the same person, the broadest first
 
 
 @dataclass(frozen=True, kw_only=True)
 class Roles:
-    """Rows of the store by role, and what training and validation need. Of the test there are row numbers only.
+    """Rows of the store by role, and what training and validation need. For the test set: row numbers only.
 
     Attributes
     ----------
     rows, labels, counts : dict
-        By role: store rows, class positions, images per class. The test's labels are counted, never kept.
+        By role: store rows, class positions, images per class. Test labels are counted but never kept.
     soft : float32 array [n_train, C], optional
-        Training targets where the protocol takes them from votes.
+        Training targets, if the protocol takes them from votes.
     groups : int64 array [n_train], optional
         Subject (or the protocol's group) of each training image.
     classes : tuple of str
     facts : dict
-        For the record: hash of the split file, of the clean manifest, number of rows it leaves out.
+        For the record: hashes of the split file and the clean manifest, and the number of rows left out.
     """
 
     rows: dict[str, np.ndarray]
@@ -48,9 +49,9 @@ class Roles:
     classes: tuple[str, ...]
     facts: dict[str, Any]
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """Hash of every row and training target; part of a run's id."""
+        """Hash over all rows and training targets; part of a run's id."""
         digest = hashlib.sha256("\n".join(self.classes).encode())
         for role in ROLES:
             digest.update(np.asarray(self.rows[role], dtype="<i8").tobytes() + role.encode())
@@ -62,19 +63,19 @@ class Roles:
 
 
 def clean_of(home: Home, store: Store, protocol: Protocol) -> CleanManifest | None:
-    """The doctor's clean manifest, where the protocol uses it; raises DataError where it is missing."""
+    """The doctor's clean manifest if the protocol uses it; raises DataError if it is missing."""
     return load_clean(home.splits(store.path.name, store.fingerprint)) if protocol.clean else None
 
 
 def roles_of(store: Store, card: DatasetCard, home: Home, *, protocol: str, fold: int, profile: str) -> Roles:
-    """The rows of a run on `store`, from the protocol's name, the fold's number and the profile's text.
+    """The rows of a run on `store`, given the protocol's name, the fold's number and the profile's text.
 
     Raises
     ------
     DataError
-        From :func:`fer_bench.data.splits.divide`, or the clean manifest is missing.
+        From :func:`fer_bench.data.splits.divide`, or if the clean manifest is missing.
     SpecError
-        The protocol has no such fold, or the profile asks for more images than there are.
+        The protocol has no such fold, or the profile needs more images than there are.
     """
     chosen, thinned = card.protocol(protocol), Profile.parse(profile)
     full_name = card.full_name(chosen)
@@ -105,16 +106,16 @@ def roles_of(store: Store, card: DatasetCard, home: Home, *, protocol: str, fold
 
 
 def _publish(path: Path, text: str) -> None:
-    """Leave an index list where people find it; a home that can't be written does without.
+    """Write an index list for people to read; skipped if the home can't be written.
 
-    Runs never read it back: what an edited one says has no effect, so it is put aside, and that is said.
+    Runs never read it back, so edits have no effect; an edited list is renamed, with a message.
     """
     try:
         if path.is_file() and path.read_bytes() != text.encode():
             aside = path.with_name(f"{path.name}.old")
             os.replace(path, aside)
-            said = "is not what the protocol makes of these data, and had no effect; it is kept as"
-            print(f"{path} {said} {aside.name}", file=sys.stderr, flush=True)
+            message = f"{path} differs from the protocol's split and was ignored; it was renamed to {aside.name}"
+            print(message, file=sys.stderr, flush=True)
         if not path.is_file():
             write_text(path, text)
     except (OSError, FerBenchError):
@@ -123,12 +124,12 @@ def _publish(path: Path, text: str) -> None:
 
 def _groups(store: Store, protocol: Protocol, train: np.ndarray) -> np.ndarray | None:
     name = protocol.group or "subject"
-    found = store.columns(name)[name][train].astype(str)
-    return np.unique(found, return_inverse=True)[1] if len(set(found.tolist())) > 1 else None
+    values = store.columns(name)[name][train].astype(str)
+    return np.unique(values, return_inverse=True)[1] if len(set(values.tolist())) > 1 else None
 
 
 def _soft(store: Store, protocol: Protocol, division: Division, train: np.ndarray) -> np.ndarray | None:
-    """Shares of the votes; a row without any vote for these classes keeps its label."""
+    """Shares of the votes, float32 [n, C]; a row without votes for these classes keeps its label."""
     if not protocol.soft:
         return None
     votes = np.stack(list(store.columns(*protocol.soft).values()), axis=1)[train].astype(np.float64)
@@ -148,28 +149,31 @@ def labels_of_test(store: Store, card: DatasetCard, rows: np.ndarray, *, protoco
 
 
 def groups_of_test(store: Store, rows: np.ndarray) -> np.ndarray | None:
-    """Which test rows belong together, int64 [n]: those of one person, or of one sequence where nobody is named.
+    """Group numbers of the test rows, int64 [n]: by person, or by sequence if no subjects are known.
 
-    Equal numbers mean the same group, in every fold. A row that names none stands alone; None where all rows do.
+    Equal numbers mean the same group, in every fold. A row without a name forms its own group; None if every row does.
     """
     for name in PEOPLE:
         if name not in store.column_names:
             continue
-        found = store.columns(name)[name].astype(str)
-        if (found[rows] != "").any():
-            codes = np.unique(found, return_inverse=True)[1]
-            return np.where(found == "", len(found) + np.arange(len(found)), codes)[rows].astype(np.int64)
+        values = store.columns(name)[name].astype(str)
+        if (values[rows] != "").any():
+            codes = np.unique(values, return_inverse=True)[1]
+            return np.where(values == "", len(values) + np.arange(len(values)), codes)[rows].astype(np.int64)
     return None
 
 
-_DIGESTS: dict[tuple, str] = {}
+_KNOWN: dict[tuple, Roles] = {}
+_MOST_KNOWN = 64  # roles that are remembered: folds and profiles of a study, whatever its methods and seeds
 
 
-def roles_digest(store: Store, card: DatasetCard, home: Home, *, protocol: str, fold: int, profile: str) -> str:
-    """:attr:`Roles.digest` of a run; cached, because every run of a study asks for it several times."""
+def known_roles(store: Store, card: DatasetCard, home: Home, *, protocol: str, fold: int, profile: str) -> Roles:
+    """:func:`roles_of`, remembered: all runs of a study on one fold share the result, which nobody may change."""
     chosen = card.protocol(protocol)
     clean = clean_of(home, store, chosen)
     key = (str(store.path), store.fingerprint, repr(chosen), fold, profile, clean and clean.sha256)
-    if key not in _DIGESTS:
-        _DIGESTS[key] = roles_of(store, card, home, protocol=protocol, fold=fold, profile=profile).digest
-    return _DIGESTS[key]
+    if key not in _KNOWN:
+        while len(_KNOWN) >= _MOST_KNOWN:
+            del _KNOWN[next(iter(_KNOWN))]
+        _KNOWN[key] = roles_of(store, card, home, protocol=protocol, fold=fold, profile=profile)
+    return _KNOWN[key]

@@ -4,18 +4,18 @@
 ``natural``                          the fold as it is
 ``exp:RATIO``                        n_k = head * RATIO ** (-k / (C - 1)) for the k-th of C classes, from head to tail
 ``step:RATIO[:FRACTION]``            the last floor(C * FRACTION) classes have head / RATIO images, the others head;
-                                     FRACTION is 0.5 unless given; at least one class is rare, and one is not
+                                     FRACTION defaults to 0.5; at least one class is rare and at least one is not
 ``balanced:N``                       N images of every class
 ==================================== ==================================================================================
 
 ``exp`` and ``step`` take options after commas: ``total=N`` fixes the size of the whole subset, ``head=N`` that of its
-largest class, and ``order=a>b>c`` names the classes from head to tail (otherwise the most frequent stands first, and
-of equally frequent ones the smaller label). Without ``total`` and ``head`` the head is as large as the fold allows,
-whatever the ratio: the first class of the order in ``exp``, the smallest of the frequent classes in ``step``. So, but
-under a fixed total, no class grows with the ratio: the subset of a larger ratio lies inside that of a smaller one.
+largest class, and ``order=a>b>c`` names the classes from head to tail (by default the most frequent comes first; ties
+go to the smaller label). Without ``total`` and ``head`` the head is as large as the fold allows, whatever the ratio:
+the first class of the order in ``exp``, the smallest of the frequent classes in ``step``. Unless the total is fixed,
+therefore, no class grows with the ratio: the subset of a larger ratio is contained in that of a smaller one.
 
 Counts are computed in whole numbers and rounded half up, so they are the same on every machine. A class is never
-clipped to what is there: a profile that asks for more than the fold has is an error that names what would fit.
+clipped to the images available: a profile that needs more than the fold has is an error that names what would fit.
 
 References
 ----------
@@ -46,13 +46,13 @@ from fer_bench.errors import SpecError, unknown
 OPTIONS = ("total", "head", "order")
 MAX_RATIO = 10**6
 MAX_COUNT = 10**9
-DIGITS = 30  # decimals kept of a class's weight; roots of a ratio that come out even are exact
-ARITHMETIC = Context(prec=60)  # room for the digits of the largest ratio before its decimals
+DIGITS = 30  # decimals kept of a class's weight; roots that are whole numbers come out exact
+ARITHMETIC = Context(prec=60)  # DIGITS decimals plus the digits of the largest ratio
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Form:
-    """How a kind of profile is written: the numbers after its name (all but the first may be left out), and options."""
+    """Syntax of a kind of profile: the numbers after its name (all but the first are optional), and its options."""
 
     usage: str
     numbers: tuple[str, ...] = ()
@@ -71,7 +71,7 @@ FORMS = {
 
 @dataclass(frozen=True, kw_only=True)
 class _Number:
-    """What a number of a profile may be: in words, as text, and as a value."""
+    """Which values a number of a profile may have: in words, as text, and as a check."""
 
     accepts: str
     convert: Callable[[str], float]
@@ -91,7 +91,7 @@ _NUMBERS = {
         accepts=f"a number from 1 to {MAX_RATIO}", convert=float, pattern=_DECIMAL, valid=lambda r: 1 <= r <= MAX_RATIO
     ),
     "fraction": _Number(
-        accepts="a number above 0 and below 1", convert=float, pattern=_DECIMAL, valid=lambda f: 0 < f < 1
+        accepts="a number between 0 and 1, both excluded", convert=float, pattern=_DECIMAL, valid=lambda f: 0 < f < 1
     ),
     "count": _COUNT,
     "total": _COUNT,
@@ -101,29 +101,29 @@ _NUMBERS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """An imbalance profile, checked on entry. ``str(profile)`` is its canonical text, which :meth:`parse` reads.
+    """An imbalance profile, validated on creation. ``str(profile)`` is its canonical text, which :meth:`parse` reads.
 
     Attributes
     ----------
     kind : str
         A key of :data:`FORMS`.
     ratio : float, optional
-        Images of the largest class to those of the smallest, of ``exp`` and ``step``.
+        Images in the largest class divided by images in the smallest, for ``exp`` and ``step``.
     fraction : float
-        Share of the classes that are rare, of ``step``.
+        Fraction of the classes that are rare, for ``step``.
     count : int, optional
-        Images of every class, of ``balanced``.
+        Images in every class, for ``balanced``.
     total, head : int, optional
-        Images of the whole subset, or of its largest class.
+        Images in the whole subset, or in its largest class.
     order : tuple of str
-        Class names from head to tail; empty for the order of frequency.
+        Class names from head to tail; empty: by frequency.
 
     Raises
     ------
     UnknownNameError
-        The kind, or an option of the text, does not exist.
+        The kind or one of the options does not exist.
     SpecError
-        A value is missing, not allowed with the kind, out of its range, or contradicts another.
+        A value is missing, not allowed for this kind, out of range, or contradicts another.
     """
 
     kind: str
@@ -140,33 +140,33 @@ class Profile:
         form = FORMS[self.kind]
         given = self._given()
         if alien := [name for name in given if name not in form.numbers + form.options]:
-            raise self._error(f"'{self.kind}' takes no {alien[0]}")
+            raise self._error(f"'{self.kind}' does not take {alien[0]}")
         if form.numbers and form.numbers[0] not in given:
-            raise self._error(f"'{self.kind}' lacks its {form.numbers[0]}")
+            raise self._error(f"'{self.kind}' needs a {form.numbers[0]}")
         for name, value in given.items():
             if name in _NUMBERS and not (np.isfinite(value) and _NUMBERS[name].valid(value)):
                 raise self._error(f"{name} must be {_NUMBERS[name].accepts}, not {value}")
         if self.total is not None and self.head is not None:
-            raise self._error("total and head exclude each other: the one follows from the other")
+            raise self._error("give total or head, not both: each determines the other")
         if odd := [name for name in self.order if not name or name != name.strip() or re.search("[,>]", name)]:
-            raise self._error(f"'{odd[0]}' can't stand in an order of classes")
+            raise self._error(f"'{odd[0]}' is not a valid class name in an order")
         if twice := [name for k, name in enumerate(self.order) if name in self.order[:k]]:
-            raise self._error(f"class '{twice[0]}' stands twice in the order")
+            raise self._error(f"class '{twice[0]}' appears twice in the order")
 
     @classmethod
     def parse(cls, text: str) -> Profile:
-        """Read a profile's text, canonical or not; blanks around its parts don't matter.
+        """Parse a profile's text, canonical or not; spaces around its parts are ignored.
 
         Raises
         ------
         UnknownNameError, SpecError
-            As the class; also where an option is given twice or is not ``name=value``.
+            As for the class; also if an option is given twice or is not ``name=value``.
         """
         where = f"imbalance profile '{text}'"
         body, *options = (part.strip() for part in text.split(","))
         kind, *numbers = (part.strip() for part in body.split(":"))
         if kind not in FORMS:
-            raise unknown("imbalance profile", kind, FORMS, where=where)
+            raise unknown("imbalance profile", kind, FORMS, where=where, next="fer-bench run --help")
         form = FORMS[kind]
         if len(numbers) > len(form.numbers):
             raise SpecError(f"'{body}' has too many parts", where=where, hint=_usage(kind))
@@ -193,11 +193,11 @@ class Profile:
 
     @property
     def natural(self) -> bool:
-        """Whether the training fold stays as it is."""
+        """Whether the training fold stays unchanged."""
         return self.kind == "natural"
 
     def _given(self) -> dict[str, Any]:
-        """The fields that differ from their defaults, the kind aside."""
+        """The fields that differ from their defaults, except the kind."""
         fields = (f for f in dataclasses.fields(self) if f.name != "kind")
         return {f.name: getattr(self, f.name) for f in fields if getattr(self, f.name) != f.default}
 
@@ -209,7 +209,7 @@ NATURAL = Profile(kind="natural")
 
 
 def _usage(kind: str) -> str:
-    return f"it is written {FORMS[kind].usage}"
+    return f"the syntax is {FORMS[kind].usage}"
 
 
 def _read(kind: str, name: str, text: str, where: str) -> float | tuple[str, ...]:
@@ -223,7 +223,7 @@ def _read(kind: str, name: str, text: str, where: str) -> float | tuple[str, ...
 
 
 def _decimal(value: float) -> Decimal:
-    """The shortest decimal that stands for a number, which is the one that was typed."""
+    """The shortest decimal that represents a number, which is the one that was typed."""
     return Decimal(str(float(value)))
 
 
@@ -233,7 +233,7 @@ def _plain(value: float) -> str:
 
 
 def with_options(profile_text: str, total: int | None = None, order: str | None = None) -> str:
-    """Merge a total and an order of classes, given apart, into a profile's text.
+    """Merge a total and a class order, given separately, into a profile's text.
 
     Parameters
     ----------
@@ -251,7 +251,7 @@ def with_options(profile_text: str, total: int | None = None, order: str | None 
     Raises
     ------
     UnknownNameError, SpecError
-        As :meth:`Profile.parse`; also where the text itself holds another total or order.
+        As for :meth:`Profile.parse`; also if the text contains a different total or order.
     """
     profile = Profile.parse(profile_text)
     given: dict[str, Any] = {}
@@ -262,26 +262,26 @@ def with_options(profile_text: str, total: int | None = None, order: str | None 
     for name, value in given.items():
         if getattr(profile, name) not in (None, (), value):
             where = f"imbalance profile '{profile_text}'"
-            raise SpecError(f"another {name} is given beside the profile", where=where, hint="give it in one place")
+            raise SpecError(f"{name} is given twice, with different values", where=where, hint="give it once")
     return str(dataclasses.replace(profile, **given))
 
 
 def file_name(text: str) -> str:
-    """A profile's text without the characters that a file's name should not have: ``exp_50_total=5000``."""
+    """A profile's text without characters that a file name should not contain: ``exp_50_total=5000``."""
     return shortened(slug(text), 80)
 
 
 def sizes(profile: Profile, available: Sequence[int] | np.ndarray, classes: Sequence[str]) -> np.ndarray:
-    """Images of every class in the subset.
+    """Number of images per class in the subset.
 
-    With ``total`` the classes get their exact shares by largest remainder: of equal remainders the class nearer to the
-    head wins, and a class whose share is below one image gets one. Otherwise counts are rounded half up, to at least
-    one. Counts never grow from head to tail.
+    With ``total``, the classes receive their exact shares by largest remainder: ties go to the class nearer the head,
+    and a class whose share is below one image gets one. Otherwise counts are rounded half up, with a minimum of one.
+    Counts never increase from head to tail.
 
     Parameters
     ----------
     available : int [C]
-        Images of every class in the training fold, in label order.
+        Images per class in the training fold, in label order.
     classes : sequence of str
         Their names.
 
@@ -295,36 +295,36 @@ def sizes(profile: Profile, available: Sequence[int] | np.ndarray, classes: Sequ
     UnknownNameError
         The order names a class that does not exist.
     SpecError
-        The order lacks a class, the total is below the number of classes, or a class has too few images; the error
-        then names the profiles nearest to it that fit.
+        The order lacks a class, the total is below the number of classes, or a class has too few images; in that case
+        the error names the nearest profiles that fit.
     """
-    have = np.array(available, dtype=np.int64)
+    counts = np.array(available, dtype=np.int64)
     if profile.natural:
-        return have
-    order = _class_order(profile, have, classes)
-    there = have[order].tolist()
+        return counts
+    order = _class_order(profile, counts, classes)
+    there = counts[order].tolist()
     wanted = _wanted(profile, there)
     if not _fits(wanted, there):
         raise _shortage(profile, [classes[k] for k in order], wanted, there)
-    result = np.empty_like(have)
+    result = np.empty_like(counts)
     result[order] = wanted
     return result
 
 
 def pick(profile: Profile, labels: np.ndarray, classes: Sequence[str], key: str) -> np.ndarray:
-    """Positions of the subset in the training fold.
+    """Choose the subset: positions in the training fold.
 
-    Every class has one order of its positions, that of the BLAKE2b hashes of ``key/position``, and a profile takes the
-    first n_k of them. So all subsets of one key are nested where their counts are.
+    The positions of each class are ordered by the BLAKE2b hashes of ``key/position``, and a profile takes the first n_k
+    of them. All subsets with the same key are therefore nested whenever their counts are.
 
     Parameters
     ----------
     labels : int64 [n]
-        Of the training fold; none may be missing (-1).
+        Labels of the training fold; none may be missing (-1).
     classes : sequence of str
         Class names in label order.
     key : str
-        What the order of images depends on: data set, protocol and fold, for one.
+        What the order of images depends on, for example data set, protocol and fold.
 
     Returns
     -------
@@ -334,7 +334,7 @@ def pick(profile: Profile, labels: np.ndarray, classes: Sequence[str], key: str)
     Raises
     ------
     UnknownNameError, SpecError
-        As :func:`sizes`.
+        As for :func:`sizes`.
     """
     if profile.natural:
         return np.arange(len(labels), dtype=np.int64)
@@ -347,12 +347,12 @@ def pick(profile: Profile, labels: np.ndarray, classes: Sequence[str], key: str)
 
 
 def describe(profile: Profile, sizes: Sequence[int] | np.ndarray, classes: Sequence[str]) -> str:
-    """One line for people: the profile, its largest and smallest class, all images, and the ratio that came out.
+    """One line for people: the profile, its largest and smallest class, total images, and the resulting ratio.
 
     Parameters
     ----------
     sizes : int [C]
-        Images of every class, from :func:`sizes`.
+        Images per class, from :func:`sizes`.
     classes : sequence of str
         Their names.
     """
@@ -377,19 +377,20 @@ def _class_order(profile: Profile, have: np.ndarray, classes: Sequence[str]) -> 
         if name not in classes:
             raise unknown("class", name, classes, where=where)
     if missing := [name for name in classes if name not in profile.order]:
-        raise SpecError(f"the order lacks {', '.join(missing)}", where=where, hint="an order names every class once")
+        raise SpecError(f"the order lacks {', '.join(missing)}", where=where, hint="name every class once")
     return [list(classes).index(name) for name in profile.order]
 
 
 def _wanted(profile: Profile, there: Sequence[int]) -> list[int]:
-    """Images that the profile asks for of every class, whether they are there or not."""
+    """Images that the profile needs of every class, whether they exist or not."""
     if profile.count is not None:
         return [profile.count] * len(there)
     weights = _weights(profile, len(there))
     if profile.total is not None:
         if profile.total < len(there):
-            hint = f"a total is at least the number of classes, {len(there)} here"
-            raise SpecError("the total leaves a class without image", where=f"imbalance profile '{profile}'", hint=hint)
+            hint = f"the total must be at least the number of classes, {len(there)} here"
+            where = f"imbalance profile '{profile}'"
+            raise SpecError("the total leaves a class without images", where=where, hint=hint)
         return _apportion(weights, profile.total)
     full = there[: len(there) - _rare(profile, len(there))] if profile.kind == "step" else there[:1]
     head = min(full) if profile.head is None else profile.head
@@ -399,7 +400,7 @@ def _wanted(profile: Profile, there: Sequence[int]) -> list[int]:
 def _weights(profile: Profile, classes: int) -> list[int]:
     """What the classes' counts are proportional to, in units of 10 ** -DIGITS; the last is one."""
     if classes < 2:
-        raise SpecError(f"'{profile.kind}' needs two classes or more", where=f"imbalance profile '{profile}'")
+        raise SpecError(f"'{profile.kind}' needs at least two classes", where=f"imbalance profile '{profile}'")
     with localcontext(ARITHMETIC):
         ratio = _decimal(profile.ratio or 1)
         if profile.kind == "step":
@@ -411,7 +412,7 @@ def _weights(profile: Profile, classes: int) -> list[int]:
 
 
 def _rare(profile: Profile, classes: int) -> int:
-    """How many classes of a step are rare."""
+    """How many classes of a step profile are rare."""
     return max(1, int(_decimal(profile.fraction) * classes))
 
 
@@ -426,7 +427,7 @@ def _apportion(weights: Sequence[int], total: int) -> list[int]:
 
 
 def _shares(weights: Sequence[int], total: int) -> list[tuple[int, int]]:
-    """Whole part and remainder of every class's share in `total`; a class that is due less than one image gets one."""
+    """Whole part and remainder of every class's share of `total`; a class due less than one image gets one."""
     left, sharing = total, len(weights)
     while weights[sharing - 1] * left < sum(weights[:sharing]):
         left, sharing = left - 1, sharing - 1
@@ -434,7 +435,7 @@ def _shares(weights: Sequence[int], total: int) -> list[tuple[int, int]]:
     return [divmod(weight * left, whole) for weight in weights[:sharing]] + [(1, -1)] * (len(weights) - sharing)
 
 
-# ---- what to say when a class has too few images ----
+# ---- the error if a class has too few images ----
 
 
 def _fits(wanted: Sequence[int], there: Sequence[int]) -> bool:
@@ -442,19 +443,19 @@ def _fits(wanted: Sequence[int], there: Sequence[int]) -> bool:
 
 
 def _shortage(profile: Profile, names: Sequence[str], wanted: Sequence[int], there: Sequence[int]) -> SpecError:
-    """The error for a profile that asks for more than the fold has."""
-    short = [f"{n} of {name} ({t} there)" for name, n, t in zip(names, wanted, there, strict=True) if n > t]
+    """The error for a profile that needs more images than the fold has."""
+    short = [f"{n} of {name} (available: {t})" for name, n, t in zip(names, wanted, there, strict=True) if n > t]
     if empty := [name for name, t in zip(names, there, strict=True) if t == 0]:
-        hint = f"no profile but natural fits without images of {', '.join(empty)}"
+        hint = f"only the natural profile fits, because there are no images of {', '.join(empty)}"
     else:
         fitting = [f"--imbalance {shlex.quote(str(p))} ({why})" for p, why in _fitting(profile, there)]
-        hint = "what fits: " + " or ".join(fitting)
-    where = f"imbalance profile '{profile}'"
-    return SpecError(f"the training fold has too few images: needed {', '.join(short)}", where=where, hint=hint)
+        hint = "these fit: " + " or ".join(fitting)
+    what = f"too few images in the training fold: the profile needs {', '.join(short)}"
+    return SpecError(what, where=f"imbalance profile '{profile}'", hint=hint)
 
 
 def _fitting(profile: Profile, there: Sequence[int]) -> Iterator[tuple[Profile, str]]:
-    """Profiles nearest to one that asks for too much, and what each of them is; no class is empty."""
+    """The nearest profiles that fit, each with a description; no class may be empty."""
     if profile.count is not None:
         yield dataclasses.replace(profile, count=min(there)), "the largest"
         return
@@ -471,21 +472,21 @@ def _fitting(profile: Profile, there: Sequence[int]) -> Iterator[tuple[Profile, 
     def asks_too_much(changed: Profile) -> bool:
         return not _fits(_wanted(changed, there), there)
 
-    # counts grow with the head and shrink with the ratio, so both searches may halve their range
+    # counts grow with the head and shrink with the ratio, so both can be found by bisection
     heads = range(1, there[0] + 1)
     yield with_head(bisect_left(heads, True, key=lambda n: asks_too_much(with_head(n)))), "the largest head"
     if profile.head is None:
         tenths = range(10, 10 * MAX_RATIO + 1)
-        found = bisect_left(tenths, True, key=lambda n: not asks_too_much(with_tenths(n)))
-        if found < len(tenths):
-            yield with_tenths(tenths[found]), "the smallest ratio with the whole head, to one decimal"
+        smallest = bisect_left(tenths, True, key=lambda n: not asks_too_much(with_tenths(n)))
+        if smallest < len(tenths):
+            yield with_tenths(tenths[smallest]), "the smallest ratio with a full head, to one decimal"
 
 
 def _largest_total(profile: Profile, there: Sequence[int]) -> int:
-    """The largest total that fits; with one image of every class there always is one.
+    """The largest total that fits; one image per class always fits.
 
-    Largest remainders may take an image from a class while the total grows, so only the whole parts of the shares can
-    be searched by halves; from there the search goes down one by one.
+    With largest remainders a class may lose an image while the total grows, so bisection works on the whole parts of
+    the shares only; from there the search goes down one by one.
     """
     weights = _weights(profile, len(there))
     totals = range(len(there), sum(there) + 1)

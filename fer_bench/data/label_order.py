@@ -1,14 +1,14 @@
-"""What the labels of a source were read as, and whether the known frequencies of the classes speak for another order.
+"""How the labels of a source were read, and whether the class frequencies suggest another order.
 
-A source that numbers its classes says nothing of their order, and sets are handed on with numbers in several orders. A
-wrong one trains without a fault and reports wrong numbers. So what was read is always told, and compared: classes of
-unequal frequency give away an order that is not theirs.
+A source that numbers its classes does not say in which order, and copies of a data set circulate with several orders. A
+wrong order trains without any error and reports wrong numbers. The order is therefore always printed and checked: if
+classes differ in frequency, the counts reveal a wrong order.
 
-A sample from the known frequencies is ``exp(t)`` times likelier under one other order with a chance below ``exp(-t)``
-(Markov's inequality), and there are C! orders. :data:`SURE` therefore bounds false alarms on any true sample, whatever
-its size, by one in ten thousand; and those on samples from equally frequent classes, which the better order must beat
-as well. Other sets that are no sample of the known one (capped, oversampled) fit no order, so they give no alarm: the
-better order must fit (:data:`CLOSE`), and much better (:data:`CLEAR`).
+A sample from the known frequencies is ``exp(t)`` times likelier under one given other order with a probability below
+``exp(-t)`` (Markov's inequality), and there are C! orders. :data:`SURE` therefore limits false alarms on any true
+sample, whatever its size, to one in ten thousand. The same holds for samples from equally frequent classes, which the
+better order must beat as well. Sets that are no sample of the known one (capped, oversampled) fit no order and raise no
+alarm: the better order must fit (:data:`CLOSE`), and fit much better (:data:`CLEAR`).
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ import numpy as np
 
 from fer_bench.contract.cards import DatasetCard
 
-PARAMETER = "classes"  # of a data set that takes the order of a source's numbers
-SURE = log(1e4)  # beyond the logarithm of the number of orders
-CLOSE = 0.02  # share of all images by which a set may differ from known shares, beside chance, and still be that set
-CLEAR = 4  # times that an order must fit better than the card's, apart from chance
-NOISE = 1.5  # times its expectation that the difference of a sample may be
-FEW = 16  # counts off by fewer images than this are slips, even where they are another order's exactly
+PARAMETER = "classes"  # the data set parameter that sets the order of a source's numbers
+SURE = log(1e4)  # added to the logarithm of the number of orders
+CLOSE = 0.02  # share of images by which a set may differ from the known shares, apart from chance, and still match
+CLEAR = 4  # factor by which an order must fit better than the card's, apart from chance
+NOISE = 1.5  # factor by which a sample's difference may exceed its expectation
+FEW = 16  # a total difference below this many images is a slip, even if another order fits exactly
 OWN = "the card's"
-SHOWN = 24  # classes in a line
+LISTED = 24  # classes in a line
 
 
 @dataclass(frozen=True)
 class Order:
-    """The order of classes that fits a store's counts.
+    """The class order that fits a store's counts.
 
     Attributes
     ----------
     positions : tuple of int
-        Label k of the store counts like class ``positions[k]`` of the card.
+        Label k of the store is as frequent as class ``positions[k]`` of the card.
     name : str
-        "the card's", "alphabetical", "reversed", a numbering that the card names, or "" for another one.
+        "the card's", "alphabetical", "reversed", a numbering that the card names, or "" for any other order.
     misfit, card_misfit : float
-        Share of the images that lie in other classes than expected, under this order and under the card's.
+        Share of the images in other classes than expected, under this order and under the card's.
     exact : bool
-        Every count is the expected one.
+        Every count matches exactly.
     """
 
     positions: tuple[int, ...]
@@ -57,37 +57,37 @@ class Order:
 
     @property
     def is_cards(self) -> bool:
-        """Whether nothing speaks against the card's order."""
+        """Whether it is the card's own order."""
         return self.name == OWN
 
 
 def label_order(
     observed: np.ndarray, known: np.ndarray, classes: Sequence[str], orders: Mapping[str, Sequence[str]] | None = None
 ) -> Order:
-    """Find the order of classes under which the counts are likeliest, over all splits together.
+    """Find the class order under which the counts of all splits together are likeliest.
 
     Parameters
     ----------
     observed, known : int [splits, classes]
     classes : sequence of str
-        The card's names, which decide what is alphabetical.
+        The card's class names; they also define the alphabetical order.
     orders : mapping of name to sequence of str
-        Further numberings in circulation: the same names, in order.
+        Other numberings in circulation: the same names, in order.
 
     Returns
     -------
     Order
-        The card's order unless another one fits clearly better; among those that can't be told apart a named one.
+        The card's order unless another one fits clearly better; a named one among those that fit equally well.
     """
     fits = _Fits(np.asarray(observed, dtype=np.float64), np.asarray(known, dtype=np.float64))
     own = np.arange(len(classes))
-    from scipy.optimize import linear_sum_assignment  # half a second, which a misspelt command need not wait for
+    from scipy.optimize import linear_sum_assignment  # half a second that a misspelt command should not cost
 
     best = linear_sum_assignment(fits.cost)[1]
     named = _named(tuple(classes), orders or {})
     if fits.off(best) == 0 and fits.off(own) >= FEW:
-        name, found = next(((n, o) for n, o in named.items() if fits.off(o) == 0), ("", best))
-        return fits.order(found, name)
+        name, order = next(((n, o) for n, o in named.items() if fits.off(o) == 0), ("", best))
+        return fits.order(order, name)
     sure = SURE + lgamma(len(classes) + 1)
     if not fits.total or not fits.speaks_for(best, sure):
         return fits.order(own, OWN)
@@ -97,23 +97,23 @@ def label_order(
 
 
 def _named(classes: tuple[str, ...], orders: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
-    """Positions of each order that has a name; label k of the store was number k of that order."""
+    """Positions of each named order; label k of the store was number k of that order."""
     lists = {"alphabetical": tuple(sorted(classes)), **{n: tuple(o) for n, o in orders.items()}}
     lists |= {"reversed": classes[::-1], "shifted by one": (*classes[-1:], *classes[:-1])}
     return {name: np.array([classes.index(c) for c in order]) for name, order in lists.items() if order != classes}
 
 
 class _Fits:
-    """How well orders of the classes fit counts. Splits count by their images."""
+    """How well class orders fit the counts; splits are weighted by their images."""
 
     def __init__(self, observed: np.ndarray, known: np.ndarray):
         self.observed, self.known = observed, known
         self.total = observed.sum()
         self.labels = np.arange(observed.shape[1])
         self.shares = known / known.sum(1, keepdims=True)
-        smooth = (known + 0.5) / (known + 0.5).sum(1, keepdims=True)  # a class without images is not impossible
+        smooth = (known + 0.5) / (known + 0.5).sum(1, keepdims=True)  # keeps classes without images possible
         self.cost = -np.einsum("sk,sj->kj", observed, np.log(smooth))
-        present = observed.any(0)  # the card's order is not to blame for a class that was left out
+        present = observed.any(0)  # a class that was left out does not count against the card's order
         without = np.log(smooth[:, present] / smooth[:, present].sum(1, keepdims=True))
         self.own_cost = -float((observed[:, present] * without).sum())
         sizes = observed.sum(1)
@@ -122,24 +122,24 @@ class _Fits:
         self.noise = NOISE * float((np.sqrt(sizes / (2 * pi)) * spread).sum()) / max(self.total, 1)
 
     def gain(self, order: np.ndarray) -> float:
-        """Logarithm of how many times likelier the counts are than under the card's order."""
+        """Log-likelihood ratio of this order against the card's."""
         return self.own_cost - float(self.cost[self.labels, order].sum())
 
     def gain_over_balance(self, order: np.ndarray) -> float:
-        """Logarithm of how many times likelier the counts are than with equally frequent classes."""
+        """Log-likelihood ratio of this order against equally frequent classes."""
         return float(self.total * log(len(self.labels)) - self.cost[self.labels, order].sum())
 
     def off(self, order: np.ndarray) -> int:
-        """Sum of the differences from the known counts."""
+        """Sum of the absolute differences from the known counts, in images."""
         return int(np.abs(self.observed - self.known[:, order]).sum())
 
     def misfit(self, order: np.ndarray) -> float:
-        """Share of the images that lie in another class than the known shares say."""
+        """Share of the images that are in other classes than the known shares imply."""
         expected = self.observed.sum(1, keepdims=True) * self.shares[:, order]
         return float(np.abs(self.observed - expected).sum() / 2 / max(self.total, 1))
 
     def speaks_for(self, order: np.ndarray, sure: float) -> bool:
-        """Whether an order fits, fits much better than the card's, and not by chance."""
+        """Whether an order fits, fits much better than the card's, and does so beyond chance."""
         misfit, own = self.misfit(order), self.misfit(self.labels)
         close = misfit <= CLOSE + self.noise and own > CLOSE
         clear = own >= CLEAR * (misfit - self.noise)
@@ -156,17 +156,19 @@ class _Fits:
 
 
 def order_of(card: DatasetCard, manifest: Mapping[str, Any]) -> Order | None:
-    """The order that fits a store's manifest; None where the card knows no frequencies of these classes.
+    """The order that fits a store's manifest; None if the card has no frequencies for these classes.
 
-    A store may have further classes behind those of the card; they are left out. Where the store has splits that the
-    card does not know, all images are compared with all known ones.
+    Additional classes after those of the card are ignored. If the store has splits that the card does not list, all
+    images together are compared with all known counts together.
     """
     known, count = dict(card.shares or card.counts), len(card.classes)
     if not known or not card.classes or tuple(manifest["classes"][:count]) != tuple(card.classes):
         return None
     counts = {split: n[:count] for split, n in manifest["counts"].items() if sum(n)}
     if card.shares and any(split in known for split in counts):
-        counts = {split: n for split, n in counts.items() if split in known}  # those of other splits are not published
+        counts = {
+            split: n for split, n in counts.items() if split in known
+        }  # shares of the other splits are not published
     if counts and counts.keys() <= known.keys():
         pairs = [(n, known[split]) for split, n in counts.items()]
     elif not counts:
@@ -179,15 +181,15 @@ def order_of(card: DatasetCard, manifest: Mapping[str, Any]) -> Order | None:
 
 @dataclass(frozen=True)
 class Suspicion:
-    """That the labels are in another order than the card's, in words.
+    """A description of labels that seem to be in another order than the card's.
 
     Attributes
     ----------
     title : str
     lines : tuple of str
-        Details, and at the end what would mend it.
+        Details, and finally how to fix it.
     order : str
-        The value of the parameter `classes` that would; "" where no parameter can.
+        The value of the parameter `classes` that would fix it; "" if no parameter can.
     """
 
     title: str
@@ -196,39 +198,39 @@ class Suspicion:
 
 
 def suspicion(card: DatasetCard, manifest: Mapping[str, Any]) -> Suspicion | None:
-    """What to say where another order than the card's fits the store's counts clearly better; None elsewhere."""
-    found = order_of(card, manifest)
-    if found is None or found.is_cards:
+    """A description if an order other than the card's fits the store's counts clearly better, otherwise None."""
+    better = order_of(card, manifest)
+    if better is None or better.is_cards:
         return None
     classes = card.classes
-    fit = "exactly" if found.exact else f"up to {found.misfit:.1%} of the images"
-    title = f"The labels look {found.name or 'permuted'}: the counts fit that order {fit}"
-    if found.name not in ("", "alphabetical", "reversed", "shifted by one"):
-        title = f"The labels look numbered as {found.name} does: the counts fit that order {fit}"
-    moved = [(name, classes[p]) for name, p in zip(classes, found.positions, strict=True) if name != classes[p]]
-    lines = [f"what is labelled {name} counts like {like}" for name, like in moved]
-    lines.append(f"the card's own order is off by {found.card_misfit:.1%} of the images")
-    order = _mended(card, manifest, found)
+    fit = "exactly" if better.exact else f"up to {better.misfit:.1%} of the images"
+    title = f"The labels look {better.name or 'permuted'}: the counts fit that order {fit}"
+    if better.name not in ("", "alphabetical", "reversed", "shifted by one"):
+        title = f"The labels look numbered as in {better.name}: the counts fit that order {fit}"
+    moved = [(name, classes[p]) for name, p in zip(classes, better.positions, strict=True) if name != classes[p]]
+    lines = [f"images labelled {name} are as many as expected for {like}" for name, like in moved]
+    lines.append(f"under the card's own order, {better.card_misfit:.1%} of the images are in unexpected classes")
+    order = _corrected(card, manifest, better)
     if order:
-        lines.append(f"if that is so, prepare again with --dataset-set {PARAMETER}={order}")
+        lines.append(f"if so, prepare the data again with --dataset-set {PARAMETER}={order}")
     else:
-        lines.append("the source names its classes itself: ask whoever made it, or take a copy from the owners")
+        lines.append("the source itself names its classes: ask whoever made it, or get a copy from the owners")
     return Suspicion(title, tuple(lines), order)
 
 
-def _mended(card: DatasetCard, manifest: Mapping[str, Any], found: Order) -> str:
-    """The classes by the source's numbers under the better order; "" for a source that names its classes."""
+def _corrected(card: DatasetCard, manifest: Mapping[str, Any], better: Order) -> str:
+    """The classes in the order of the source's numbers under the better order; "" if the source names its classes."""
     names = {int(label): name for label, name in manifest.get("label_names", []) if label.isdecimal()}
     if PARAMETER not in card.params or len(names) < len(card.classes):
         return ""
-    place = {name: card.classes[found.positions[k]] for k, name in enumerate(card.classes)}
+    place = {name: card.classes[better.positions[k]] for k, name in enumerate(card.classes)}
     return ",".join(place.get(names[label], names[label]) for label in sorted(names))
 
 
-def mapping_told(manifest: Mapping[str, Any]) -> str:
-    """What the source's labels were read as, with the images of each: ``0 = neutral (1,234 images), ...``.
+def describe_mapping(manifest: Mapping[str, Any]) -> str:
+    """How the source's labels were read, with image counts: ``0 = neutral (1,234 images), ...``.
 
-    Where the loader names no labels, the store's own numbers stand for them.
+    If the loader does not name the labels, the store's own numbers are used.
     """
     classes = manifest["classes"]
     together = [sum(column) for column in zip(*manifest["counts"].values(), strict=True)]
@@ -236,18 +238,18 @@ def mapping_told(manifest: Mapping[str, Any]) -> str:
     for label, name in manifest.get("label_names") or [[str(k), name] for k, name in enumerate(classes)]:
         labels.setdefault(name, []).append(label)
     counts = dict(zip(classes, together, strict=True))
-    told = []
+    parts = []
     for name in sorted(labels, key=lambda n: _natural(labels[n][0])):
         read = f"{' and '.join(labels[name])} = {name}" if labels[name] != [name] else name
         images = counts.get(name)
-        number = "left out" if images is None else f"{images:,} image{'s' * (images != 1)}" if images else "no image"
-        told.append(f"{read} ({number})")
-    told += [f"{name} (no image)" for name in classes if name not in labels]
-    more, blank = len(told) - SHOWN, manifest.get("shape", [0])[0] - sum(together)
-    said = ", ".join(told[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")
-    return said + (f"; {blank:,} without a label" if blank > 0 else "")
+        number = "left out" if images is None else f"{images:,} image{'s' * (images != 1)}" if images else "no images"
+        parts.append(f"{read} ({number})")
+    parts += [f"{name} (no images)" for name in classes if name not in labels]
+    more, blank = len(parts) - LISTED, manifest.get("shape", [0])[0] - sum(together)
+    listed = ", ".join(parts[:LISTED]) + (f" and {more:,} more" if more > 0 else "")
+    return listed + (f"; {blank:,} without a label" if blank > 0 else "")
 
 
 def _natural(text: str) -> tuple[int, str]:
-    found = re.match(r"\d+", text)
-    return (int(found[0]) if found else -1, text)
+    digits = re.match(r"\d+", text)
+    return (int(digits[0]) if digits else -1, text)

@@ -1,4 +1,4 @@
-"""From a data set's name to its card or store. A name that nobody knows may be that of somebody's own images."""
+"""From a data set's name to its card or store. An unknown name may refer to a person's own images."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from fer_bench.record.home import Home
 
 
 def dataset_card(
-    found: Plugins, name: str, home: Home, source: str | Path | None = None, typed: Sequence[str] = ()
+    plugins: Plugins, name: str, home: Home, source: str | Path | None = None, typed: Sequence[str] = ()
 ) -> DatasetCard:
-    """:meth:`Plugins.dataset_card`; an unknown name is answered with how one's own images are read under it.
+    """Like :meth:`Plugins.dataset_card`, but the error for an unknown name explains how to use one's own images.
 
     Parameters
     ----------
     source : path, optional
-        Where the images lie, if that was said.
+        Where the images are, if given.
     typed : sequence of str
-        The words of the command line, to be told again with the right name.
+        The words of the command line, to be repeated with the right name.
 
     Raises
     ------
@@ -36,57 +36,59 @@ def dataset_card(
         There is no such data set.
     """
     try:
-        return found.dataset_card(name)
+        return plugins.dataset_card(name)
     except UnknownNameError as error:
         if not re.fullmatch(r"[\w.-]*\w", name, re.ASCII):
             raise
-        raise _explained(error, found, name, home, source, typed) from None
+        raise _explained(error, plugins, name, home, source, typed) from None
 
 
-def open_prepared(found: Plugins, name: str, home: Home, typed: Sequence[str] = ()) -> tuple[Store, DatasetCard | None]:
-    """The prepared store of a data set, and its card where its plug-in is known.
+def open_prepared(
+    plugins: Plugins, name: str, home: Home, typed: Sequence[str] = ()
+) -> tuple[Store, DatasetCard | None]:
+    """The prepared store of a data set, and its card if its plug-in is known.
 
     Raises
     ------
     UnknownNameError, StoreError
-        There is no store that can be used; the error says what to type.
+        There is no usable store; the error says what to type.
     """
     try:
         store = Store.open(home.store(name))
     except ChangedStoreError as error:
-        raise naming_plugins(error, found.folders) from None
+        raise naming_plugins(error, plugins.folders) from None
     except StoreError as error:
-        dataset_card(found, name, home, typed=typed)
-        dataset = found.dataset(name)
+        dataset_card(plugins, name, home, typed=typed)
+        dataset = plugins.dataset(name)
         dataset.options = home.options
         source = None if dataset.card.built_in or home.raw(name).exists() else "PATH"
         again = dataset.command("prepare", source)
         raise StoreError(error.what, where=error.where, hint=error.hint, next=again) from None
     with contextlib.suppress(UnknownNameError):
-        return store, found.dataset_card(name)
+        return store, plugins.dataset_card(name)
     return store, None
 
 
 def _explained(
-    error: UnknownNameError, found: Plugins, name: str, home: Home, source: str | Path | None, typed: Sequence[str]
+    error: UnknownNameError, plugins: Plugins, name: str, home: Home, source: str | Path | None, typed: Sequence[str]
 ) -> UnknownNameError:
-    """The error with the prepared store, the folder or the command that may be meant."""
-    readers = sorted(n for n, plugin in found.datasets.items() if not getattr(plugin.card, "classes", ()))
+    """The error, with the prepared store, the folder or the command that was probably meant."""
+    readers = sorted(n for n, plugin in plugins.datasets.items() if not getattr(plugin.card, "classes", ()))
     stores = _prepared(home)
     for known in (f"{reader}:{name}" for reader in readers):
         if known in stores:
-            hint = f"it is prepared under the name '{known}'"
+            hint = f"it was prepared under the name '{known}'"
             return UnknownNameError(error.what, hint=hint, next=_typed_again(typed, name, known))
     places = [Path(source).expanduser()] if source is not None else [home.raw(name), Path(name)]
     place = next((p for p in places if p.exists()), None)
     if place is not None:
-        again = _how_to_read(readers, found, name, place, home)
-        hint = f"{place} can be read as images of your own, under a name with a colon, as the command below does"
+        again = _how_to_read(readers, plugins, name, place, home)
+        hint = f"{place} can be read as your own images; their name then has a colon, as in the command below"
         return UnknownNameError(error.what, hint=hint, next=again)
-    hint = f"{error.hint}\n         images of your own are prepared first, under a name with a colon: folder:{name} for"
-    hint += f" class folders, csv:{name} for images and a table"
+    hint = f"{error.hint}\n         to use your own images, prepare them first under a name with a colon:"
+    hint += f" folder:{name} for class folders, csv:{name} for images with a table"
     close = (error.hint or "").startswith("did you mean")
-    again = "fer-bench list datasets" if close else _own(found, f"folder:{name}", home).command("prepare", "PATH")
+    again = "fer-bench list datasets" if close else _own(plugins, f"folder:{name}", home).command("prepare", "PATH")
     return UnknownNameError(error.what, hint=hint, next=again)
 
 
@@ -98,7 +100,7 @@ def _typed_again(typed: Sequence[str], name: str, known: str) -> str:
 
 
 def _prepared(home: Home) -> set[str]:
-    """Names of the data sets that have a store in the home."""
+    """Names of the data sets with a store in the home."""
     names = set()
     for path in home.data.glob("*/manifest.json"):
         try:
@@ -108,11 +110,11 @@ def _prepared(home: Home) -> set[str]:
     return names
 
 
-def _how_to_read(readers: Sequence[str], found: Plugins, name: str, place: Path, home: Home) -> str:
-    """The command that prepares what lies at a place: by the reader that recognises it, or that says how it could."""
+def _how_to_read(readers: Sequence[str], plugins: Plugins, name: str, place: Path, home: Home) -> str:
+    """The command that prepares the files at a place, by the reader that recognises them or says how it could."""
     advice = ""
     for reader in readers:
-        dataset = _own(found, f"{reader}:{name}", home)
+        dataset = _own(plugins, f"{reader}:{name}", home)
         try:
             dataset.read(place)
         except FerBenchError as error:
@@ -120,10 +122,10 @@ def _how_to_read(readers: Sequence[str], found: Plugins, name: str, place: Path,
             advice = advice or (known if "--dataset-set" in known and "NAME" not in known else "")
             continue
         return dataset.command("prepare", place)
-    return advice or _own(found, f"folder:{name}", home).command("prepare", place)
+    return advice or _own(plugins, f"folder:{name}", home).command("prepare", place)
 
 
-def _own(found: Plugins, name: str, home: Home) -> Dataset:
-    dataset = found.dataset(name)
+def _own(plugins: Plugins, name: str, home: Home) -> Dataset:
+    dataset = plugins.dataset(name)
     dataset.options = home.options
     return dataset

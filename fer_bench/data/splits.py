@@ -1,7 +1,7 @@
 """From a store and a protocol to rows: which images train, select and test, fold by fold.
 
-Every random choice is an order of hashes, so a protocol gives the same rows on every machine and with every version of
-every library. The rows of all folds make one text, whose hash stands in each run's record:
+Every random choice is an ordering by hashes, so a protocol gives the same rows on every machine and with any library
+versions. The rows of all folds form one text file, whose hash is in each run's record:
 
 ::
 
@@ -29,16 +29,16 @@ ROLES = ("train", "val", "test")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Division:
-    """What a protocol makes of a store.
+    """A store divided by a protocol.
 
     Attributes
     ----------
     classes : tuple of str
-        The classes that take part.
+        The classes that the protocol uses.
     labels : int64 [N]
-        Positions in `classes`, one for each row of the store; -1 for rows that take no part.
+        Positions in `classes`, one per row of the store; -1 for rows that are not used.
     folds : list of dict
-        Of each fold the rows by role, ascending.
+        For each fold, the rows by role, ascending.
     """
 
     classes: tuple[str, ...]
@@ -47,7 +47,7 @@ class Division:
 
     @cached_property
     def text(self) -> str:
-        """The split file: one line a row, one column a fold."""
+        """The split file: one line per row, one column per fold."""
         table = np.full((len(self.labels), len(self.folds)), "", dtype="<U8")
         for number, fold in enumerate(self.folds):
             for role in ROLES:
@@ -63,17 +63,17 @@ class Division:
 
 
 def divide(store: Store, card: DatasetCard, protocol: Protocol, clean: CleanManifest | None = None) -> Division:
-    """Carry out a protocol.
+    """Divide a store by a protocol.
 
     Parameters
     ----------
     clean : CleanManifest, optional
-        Rows to leave out of every role once it is divided; needed by protocols with ``clean=True``, ignored by others.
+        Rows to leave out of every role after dividing; needed by protocols with ``clean=True``, ignored by others.
 
     Raises
     ------
     DataError
-        The store lacks a split, column or class that the protocol needs, a role stays empty, or rows have no label.
+        The store lacks a split, column or class that the protocol needs, a role is empty, or rows have no label.
     """
     where = card.full_name(protocol)
     key = card.full_name(card.protocol(protocol.of)) if protocol.of else where
@@ -89,14 +89,14 @@ def divide(store: Store, card: DatasetCard, protocol: Protocol, clean: CleanMani
     group = columns[protocol.group] if protocol.group else None
     if group is not None and (np.asarray(group[pool]).astype(str) == "").any():
         raise DataError(
-            f"the store does not know the {protocol.group} of every image, which this protocol keeps together",
+            f"the protocol keeps each {protocol.group} together, but some images in the store have no {protocol.group}",
             where=f"{where}, layout '{store.manifest['layout']}'",
-            hint=f"prepare from a layout that tells it, or take another protocol: {_others(card, protocol)}",
+            hint=f"prepare from a layout that has it, or choose another protocol: {_others(card, protocol)}",
         )
     part = _Part(np.flatnonzero(pool), labels, group, key, len(classes), protocol.stratify)
     make = {"splits": _by_splits, "kfold": _by_folds, "shuffle": _by_shares, "blocks": _by_blocks}[protocol.scheme]
-    gone = clean.rows if protocol.clean and clean is not None else np.empty(0, np.int64)
-    folds = [{r: np.setdiff1d(fold[r], gone) for r in ROLES} for fold in make(protocol, part, roles)]
+    rejected = clean.rows if protocol.clean and clean is not None else np.empty(0, np.int64)
+    folds = [{r: np.setdiff1d(fold[r], rejected) for r in ROLES} for fold in make(protocol, part, roles)]
     for number, fold in enumerate(folds):
         _check_fold(fold, labels, classes, card, protocol, number, store)
     return Division(classes=classes, labels=labels, folds=folds)
@@ -104,7 +104,7 @@ def divide(store: Store, card: DatasetCard, protocol: Protocol, clean: CleanMani
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """Rows that take part, and what is needed to divide them."""
+    """The rows to divide, and what is needed to divide them."""
 
     rows: np.ndarray
     labels: np.ndarray
@@ -114,25 +114,25 @@ class _Part:
     stratify: bool
 
     def within(self, rows: np.ndarray) -> _Part:
-        """The rows of this part that are among `rows`."""
+        """The subset of this part that is in `rows`."""
         kept = self.rows[np.isin(self.rows, rows)]
         return _Part(kept, self.labels, self.group, self.key, self.classes, self.stratify)
 
     def strata(self) -> list[np.ndarray]:
-        """Rows of each class; all rows together where classes do not matter."""
+        """Rows of each class; all rows together if the division is not stratified."""
         if not self.stratify:
             return [self.rows]
         return [self.rows[self.labels[self.rows] == c] for c in range(self.classes)]
 
 
 def _present(store: Store, names: list[str], where: str) -> list[str]:
-    have = store.column_names
-    missing = [n for n in names if n not in have]
+    columns = store.column_names
+    missing = [n for n in names if n not in columns]
     if missing:
         raise DataError(
             f"the store has no column '{missing[0]}', which the protocol needs",
             where=f"{where}, layout '{store.manifest['layout']}'",
-            hint=f"columns: {', '.join(have)}",
+            hint=f"columns: {', '.join(columns)}",
         )
     return names
 
@@ -140,27 +140,29 @@ def _present(store: Store, names: list[str], where: str) -> list[str]:
 # -- labels and named parts ------------------------------------------------------------------------------------------
 
 
-def _labels(store: Store, protocol: Protocol, found: np.ndarray, where: str) -> tuple[tuple[str, ...], np.ndarray]:
-    """The classes that take part and every row's position among them."""
-    if found.dtype.kind != "i":
-        raise DataError(f"column '{protocol.label}' holds no class positions", where=where)
+def _labels(store: Store, protocol: Protocol, column: np.ndarray, where: str) -> tuple[tuple[str, ...], np.ndarray]:
+    """The classes that are used, and every row's position among them."""
+    if column.dtype.kind != "i":
+        raise DataError(f"column '{protocol.label}' does not contain class positions", where=where)
     if not protocol.classes:
-        return store.classes, found.astype(np.int64)
+        return store.classes, column.astype(np.int64)
     missing = [c for c in protocol.classes if c not in store.classes]
     if missing:
-        raise DataError(f"the store has no class '{missing[0]}'", where=where, hint=", ".join(store.classes))
-    place = np.full(len(store.classes) + 1, -1, dtype=np.int64)  # the last entry serves label -1
+        raise DataError(
+            f"the store has no class '{missing[0]}'", where=where, hint=f"classes: {', '.join(store.classes)}"
+        )
+    place = np.full(len(store.classes) + 1, -1, dtype=np.int64)  # the last entry is for label -1
     for position, name in enumerate(protocol.classes):
         place[store.classes.index(name)] = position
-    return tuple(protocol.classes), place[found]
+    return tuple(protocol.classes), place[column]
 
 
-def _takes_part(protocol: Protocol, found: np.ndarray, store: Store) -> np.ndarray:
-    """Rows that are not left out for their class; those without a label are judged apart."""
+def _takes_part(protocol: Protocol, column: np.ndarray, store: Store) -> np.ndarray:
+    """Rows whose class is used, bool [N]; rows without a label count as used here."""
     if not protocol.classes:
-        return np.ones(len(found), dtype=bool)
+        return np.ones(len(column), dtype=bool)
     kept = [k for k, name in enumerate(store.classes) if name in protocol.classes]
-    return np.isin(found, [*kept, -1])
+    return np.isin(column, [*kept, -1])
 
 
 def _check_labels(taken: np.ndarray, labels: np.ndarray, protocol: Protocol, store: Store, where: str) -> None:
@@ -168,13 +170,13 @@ def _check_labels(taken: np.ndarray, labels: np.ndarray, protocol: Protocol, sto
     if without and protocol.unlabelled == "error":
         raise DataError(
             f"{without} images have no label in layout '{store.manifest['layout']}'",
-            where=where, hint="prepare from a layout that has all labels",
+            where=where, hint="prepare from a layout with all labels",
             next=f"fer-bench data prepare {store.manifest['dataset']} --from PATH",
         )  # fmt: skip
 
 
 def _named_roles(protocol: Protocol, split: np.ndarray, card: DatasetCard, store: Store) -> dict[str, np.ndarray]:
-    """Rows of the splits that the protocol names; all rows as "train" where it names none."""
+    """Rows of the splits that the protocol names; all rows as "train" if it names none."""
     if not (protocol.train or protocol.val or protocol.test):
         return {"train": np.arange(len(split))}
     roles = {}
@@ -185,17 +187,17 @@ def _named_roles(protocol: Protocol, split: np.ndarray, card: DatasetCard, store
             raise DataError(
                 f"the store has no {role} images",
                 where=f"{card.full_name(protocol)}, {role} = {' + '.join(wanted)}",
-                hint=f"it has: {', '.join(sorted(set(split.tolist())))}; other protocols: {_others(card, protocol)}",
+                hint=f"its splits: {', '.join(sorted(set(split.tolist())))}; protocols: {_others(card, protocol)}",
                 next=_way_out(card, protocol, store, set(split.tolist())),
             )
     return roles
 
 
 def fitting(store: Store, card: DatasetCard) -> Protocol | None:
-    """The card's first protocol if the store allows it, or the sound one that fits best; None where none does.
+    """The card's first protocol if it fits the store, otherwise the sound one that fits best; None if none fits.
 
-    One that uses the store's own parts comes before one that divides all images anew, and of these one that keeps
-    people together where the store knows them.
+    Protocols that use the store's own splits are preferred to those that divide all images anew, and among the latter
+    those that keep people together.
     """
     sound = [p for p in card.protocols[1:] if not p.watermark and not p.clean]
     for protocol in [*card.protocols[:1], *sorted(sound, key=lambda p: (p.scheme != "splits", not p.group))]:
@@ -206,19 +208,19 @@ def fitting(store: Store, card: DatasetCard) -> Protocol | None:
 
 
 def protocol_that_fits(store: Store, card: DatasetCard) -> Protocol | None:
-    """The protocol to take where the store does not allow the card's first one; None where it does, or none fits."""
-    found = fitting(store, card)
-    return found if found is not card.protocols[0] else None
+    """The protocol to use if the card's first one does not fit the store; None if it does, or if none fits."""
+    protocol = fitting(store, card)
+    return protocol if protocol is not card.protocols[0] else None
 
 
-def _way_out(card: DatasetCard, protocol: Protocol, store: Store, have: set[str]) -> str:
-    """The first protocol that the store's splits allow, or another source."""
+def _way_out(card: DatasetCard, protocol: Protocol, store: Store, splits: set[str]) -> str:
+    """The next step: the first protocol that the store's splits allow, or another source."""
     again = f"fer-bench data prepare {store.manifest['dataset']} --from PATH"
-    fit = [p for p in card.protocols if {*p.train, *p.val, *p.test} <= have and not p.watermark]
+    fit = [p for p in card.protocols if {*p.train, *p.val, *p.test} <= splits and not p.watermark]
     if not fit:
         return again
     other = card.cleaned(fit[0]) if protocol.of else fit[0]
-    return f"the same command with --protocol {card.full_name(other)}; or {again}"
+    return f"rerun with --protocol {card.full_name(other)}, or {again}"
 
 
 def _others(card: DatasetCard, protocol: Protocol) -> str:
@@ -241,9 +243,9 @@ def _by_folds(protocol: Protocol, part: _Part, roles: dict[str, np.ndarray]) -> 
     k = protocol.folds
     if part.group is not None and (there := len(set(part.group[part.rows].tolist()))) < k:
         raise DataError(
-            f"{there} values of {protocol.group} can't fill {k} folds",
+            f"{k} folds need at least {k} values of {protocol.group}, and there are {there}",
             where=part.key,
-            hint="a random protocol, perhaps",
+            hint="try a random protocol",
         )
     parts = share_out(part, [Fraction(1, k)] * k, "kfold")
     folds = []
@@ -263,7 +265,7 @@ def _by_shares(protocol: Protocol, part: _Part, roles: dict[str, np.ndarray]) ->
 
 
 def _by_blocks(protocol: Protocol, part: _Part, roles: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
-    """Test rows by place in one running list of all classes; a class's block may run over into the next class."""
+    """Test rows by position in one list of all classes; a class's block may extend into the next class."""
     running = np.concatenate(part.strata())
     ends = np.cumsum([len(s) for s in part.strata()])
     starts = ends - [len(s) for s in part.strata()]
@@ -292,10 +294,10 @@ def _held_out(part: _Part, share: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def share_out(part: _Part, shares: Sequence[Fraction], purpose: str) -> list[np.ndarray]:
-    """Divide rows by shares, class by class; rows of one group stay together.
+    """Divide rows by shares, class by class; rows of the same group stay together.
 
-    Without groups every part has its share of every class to within one image. With groups the largest are placed
-    first, each where it brings the classes nearest to their shares.
+    Without groups, every part has its share of every class to within one image. With groups, the largest are placed
+    first, each in the part where it brings the classes nearest to their shares.
     """
     key = f"{part.key}/{purpose}"
     if part.group is not None:
@@ -312,13 +314,13 @@ def share_out(part: _Part, shares: Sequence[Fraction], purpose: str) -> list[np.
 
 
 def hash_order(names: Sequence[object], key: str) -> np.ndarray:
-    """An order of `names` that looks random and depends on nothing but them and `key`."""
+    """A pseudo-random order of `names`, int64 [n], that depends only on them and on `key`."""
     digests = [hashlib.blake2b(f"{key}/{name}".encode(), digest_size=16).digest() for name in names]
     return np.asarray(sorted(range(len(names)), key=digests.__getitem__), dtype=np.int64)
 
 
 def _apportion(n: int, shares: Sequence[Fraction], shift: int) -> list[int]:
-    """Whole numbers that sum to `n`: largest remainder; equal remainders take turns, beginning at part `shift`."""
+    """Whole numbers that sum to `n`, by largest remainder; ties are broken in turn, starting at part `shift`."""
     sizes = [int(s * n) for s in shares]
     k = len(shares)
     by_remainder = sorted(range(k), key=lambda i: (-(shares[i] * n - sizes[i]), (i - shift) % k))
@@ -338,22 +340,22 @@ def _share_groups(part: _Part, shares: Sequence[Fraction], key: str) -> list[np.
 
 
 def _place_groups(counts: list[list[int]], order: list[int], shares: Sequence[Fraction]) -> list[int]:
-    """The part of each group. Whole-number arithmetic, so that no rounding decides."""
+    """The part of each group, in whole-number arithmetic, so that rounding can't affect the result."""
     scale = int(np.lcm.reduce([s.denominator for s in shares]))
     totals = [sum(column) for column in zip(*counts, strict=True)]
     weight = [10**18 // max(1, t) ** 2 for t in totals]
-    lack = [[int(s * scale) * t for t in totals] for s in shares]  # what each part still lacks, times `scale`
+    lack = [[int(s * scale) * t for t in totals] for s in shares]  # images still missing in each part, times `scale`
     place = [0] * len(counts)
     for group in sorted(order, key=lambda g: -sum(counts[g])):
-        have = [(c, n) for c, n in enumerate(counts[group]) if n]
+        content = [(c, n) for c, n in enumerate(counts[group]) if n]
 
-        def gain(k: int, have: list[tuple[int, int]] = have) -> int:
-            """How much nearer to its shares a part comes by taking the group."""
-            return sum(weight[c] * (lack[k][c] ** 2 - (lack[k][c] - n * scale) ** 2) for c, n in have)
+        def gain(k: int, content: list[tuple[int, int]] = content) -> int:
+            """How much nearer to its shares a part gets by taking the group."""
+            return sum(weight[c] * (lack[k][c] ** 2 - (lack[k][c] - n * scale) ** 2) for c, n in content)
 
         best = max(range(len(shares)), key=gain)
         place[group] = best
-        for c, n in have:
+        for c, n in content:
             lack[best][c] -= n * scale
     return place
 
@@ -367,7 +369,7 @@ def _check_fold(
     if empty:
         raise DataError(
             f"no images are left for {' and '.join(empty)}",
-            where=where, hint=f"{len(store)} images in the store; other protocols: {_others(card, protocol)}",
+            where=where, hint=f"the store has {len(store)} images; other protocols: {_others(card, protocol)}",
         )  # fmt: skip
     missing = [c for k, c in enumerate(classes) if not (labels[fold["train"]] == k).any()]
     if missing:
@@ -375,7 +377,9 @@ def _check_fold(
 
 
 def check_fold(protocol: Protocol, fold: int, name: str) -> None:
-    """Raise SpecError where the protocol called `name` has no such fold."""
+    """Raise SpecError if the protocol called `name` has no such fold."""
     if not 0 <= fold < protocol.folds:
         last = protocol.folds - 1
-        raise SpecError(f"{name} has no fold {fold}", hint=f"folds 0 to {last}" if last else "it has one fold, 0")
+        raise SpecError(
+            f"{name} has no fold {fold}", hint=f"its folds are 0 to {last}" if last else "its only fold is 0"
+        )

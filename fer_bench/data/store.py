@@ -3,13 +3,13 @@
 ::
 
     <root>/<dataset>/images.npy     uint8 [N, C, H, W]
-    <root>/<dataset>/table.csv      row, label, split, source, subject, duplicate, ... one line an image
+    <root>/<dataset>/table.csv      row, label, split, source, subject, duplicate, ...; one line per image
     <root>/<dataset>/manifest.json  classes, counts, layout, source files, hashes, fingerprint
-    <root>/<dataset>/checked.json   what was measured of the files, so that the next opening need not read them
+    <root>/<dataset>/checked.json   measurements of the files, so that they need not be read again at the next opening
 
-The fingerprint covers pixels, labels, splits and class names, not the layout: every layout of the same data gives the
-same one. A store is written beside the old one and swapped in at the end, so a kill leaves the old store usable. Every
-opening makes sure that the files are those that were written (:mod:`fer_bench.data.soundness`).
+The fingerprint covers pixels, labels, splits and class names, but not the layout: every layout of the same data gives
+the same fingerprint. A store is written next to the old one and swapped in at the end, so a killed process leaves the
+old store usable. Every opening checks that the files are still as they were written (:mod:`fer_bench.data.soundness`).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import numpy as np
 
 from fer_bench.base.files import disk_full, is_full, read_json, sha256_file, write_json, write_text
 from fer_bench.base.names import folder_of, locate, name_of
+from fer_bench.base.quantities import plural
 from fer_bench.contract.cards import DatasetCard
 from fer_bench.contract.dataset import Chunk, Reading
 from fer_bench.data import soundness
@@ -42,9 +43,9 @@ ENTRIES = ("classes", "counts", "shape", "sizes", "sha256", "parts", "fingerprin
 
 @dataclass(frozen=True)
 class Store:
-    """An opened store. Images stay on disk until asked for.
+    """An opened store. Images stay on disk until they are requested.
 
-    `states` has the state (:func:`fer_bench.data.soundness.state_of`) in which each file was found sound.
+    `states` holds the state (:func:`fer_bench.data.soundness.state_of`) in which each file was last verified.
     """
 
     path: Path
@@ -53,21 +54,21 @@ class Store:
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = True) -> Store:
-        """Open the store at `path`, after making sure that it holds what was written.
+        """Open the store at `path`, after checking that its files are unchanged.
 
-        That reads the files once; later openings look at their size, times and inode only.
+        The first check reads the files; later openings only look at their size, times and inode.
 
         Parameters
         ----------
         verify : bool
-            False reads the manifest only, for what it tells of where the store came from.
+            False reads only the manifest, for example to learn where the store came from.
 
         Raises
         ------
         StoreError
-            There is none, it is damaged, or it was written by an incompatible version.
+            There is no store, it is damaged, or an incompatible version wrote it.
         ChangedStoreError
-            Its files, or the manifest, are not those that were written.
+            Its files or its manifest have been changed since they were written.
         """
         path = Path(path)
         manifest = _read_manifest(path)
@@ -101,13 +102,14 @@ class Store:
             return next(csv.reader(file))
 
     def columns(self, *names: str) -> dict[str, np.ndarray]:
-        """The named columns of the table; numbers as int64, everything else as str."""
+        """The named columns of the table (default: all), each [N]; numbers as int64, everything else as str."""
         with open(self.path / "table.csv", encoding="utf-8", newline="") as file:
             rows = csv.reader(file)
             header = next(rows)
             missing = [n for n in names if n not in header]
             if missing:
-                raise StoreError(f"the table has no column {missing}", where=str(self.path), hint=", ".join(header))
+                hint = f"columns: {', '.join(header)}"
+                raise StoreError(f"the table has no column {missing}", where=str(self.path), hint=hint)
             places = [header.index(n) for n in (names or header)]
             picked = [[row[p] for p in places] for row in rows]
         self._still_sound("table.csv")
@@ -122,24 +124,24 @@ class Store:
         return out
 
     def _still_sound(self, name: str) -> None:
-        """Refuse what was read of a file that has changed since the store was opened, unless it holds the same."""
+        """Raise ChangedStoreError if a file has changed since the store was opened, unless its content is the same."""
         if self.states and soundness.state_of(self.path / name) != self.states[name]:
             now = Store.open(self.path).fingerprint
             if now != self.fingerprint:
                 raise ChangedStoreError(
-                    f"the store has changed while it was used: its fingerprint was {self.fingerprint}, now it is {now}",
+                    f"the store changed while it was in use: its fingerprint was {self.fingerprint}, now it is {now}",
                     where=str(self.path),
-                    next="the same command again",
+                    next="rerun the same command",
                 )
 
     def verify(self) -> None:
-        """Read every file and compare it with its hash, whatever is known of it; raises StoreError if one differs."""
+        """Read every file and compare it with its hash, ignoring earlier checks; raises StoreError if one differs."""
         for name, digest in self.manifest["sha256"].items():
             if sha256_file(self.path / name) != digest:
                 raise ChangedStoreError(f"{name} has changed since it was prepared", where=str(self.path / name))
 
     def guarded_files(self) -> list[Path]:
-        """The files a method must not read while the test is sealed: the store's own and their sources."""
+        """The files a method must not read while the test set is sealed: the store's own and their sources."""
         own = [self.path / name for name in ("images.npy", "table.csv")]
         return own + [Path(p) for p in self.manifest["sources"]]
 
@@ -153,42 +155,42 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise StoreError(f"the manifest can't be read: {error}", where=str(path), next=again) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise StoreError("the store has another format", where=str(path), hint=f"expected {FORMAT}", next=again)
+        raise StoreError("the store has an unknown format", where=str(path), hint=f"expected {FORMAT}", next=again)
     missing = [name for name in ENTRIES if name not in manifest]
     if missing:
-        raise StoreError(f"the manifest has no '{missing[0]}' any more", where=str(path), next=again)
+        raise StoreError(f"the manifest lacks '{missing[0]}'", where=str(path), next=again)
     return manifest
 
 
 def _sound(path: Path, manifest: Mapping[str, Any]) -> dict[str, list[int]]:
-    """Make sure that files and manifest agree; returns the state of each file."""
+    """Check that files and manifest agree; returns the state of each file."""
     again = prepare_command(path, manifest)
     for name in soundness.FILES:
         if not (path / name).is_file():
             raise ChangedStoreError(f"{name} of '{name_of(path.name)}' is missing", where=str(path / name), next=again)
     try:
         entries = soundness.contents(path)
-        found = soundness.difference(manifest, {name: entry["holds"] for name, entry in entries.items()})
+        change = soundness.difference(manifest, {name: entry["holds"] for name, entry in entries.items()})
     except OSError as error:
         raise StoreError(f"the store can't be read: {error.strerror}", where=str(error.filename or path)) from error
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-        found = soundness.Difference("manifest.json", f"it is no manifest any more ({error!r})")
-    if found is not None:
+        change = soundness.Difference("manifest.json", f"it is not a valid manifest ({error!r})")
+    if change is not None:
         raise ChangedStoreError(
-            f"{found.file} of '{name_of(path.name)}' has changed since the store was prepared: {found.what}",
-            where=str(path / found.file),
-            hint=found.detail or None,
+            f"{change.file} of '{name_of(path.name)}' has changed since the store was prepared: {change.what}",
+            where=str(path / change.file),
+            hint=change.detail or None,
             next=again,
         )
     return {name: entry["state"] for name, entry in entries.items()}
 
 
 def prepare_command(path: Path, manifest: Mapping[str, Any] | None = None) -> str:
-    """The command that writes the store at `path` anew, from the same source with the same parameters."""
+    """The command that rewrites the store at `path` from the same source with the same parameters."""
     words = ["fer-bench", "data", "prepare", name_of(path.name)]
     manifest = manifest or {}
     source = manifest.get("from", "PATH")
-    if source is not None:  # as for a built-in set
+    if source is not None:  # a built-in set has none
         words += ["--from", str(source) if Path(str(source)).exists() else "PATH"]
     for name, value in dict(manifest.get("given", manifest.get("params", {}))).items():
         words += ["--dataset-set", f"{name}={value}"]
@@ -196,7 +198,7 @@ def prepare_command(path: Path, manifest: Mapping[str, Any] | None = None) -> st
 
 
 def naming_plugins(error: ChangedStoreError, folders: Sequence[str | Path]) -> ChangedStoreError:
-    """The error with the folders of plug-ins in the command that mends it."""
+    """The error, with the plug-in folders added to the command that fixes it."""
     words = [word for folder in folders for word in ("--plugins", str(folder))]
     again = shlex.join([*shlex.split(error.next or ""), *words]) if error.next else None
     return ChangedStoreError(error.what, where=error.where, hint=error.hint, next=again)
@@ -216,21 +218,21 @@ def write_store(
     params: dict[str, Any] | None = None,
     notes: dict[str, Any] | None = None,
 ) -> Store:
-    """Write a store from a recognised source; the old one, if any, is replaced only at the very end.
+    """Write a store from a recognised source; an existing one is replaced only at the very end.
 
     Parameters
     ----------
     root : path
-        Folder of all stores; the store becomes ``root/<name>``, as :func:`fer_bench.base.names.locate` spells it.
+        Folder of all stores; this one becomes ``root/<name>``, spelled as by :func:`fer_bench.base.names.locate`.
     reading : Reading
-        Its chunks must agree in image shape.
+        Its chunks must have the same image shape.
     params, notes : dict, optional
-        The dataset's parameters, and further entries of the manifest.
+        The data set's parameters, and additional entries for the manifest.
 
     Raises
     ------
     DataError
-        From the reading: malformed source.
+        The source is malformed.
     StoreError
         The chunks do not fit together.
     FerBenchError
@@ -241,13 +243,13 @@ def write_store(
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
-        manifest, holds = _write_files(aside, card, reading)
+        manifest, measured = _write_files(aside, card, reading)
         manifest |= {"params": params or {}, "given": _given(card, params or {}), **(notes or {})}
         manifest["checks"] = check_counts(card, manifest)
-        manifest = json.loads(json.dumps(manifest))  # as it will be read
+        manifest = json.loads(json.dumps(manifest))  # as it will be read back
         manifest["self"] = soundness.digest_of(manifest)
         write_json(aside / "manifest.json", manifest)
-        soundness.remember(aside, holds)
+        soundness.remember(aside, measured)
         states = {name: soundness.state_of(aside / name) for name in soundness.FILES}
         _swap(aside, target)
     except OSError as error:
@@ -260,12 +262,12 @@ def write_store(
 
 
 def _given(card: DatasetCard, params: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters that a person must name to get them."""
+    """The parameters that differ from their defaults, so that a person must name them."""
     return {k: v for k, v in params.items() if k not in card.params or card.params[k].default != v}
 
 
 def _swap(aside: Path, target: Path) -> None:
-    """Put `aside` in the place of `target`; at every instant one whole store has a name that `prepare` can restore."""
+    """Replace `target` by `aside`; at every moment a complete store has a name from which `prepare` can restore it."""
     old = target.with_name(f".{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
@@ -275,8 +277,8 @@ def _swap(aside: Path, target: Path) -> None:
 
 
 def recover(root: str | Path, name: str) -> None:
-    """After a kill in the middle: give the old store its name back, and remove what dead processes left behind."""
-    for folder in dict.fromkeys((folder_of(name), name)):  # the store may lie where an earlier version put it
+    """After a killed process: restore the old store's name, and remove what dead processes left behind."""
+    for folder in dict.fromkeys((folder_of(name), name)):  # an earlier version may have put the store elsewhere
         _recover_folder(Path(root) / folder)
 
 
@@ -302,27 +304,27 @@ def _alive(pid: int) -> bool:
 
 
 def check_counts(card: DatasetCard, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Compare a manifest's counts with the card's: "match", "differ" with one line a difference, or "unknown"."""
+    """Compare a manifest's counts with the card's: "match", "differ" with one line per difference, or "unknown"."""
     if not card.counts or list(card.classes) != manifest["classes"]:
         return {"counts": "unknown", "differences": []}
-    found, differences = manifest["counts"], []
-    for split in [*card.counts, *(s for s in found if s not in card.counts)]:
+    counts, differences = manifest["counts"], []
+    for split in [*card.counts, *(s for s in counts if s not in card.counts)]:
         known = card.counts.get(split)
         if known is None:
-            differences.append(f"{split}: {sum(found[split])} images of a split the card does not know")
+            differences.append(f"{split}: {plural(sum(counts[split]), 'image')} in a split that the card does not list")
             continue
-        for name, have, expected in zip(card.classes, found.get(split, [0] * len(known)), known, strict=True):
+        for name, have, expected in zip(card.classes, counts.get(split, [0] * len(known)), known, strict=True):
             if have != expected:
                 differences.append(f"{split}/{name}: {have}, expected {expected}")
-    unlabelled = manifest["shape"][0] - sum(map(sum, found.values()))
+    unlabelled = manifest["shape"][0] - sum(map(sum, counts.values()))
     if unlabelled != card.unlabelled:
         expected = f", expected {card.unlabelled}" if card.unlabelled else ""
-        differences.insert(0, f"{unlabelled} images have no label{expected}")
+        differences.insert(0, f"{plural(unlabelled, 'image has', 'images have')} no label{expected}")
     return {"counts": "differ" if differences else "match", "differences": differences}
 
 
 def _write_files(folder: Path, card: DatasetCard, reading: Reading) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Write images and table; returns the manifest's first entries, and what the files hold."""
+    """Write images and table; returns the manifest's first entries, and the measurements of the files."""
     pixels, columns, shape = _write_images(folder / "images.npy", reading.chunks())
     table = _table_text(columns)
     write_text(folder / "table.csv", table)
@@ -330,9 +332,9 @@ def _write_files(folder: Path, card: DatasetCard, reading: Reading) -> tuple[dic
     splits = columns["split"]
     classes = list(reading.classes or card.classes)
     if len(labels) and not -1 <= int(labels.min()) <= int(labels.max()) < len(classes):
-        raise StoreError(f"labels {labels.min()} to {labels.max()} do not fit {len(classes)} classes")
-    held = {"sha256": hashlib.sha256(table.encode()).hexdigest(), **soundness.columns_hold(labels, splits)}
-    parts = {"classes": classes, "pixels": pixels, "labels": held["labels"], "splits": held["splits"]}
+        raise StoreError(f"labels range from {labels.min()} to {labels.max()}, but there are {len(classes)} classes")
+    measured = {"sha256": hashlib.sha256(table.encode()).hexdigest(), **soundness.measure_columns(labels, splits)}
+    parts = {"classes": classes, "pixels": pixels, "labels": measured["labels"], "splits": measured["splits"]}
     manifest = {
         "format": FORMAT,
         "dataset": card.name,
@@ -349,16 +351,16 @@ def _write_files(folder: Path, card: DatasetCard, reading: Reading) -> tuple[dic
         "parts": parts,
         "fingerprint": soundness.fingerprint_of(parts),
     }
-    return manifest, {"images.npy": {"shape": manifest["shape"], "pixels": pixels}, "table.csv": held}
+    return manifest, {"images.npy": {"shape": manifest["shape"], "pixels": pixels}, "table.csv": measured}
 
 
 def _write_images(path: Path, chunks: Iterable[Chunk]) -> tuple[str, dict[str, list], tuple[int, int, int]]:
-    """Stream chunks into a ``.npy`` file of a length known only at the end; returns pixel hash, columns and shape."""
+    """Stream chunks into a ``.npy`` file of initially unknown length; returns pixel hash, columns and shape."""
     columns: dict[str, list] = {"label": [], "split": [], "source": [], "subject": [], "duplicate": []}
     digest, shape, total = hashlib.sha256(), None, 0
     seen: dict[bytes, int] = {}
     with open(path, "wb") as file:
-        file.write(b"\0" * 128)  # the header's place; .npy headers are padded to a multiple of 64
+        file.write(b"\0" * 128)  # room for the header; .npy headers are padded to a multiple of 64
         for chunk in chunks:
             images = np.ascontiguousarray(chunk.images)
             shape = _check_chunk(chunk, shape, total)
@@ -375,7 +377,7 @@ def _write_images(path: Path, chunks: Iterable[Chunk]) -> tuple[str, dict[str, l
                 columns.setdefault(name, []).extend(np.asarray(values).tolist())
             total += len(chunk)
         if shape is None:
-            raise StoreError("the source holds no images", where=str(path))
+            raise StoreError("the source contains no images", where=str(path))
         file.seek(0)
         file.write(_npy_header((total, *shape)))
     return digest.hexdigest(), columns, shape
@@ -386,7 +388,7 @@ def _check_chunk(chunk: Chunk, shape: tuple[int, int, int] | None, row: int) -> 
     if images.dtype != np.uint8 or images.ndim != 4:
         raise StoreError(f"a chunk must be uint8 [k, C, H, W], not {images.dtype} {images.shape}", where=f"row {row}")
     if shape is not None and images.shape[1:] != shape:
-        raise StoreError(f"images of {images.shape[1:]} after images of {shape}", where=f"row {row}")
+        raise StoreError(f"images of shape {images.shape[1:]} after images of shape {shape}", where=f"row {row}")
     lengths = {len(images), len(chunk.labels), len(chunk.split), len(chunk.source)}
     if len(lengths) != 1:
         raise StoreError(f"a chunk's parts have different lengths: {sorted(lengths)}", where=f"row {row}")
@@ -421,14 +423,14 @@ def _counts(labels: np.ndarray, splits: list[str], classes: int) -> dict[str, li
 
 
 def duplicates(store: Store) -> dict[str, Any]:
-    """What the duplicate column tells of pixel-equal images.
+    """Statistics of identical images, from the duplicate column.
 
     Returns
     -------
     dict
-        `distinct` images; `groups` of two or more equal ones; `conflicting` groups with more than one label;
-        `by_split`: rows with an equal image earlier in the same split; `across`: for each ordered pair of splits
-        (A, B) where A comes first in the store, how many rows of B occur in A.
+        `distinct` images; `groups` of two or more identical ones; `conflicting` groups with more than one label;
+        `by_split`: rows whose image occurs earlier in the same split; `across`: for each pair of splits (A, B) where A
+        comes first in the store, how many rows of B also occur in A.
     """
     table = store.columns("label", "split", "duplicate")
     group, label, split = table["duplicate"], table["label"], table["split"]

@@ -1,8 +1,8 @@
-"""The data set doctor: what is wrong with a prepared store, as findings that people and programs can read.
+"""The data set doctor: problems of a prepared store, as findings that people and programs can read.
 
-:func:`examine` prints and writes nothing. Its findings have three levels: an "error" makes numbers wrong (labels that
-mean something else, a missing class, unreadable files, a person in training and test), a "warning" makes them doubtful
-(duplicates across splits, conflicting labels, constant images), and a "note" should be known.
+:func:`examine` prints and writes nothing. Findings have three levels: an "error" makes results wrong (labels with a
+different meaning, a missing class, unreadable files, a person in training and test), a "warning" makes them doubtful
+(duplicates across splits, conflicting labels, constant images), and a "note" is worth knowing.
 """
 
 from __future__ import annotations
@@ -16,38 +16,39 @@ from typing import Any
 
 import numpy as np
 
+from fer_bench.base.quantities import plural
 from fer_bench.contract.cards import DatasetCard
 from fer_bench.contract.dataset import Problems
 from fer_bench.data.clean_manifest import Dropped, conflicting, grouped, rows_to_drop
-from fer_bench.data.label_order import mapping_told, suspicion
+from fer_bench.data.label_order import describe_mapping, suspicion
 from fer_bench.data.splits import fitting
 from fer_bench.data.store import Store, check_counts, duplicates
 from fer_bench.doctor.label_checks import LEVEL, SLIPS, Exchange, disagreements, exchanges
-from fer_bench.doctor.near_duplicates import Pairs, Progress, close_hashes, untold
+from fer_bench.doctor.near_duplicates import Pairs, Progress, close_hashes, no_progress
 from fer_bench.doctor.patient import FLAT, Patient
 
 LEVELS = ("error", "warning", "note")
-CROWDED = 0.4  # share of images with a near-duplicate that no collection of photographs from the net has
-SHOWN = 8  # lines of detail in a finding
+CROWDED = 0.4  # share of images with a near-duplicate; collections from the internet stay below it
+LISTED = 8  # lines of detail in a finding
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing found.
+    """One result of a check.
 
     Attributes
     ----------
     level : {"error", "warning", "note"}
     kind : str
-        Short name of the check and its outcome, for programs: "label-order", "exact-conflict", ...
+        Short name of the check and its outcome, for use by programs: "label-order", "exact-conflict", ...
     title : str
         One sentence.
     detail : tuple of str
-        Further lines.
+        Additional lines.
     count : int
-        How many rows, groups, files or classes, as the title says.
+        Number of rows, groups, files or classes, as stated in the title.
     groups : tuple of tuple of int
-        Store rows concerned; those that belong together (copies of one image) form a group.
+        Affected store rows; those that belong together (copies of one image) form a group.
     """
 
     level: str
@@ -59,13 +60,13 @@ class Finding:
 
     @property
     def rows(self) -> tuple[int, ...]:
-        """All rows concerned."""
+        """All affected rows."""
         return tuple(row for group in self.groups for row in group)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """Everything :func:`examine` found.
+    """The result of :func:`examine`.
 
     Attributes
     ----------
@@ -73,15 +74,15 @@ class Diagnosis:
         Errors first, then warnings, then notes.
     counts : dict of split to int64 [classes]
     known : dict of split to tuple of int
-        The card's counts, where they apply.
+        The card's counts, if they apply.
     exact : dict
         See :func:`fer_bench.data.store.duplicates`.
     near : Pairs
-        Verified pairs, as store rows; each pixel-equal group takes part with its first row only.
+        Verified pairs, as store rows; each group of identical images is represented by its first row.
     conflicts : dict of (class, class) to int
-        Groups of copies in which both labels occur.
+        Number of groups of copies that contain both labels.
     dropped : tuple of Dropped
-        The rows of the clean manifest.
+        The rows to leave out, as in the clean manifest.
     """
 
     findings: tuple[Finding, ...]
@@ -94,7 +95,7 @@ class Diagnosis:
     dropped: tuple[Dropped, ...]
 
     def number(self, level: str) -> int:
-        """How many findings have this level."""
+        """Number of findings of this level."""
         return sum(f.level == level for f in self.findings)
 
     def of_kind(self, kind: str) -> Finding | None:
@@ -103,36 +104,36 @@ class Diagnosis:
 
     @property
     def verdict(self) -> str:
-        """One line: how many errors and warnings."""
+        """One line with the number of errors and warnings."""
         errors, warnings = self.number("error"), self.number("warning")
-        return f"{_plural(errors, 'error')}, {_plural(warnings, 'warning')}"
+        return f"{plural(errors, 'error')}, {plural(warnings, 'warning')}"
 
 
 def examine(
-    store: Store, card: DatasetCard, *, faults: Problems | None = None, progress: Progress = untold
+    store: Store, card: DatasetCard, *, faults: Problems | None = None, progress: Progress = no_progress
 ) -> Diagnosis:
     """Examine a store: counts, labels, duplicates, near-duplicates, people, sequences, images, balance.
 
     Parameters
     ----------
     faults : Problems, optional
-        What a lenient reading left out of the store.
+        Problems of the source files, from a lenient reading that skipped them.
     progress : callable, optional
-        Told what is done at the moment and which share of it is done.
+        Called with what is being done, and the share of it that is done (0 to 1).
 
     Notes
     -----
-    Reads every distinct image once, in blocks; memory grows by about 8 kB an image.
+    Reads every distinct image once, in blocks; memory grows by about 8 kB per image.
     """
     patient = Patient(store, card, progress)
     checks = (
         *(_mapping, _counts, _missing, _order, _digests, _files, _flat, _exact, _near, _alike, _crowd),
         *(_subjects, _sequences, _imbalance),
     )
-    found = [*_faults(faults), *(finding for check in checks for finding in check(patient))]
+    findings = [*_faults(faults), *(finding for check in checks for finding in check(patient))]
     dropped = rows_to_drop(patient.flat, patient.exact, patient.near, patient.label, patient.rank)
     return Diagnosis(
-        findings=tuple(sorted(found, key=lambda f: LEVELS.index(f.level))),
+        findings=tuple(sorted(findings, key=lambda f: LEVELS.index(f.level))),
         classes=store.classes,
         counts=patient.counts,
         known=patient.known,
@@ -144,18 +145,14 @@ def examine(
 
 
 def without_rejects(store: Store, card: DatasetCard) -> str:
-    """The protocol that fits the store and leaves out what the doctor rejects, by its full name; "" if none fits."""
+    """Full name of the protocol that fits the store and leaves out the rejected rows; "" if none fits."""
     protocol = fitting(store, card)
     return card.full_name(card.cleaned(protocol)) if protocol else ""
 
 
-def _plural(number: int, one: str, many: str | None = None) -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
 def _some(lines: Sequence[str]) -> tuple[str, ...]:
-    more = len(lines) - SHOWN
-    return (*lines[:SHOWN], f"... and {more:,} more") if more > 0 else tuple(lines)
+    more = len(lines) - LISTED
+    return (*lines[:LISTED], f"... and {more:,} more") if more > 0 else tuple(lines)
 
 
 def _faults(faults: Problems | None) -> list[Finding]:
@@ -167,46 +164,48 @@ def _faults(faults: Problems | None) -> list[Finding]:
     for file, row, reason in rows:
         place = "/".join(Path(file).parts[-2:])
         lines.append(f"{place}, row {row}: {reason}" if row is not None else f"{place}: {reason}")
-    title = f"{_plural(len(rows), 'file or row', 'files or rows')} of the source can't be read and were left out"
+    items = plural(len(rows), "file or row", "files or rows")
+    title = f"Unreadable and left out: {items} of the source"
     return [Finding(level="error", kind="unreadable", title=title, detail=_some(lines), count=len(rows))]
 
 
 def _counts(patient: Patient) -> list[Finding]:
-    found = []
+    findings = []
     unlabelled = np.flatnonzero(patient.label < 0)
     if len(unlabelled) and len(unlabelled) != patient.card.unlabelled:
-        title = f"{_plural(len(unlabelled), 'image')} have no label"
-        found.append(Finding(level="warning", kind="unlabelled", title=title, count=len(unlabelled)))
+        title = f"{plural(len(unlabelled), 'image has', 'images have')} no label"
+        findings.append(Finding(level="warning", kind="unlabelled", title=title, count=len(unlabelled)))
     if not patient.known:
-        title = "The card states no counts for this form of the data, so they can't be compared"
-        return [*found, Finding(level="note", kind="counts-unknown", title=title)]
+        title = "The card has no counts for this variant of the data, so they can't be checked"
+        return [*findings, Finding(level="note", kind="counts-unknown", title=title)]
     check = check_counts(patient.card, patient.store.manifest)
     if check["counts"] == "match":
-        title = "The counts of every split and class match the card"
-        return [*found, Finding(level="note", kind="counts-match", title=title)]
+        title = "The image counts of every split and class match the card"
+        return [*findings, Finding(level="note", kind="counts-match", title=title)]
     lines = check["differences"]
-    title = f"The counts are not those of the card: {_plural(len(lines), 'difference')}"
-    return [*found, Finding(level="warning", kind="counts", title=title, detail=_some(lines), count=len(lines))]
+    title = f"The image counts differ from the card: {plural(len(lines), 'difference')}"
+    return [*findings, Finding(level="warning", kind="counts", title=title, detail=_some(lines), count=len(lines))]
 
 
 def _missing(patient: Patient) -> list[Finding]:
     together = np.sum(list(patient.counts.values()), axis=0)
-    gone = [name for name, n in zip(patient.store.classes, together, strict=True) if not n]
+    absent = [name for name, n in zip(patient.store.classes, together, strict=True) if not n]
     lines = []
     for split, counts in patient.counts.items():
         expected = patient.known.get(split, (0,) * len(counts))
         for name, n, known in zip(patient.store.classes, counts, expected, strict=True):
-            if not n and known and name not in gone:
-                lines.append(f"{split} has no '{name}', {known} are known")
-    if not gone and not lines:
+            if not n and known and name not in absent:
+                lines.append(f"{split} has no images of {name}; {known:,} expected")
+    if not absent and not lines:
         return []
-    title = "There is no image of " + ", ".join(gone) if gone else "A class is missing in a split"
-    return [Finding(level="error", kind="missing-class", title=title, detail=tuple(lines), count=len(gone) or 1)]
+    title = "There are no images of " + ", ".join(absent) if absent else "A class is missing from a split"
+    return [Finding(level="error", kind="missing-class", title=title, detail=tuple(lines), count=len(absent) or 1)]
 
 
 def _order(patient: Patient) -> list[Finding]:
-    if told := suspicion(patient.card, patient.store.manifest):
-        return [Finding(level="error", kind="label-order", title=told.title, detail=told.lines, count=len(told.lines))]
+    if wrong := suspicion(patient.card, patient.store.manifest):
+        lines = wrong.lines
+        return [Finding(level="error", kind="label-order", title=wrong.title, detail=lines, count=len(lines))]
     splits = [s for s in patient.splits if s in patient.known]
     if not splits:
         return []
@@ -216,22 +215,23 @@ def _order(patient: Patient) -> list[Finding]:
 
 
 def _mapping(patient: Patient) -> list[Finding]:
-    title = f"Labels are read as {mapping_told(patient.store.manifest)}"
+    title = f"Labels are read as {describe_mapping(patient.store.manifest)}"
     return [Finding(level="note", kind="labels", title=title, count=len(patient.store.classes))]
 
 
-def _exchanged(found: Sequence[Exchange], names: Sequence[str]) -> list[Finding]:
-    if not found:
+def _exchanged(moves: Sequence[Exchange], names: Sequence[str]) -> list[Finding]:
+    if not moves:
         return []
     lines = []
-    for one in found:
+    for one in moves:
         gained, lost = names[one.gained], names[one.lost]
         cause = f"{lost} was relabelled as {gained}"
         cause += f", or {one.share:.0%} of both were exchanged at random" if one.share else ""
-        lines.append(f"{one.split}: {one.moved:,} more {gained} than known, and as many less {lost}: {cause}")
-    pairs = dict.fromkeys(" and ".join(names[k] for k in sorted((one.gained, one.lost))) for one in found)
+        moved = f"{one.moved:,} more images of {gained} than expected, and as many fewer of {lost}"
+        lines.append(f"{one.split}: {moved}: {cause}")
+    pairs = dict.fromkeys(" and ".join(names[k] for k in sorted((one.gained, one.lost))) for one in moves)
     title = f"Labels have moved between two classes: {'; '.join(pairs)}"
-    level = "warning" if all(one.slips for one in found) else "error"
+    level = "warning" if all(one.slips for one in moves) else "error"
     return [Finding(level=level, kind="label-swap", title=title, detail=tuple(lines), count=len(lines))]
 
 
@@ -242,102 +242,119 @@ def _digests(patient: Patient) -> list[Finding]:
         return []
     pixels, labels = same["pixels"], same["labels"]
     if pixels and labels:
-        return [Finding(level="note", kind="original", title="Pixels and labels are byte for byte the original's")]
+        return [Finding(level="note", kind="original", title="Pixels and labels are byte-identical to the original")]
     if pixels:
-        title = "The pixels are the original's, the labels are not: labels were changed"
+        title = "The pixels are identical to the original, but the labels differ: labels were changed"
         return [Finding(level="error", kind="labels-changed", title=title)]
     if labels:
-        title = "The labels are the original's in its order, the pixels are not: images were changed or encoded anew"
+        title = "The labels are identical to the original, but the pixels differ: images were changed or re-encoded"
         return [Finding(level="warning", kind="pixels-changed", title=title)]
-    title = "Neither pixels nor labels are the original's in its order, so nothing can be told from their hashes"
+    title = "Pixels and labels both differ from the original (or its order), so their hashes show nothing"
     return [Finding(level="note", kind="not-original", title=title)]
 
 
 def _files(patient: Patient) -> list[Finding]:
     survey: Mapping[str, Mapping[str, int]] = patient.store.manifest.get("survey") or {}
-    found = []
+    findings = []
     for part, what in (("sizes", "sizes"), ("modes", "colour modes")):
         kinds = survey.get(part, {})
         if len(kinds) > 1:
-            lines = [f"{name}: {n:,} files" for name, n in sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))]
+            lines = [
+                f"{name}: {plural(n, 'file')}"
+                for name, n in sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))
+            ]
             title = f"The source files have {len(kinds)} different {what}"
-            found.append(Finding(level="note", kind=part, title=title, detail=_some(lines), count=len(kinds)))
-    return found
+            findings.append(Finding(level="note", kind=part, title=title, detail=_some(lines), count=len(kinds)))
+    return findings
 
 
 def _flat(patient: Patient) -> list[Finding]:
-    spread, found = patient.looks.spread[patient.exact], []
+    spread, findings = patient.looks.spread[patient.exact], []
     constant, almost = np.flatnonzero(spread == 0), np.flatnonzero((spread > 0) & (spread < FLAT))
-    for kind, rows, which in (("constant", constant, "of one value"), ("near-constant", almost, "almost of one value")):
+    for kind, rows, how in (("constant", constant, "constant"), ("near-constant", almost, "almost constant")):
         if len(rows):
-            title = f"{_plural(len(rows), 'image')} {which}"
+            title = f"{plural(len(rows), 'image is', 'images are')} {how}"
             groups = tuple((row,) for row in rows.tolist())
-            found.append(Finding(level="warning", kind=kind, title=title, count=len(rows), groups=groups))
-    return found
+            findings.append(Finding(level="warning", kind=kind, title=title, count=len(rows), groups=groups))
+    return findings
 
 
 def _across(group: np.ndarray, split: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
-    """For each two splits (A before B in the store) the rows of B whose group occurs in A."""
+    """For each pair of splits (A before B in the store) the rows of B whose group also occurs in A."""
     splits = [str(s) for s in dict.fromkeys(split.tolist())]
     rows = {s: np.flatnonzero(split == s) for s in splits}
-    found = {(a, b): rows[b][np.isin(group[rows[b]], group[rows[a]])] for a, b in combinations(splits, 2)}
-    return {pair: r for pair, r in found.items() if len(r)}
+    shared = {(a, b): rows[b][np.isin(group[rows[b]], group[rows[a]])] for a, b in combinations(splits, 2)}
+    return {pair: r for pair, r in shared.items() if len(r)}
 
 
 def _copies(patient: Patient, group: np.ndarray, groups: list[np.ndarray], kind: str, what: str) -> list[Finding]:
-    """Findings on groups of copies: that there are any, those across splits, those with conflicting labels."""
+    """Findings about groups of copies: all of them, those across splits, those with conflicting labels."""
     if not groups:
         return []
     images = sum(map(len, groups))
-    found = []
+    findings = []
 
     def note(level: str, kind: str, title: str, which: Sequence[np.ndarray], detail: Sequence[str] = ()) -> None:
         rows = tuple(tuple(g.tolist()) for g in which)
-        found.append(Finding(level=level, kind=kind, title=title, detail=tuple(detail), count=len(which), groups=rows))
+        findings.append(
+            Finding(level=level, kind=kind, title=title, detail=tuple(detail), count=len(which), groups=rows)
+        )
 
-    title = f"{_plural(len(groups), f'group of {what}', f'groups of {what}')}, {images:,} images together"
+    title = f"{plural(len(groups), f'group of {what}', f'groups of {what}')}, {images:,} images in total"
     note("note", kind, title, groups, [f"the largest has {max(map(len, groups))} images"])
     crossing = [g for g in groups if len(set(patient.split[g].tolist())) > 1]
     if crossing:
         among = np.isin(np.arange(len(group)), np.concatenate(crossing))
         across = {pair: int(among[rows].sum()) for pair, rows in _across(group, patient.split).items()}
-        lines = [f"{rows:,} images of {b} have a copy in {a}" for (a, b), rows in across.items() if rows]
+        lines = [
+            f"{plural(rows, f'image of {b} has', f'images of {b} have')} a copy in {a}"
+            for (a, b), rows in across.items()
+            if rows
+        ]
         if cleaned := without_rejects(patient.store, patient.card):
             lines.append(f"to leave them out: --protocol {cleaned}")
-        title = f"{_plural(len(crossing), 'group')} of {what} lie in more than one split"
+        title = f"{plural(len(crossing), f'group of {what} spans', f'groups of {what} span')} more than one split"
         note("warning", f"{kind}-across", title, crossing, lines)
     torn = [g for g in groups if conflicting(patient.label[g])]
     if torn:
-        note("warning", f"{kind}-conflict", f"{_plural(len(torn), 'group')} of {what} have conflicting labels", torn)
-    return found
+        note(
+            "warning",
+            f"{kind}-conflict",
+            f"{plural(len(torn), f'group of {what} has', f'groups of {what} have')} conflicting labels",
+            torn,
+        )
+    return findings
 
 
 def _exact(patient: Patient) -> list[Finding]:
     groups, names = grouped(patient.exact), patient.store.classes
-    found = _copies(patient, patient.exact, groups, "exact", "pixel-equal images")
+    findings = _copies(patient, patient.exact, groups, "exact", "identical images")
     for one in disagreements((g for g in groups if not patient.flat[g[0]]), patient.label, len(names)):
         a, b = (names[k] for k in one.classes)
-        title = f"Copies disagree between {a} and {b} in {one.torn:,} of {one.groups:,} groups: labels may be exchanged"
-        family = f", corrected for {_plural(one.pairs, 'pair')} of classes" if one.pairs > 1 else ""
+        title = (
+            f"{one.torn:,} of {one.groups:,} groups of copies are labelled both {a} and {b}: labels may be exchanged"
+        )
+        family = f", corrected for {plural(one.pairs, 'pair')} of classes" if one.pairs > 1 else ""
         test = f"binomial test, p = {one.p:.1g}, level {LEVEL}{family}"
-        test = f"more than slips in {SLIPS:.0%} of the groups explain ({test})"
-        detail = (test, f"a random exchange of {one.share:.0%} of both would do that")
-        found.append(Finding(level="warning", kind="copies-disagree", title=title, detail=detail, count=one.torn))
-    return found
+        test = f"more than labelling slips in {SLIPS:.0%} of the groups would explain ({test})"
+        detail = (test, f"randomly exchanging {one.share:.0%} of both classes would have this effect")
+        findings.append(Finding(level="warning", kind="copies-disagree", title=title, detail=detail, count=one.torn))
+    return findings
 
 
 def _near(patient: Patient) -> list[Finding]:
     groups = [g for g in grouped(patient.near) if len(np.unique(patient.exact[g])) > 1]
-    found = _copies(patient, patient.near, groups, "near", "near-duplicates")
+    findings = _copies(patient, patient.near, groups, "near", "near-duplicates")
     hashes = close_hashes(patient.looks.hashes[patient.looks.spread >= FLAT], progress=patient.progress)
     if hashes:
-        title = f"{_plural(hashes, 'pair')} of distinct images have perceptual hashes at most 2 bits apart"
-        found.append(Finding(level="note", kind="close-hashes", title=title, count=hashes))
-    return found
+        of = plural(hashes, "pair of distinct images has", "pairs of distinct images have")
+        title = f"{of} perceptual hashes at most 2 bits apart"
+        findings.append(Finding(level="note", kind="close-hashes", title=title, count=hashes))
+    return findings
 
 
 def _alike(patient: Patient) -> list[Finding]:
-    """Likeness within one person, which is expected and condemns nothing."""
+    """Similar images of the same person, which are expected and not rejected."""
     pairs = patient.alike
     if not len(pairs):
         return []
@@ -346,25 +363,25 @@ def _alike(patient: Patient) -> list[Finding]:
         ((label[pairs.first] != label[pairs.second]) & (label[pairs.first] >= 0) & (label[pairs.second] >= 0)).sum()
     )
     across = int((split[pairs.first] != split[pairs.second]).sum())
-    lines = ["expected of one person in one sitting; these images stay in the clean manifest's data"]
+    lines = ["this is expected for pictures from one session; the clean manifest keeps these images"]
     lines += [f"{other:,} of the pairs have different labels"] if other else []
-    lines += [f"{across:,} of the pairs lie in two splits"] if across else []
+    lines += [f"{across:,} of the pairs span two splits"] if across else []
     best = np.argsort(-pairs.score, kind="stable")
     groups = tuple((int(pairs.first[k]), int(pairs.second[k])) for k in best)
-    title = f"{_plural(len(pairs), 'pair')} of images of one person look like copies"
+    title = f"{plural(len(pairs), 'pair')} of images of the same person look like copies"
     return [Finding(level="note", kind="alike", title=title, detail=tuple(lines), count=len(pairs), groups=groups)]
 
 
 def _crowd(patient: Patient) -> list[Finding]:
-    """Whether so many images look alike that they must have been posed, though nobody says who is shown."""
+    """Whether so many images look alike that they must have been posed, although no subjects are known."""
     sizes = np.bincount(patient.near)[patient.near]
     share = float((sizes > 1).mean())
     if share <= CROWDED or (patient.subject != "").any():
         return []
-    title = f"{share:.0%} of the images look like another one, as faces posed in a laboratory do"
+    title = f"{share:.0%} of the images closely resemble another one, as faces posed in a laboratory do"
     detail = (
-        "they may be no copies, but nobody says who is shown, so likeness within a person can't be told from them",
-        f"a layout or parameter that tells the subject helps: fer-bench show {patient.card.base}",
+        "without known subjects, similar images of the same person can't be distinguished from copies",
+        f"use a layout or parameter that provides the subjects: fer-bench show {patient.card.base}",
     )
     return [Finding(level="warning", kind="crowded", title=title, detail=detail, count=int((sizes > 1).sum()))]
 
@@ -378,7 +395,7 @@ def _conflicts(patient: Patient) -> dict[tuple[str, str], int]:
 
 
 def _crossing(patient: Patient, column: np.ndarray) -> tuple[list[str], str]:
-    """Values of a column that occur in several splits, and the level of that."""
+    """Values of a column that occur in several splits, and the level of the finding."""
     named = column != ""
     pairs = np.unique(np.stack([column[named], patient.split[named]]), axis=1)
     values, times = np.unique(pairs[0], return_counts=True) if named.any() else (np.empty(0, str), np.empty(0))
@@ -389,26 +406,26 @@ def _subjects(patient: Patient) -> list[Finding]:
     crossing, level = _crossing(patient, patient.subject)
     if not crossing:
         return []
-    title = f"{_plural(len(crossing), 'person', 'people')} occur in more than one split"
-    detail = (", ".join(crossing[:SHOWN]),)
+    title = f"{plural(len(crossing), 'person appears', 'people appear')} in more than one split"
+    detail = (", ".join(crossing[:LISTED]),)
     return [Finding(level=level, kind="subjects", title=title, detail=detail, count=len(crossing))]
 
 
 def _sequences(patient: Patient) -> list[Finding]:
-    found = []
+    findings = []
     crossing, level = _crossing(patient, patient.sequence)
     if crossing:
-        title = f"{_plural(len(crossing), 'sequence')} lie in more than one split"
-        detail = (", ".join(crossing[:SHOWN]),)
-        found.append(Finding(level=level, kind="sequence-split", title=title, detail=detail, count=len(crossing)))
+        title = f"{plural(len(crossing), 'sequence spans', 'sequences span')} more than one split"
+        detail = (", ".join(crossing[:LISTED]),)
+        findings.append(Finding(level=level, kind="sequence-split", title=title, detail=detail, count=len(crossing)))
     lengths = Counter(patient.sequence[patient.sequence != ""].tolist())
     expected = patient.card.sequence if patient.as_stated else 0
     wrong = {name: n for name, n in lengths.items() if n != expected}
     if expected and wrong:
-        title = f"{_plural(len(wrong), 'sequence')} of {len(lengths):,} have not {expected} images"
+        title = f"{len(wrong):,} of {plural(len(lengths), 'sequence')} do not have {expected} images"
         lines = _some([f"{name}: {n}" for name, n in sorted(wrong.items())])
-        found.append(Finding(level="warning", kind="sequence-length", title=title, detail=lines, count=len(wrong)))
-    return found
+        findings.append(Finding(level="warning", kind="sequence-length", title=title, detail=lines, count=len(wrong)))
+    return findings
 
 
 def _imbalance(patient: Patient) -> list[Finding]:
@@ -417,13 +434,13 @@ def _imbalance(patient: Patient) -> list[Finding]:
     shares = {s: c / c.sum() for s, c in patient.counts.items() if c.sum()}
     for (a, one), (b, other) in combinations(shares.items(), 2):
         lines.append(f"{a} and {b}: class shares differ by {50 * np.abs(one - other).sum():.1f} % of the images")
-    return [Finding(level="note", kind="imbalance", title=f"Balance: {_balance(together)}", detail=tuple(lines))]
+    return [Finding(level="note", kind="imbalance", title=f"Class balance: {_balance(together)}", detail=tuple(lines))]
 
 
 def _balance(counts: np.ndarray) -> str:
     present = counts[counts > 0]
     if len(present) < 2:
-        return "one class or none"
+        return "at most one class has images"
     shares = present / present.sum()
     entropy = -(shares * np.log(shares)).sum() / np.log(len(counts))
     ratio = f"{present.max() / present.min():.2f}"

@@ -1,4 +1,4 @@
-"""Whether the labels of a store mean what its card says, judged by counts and by copies: exchanged."""
+"""Signs that labels of two classes were exchanged: from class counts, and from copies with different labels."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import bdtrc
 
-STRAY = 0.2  # share of an exchange that other changes may have
-SURE = 4  # a share is told of classes whose sizes differ by this many square roots of their sum: to about 0.1
-SINGLE = 0.02  # share of two classes that may have moved between them by corrections of single labels
-SLIPS = 0.10  # share of the groups of copies that may have two labels without anything being exchanged
-ENOUGH = 30  # groups from which their share is judged; a handful are not copies picked at random
-LEVEL = 0.01  # of the test, for all pairs of classes together
+STRAY = 0.2  # other changes may amount to this share of an exchange
+SURE = 4  # a share is given if class sizes differ by this many square roots of their sum; it is then good to about 0.1
+SINGLE = 0.02  # share of two classes that corrections of single labels may have moved between them
+SLIPS = 0.10  # share of the groups of copies that may have two labels although nothing was exchanged
+ENOUGH = 30  # fewest groups for which the share is tested; a handful is no random sample of copies
+LEVEL = 0.01  # significance level of the test, for all pairs of classes together
 
 
 @dataclass(frozen=True)
 class Exchange:
     """Two classes, by position, between which labels have moved in one split.
 
-    `moved` images more than known are in `gained`, as many less in `lost`. Counts can't tell whether labels were
-    exchanged or changed one way; `share` is the part of both classes whose exchange at random would give these counts,
-    None where none does or chance is too large to tell it. `slips`: so few that single corrections explain them.
+    `gained` has `moved` more images than expected, and `lost` as many fewer. Counts can't show whether labels were
+    exchanged or changed in one direction; `share` is the fraction of both classes whose random exchange would give
+    these counts, None if no fraction does or the estimate is too noisy. `slips`: so few that corrections of single
+    labels explain them.
     """
 
     split: str
@@ -35,11 +36,11 @@ class Exchange:
 
 
 def exchanges(observed: np.ndarray, known: np.ndarray, splits: Sequence[str]) -> list[Exchange]:
-    """Splits in which one class has gained about what one other has lost, and the rest is as known.
+    """Splits in which one class has gained about as many images as another has lost, and the rest is as expected.
 
-    If a share f of the labels of A and of B is exchanged, A has ``n_A (1 - f) + f n_B`` images afterwards.
+    If a fraction f of the labels of A and of B is exchanged, A has ``n_A (1 - f) + f n_B`` images afterwards.
     """
-    found = []
+    results = []
     for split, have, expected in zip(splits, observed, known, strict=True):
         change = have - expected
         gained, lost = int(change.argmax()), int(change.argmin())
@@ -50,16 +51,16 @@ def exchanges(observed: np.ndarray, known: np.ndarray, splits: Sequence[str]) ->
         telling = gap >= SURE * np.sqrt(expected[gained] + expected[lost])
         share = moved / gap if telling and moved <= gap else None
         slips = moved <= SINGLE * (expected[gained] + expected[lost])
-        found.append(Exchange(split, gained, lost, moved, share, bool(slips)))
-    return found
+        results.append(Exchange(split, gained, lost, moved, share, bool(slips)))
+    return results
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """Two classes, by position, between which equal images disagree: `torn` of `groups` have both labels.
+    """Two classes, by position, between which identical images disagree: `torn` of `groups` have both labels.
 
-    `share` is the part of both classes whose labels would have been exchanged at random to give that. `p` is the
-    probability of so many torn groups or more if slips tear SLIPS of them, times the number of `pairs` of classes.
+    `share` is the fraction of both classes whose random exchange would explain this. `p` is the probability of at least
+    this many torn groups if slips tear a share SLIPS of them, times the number of `pairs` of classes.
     """
 
     classes: tuple[int, int]
@@ -71,21 +72,21 @@ class Disagreement:
 
 
 def disagreements(groups: Iterable[np.ndarray], labels: np.ndarray, classes: int) -> list[Disagreement]:
-    """Pairs of classes whose copies disagree too often, though the counts may be as known.
+    """Pairs of classes whose copies disagree too often, even if the counts are as expected.
 
-    Of two copies one alone is exchanged in ``2 f (1 - f)`` of the cases, if a share f is. Published labels of faces
-    disagree on 4 % of the copies of the two classes that are confused most, or less (FER2013, counted); SLIPS allows
-    for more. A binomial test says whether a pair of classes goes beyond, corrected for all pairs of the data set
-    (Bonferroni). Fewer than ENOUGH groups are not judged: who has removed the copies within each class leaves those
-    between classes, so that five of seven are torn and nothing is exchanged.
+    If a fraction f of the labels is exchanged, exactly one of two copies is affected in ``2 f (1 - f)`` of the cases.
+    Published face labels disagree on at most 4 % of the copies of the two most confused classes (counted in FER2013);
+    SLIPS allows for more. A binomial test decides whether a pair of classes exceeds it, corrected for all pairs of
+    classes (Bonferroni). Fewer than ENOUGH groups are not tested: if somebody has removed the copies within each class,
+    only those between classes remain, so that five of seven may be torn although nothing was exchanged.
 
     Parameters
     ----------
     groups : iterable of int arrays
-        Rows of equal images.
+        Rows of identical images.
     labels : int64 [n]
     classes : int
-        How many the data set has.
+        Number of classes of the data set.
     """
     torn, whole = Counter[tuple[int, int]](), Counter[int]()
     for rows in groups:
@@ -94,11 +95,11 @@ def disagreements(groups: Iterable[np.ndarray], labels: np.ndarray, classes: int
             whole[seen[0]] += 1
         elif len(seen) == 2:
             torn[seen[0], seen[1]] += 1
-    found, pairs = [], classes * (classes - 1) // 2
+    results, pairs = [], classes * (classes - 1) // 2
     for (a, b), n in sorted(torn.items()):
         total = n + whole[a] + whole[b]
         p = min(1.0, pairs * float(bdtrc(n - 1, total, SLIPS)))
         if total >= ENOUGH and p <= LEVEL:
             share = (1 - max(0.0, 1 - 2 * n / total) ** 0.5) / 2
-            found.append(Disagreement((a, b), n, total, share, p, pairs))
-    return found
+            results.append(Disagreement((a, b), n, total, share, p, pairs))
+    return results

@@ -1,27 +1,27 @@
-"""Images that show one photograph twice: blurred, shifted, re-compressed, lighter or darker, a little re-cropped.
+"""Find images of the same photograph: blurred, shifted, recompressed, lighter or darker, slightly recropped.
 
-Every image becomes a grey thumbnail of 48x48 pixels (a grey 48-pixel image is its own), and the search has two steps:
+Every image becomes a grey thumbnail of 48x48 pixels (a grey 48-pixel image is used as it is). The search has two steps:
 
 1. *Candidates.* The low frequencies of the thumbnail's inner 40x40 window, without their mean over the set, are
-   compared with those of every other thumbnail at nine offsets of the window. Blocks of matrix products, so memory
-   grows with the number of images, not with its square.
-2. *Verification*, at the best shift of up to ``REACH`` pixels either way. Half of a pair's score is the correlation of
-   what remains of the smoothed images without the mean of their 9x9 neighbourhoods: brows, lids, lips, hair. The other
-   half is the mean cosine of the differences between the phases of their plane waves, which blur and light leave alone
-   (the idea of phase-only correlation, Kuglin & Hines 1975). The score must reach ``THRESHOLD``.
+   compared with those of every other thumbnail at nine offsets of the window. This is done in blocks of matrix
+   products, so memory grows with the number of images, not with its square.
+2. *Verification*, at the best shift of up to ``REACH`` pixels in each direction. Half of a pair's score is the
+   correlation of the smoothed images after subtracting the mean of each 9x9 neighbourhood, which leaves brows, lids,
+   lips and hair. The other half is the mean cosine of the phase differences of their plane waves, which are insensitive
+   to blur and lighting (phase-only correlation, Kuglin & Hines 1975). The score must reach ``THRESHOLD``.
 
-No pair depends on how a machine rounds: pixels, features and waves are integers small enough for every sum to be
-exact, in whatever order a library adds; what is left are single divisions and square roots, which IEEE 754 fixes.
+The result does not depend on a machine's rounding: pixels, features and waves are integers small enough that every sum
+is exact, in whatever order a library adds; the rest are single divisions and square roots, which IEEE 754 defines.
 
-Measured by injection into FER2013 (250 copies of each kind among 12,000 images): found are all copies blurred by up to
-1.5 pixels (standard deviation), saved as JPEG of quality 20 and more, with noise of 10 grey levels, half the contrast,
-gamma 0.6 or half the resolution, and at least 99 of 100 shifted by up to 3 pixels either way, their border filled or
-continued. By eye all of 28 random pairs in each band of scores from 0.77 on show one photograph; the threshold stands
-higher for the sake of drawings, which share outlines: of 18 million pairs of drawn faces about 30 pass it.
+Measured by injection into FER2013 (250 copies of each kind among 12,000 images): it finds all copies blurred by up to
+1.5 pixels (standard deviation), saved as JPEG of quality 20 or more, with noise of 10 grey levels, half the contrast,
+gamma 0.6 or half the resolution, and at least 99 of 100 copies shifted by up to 3 pixels in each direction, with the
+border filled or extended. Inspected by eye, all of 28 random pairs in each score band from 0.77 up show the same
+photograph. The threshold is higher because drawings share outlines: of 18 million pairs of drawn faces, about 30 pass.
 
-Limits: mirrored copies, rotations of 5 degrees, scalings by 7 %, shifts of more than 3 pixels of 48, heavy clipping and
-blur of 2 pixels are missed, in part or altogether. Two pictures of one person taken within a second can be found, as
-they are hardly told from copies; so are some drawings.
+Limits: mirrored copies, rotations of 5 degrees, scalings by 7 %, shifts of more than 3 of 48 pixels, heavy clipping and
+blur of 2 pixels are partly or completely missed. Pictures of the same person taken within a second may be reported,
+because they can hardly be distinguished from copies; so may some drawings.
 """
 
 from __future__ import annotations
@@ -43,40 +43,40 @@ if TYPE_CHECKING:
 SIDE = 48
 REACH = 3  # pixels of the thumbnail by which copies may be shifted
 THRESHOLD = 0.85  # mean of the correlation and of the phases' agreement
-COSINES = (0.78, 0.82, 0.86, 0.90)  # cosine of the low frequencies from which a pair is looked at
-CROWD = 40  # candidates an image above which the next higher cosine is taken: in drawings all heads are alike
-LIKELY = 0.60  # correlation over a quarter of the pixels from which all of them are compared
+COSINES = (0.78, 0.82, 0.86, 0.90)  # least cosine of the low frequencies for a pair to be verified
+CROWD = 40  # with more candidates per image, the next higher cosine is used: in drawings all heads look alike
+LIKELY = 0.60  # least correlation over a quarter of the pixels for all of them to be compared
 HASH_DISTANCE = 2
 
 MARGIN = REACH + 1  # thumbnail pixels around the window: one for the smoothing
 WINDOW = SIDE - 2 * MARGIN
 POOL, WAVES = 4, 8  # the window is averaged over 4x4 pixels, then 8x8 of its 10x10 cosine waves are kept
 UNIT = 2048  # length of a feature vector: products stay below 2**24, where float32 counts exactly
-RADIUS = 4  # of the neighbourhood whose mean is taken away
+RADIUS = 4  # of the neighbourhood whose mean is subtracted
 OFFSETS = [(dy, dx) for dy in (-2, 0, 2) for dx in (-2, 0, 2)]
 BLOCK = 1024
 BATCH = 256
 
 
 Progress = Callable[[str, float], object]
-"""Told what is being done, and which share of it is done."""
+"""Called with what is being done, and the share of it that is done (0 to 1)."""
 
 
-def untold(what: str, done: float) -> None:
-    """Progress that nobody asks for."""
+def no_progress(what: str, done: float) -> None:
+    """Ignore progress."""
 
 
 @dataclass(frozen=True)
 class Looks:
-    """What is kept of the images of some rows.
+    """Features of the images of some rows.
 
     Attributes
     ----------
     spread : int64 [n]
-        Largest less smallest value, of the channel where that is most.
+        Largest minus smallest value, in the channel with the widest range.
     thumbs : uint8 [n, 48, 48]
     hashes : uint64 [n]
-        The perceptual hash: signs of the 8x8 lowest cosine waves of a 32x32 thumbnail against their median.
+        Perceptual hash: whether each of the 8x8 lowest cosine waves of a 32x32 thumbnail exceeds their median.
     """
 
     spread: np.ndarray
@@ -96,16 +96,16 @@ class Pairs:
         return len(self.first)
 
     def only(self, which: np.ndarray) -> Pairs:
-        """Those of the pairs that a mask (bool [n]) picks."""
+        """The pairs selected by a mask (bool [n])."""
         return Pairs(self.first[which], self.second[which], self.score[which])
 
 
-def look(store: Store, rows: np.ndarray, progress: Progress = untold) -> Looks:
-    """Read the images of `rows`, a block at a time."""
+def look(store: Store, rows: np.ndarray, progress: Progress = no_progress) -> Looks:
+    """Compute the features of the images of `rows`, a block at a time."""
     parts = []
     for k in range(0, len(rows), BLOCK):
         parts.append(_look(store.images(rows[k : k + BLOCK])))
-        progress("looking at the images", min(1.0, (k + BLOCK) / len(rows)))
+        progress("reading the images", min(1.0, (k + BLOCK) / len(rows)))
     return Looks(*(np.concatenate(p) for p in zip(*parts, strict=True)))
 
 
@@ -117,7 +117,7 @@ def _look(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _grey(image: np.ndarray) -> Image.Image:
-    """The grey PIL picture of uint8 [C, H, W]; of fewer than three channels the first, otherwise three are colours."""
+    """Grey PIL picture of uint8 [C, H, W]: the first of fewer than three channels, otherwise from three colours."""
     from PIL import Image
 
     if len(image) < 3:
@@ -138,8 +138,8 @@ def _hashes(small: np.ndarray) -> np.ndarray:
     return np.packbits(bits, axis=1).view(">u8").ravel().astype(np.uint64)
 
 
-def close_hashes(hashes: np.ndarray, distance: int = HASH_DISTANCE, progress: Progress = untold) -> int:
-    """How many pairs of perceptual hashes (uint64 [n]) differ in at most `distance` bits."""
+def close_hashes(hashes: np.ndarray, distance: int = HASH_DISTANCE, progress: Progress = no_progress) -> int:
+    """Number of pairs of perceptual hashes (uint64 [n]) that differ in at most `distance` bits."""
     pairs = 0
     for k in range(0, len(hashes), BLOCK):
         mine = hashes[k : k + BLOCK, None]
@@ -147,45 +147,45 @@ def close_hashes(hashes: np.ndarray, distance: int = HASH_DISTANCE, progress: Pr
             near = np.bitwise_count(mine ^ hashes[j : j + BLOCK]) <= distance
             pairs += int(np.triu(near, 1).sum() if j == k else near.sum())
         left = max(0, len(hashes) - k - BLOCK)
-        progress("comparing their hashes", 1 - (left / len(hashes)) ** 2)
+        progress("comparing perceptual hashes", 1 - (left / len(hashes)) ** 2)
     return pairs
 
 
-def near_duplicates(thumbs: np.ndarray, together: np.ndarray | None = None, progress: Progress = untold) -> Pairs:
-    """Find the pairs of thumbnails that show one photograph.
+def near_duplicates(thumbs: np.ndarray, together: np.ndarray | None = None, progress: Progress = no_progress) -> Pairs:
+    """Find the pairs of thumbnails that show the same photograph.
 
     Parameters
     ----------
     thumbs : uint8 [n, 48, 48]
-        Distinct images that are not of one grey; see :func:`look`.
+        Distinct images that are not constant; see :func:`look`.
     together : int64 [n], optional
-        Images of one number are not compared with each other; -1 is no number.
+        Images with the same number are not compared with each other; -1 means no number.
     progress : callable, optional
 
     Returns
     -------
     Pairs
-        In order of `second`, then `first`.
+        Sorted by `second`, then `first`.
     """
     bands = _bands(thumbs)
-    found = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
+    parts = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
     for first, second, offset, share in _candidates(thumbs):
         if together is not None:
             apart = (together[first] != together[second]) | (together[first] < 0)
             first, second = first[apart], second[apart]
         likely = _correlation(bands, first, second, offset, step=2)[0] >= LIKELY
-        found.append(_verified(thumbs, bands, first[likely], second[likely], offset))
-        progress("comparing them with each other", share)
-    first, second, score = (np.concatenate(part) for part in zip(*found, strict=True))
+        parts.append(_verified(thumbs, bands, first[likely], second[likely], offset))
+        progress("comparing the images with each other", share)
+    first, second, score = (np.concatenate(part) for part in zip(*parts, strict=True))
     return _best(first, second, score)
 
 
 def _verified(
     thumbs: np.ndarray, bands: np.ndarray, first: np.ndarray, second: np.ndarray, offset: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Those of the pairs that pass, and their scores."""
+    """The pairs that pass, and their scores."""
     correlation, shift = _correlation(bands, first, second, offset)
-    keep = correlation >= 2 * THRESHOLD - 1  # less can't be made good by the phases
+    keep = correlation >= 2 * THRESHOLD - 1  # the phases can't make up for less
     first, second, correlation, shift = first[keep], second[keep], correlation[keep], shift[keep]
     score = np.round((correlation + _phase_agreement(thumbs, first, second, shift)) / 2, 4)
     keep = score >= THRESHOLD
@@ -193,7 +193,7 @@ def _verified(
 
 
 def _best(first: np.ndarray, second: np.ndarray, score: np.ndarray) -> Pairs:
-    """Each pair once, with the best of its scores."""
+    """Each pair once, with its best score."""
     order = np.lexsort((-score, first, second))
     first, second, score = first[order], second[order], score[order]
     new = np.ones(len(first), dtype=bool)
@@ -225,7 +225,7 @@ def _candidates(thumbs: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, tu
 
 
 def _candidate_cosine(features: np.ndarray) -> float:
-    """The lowest cosine that makes no more than CROWD candidates an image, judged by a sample of the images."""
+    """The lowest cosine that gives at most CROWD candidates per image, estimated from a sample of the images."""
     sample = features[:: -(-len(features) // (2 * BLOCK))] if len(features) else features
     product = sample @ sample.T
     for cosine in COSINES:
@@ -238,7 +238,7 @@ def _candidate_cosine(features: np.ndarray) -> float:
 def _waves(thumbs: np.ndarray, offset: tuple[int, int]) -> np.ndarray:
     """Low cosine waves of the window at `offset`, as integers in vectors of length UNIT; float64 [n, 63].
 
-    A wave weighs as the square root of its frequency: faces differ least in the lowest ones.
+    A wave is weighted by the square root of its frequency: faces differ least in the lowest ones.
     """
     window = _window(thumbs, *offset).reshape(len(thumbs), WINDOW // POOL, POOL, WINDOW // POOL, POOL)
     pooled = window.sum((2, 4), dtype=np.float64)
@@ -257,7 +257,7 @@ _WEIGHTS = np.sqrt(np.sqrt(np.add.outer(np.arange(WAVES) ** 2, np.arange(WAVES) 
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors of integers stretched to length UNIT and rounded; those of zeros stay."""
+    """Integer vectors scaled to length UNIT and rounded; zero vectors stay zero."""
     length = np.sqrt((vectors * vectors).sum(1, keepdims=True))
     return np.rint(UNIT * vectors / np.where(length, length, 1))
 
@@ -267,7 +267,7 @@ def _window(thumbs: np.ndarray, dy: int, dx: int) -> np.ndarray:
 
 
 def _bands(thumbs: np.ndarray) -> np.ndarray:
-    """Smoothed thumbnails less the mean of their neighbourhood, in 1/20 grey levels; int16 [n, 48, 48]."""
+    """Smoothed thumbnails minus the mean of their neighbourhood, in 1/20 grey levels; int16 [n, 48, 48]."""
     out = np.empty(thumbs.shape, dtype=np.int16)
     for k in range(0, len(thumbs), BATCH):
         grey = thumbs[k : k + BATCH].astype(np.int32)
@@ -278,7 +278,7 @@ def _bands(thumbs: np.ndarray) -> np.ndarray:
 
 
 def _along_both(images: np.ndarray, kernel: tuple[int, ...]) -> np.ndarray:
-    """Integer images [n, 48, 48] filtered along rows and columns; their borders are continued."""
+    """Integer images [n, 48, 48] filtered along rows and columns; border pixels are repeated."""
     reach = len(kernel) // 2
     for _ in range(2):
         padded = np.pad(images, ((0, 0), (reach, reach), (0, 0)), mode="edge")
@@ -294,7 +294,7 @@ def _correlation(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Best correlation of each pair at `offset` or one pixel beside it.
 
-    With a `step` of 2 every other pixel of every other line counts.
+    With a `step` of 2, every other pixel of every other line is used.
 
     Returns
     -------

@@ -1,8 +1,8 @@
-"""One file over HTTP: resumed where it stopped, whole and checked before it appears under its name.
+"""Download one file over HTTP: resumable, and complete and checked before it appears under its name.
 
-While a download runs, its bytes lie in ``NAME.part``, and ``NAME.part.json`` holds what the server calls this version
-of the file (ETag or Last-Modified). A later attempt asks for the rest of that version only (RFC 9110, If-Range), so
-that halves of two versions are never joined.
+During a download the bytes are in ``NAME.part``, and ``NAME.part.json`` holds the server's identifier of this version
+of the file (ETag or Last-Modified). A later attempt requests only the rest of that version (RFC 9110, If-Range), so
+parts of different versions are never joined.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ import requests
 from requests import exceptions
 
 from fer_bench.base.files import read_json, sha256_file, write_json
-from fer_bench.base.sizes import human_size
+from fer_bench.base.quantities import human_size
 from fer_bench.errors import DataError
 
-BLOCK = 1 << 16  # bytes; what a cut or a kill can cost
-BUSY = (408, 425, 429, 500, 502, 503, 504)  # answers of a server that may do better in a moment
-RESERVE = 64 << 20  # bytes of the disk that stay free
+BLOCK = 1 << 16  # bytes; the most that an interruption can lose
+BUSY = (408, 425, 429, 500, 502, 503, 504)  # status codes after which a retry may succeed
+RESERVE = 64 << 20  # bytes of the disk to leave free
 
 Tick = Callable[[int, int | None], object]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
-    """How long a download waits, and how often it tries again.
+    """How long a download waits, and how often it retries.
 
     Parameters
     ----------
     tries : int
-        Attempts in a row that bring nothing new.
+        Consecutive attempts without any new bytes before giving up.
     backoff : float
-        Seconds before the second attempt; doubled with each further one.
+        Seconds before the second attempt; doubled for each further one.
     timeout : float
-        Seconds without an answer, or without a further byte.
+        Seconds to wait for an answer, or for further bytes.
     """
 
     tries: int = 6
@@ -49,12 +49,12 @@ class Patience:
 
 
 class _Passing(Exception):
-    """An attempt that failed in a way that may pass."""
+    """A failure that a retry may overcome."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Version:
-    """What the server said of the file whose bytes lie in the part: its size (None: untold) and its validator."""
+    """The server's information about the partly downloaded file: its size (None: unknown) and its validator."""
 
     url: str
     size: int | None
@@ -75,17 +75,18 @@ def download(
     Parameters
     ----------
     aside : Path
-        Directory, on the same disk, for the unfinished file and for one that is refused.
+        Folder, on the same disk, for the unfinished file and for a rejected one.
     sha256 : str
-        Expected hash, hexadecimal; empty: unknown.
+        Expected SHA-256, hexadecimal; empty: unknown.
     tick : callable
-        Gets the bytes that are there and the bytes there will be (None: untold), again and again.
+        Called repeatedly with the number of bytes received and the total (None: unknown).
 
     Raises
     ------
     DataError
-        The server refuses, stays silent or cuts off again and again (what came is kept for the next time), sends less
-        than it announced, or sends a file of another hash (kept as ``aside/NAME.rejected``); or the disk is too small.
+        The server refuses, does not answer or keeps breaking off (received bytes are kept for the next attempt), sends
+        less than announced, or sends a file with a different hash (kept as ``aside/NAME.rejected``); or the disk is
+        full.
     """
     part = aside / f"{target.name}.part"
     aside.mkdir(parents=True, exist_ok=True)
@@ -98,45 +99,45 @@ def download(
 
 
 def check_hash(file: Path, sha256: str, rejected: Path, *, source: str) -> None:
-    """Compare a downloaded file with the hash that is expected; an empty one is no expectation.
+    """Check a downloaded file against the expected hash; an empty hash accepts any file.
 
     Raises
     ------
     DataError
-        They differ. The file lies at `rejected` now; the message names both hashes.
+        They differ. The file has been moved to `rejected`; the message contains both hashes.
     """
-    found = sha256_file(file) if sha256 else ""
-    if found == sha256.lower():
+    actual = sha256_file(file) if sha256 else ""
+    if actual == sha256.lower():
         return
     os.replace(file, rejected)
     raise DataError(
-        f"'{rejected.stem}' is not the file that was expected: its SHA-256 is {found}, the card says {sha256}",
+        f"'{rejected.stem}' is not the expected file: its SHA-256 is {actual}, the card has {sha256}",
         where=source,
-        hint=f"it is kept as {rejected}; the source has changed it, or something on the way did",
+        hint=f"the file was changed at the source or in transit; it is kept as {rejected}",
     )
 
 
 def _gather(url: str, part: Path, patience: Patience, *, checked: bool, tick: Tick) -> None:
-    """Attempt after attempt, until the part is whole; only those that bring nothing new are counted."""
+    """Retry until the file is complete; only attempts without new bytes are counted."""
     best, fruitless = _size(part), 0
     while True:
         try:
             return _attempt(url, part, patience.timeout, checked, tick)
         except (_Passing, exceptions.ConnectionError, exceptions.Timeout, exceptions.ChunkedEncodingError) as error:
             if isinstance(error, exceptions.SSLError):
-                raise DataError(f"the encrypted connection can't be trusted: {error}", where=url) from error
+                raise DataError(f"the server's certificate can't be verified: {error}", where=url) from error
             fruitless = 0 if _size(part) > best else fruitless + 1
             best = max(best, _size(part))
             if fruitless >= patience.tries:
                 raise _given_up(url, part, error) from error
             time.sleep(patience.backoff * 2 ** max(0, fruitless - 1))
         except exceptions.RequestException as error:
-            raise DataError(f"can't be downloaded: {error}", where=url) from error
+            raise DataError(f"the download failed: {error}", where=url) from error
 
 
 def _attempt(url: str, part: Path, timeout: float, checked: bool, tick: Tick) -> None:
-    """One request; appends to the part, or starts it anew where the server has another version or sends it whole."""
-    version, done = _noted(part, url), _size(part)
+    """One request; continues the part, or restarts it if the server has another version or sends the whole file."""
+    version, done = _recorded(part, url), _size(part)
     headers = {"Accept-Encoding": "identity"}
     if version is not None and version.validator and done:
         headers |= {"Range": f"bytes={done}-", "If-Range": version.validator}
@@ -149,12 +150,12 @@ def _attempt(url: str, part: Path, timeout: float, checked: bool, tick: Tick) ->
             done = 0
         total = _total(answer, done)
         if total is None and not checked and "chunked" not in answer.headers.get("Transfer-Encoding", ""):
-            hint = "put a sha256 into the card"
-            raise DataError("the server does not tell the file's size, so its end can't be known", where=url, hint=hint)
+            hint = "add a sha256 to the card"
+            raise DataError("the server does not state the file's size, so it can't be checked", where=url, hint=hint)
         _check_room(part, done, total)
         with open(part, "ab" if done else "wb") as file:
-            if not done:  # noted once the old bytes are gone, so that they are never taken for this version's
-                _note(part, url, total, _validator(answer))
+            if not done:  # recorded only after the old bytes are gone, so that they are never taken for this version
+                _record(part, url, total, _validator(answer))
             tick(done, total)
             for block in answer.iter_content(BLOCK):
                 file.write(block)
@@ -163,32 +164,32 @@ def _attempt(url: str, part: Path, timeout: float, checked: bool, tick: Tick) ->
             file.flush()
             os.fsync(file.fileno())
     if total is None:
-        _note(part, url, done, "")
+        _record(part, url, done, "")
     elif done != total:
-        raise _Passing(f"{done:,} of {total:,} bytes came")
+        raise _Passing(f"only {done:,} of {total:,} bytes arrived")
 
 
 def _check_answer(answer: requests.Response, url: str, part: Path) -> None:
     status, reached = answer.status_code, [r.url for r in (*answer.history, answer)]
     if url.startswith("https:") and any(not u.startswith("https:") for u in reached):
-        raise DataError("the server leads away from the encrypted connection", where=f"{url} -> {answer.url}")
+        raise DataError("the server redirects to an unencrypted connection", where=f"{url} -> {answer.url}")
     if status in BUSY:
-        raise _Passing(f"the server answers {status} {answer.reason}")
+        raise _Passing(f"the server answered {status} {answer.reason}")
     if status == 416:  # the part is as long as the file, or longer
         part.unlink(missing_ok=True)
         raise _Passing("the file has changed on the server")
     if status not in (200, 206):
-        hints = {401: "it asks for a login", 403: "it forbids the download", 404: "the file is not there any more"}
-        raise DataError(f"the server answers {status} {answer.reason}", where=url, hint=hints.get(status))
+        hints = {401: "a login is required", 403: "the download is forbidden", 404: "the file is no longer there"}
+        raise DataError(f"the server answered {status} {answer.reason}", where=url, hint=hints.get(status))
     if answer.headers.get("Content-Encoding", "identity") != "identity":
-        raise DataError("the server sends the file in an encoding that was not asked for", where=url)
+        raise DataError("the server sent the file in an encoding that was not requested", where=url)
     page = answer.headers.get("Content-Type", "").startswith("text/html")
     if page and not part.stem.endswith((".html", ".htm")):
-        raise DataError("the server sends a web page instead of the file", where=url, hint="open it in a browser")
+        raise DataError("the server sent a web page instead of the file", where=url, hint="open it in a browser")
 
 
 def _continues(answer: requests.Response, version: _Version, done: int) -> bool:
-    """Whether a partial answer goes on with this version where the part ends."""
+    """Whether a partial answer continues this version exactly where the part ends."""
     unit, _, span = answer.headers.get("Content-Range", "").partition(" ")
     start = span.partition("-")[0]
     same = _validator(answer) in ("", version.validator)
@@ -201,13 +202,13 @@ def _total(answer: requests.Response, start: int) -> int | None:
 
 
 def _validator(answer: requests.Response) -> str:
-    """A strong ETag, else the date of the last change, else nothing."""
+    """A strong ETag, else the date of the last change, else an empty string."""
     etag = answer.headers.get("ETag", "")
     return etag if etag.startswith('"') else answer.headers.get("Last-Modified", "")
 
 
-def _noted(part: Path, url: str) -> _Version | None:
-    """Which version of `url` the part holds the beginning of, as far as that is known."""
+def _recorded(part: Path, url: str) -> _Version | None:
+    """The version of `url` that the part belongs to, if known."""
     try:
         version = _Version(**read_json(_beside(part)))
     except (OSError, json.JSONDecodeError, TypeError):
@@ -216,12 +217,12 @@ def _noted(part: Path, url: str) -> _Version | None:
 
 
 def _is_whole(part: Path, url: str) -> bool:
-    """Whether the part was whole already when the process was stopped."""
-    version = _noted(part, url)
+    """Whether the part was already complete when the process was stopped."""
+    version = _recorded(part, url)
     return version is not None and version.size == _size(part) > 0
 
 
-def _note(part: Path, url: str, size: int | None, validator: str) -> None:
+def _record(part: Path, url: str, size: int | None, validator: str) -> None:
     write_json(_beside(part), asdict(_Version(url=url, size=size, validator=validator)))
 
 
@@ -237,18 +238,18 @@ def _check_room(part: Path, done: int, total: int | None) -> None:
     free, needed = shutil.disk_usage(part.parent).free, (total or 0) - done + RESERVE
     if needed > free:
         raise DataError(
-            f"the disk has no room for it: {human_size(needed)} are needed, {human_size(free)} are free",
+            f"not enough disk space: {human_size(needed)} needed, {human_size(free)} free",
             where=str(part.parent),
-            hint="make room, or take another --home; what came so far is kept",
+            hint="free some space or choose another --home; the bytes received so far are kept",
         )
 
 
 def _given_up(url: str, part: Path, error: Exception) -> DataError:
-    kept = f"{human_size(_size(part))} are kept; " if _size(part) else ""
-    reason = getattr(next(iter(error.args), None), "reason", error)  # urllib3's own words, without what wraps them
+    kept = f"the {human_size(_size(part))} received so far are kept; " if _size(part) else ""
+    reason = getattr(next(iter(error.args), None), "reason", error)  # urllib3's own message, without its wrappers
     return DataError(
-        f"the download does not get on: {reason}",
+        f"the download makes no progress: {reason}",
         where=url,
-        hint=f"{kept}is the network up? Has the server gone?",
-        next="the same command again: it goes on where it stopped",
+        hint=f"{kept}check the network connection, and whether the server is up",
+        next="rerun the same command to resume",
     )

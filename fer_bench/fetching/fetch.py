@@ -1,7 +1,7 @@
-"""Downloading the source files of a data set, where its card says that this is allowed.
+"""Download the source files of a data set, if its card says that this is allowed.
 
-Everything is gathered in ``data/raw/.NAME.fetch``, beside the place where it belongs, and renamed into
-``data/raw/NAME`` when it is whole, checked and unpacked. So whatever lies there is complete, and is not fetched again.
+Files are collected in ``data/raw/.NAME.fetch``, next to their destination, and moved into ``data/raw/NAME`` once they
+are complete, checked and unpacked. Files in ``data/raw/NAME`` are therefore complete and are not downloaded again.
 """
 
 from __future__ import annotations
@@ -30,34 +30,34 @@ from fer_bench.record.home import Home
 Say = Callable[[str], object]
 Meter = Callable[[str], AbstractContextManager[Tick]]
 
-WHOLE = ""  # stands for all files of a source, where a card names none
+WHOLE = ""  # stands for all files of a source, if the card lists none
 
 
 @contextlib.contextmanager
 def silent(name: str) -> Iterator[Tick]:
-    """A meter that shows nothing."""
+    """A progress meter without output."""
     yield lambda done, total: None
 
 
 def fetch(
     home: Home, card: DatasetCard, *, say: Say = print, meter: Meter = silent, patience: Patience | None = None
 ) -> Path:
-    """Download what `card` names into ``home.raw(name)`` and return that place; what is there already is kept.
+    """Download the files that `card` names into ``home.raw(name)`` and return that folder; existing files are kept.
 
     Parameters
     ----------
     say : callable
-        Gets one line of text at a time.
+        Receives one line of text at a time.
     meter : callable
-        Opens a progress display for the file of this name.
+        Opens a progress display for the file with this name.
 
     Raises
     ------
     DataError
-        The card names no source (the message says whom to ask, and where the files belong); a source can't be reached
-        or refuses; a file is not the one that the card means; an archive is refused. What came so far is kept.
+        The card names no source (the message says whom to ask and where to put the files); a source can't be reached
+        or refuses; a file is not the expected one; an archive is rejected. Bytes received so far are kept.
     LockedError
-        Another process fetches the same data set.
+        Another process is downloading the same data set.
     FerBenchError
         The disk is full.
     """
@@ -66,14 +66,14 @@ def fetch(
     raw = home.raw(card.name)
     aside = raw.resolve().with_name(f".{raw.name}.fetch")
     try:
-        with locked(home.data / f".{raw.name}.fetch.lock", f"another process fetches '{card.name}'"):
+        with locked(home.data / f".{raw.name}.fetch.lock", f"another process is downloading '{card.name}'"):
             for part in card.fetch:
-                _Job(part=part, raw=raw, aside=aside / _key(part), say=say, meter=meter, patience=patience).bring()
+                _Job(part=part, raw=raw, aside=aside / _key(part), say=say, meter=meter, patience=patience).complete()
             _remove_if_empty(aside)
     except OSError as error:
         if is_full(error):
             raise disk_full(raw) from error
-        raise DataError(f"can't be written: {error.strerror or error}", where=str(error.filename or raw)) from error
+        raise DataError(f"can't write the file: {error.strerror or error}", where=str(error.filename or raw)) from error
     say(f"{card.name}: the source files are in {raw}")
     say(f"  next:  {_prepare(home, card)}")
     return raw
@@ -81,7 +81,7 @@ def fetch(
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """One source of a card on its way to `raw`; `aside` is a place of its own for what is unfinished."""
+    """Download of one source of a card to `raw`; `aside` is this source's own folder for unfinished files."""
 
     part: Fetch
     raw: Path
@@ -90,8 +90,8 @@ class _Job:
     meter: Meter
     patience: Patience | None
 
-    def bring(self) -> None:
-        """Fetch what is missing, check and unpack it, and put it where it belongs."""
+    def complete(self) -> None:
+        """Download missing files, check and unpack them, and move them to their destination."""
         names = self.part.files or (_file_name(self.part.ref) if self.part.kind == "url" else WHOLE,)
         missing = [name for name in names if not self._is_there(name)]
         if not missing:
@@ -108,11 +108,11 @@ class _Job:
 
     @property
     def ready(self) -> Path:
-        """Where downloaded and checked files wait, each under its own name, to be unpacked and placed."""
+        """Folder of downloaded and checked files, each under its own name, before they are unpacked and moved."""
         return self.aside / "ready"
 
     def waiting(self, name: str) -> Path:
-        """Where the file `name`, or the directory of all files, waits."""
+        """Path of the file `name`, or of the folder of all files, in :attr:`ready`."""
         return self.ready / inner_path(name or _end(self.part.ref))
 
     def _target(self, name: str) -> Path:
@@ -128,24 +128,24 @@ class _Job:
         known = bool(expected) and target.is_file()
         if known and sha256_file(target) != expected:
             raise DataError(
-                f"'{name}' is there already, but it is not the file that the card names",
+                f"'{name}' already exists, but it is not the file that the card expects",
                 where=str(target),
                 hint="nothing was changed; move it away, or prepare the store from it as it is",
             )
-        self.say(f"{target}: is there already{', and its hash is right' if known else ''}")
+        self.say(f"{target}: already exists{', and its hash is correct' if known else ''}")
         return True
 
-    def adopt(self, name: str, found: Path, *, own: bool = True) -> None:
-        """Check what a library has downloaded, and let it wait; what is not our own is copied."""
+    def adopt(self, name: str, source: Path, *, own: bool = True) -> None:
+        """Check files downloaded by a library, and move them to :attr:`ready`; copied if they are not our own."""
         hashes = self.part.sha256 if name == WHOLE else {name: self.part.sha256.get(name, "")}
         for file, sha256 in hashes.items():
-            path = found / inner_path(file) if name == WHOLE else found
+            path = source / inner_path(file) if name == WHOLE else source
             if not path.is_file():
-                raise DataError(f"there is no '{file}' in it", where=self.part.ref)
+                raise DataError(f"the source does not contain '{file}'", where=self.part.ref)
             check_hash(path, sha256, self._rejected(path), source=self.part.ref)
         waiting = self.waiting(name)
         waiting.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(found if own else _copy(found, self.aside / "copy"), waiting)
+        os.replace(source if own else _copy(source, self.aside / "copy"), waiting)
 
     def _place(self, name: str) -> None:
         waiting, target = self.waiting(name), self._target(name)
@@ -157,24 +157,24 @@ class _Job:
             ready = self._unpack(waiting)
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(ready, target)
-        self.say(f"{target}: fetched")
+        self.say(f"{target}: downloaded")
 
     def _unpack_all(self, tree: Path) -> Path:
         try:
             for file in [p for p in tree.rglob("*") if p.is_file() and not p.is_symlink()]:
                 self._unpack(file)
         except DataError:
-            shutil.rmtree(tree)  # without the refused archive it is not the set that was asked for
+            shutil.rmtree(tree)  # incomplete without the rejected archive
             raise
         return tree
 
     def _unpack(self, file: Path) -> Path:
-        """Unpack an archive beside itself; returns what it has become, or the file that is none as it is."""
+        """Unpack an archive next to itself and return the folder; any other file is returned as it is."""
         inside = stem(file.name)
         if inside is None:
             return file
         place = file.with_name(inside)
-        shutil.rmtree(place, ignore_errors=True)  # of a process that was stopped before it removed the archive
+        shutil.rmtree(place, ignore_errors=True)  # left by a process that stopped before removing the archive
         try:
             unpack(file, place)
         except DataError as error:
@@ -199,10 +199,10 @@ def _from_hub(job: _Job, names: Sequence[str]) -> None:
     hub = _library("huggingface_hub")
     repo, _, revision = job.part.ref.partition("@")
     page = f"https://huggingface.co/datasets/{repo}"
-    login = f"accept its conditions on {page}, and log in: hf auth login"
+    login = f"accept the conditions on {page} and log in: hf auth login"
     with _explained(job.part, page, login):
         info = hub.HfApi().dataset_info(repo, revision=revision or None)
-        local = job.aside / "hub" / inner_path(info.sha)  # a place for each commit: the library may reuse what it finds
+        local = job.aside / "hub" / inner_path(info.sha)  # one folder per commit, because the library reuses files
         files = [s.rfilename for s in info.siblings] if WHOLE in names else names
         for file in files:
             path = str(inner_path(file))
@@ -218,18 +218,18 @@ def _from_kaggle(job: _Job, names: Sequence[str]) -> None:
     contest = job.part.kind == "kaggle_competition"
     page = f"https://www.kaggle.com/{'competitions' if contest else 'datasets'}/{job.part.ref}"
     login = (
-        f"accept the conditions on {page}{'/rules' if contest else ''}, make a token on"
-        " https://www.kaggle.com/settings/api, and put it into $KAGGLE_API_TOKEN or ~/.kaggle/access_token"
+        f"accept the conditions on {page}{'/rules' if contest else ''}, create a token at"
+        " https://www.kaggle.com/settings/api, and store it in $KAGGLE_API_TOKEN or ~/.kaggle/access_token"
     )
     get = kagglehub.competition_download if contest else kagglehub.dataset_download
     cache = job.aside / "kaggle"
     with _kaggle_cache(cache), _explained(job.part, page, login, (kagglehub.exceptions.UnauthenticatedError,)):
-        found = {name: Path(get(job.part.ref, path=name or None)) for name in names}
+        paths = {name: Path(get(job.part.ref, path=name or None)) for name in names}
     try:
-        for name, path in found.items():
+        for name, path in paths.items():
             job.adopt(name, path, own=path.is_relative_to(cache))
     finally:
-        shutil.rmtree(cache, ignore_errors=True)  # also after a refusal: the library would offer the same again
+        shutil.rmtree(cache, ignore_errors=True)  # also after a rejection: the library would reuse the same file
 
 
 _SOURCES: dict[str, Callable[[_Job, Sequence[str]], None]] = {
@@ -240,10 +240,10 @@ _SOURCES: dict[str, Callable[[_Job, Sequence[str]], None]] = {
 }
 
 
-def _copy(found: Path, copy: Path) -> Path:
-    """A copy of our own, of what lies where it may not be moved from (a notebook's read-only data)."""
+def _copy(source: Path, copy: Path) -> Path:
+    """Copy a file or folder that must stay in place, such as a notebook's read-only data."""
     shutil.rmtree(copy, ignore_errors=True)
-    return Path(shutil.copytree(found, copy) if found.is_dir() else shutil.copyfile(found, copy))
+    return Path(shutil.copytree(source, copy) if source.is_dir() else shutil.copyfile(source, copy))
 
 
 def _library(name: str) -> ModuleType:
@@ -257,7 +257,7 @@ def _library(name: str) -> ModuleType:
 
 @contextlib.contextmanager
 def _kaggle_cache(place: Path) -> Iterator[None]:
-    """Let kagglehub work in `place`: its own cache would keep a second copy, maybe on another disk."""
+    """Make kagglehub use `place`: its own cache would keep a second copy, possibly on another disk."""
     variable = "KAGGLEHUB_CACHE"
     before = os.environ.get(variable)
     os.environ[variable] = str(place)
@@ -272,8 +272,8 @@ def _kaggle_cache(place: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _explained(part: Fetch, page: str, login: str, denials: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Turn whatever a hub's library raises into an error that says what to do about it."""
-    again = "the same command again: it goes on where it stopped"
+    """Turn errors of a hub's library into errors that say what to do."""
+    again = "rerun the same command to resume"
     try:
         yield
     except FerBenchError:
@@ -284,24 +284,24 @@ def _explained(part: Fetch, page: str, login: str, denials: tuple[type[Exception
             raise DataError(f"'{part.ref}' needs a login", where=page, hint=login, next=again) from error
         if status == 404:
             names = ", ".join(part.files) or part.ref
-            raise DataError(f"there is no {names} any more", where=page, hint="look at the page") from error
+            raise DataError(f"{names} no longer exists", where=page, hint="see the page") from error
         if is_full(error):
             raise
         what = (str(error).strip() or "no reason given").splitlines()[0]
-        raise DataError(f"can't be downloaded: {type(error).__name__}: {what}", where=page, next=again) from error
+        raise DataError(f"the download failed: {type(error).__name__}: {what}", where=page, next=again) from error
 
 
 def _by_hand(home: Home, card: DatasetCard) -> DataError:
-    """The answer for a data set that a person has to obtain, or that needs no obtaining."""
+    """The error for a data set that must be obtained by hand, or that needs no download."""
     if card.built_in:
-        return DataError(f"'{card.name}' is built in: there is nothing to fetch", next=_prepare(home, card))
+        return DataError(f"'{card.name}' is built in: there is nothing to download", next=_prepare(home, card))
     about = [card.get, card.licence and f"licence: {card.licence}", card.url and f"see {card.url}"]
     forms = [f"  {name}: {form}" for name, form in card.layouts.items()]
-    put = f"then put the files into {home.raw(card.name)}, or name another place with --from"
-    lines = [*filter(None, about), put, *(["read are:", *forms] if forms else [])]
+    put = f"then put the files into {home.raw(card.name)}, or give their location with --from"
+    lines = [*filter(None, about), put, *(["accepted layouts:", *forms] if forms else [])]
     return DataError(
-        f"'{card.name}' is not fetched by this command",
-        where=f"the card of '{card.name}' names no source that anybody may download from",
+        f"'{card.name}' can't be downloaded by this command",
+        where=f"the card of '{card.name}' names no freely accessible source",
         hint="\n         ".join(lines),
         next=f"{_prepare(home, card)} --from PATH",
     )
@@ -316,7 +316,7 @@ def _key(part: Fetch) -> str:
 
 
 def _end(ref: str) -> str:
-    """The last part of a hub's handle, without revision and version."""
+    """The last part of a hub's identifier, without revision and version."""
     return ref.partition("@")[0].partition("/versions/")[0].rpartition("/")[2]
 
 
@@ -325,5 +325,5 @@ def _file_name(url: str) -> str:
 
 
 def _remove_if_empty(place: Path) -> None:
-    with contextlib.suppress(OSError):  # something was kept there, or it never was
+    with contextlib.suppress(OSError):  # not empty, or it does not exist
         place.rmdir()

@@ -66,12 +66,12 @@ class Home:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """What a command that is to be typed must say to find this home; nothing where it is found anyway."""
+        """Options that a printed command needs to use this home; none where it is the default."""
         return () if Home.find() == self else ("--home", str(self.root))
 
     @property
     def tuning(self) -> Path:
-        """Folder of search journals and of the best configurations they found."""
+        """Folder of search journals and of the best configurations."""
         return self.root / "tuning"
 
     @property

@@ -47,7 +47,7 @@ from fer_bench.base.locks import locked
 from fer_bench.base.names import DATASET, PROTOCOL, RUN, STUDY, checked, locate, name_of
 from fer_bench.errors import FerBenchError, LedgerError, nearest
 
-NUMERICS = 2  # raised by hand when a change of the harness changes results, so that old runs are not taken for new ones
+NUMERICS = 2  # raised by hand when a change of the harness changes results; tests/training/test_numerics.py notices
 VOLATILE = ("environment.json", "timing.json")  # differ between equal runs, so they take no part in comparisons
 UNHASHED = (*VOLATILE, "done.json", "lock", "failed.json")
 
@@ -182,8 +182,8 @@ class RunWriter(RunRecord):
 
     def fail(self, error: BaseException) -> None:
         """Note why the run failed, if the disk has room for it; a failed run is tried again by the next command."""
-        told = "".join(traceback.format_exception(error))
-        failure = {"type": type(error).__name__, "message": hide(str(error)), "traceback": hide(told)}
+        trace = "".join(traceback.format_exception(error))
+        failure = {"type": type(error).__name__, "message": hide(str(error)), "traceback": hide(trace)}
         with contextlib.suppress(OSError, FerBenchError):
             write_json(self.path / "failed.json", failure)
 
@@ -293,7 +293,7 @@ def read_study(path: Path, name: str) -> dict[str, Any]:
     LedgerError
         The file can't be read, or holds something else.
     """
-    again = "type the command of the study again: its runs are kept, and the file is written anew"
+    again = "run the study's command again: its runs are kept, and the file is rewritten"
 
     def damaged(why: str) -> LedgerError:
         return LedgerError(f"the record of study '{name}' is damaged: {why}", where=str(path), hint=again)
@@ -303,11 +303,11 @@ def read_study(path: Path, name: str) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise damaged("it is empty" if path.is_file() and not path.stat().st_size else str(error)) from error
     if not isinstance(study, dict) or not isinstance(study.get("runs", []), list):
-        raise damaged("it holds something else than a study")
+        raise damaged("it does not hold a study")
     check_study_names(study, name, path)
     wrong = [key for key, fits in FIELDS.items() if key in study and not fits(study[key])]
     if wrong:
-        raise damaged(f"{', '.join(wrong)} of another type than fer-bench writes")
+        raise damaged(f"{', '.join(wrong)} of the wrong type")
     return hide_command({"name": name, "runs": [], **study})
 
 

@@ -30,7 +30,7 @@ from fer_bench.base.credentials import words
 from fer_bench.base.files import read_json, write_json, writing
 from fer_bench.contract.cards import DatasetCard
 from fer_bench.contract.plugins import Plugins
-from fer_bench.data.fold_rows import Roles, groups_of_test, labels_of_test, roles_digest, roles_of
+from fer_bench.data.fold_rows import Roles, groups_of_test, known_roles, labels_of_test
 from fer_bench.data.store import Store
 from fer_bench.errors import DataError, FerBenchError, LedgerError, PrunedTrial, TrainingError
 from fer_bench.record.home import Home
@@ -67,9 +67,13 @@ def identify(spec: RunSpec, work: Workplace) -> tuple[str, Store]:
             next=f"fer-bench data prepare {spec.dataset} --force",
         )
     source = work.plugins.method(spec.method).source_hash()
-    card = work.plugins.dataset_card(spec.dataset)
-    rows = roles_digest(store, card, work.home, protocol=spec.protocol, fold=spec.fold, profile=spec.profile)
+    rows = _roles(spec, store, work).digest
     return run_id(spec.to_dict(), store.fingerprint, source, rows), store
+
+
+def _roles(spec: RunSpec, store: Store, work: Workplace) -> Roles:
+    card = work.plugins.dataset_card(spec.dataset)
+    return known_roles(store, card, work.home, protocol=spec.protocol, fold=spec.fold, profile=spec.profile)
 
 
 def execute(spec: RunSpec, work: Workplace, *, started: Callable[[], None] = lambda: None) -> RunRecord:
@@ -168,12 +172,10 @@ class _Run:
         self.spec, self.store, self.work, self.writer = spec, store, work, writer
         self.plugin = work.plugins.method(spec.method)
         self.card: DatasetCard = work.plugins.dataset_card(spec.dataset)
-        self.roles: Roles = roles_of(
-            store, self.card, work.home, protocol=spec.protocol, fold=spec.fold, profile=spec.profile
-        )
+        self.roles = _roles(spec, store, work)
         self.seal = _Log(writer.path / "seal.json")
         self.listener = Listener()
-        self.told: dict[str, dict[str, Any]] = {}  # the last message of each kind from the process at work
+        self.messages: dict[str, dict[str, Any]] = {}  # the last of each kind from the process at work
 
     def carry_out(self) -> None:
         """Everything from the record's first file to its done mark."""
@@ -188,7 +190,7 @@ class _Run:
         self._write_identity()
         trained = self._trained_before() or self._train()
         chosen = trained["selection"]
-        self._write_rows("val")
+        self._write_rows("val", self.roles.labels["val"])
         if self.spec.test:
             self._score(chosen)
         scored_with = ready_file(self.writer.work, chosen["epoch"])
@@ -218,9 +220,9 @@ class _Run:
         if spec.profile != "natural":
             writer.put("train_rows", roles.rows["train"].astype(np.int64))
 
-    def _write_rows(self, role: str) -> None:
+    def _write_rows(self, role: str, labels: np.ndarray) -> None:
         self.writer.put(f"{role}_rows", self.roles.rows[role].astype(np.int64))
-        self.writer.put(f"{role}_labels", self.roles.labels[role])
+        self.writer.put(f"{role}_labels", labels)
 
     # -- processes ---------------------------------------------------------------------------------------------------
 
@@ -231,7 +233,7 @@ class _Run:
         return inodes([*self.store.guarded_files(), *others])
 
     def _order(self) -> dict[str, Any]:
-        """What every process of the run is told."""
+        """What every process of the run is given."""
         plugin, home = self.plugin, self.work.home
         return {
             "spec": self.spec.to_dict(),
@@ -260,16 +262,16 @@ class _Run:
         Raises
         ------
         FerBenchError
-            It failed, in its own words; a process that died without a word is told as such.
+            The process failed, and says why; or it died without a message, and this says how it ended.
         """
-        self.told = {}
+        self.messages = {}
         arrays = {**arrays, "guarded": self._guarded}
         status = forkserver.SERVER.call(role, {**self._order(), **order}, arrays, self._hear)
-        if failure := self.told.get("error"):
+        if failure := self.messages.get("error"):
             raise error_of(failure)
         if status:
             killed = f"by {signal.Signals(-status).name}" if status < 0 else f"with code {status}"
-            hint = "the system may have run out of memory" if status == -signal.SIGKILL else "its output says why"
+            hint = "the system may have run out of memory" if status == -signal.SIGKILL else "see its output"
             raise TrainingError(f"the process that was to {role} '{self.spec.method}' ended {killed}", hint=hint)
 
     def _hear(self, message: dict[str, Any]) -> Any:
@@ -290,11 +292,11 @@ class _Run:
                 return {"pruned": reason.what}
             return {"pruned": None}
         else:
-            self.told[kind if kind != "failed_pass" else f"failed_pass {message['number']}"] = message
+            self.messages[kind if kind != "failed_pass" else f"failed_pass {message['number']}"] = message
         return None
 
     def _train(self) -> dict[str, Any]:
-        """Have the run trained and its epoch selected; the mark that it is done is what scoring starts from."""
+        """Train the run and select its epoch. Scoring starts from the mark that this leaves."""
         roles, rows = self.roles, self.roles.rows
         arrays = {"train_rows": rows["train"], "val_rows": rows["val"]}
         arrays |= {"train_labels": roles.labels["train"], "val_labels": roles.labels["val"]}
@@ -304,12 +306,12 @@ class _Run:
             self._call("train", arrays)
         except PrunedTrial:
             self.writer.put("seal", self.seal.record())
-            self.writer.put("environment", environment(self.told["environment"]["facts"]))
+            self.writer.put("environment", environment(self.messages["environment"]["facts"]))
             self.writer.finish("pruned")
             raise
         finally:
             self.listener.close()
-        trained = {**self.told["trained"], "hardware": self.told["environment"]["facts"], "format": FORMAT}
+        trained = {**self.messages["trained"], "hardware": self.messages["environment"]["facts"], "format": FORMAT}
         write_json(self._mark, trained)
         return trained
 
@@ -341,8 +343,7 @@ class _Run:
         self.writer.put("probe", self._probe(chosen["epoch"]))
         logits = _array(work / "test_logits.npy", (len(rows), len(self.roles.classes)), "f")
         epochs = _array(work / "test_epochs.npy", (len(chosen["candidates"]), len(rows)), "u")
-        self.roles.labels["test"] = labels_of_test(self.store, self.card, rows, protocol=self.spec.protocol)
-        self._write_rows("test")
+        self._write_rows("test", labels_of_test(self.store, self.card, rows, protocol=self.spec.protocol))
         self.writer.put("test_logits", logits)
         self.writer.put("test_epochs", epochs)
         groups = groups_of_test(self.store, rows)
@@ -357,7 +358,7 @@ class _Run:
         outputs: list[list[np.ndarray | str]] = []
         for number, passes in enumerate(PROCESSES):
             self._call("probe", {"probe_rows": rows}, epoch=epoch, number=number)
-            failed = {k: self.told.get(f"failed_pass {k}") for k in range(len(passes))}
+            failed = {k: self.messages.get(f"failed_pass {k}") for k in range(len(passes))}
             files = [self.writer.work / f"probe_{number}_{k}.npy" for k in range(len(passes))]
             outputs.append(
                 [str(e["error"]) if (e := failed[k]) else _array(f, shape, "f") for k, f in enumerate(files)]
@@ -373,7 +374,7 @@ def _array(file: Path, shape: tuple[int, ...], kind: str) -> np.ndarray:
         raise TrainingError(f"the scoring process left no readable {file.name}", where=str(file)) from error
     if array.shape != shape or array.dtype.kind != kind:
         what = f"{file.name} holds {array.dtype} {array.shape}, expected {shape}"
-        raise TrainingError(f"the scoring process wrote something else than predictions: {what}", where=str(file))
+        raise TrainingError(f"the scoring process did not write predictions: {what}", where=str(file))
     return array
 
 

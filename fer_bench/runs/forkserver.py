@@ -148,7 +148,7 @@ class ForkServer:
         while len(data) < _STATUS.size:
             part = self._socket.recv(_STATUS.size - len(data))
             if not part:
-                raise ConnectionResetError("it closed its connection; its output says why")
+                raise ConnectionResetError("it closed its connection; see its output")
             data += part
         return _STATUS.unpack(data)[0]
 

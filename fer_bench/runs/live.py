@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from fer_bench.base.credentials import hide
-from fer_bench.harmless import shown
+from fer_bench.printable import printable
 from fer_bench.runs.spec import RunSpec
 from fer_bench.training.job import Listener
 
@@ -75,8 +75,8 @@ class LiveListener(Listener):
             self.bar.update(self.task, note=f"epoch {number}/{self.epochs}, {scores}")
         else:
             loss = entry.get("train_loss")
-            told = "" if loss is None else f"loss {loss:.3f}, "
-            print(f"  {self.label}: epoch {number}/{self.epochs}, {told}{scores}", flush=True)
+            trained = "" if loss is None else f"loss {loss:.3f}, "
+            print(f"  {self.label}: epoch {number}/{self.epochs}, {trained}{scores}", flush=True)
 
     def close(self) -> None:
         """Take the bar away."""
@@ -101,9 +101,9 @@ class Live:
 
 def say(text: str) -> None:
     """Print one line at once, also into pipes."""
-    print(shown(hide(text)), flush=True)
+    print(printable(hide(text)), flush=True)
 
 
 def warn(text: str) -> None:
     """Print one line to the error stream."""
-    print(shown(hide(text)), file=sys.stderr, flush=True)
+    print(printable(hide(text)), file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What this machine can compute on, asked of the fork server's process, so that the driver need not import torch."""
+"""What this machine can compute on. A process of the fork server looks, so that the driver need not import torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fer_bench.runs import forkserver
 
 @dataclass(frozen=True)
 class Machine:
-    """Number of CUDA devices, whether there is a GPU of Apple's, and what multiplies bf16 natively."""
+    """Number of CUDA devices, whether there is an Apple GPU, and what multiplies bf16 natively."""
 
     gpus: int
     apple: bool
@@ -35,9 +35,7 @@ class Machine:
         if kind == "cuda" and int(number or 0) >= self.gpus:
             raise TrainingError(f"there is no {device} on this machine", hint=f"cuda:0 to cuda:{self.gpus - 1}")
         if kind == "mps" and not self.apple:
-            raise TrainingError(
-                "there is no GPU of Apple's on this machine", where=f"--device {device}", hint="auto or cpu"
-            )
+            raise TrainingError("this machine has no Apple GPU", where=f"--device {device}", hint="auto or cpu")
 
 
 @functools.cache
@@ -49,9 +47,9 @@ def this_machine() -> Machine:
     TrainingError
         torch could not be imported, or ended the process that looks.
     """
-    told: list[dict[str, Any]] = []
-    status = forkserver.SERVER.call("look", {}, {}, told.append)
-    for message in told:
+    messages: list[dict[str, Any]] = []
+    status = forkserver.SERVER.call("look", {}, {}, messages.append)
+    for message in messages:
         if message.pop("kind") == "machine":
             return Machine(**message)
-    raise TrainingError(f"the process that looks for a GPU ended with {status}", hint="its output says why")
+    raise TrainingError(f"the process that looks for a GPU ended with {status}", hint="see its output")

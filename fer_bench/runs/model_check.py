@@ -36,15 +36,15 @@ def check_backbones(specs: Iterable[RunSpec], work: Workplace) -> None:
 
 
 def _try(setting: dict[str, Any], work: Workplace) -> None:
-    told: dict[str, dict[str, Any]] = {}
+    messages: dict[str, dict[str, Any]] = {}
 
     def hear(message: dict[str, Any]) -> None:
-        told[message.pop("kind")] = message
+        messages[message.pop("kind")] = message
 
     order = {"setting": setting, "runtime": dataclasses.asdict(work.runtime)}
     status = forkserver.SERVER.call("try", order, {}, hear)
-    if failure := told.get("error"):
+    if failure := messages.get("error"):
         raise error_of(failure)
     if status:
-        hint = "the system may have run out of memory" if status == -signal.SIGKILL else "its output says why"
+        hint = "the system may have run out of memory" if status == -signal.SIGKILL else "see its output"
         raise TrainingError(f"the process that tried backbone '{setting['name']}' ended with {status}", hint=hint)

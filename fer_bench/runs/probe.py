@@ -3,7 +3,7 @@
 A prediction that moves depends on the other images of its batch, or on what was predicted before: the method is
 transductive. Each process of the probe builds the method anew, so what it caches or counts in one process can't make
 its predictions in the other agree. Within a process the images come twice, in different orders, so that a method which
-treats an image otherwise once it has seen it is found too.
+treats an image differently once it has seen it is flagged too.
 
 This module imports no torch: the driver judges what the processes wrote.
 """

@@ -15,8 +15,8 @@ from fer_bench.base.names import LONGEST, shortened
 from fer_bench.contract.cards import MethodCard
 from fer_bench.contract.plugins import Plugins
 from fer_bench.data.imbalance import Profile
-from fer_bench.errors import SpecError, shown, unknown
-from fer_bench.stats.scores import SCORES
+from fer_bench.errors import SpecError, abbreviated, unknown
+from fer_bench.stats.confusion import SCORES
 from fer_bench.training.recipe import Recipe
 
 RULES = ("val", "last")
@@ -115,14 +115,14 @@ def parse_variant(text: str) -> Variant:
     if not bracket:
         return Variant(text.strip())
     if not rest.endswith("]"):
-        raise SpecError(f"'{shown(text)}' has no closing bracket", hint="quote it: 'METHOD[name=value]'")
+        raise SpecError(f"'{abbreviated(text)}' has no closing bracket", hint="quote it: 'METHOD[name=value]'")
     given: dict[str, str] = {}
     for part in filter(None, (p.strip() for p in rest[:-1].split(","))):
         key, sign, value = part.partition("=")
         if not sign:
-            raise SpecError(f"'{shown(part)}' is not key=value", where=shown(text))
+            raise SpecError(f"'{abbreviated(part)}' is not key=value", where=abbreviated(text))
         if key.strip() in given:
-            raise SpecError(f"'{key.strip()}' is given twice", where=shown(text))
+            raise SpecError(f"'{key.strip()}' is given twice", where=abbreviated(text))
         given[key.strip()] = value.strip()
     return Variant(name.strip(), given)
 
@@ -133,21 +133,21 @@ def parse_folds(text: str | None, folds: int) -> tuple[int, ...]:
     Raises
     ------
     SpecError
-        It is no list of numbers, or the protocol has no such fold.
+        It is not a list of numbers, or the protocol has no such fold.
     """
     if text is None:
         return tuple(range(folds))
-    given, found = f"--folds {shown(text)}", set()
+    given, numbers = f"--folds {abbreviated(text)}", set()
     for part in (p.strip() for p in text.split(",")):
         ends = re.fullmatch(r"(\d+)(?:\s*-\s*(\d+))?", part, re.ASCII)
         if ends is None:
-            raise SpecError(f"'{shown(part)}' is neither a fold nor a range", where=given, hint="as 0,2 or 0-4")
+            raise SpecError(f"'{abbreviated(part)}' is neither a fold nor a range", where=given, hint="as 0,2 or 0-4")
         first, last = (int(end) if len(end) < 8 else folds for end in (ends[1], ends[2] or ends[1]))
         if not first <= last < folds:
             many = f"folds 0 to {folds - 1}" if folds > 1 else "one fold, 0"
-            raise SpecError(f"there is no fold {shown(part)}", where=given, hint=f"the protocol has {many}")
-        found |= set(range(first, last + 1))
-    return tuple(sorted(found))
+            raise SpecError(f"there is no fold {abbreviated(part)}", where=given, hint=f"the protocol has {many}")
+        numbers |= set(range(first, last + 1))
+    return tuple(sorted(numbers))
 
 
 def label_of(card: MethodCard, params: Mapping[str, Any]) -> str:
@@ -160,8 +160,8 @@ def label_of(card: MethodCard, params: Mapping[str, Any]) -> str:
 class StudySpec:
     """A set of runs that are compared.
 
-    `labels` are the methods in the order asked, `reference` the one that gains are measured against. `tuned` tells by
-    label how the search found a configuration, where one did.
+    `labels` are the methods in the order asked, `reference` the one that gains are measured against. `tuned` says by
+    label how a configuration was searched for, where it was.
     """
 
     name: str

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from fer_bench.base.commands import complete
 from fer_bench.base.files import canonical_json
+from fer_bench.base.next_command import complete
 from fer_bench.errors import FerBenchError, LedgerError, LockedError, SpecError
 from fer_bench.record.ledger import Ledger, RunRecord
 from fer_bench.runs.executor import Workplace, execute, identify
@@ -43,7 +43,7 @@ def run_study(study: StudySpec, work: Workplace, *, say: Say = print, replace: b
     study : StudySpec
     work : Workplace
     say : callable
-        Told one line a run.
+        Called with one line per run.
     replace : bool
         Let the study take the name of another one, whose runs stay in the ledger.
     after_run : callable
@@ -62,14 +62,14 @@ def run_study(study: StudySpec, work: Workplace, *, say: Say = print, replace: b
     put_off = 0  # runs in a row that other processes hold
     while todo:
         number, key, spec = todo.pop(0)
-        told = f"[{number}/{len(ids)}] {describe(spec, work)}"
+        title = f"[{number}/{len(ids)}] {describe(spec, work)}"
         if work.home.ledger.run(key).status == "finished":
             outcome.reused += 1
             outcome.finished.append(work.home.ledger.run(key))
-            say(f"{told}: finished before, run {key}")
+            say(f"{title}: finished before, run {key}")
             continue
         try:
-            record_of_run = execute(spec, work, started=partial(say, f"{told}: run {key}"))
+            record_of_run = execute(spec, work, started=partial(say, f"{title}: run {key}"))
         except LockedError:
             todo.append((number, key, spec))
             put_off += 1
@@ -81,7 +81,7 @@ def run_study(study: StudySpec, work: Workplace, *, say: Say = print, replace: b
         except FerBenchError as error:
             error.next = complete(error.next, home=work.home.root, plugins=work.plugins.folders)
             outcome.failed[key] = error.render()
-            say(f"{told} failed: {error.render()}")
+            say(f"{title} failed: {error.render()}")
             continue
         put_off = 0
         outcome.finished.append(record_of_run)
@@ -91,7 +91,7 @@ def run_study(study: StudySpec, work: Workplace, *, say: Say = print, replace: b
 
 
 def _begin(study: StudySpec, record: dict[str, Any], work: Workplace, *, replace: bool) -> None:
-    """Write the study's record, after what would be found wrong too late otherwise."""
+    """Check what would fail late otherwise, then write the study's record."""
     ledger = work.home.ledger
     if not replace:
         check_name_is_free(study, ledger)

@@ -89,8 +89,8 @@ class Order:
 
     def images(self, rows: np.ndarray, device: torch.device) -> Tensor:
         """Images of store rows, uint8 [n, C, H, W] on the device; an error if the store has changed since."""
-        told = self.given["store"]
-        store = Store(Path(told["path"]), {"fingerprint": told["fingerprint"]}, told["states"])
+        state = self.given["store"]
+        store = Store(Path(state["path"]), {"fingerprint": state["fingerprint"]}, state["states"])
         return torch.from_numpy(store.images(rows)).to(device)
 
     def method(self, device: torch.device) -> Method:
@@ -266,9 +266,9 @@ def read_out(job: Job, chosen: Mapping[str, Any], *, every: bool) -> np.ndarray:
 def raw_logits(method: Method, model: nn.Module, images: Tensor, recipe: Any, *, features: bool
                ) -> tuple[np.ndarray, np.ndarray | None]:  # fmt: skip
     """Logits (and features, if something after the head may need them) of images, before any adjustment."""
-    found = predict(method, model, images, recipe, estimator=has_estimator(method.stages()), features=features)
-    check_logits(found.logits, len(images), method.ctx.num_classes, method.card.name)
-    return found.logits, found.features
+    predictions = predict(method, model, images, recipe, estimator=has_estimator(method.stages()), features=features)
+    check_logits(predictions.logits, len(images), method.ctx.num_classes, method.card.name)
+    return predictions.logits, predictions.features
 
 
 def adjusted(method: Method, logits: np.ndarray, features: np.ndarray | None) -> np.ndarray:
@@ -344,7 +344,7 @@ def try_images(order: Order) -> None:
 
 
 def look(order: Order) -> None:
-    """Tell what this machine can compute on."""
+    """Report what this machine can compute on."""
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     order.line.tell(
         "machine",
@@ -372,11 +372,11 @@ def _role(carry_out: Callable[[Order], None]) -> Callable[[Mapping[str, Any], Ar
         try:
             carry_out(order)
         except Exception as error:
-            shown = explained(error, order, fresh=carry_out is not train)
-            parts = {k: getattr(shown, k, None) for k in ("where", "hint", "next")}
-            what = shown.what if isinstance(shown, FerBenchError) else str(shown)
+            answer = explained(error, order, fresh=carry_out is not train)
+            parts = {k: getattr(answer, k, None) for k in ("where", "hint", "next")}
+            what = answer.what if isinstance(answer, FerBenchError) else str(answer)
             text = "".join(traceback.format_exception(error))
-            line.tell("error", type=type(shown).__name__, what=what, traceback=text, **parts)
+            line.tell("error", type=type(answer).__name__, what=what, traceback=text, **parts)
             return 1
         return 0
 
@@ -406,7 +406,7 @@ def explained(error: Exception, order: Order, *, fresh: bool) -> Exception:
     frame = frame_to_blame(error, Path(order.given["plugin"]["path"]))
     if frame is None:
         return error
-    forgot = "the test is predicted in a fresh process: what training leaves on the method must be in its state_dict()"
+    forgot = "the test is predicted in a fresh process: what the method needs from training must be in its state_dict()"
     return TrainingError(
         f"'{spec.method}' raised {type(error).__name__}: {error}",
         where=f"{frame.filename}:{frame.lineno}, in {frame.name}",

@@ -1,26 +1,26 @@
-"""Does a classifier look at the image at all? Two tests against rivals that do not, and a mark of collapse.
+"""Does a classifier look at the image at all? Two tests against baselines that do not, and a mark for collapse.
 
-Two rivals need no image: to answer always the same class, and to guess with the classes' shares in training. Whatever
-ignores the image answers class c to the same share of every class, so its mean-class accuracy over C tested classes is
-1 / C at most, for both rivals and for all others; and its accuracy is at most that of the best constant answer, the
-share of the most frequent class of the test, which no guess exceeds. A method is called *above chance* if one of two
-one-sided tests says so, at 5 % after Holm's correction for the two:
+Two baselines need no image: always predicting the same class, and guessing with the class shares of the training set.
+Whatever ignores the image predicts class c for the same share of every class. So its mean-class accuracy over C tested
+classes is at most 1 / C, for both baselines and for all others; and its accuracy is at most that of the best constant
+prediction, the share of the most frequent test class, which no guess exceeds. A method is *above chance* if one of two
+one-sided tests says so at 5 % after Holm's correction for the two:
 
 - Mean-class accuracy against 1 / C, by permutation (Ojala and Garriga 2010, their first test): how often do shuffled
-  labels agree as well with the answers? All trainings keep their answers and meet the same shuffled labels, so nothing
-  is assumed of how trainings depend on each other. If none of them looks at the image, they differ by nothing else that
-  matters here, so that this also speaks of other trainings. Balanced accuracy has this level whatever the class sizes
-  (Brodersen et al. 2010). Exact for a class of one image; answers that never vary have p = 1.
-- Accuracy against that of the best constant answer, the no-information rate (Kuhn 2008), by a score test (Wilson 1927):
+  labels agree as well with the predictions? All trainings keep their predictions and meet the same shuffled labels, so
+  nothing is assumed about how trainings depend on each other. If none of them looks at the image, they differ in
+  nothing else that matters here, so the test also holds for other trainings. Balanced accuracy has this chance level
+  for any class sizes (Brodersen et al. 2010). Exact even for a class of one image; constant predictions have p = 1.
+- Accuracy against the best constant prediction, the no-information rate (Kuhn 2008), by a score test (Wilson 1927):
   z = (p - p0) / sqrt(p0 (1 - p0) / n), where n = 1 + p (1 - p) / V and V is the crossed variance of the mean over seeds
-  and images (:mod:`fer_bench.stats.crossed_errors`), with the degrees of freedom that V owes to images.
+  and images (:mod:`fer_bench.stats.crossed_errors`), with the degrees of freedom of the part of V due to images.
 
-Images that belong together (of one person, or one image in several folds) are shuffled together where they are all of
-one class, and within the person where they are not.
+Images of one sampling unit (of one person, or the copies of one image in several folds) are shuffled together where
+they are all of one class, and within the unit where they are not.
 
-A significant test says that there is something, not that there is much. So a training is said to have *collapsed* by
-what it does: if it gives one answer to 90 % of the images or more, every class counting alike. Its mean-class accuracy
-is then within ten points of 1 / C. A good classifier is never caught by this, however rare the other classes are.
+A significant test says that there is an effect, not that it is large. A training has *collapsed* if it predicts one
+class for 90 % of the images or more, with all classes weighted equally. Its mean-class accuracy is then within ten
+points of 1 / C. A good classifier never meets this criterion, however rare the other classes are.
 
 References
 ----------
@@ -41,134 +41,124 @@ import numpy as np
 from scipy import special
 
 from fer_bench.rng import numpy_generator
-from fer_bench.stats.confusion import Margins, confusions, mean_known, ratio
+from fer_bench.stats.confusion import Margins, confusion_matrix, mean_known, ratio
 from fer_bench.stats.crossed_errors import Jackknife
-from fer_bench.stats.intervals import holm, images_of
+from fer_bench.stats.intervals import effective_images, holm
+from fer_bench.stats.sampling import Truth
 
-COLLAPSED = 0.9  # share of one answer from which a training has collapsed
+COLLAPSED = 0.9  # share of one predicted class from which a training has collapsed
 ALPHA = 0.05
-DRAWS = 499  # of shuffled labels: no p-value is below 1 in 500
+PERMUTATIONS = 499  # of the labels: no p-value is below 1 in 500
 
 
 @dataclass(frozen=True, kw_only=True)
-class Against:
-    """One score against that of a rival who ignores the image; `p` is one-sided, after Holm's correction."""
+class ChanceTest:
+    """A score against that of a baseline that ignores the image; `p` is one-sided, after Holm's correction."""
 
     value: float
-    rival: float
+    baseline: float
     p: float
 
     @property
-    def won(self) -> bool:
-        """Whether the score is shown to be more than the rival's."""
+    def significant(self) -> bool:
+        """Whether the score is significantly above the baseline."""
         return self.p < ALPHA
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Chance:
-    """What tells a method's answers from those that ignore the image.
+    """What separates a method's predictions from those that ignore the image.
 
     Attributes
     ----------
-    mean_recall, accuracy : Against or None
-        None where fewer than two classes have test images: then nothing tells whether answers look at them.
-    leaning : ndarray [S]
-        Of each training the largest share of one answer, the mean over classes.
-    answer : ndarray [S]
-        The class that is answered so.
+    mean_recall, accuracy : ChanceTest or None
+        None where fewer than two classes have test images, so that the question can't be tested.
+    dominant_share : ndarray [S]
+        For each training, the largest share of one predicted class, averaged over true classes.
+    dominant_class : ndarray [S]
+        The class that is predicted so often.
     """
 
-    mean_recall: Against | None
-    accuracy: Against | None
-    leaning: np.ndarray
-    answer: np.ndarray
+    mean_recall: ChanceTest | None
+    accuracy: ChanceTest | None
+    dominant_share: np.ndarray
+    dominant_class: np.ndarray
 
     @property
-    def known(self) -> bool:
-        """Whether the test set can tell."""
+    def testable(self) -> bool:
+        """Whether at least two classes have test images."""
         return self.mean_recall is not None
 
     @property
     def above(self) -> bool:
-        """Whether the method is shown to look at the image; True where the test set can't tell."""
-        return not self.known or any(t is not None and t.won for t in (self.mean_recall, self.accuracy))
+        """Whether the method is significantly above chance; True where that can't be tested."""
+        return not self.testable or any(t is not None and t.significant for t in (self.mean_recall, self.accuracy))
 
     @property
     def collapsed(self) -> np.ndarray:
-        """Which trainings [S] have collapsed; none where the test set can't tell."""
-        return (self.leaning >= COLLAPSED) & self.known
+        """Which trainings [S] have collapsed; none where chance can't be tested."""
+        return (self.dominant_share >= COLLAPSED) & self.testable
 
     @property
     def doubtful(self) -> bool:
-        """Whether a training has collapsed, or the method is not shown to look at the image."""
+        """Whether a training has collapsed, or the method is not above chance."""
         return not self.above or bool(self.collapsed.any())
 
     @property
     def collapsed_into(self) -> frozenset[int]:
-        """The classes that collapsed trainings answer."""
-        return frozenset(self.answer[self.collapsed].tolist())
+        """The classes that collapsed trainings predict."""
+        return frozenset(self.dominant_class[self.collapsed].tolist())
 
 
 def against_chance(
-    sample: Jackknife,
-    labels: np.ndarray,
-    predictions: np.ndarray,
-    classes: int,
-    clusters: np.ndarray | None = None,
-    draws: int = DRAWS,
+    sample: Jackknife, truth: Truth, predictions: np.ndarray, permutations: int = PERMUTATIONS
 ) -> Chance:
-    """Test a method against answers that ignore the image.
+    """Test a method against predictions that ignore the image.
 
     Parameters
     ----------
     sample : Jackknife
-        Its ``mean_recall`` and ``accuracy``.
-    labels : ndarray [n]
-        True classes.
+        The method's ``mean_recall`` and ``accuracy``.
+    truth : Truth
+        The test set.
     predictions : ndarray [S, n]
-        Predicted classes of S seeds; -1 where an image was not seen.
-    classes : int
-        Number of classes C.
-    clusters : ndarray [n], optional
-        Images that belong together.
+        Predicted classes of S seeds; -1 where a seed has not seen an image.
     """
-    sizes = Margins.counted(labels, predictions, classes).true
-    shares = np.stack([_shares(labels, of, classes) for of in predictions])
-    leaning, answer = shares.max(-1), shares.argmax(-1)
+    sizes = Margins.count(truth.labels, predictions, truth.classes).support
+    shares = np.stack([_predicted_shares(truth, predicted) for predicted in predictions])
+    dominant_share, dominant_class = shares.max(-1), shares.argmax(-1)
     tested = (sizes > 0).sum(-1)
     if tested.min() < 2:
-        return Chance(mean_recall=None, accuracy=None, leaning=leaning, answer=answer)
+        return Chance(mean_recall=None, accuracy=None, dominant_share=dominant_share, dominant_class=dominant_class)
     constant = float(ratio(sizes.max(-1), sizes.sum(-1)).mean())
-    ps = holm([_shuffled(labels, predictions, classes, clusters, draws), _score_test(sample, "accuracy", constant)])
+    ps = holm([_permutation_test(truth, predictions, permutations), _score_test(sample, "accuracy", constant)])
     value = {name: sample.estimates[name].value for name in ("mean_recall", "accuracy")}
     return Chance(
-        mean_recall=Against(value=value["mean_recall"], rival=float((1 / tested).mean()), p=float(ps[0])),
-        accuracy=Against(value=value["accuracy"], rival=constant, p=float(ps[1])),
-        leaning=leaning,
-        answer=answer,
+        mean_recall=ChanceTest(value=value["mean_recall"], baseline=float((1 / tested).mean()), p=float(ps[0])),
+        accuracy=ChanceTest(value=value["accuracy"], baseline=constant, p=float(ps[1])),
+        dominant_share=dominant_share,
+        dominant_class=dominant_class,
     )
 
 
-def _shares(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """How often one training gives each answer [C], the mean over classes; one matrix is in memory at a time."""
-    matrix = confusions(labels, predicted[None], classes)[0]
+def _predicted_shares(truth: Truth, predicted: np.ndarray) -> np.ndarray:
+    """How often one training predicts each class [C], averaged over true classes; one matrix is in memory at a time."""
+    matrix = confusion_matrix(truth.labels, predicted, truth.classes)
     return mean_known(ratio(matrix, matrix.sum(-1, keepdims=True) + 0 * matrix).T)
 
 
-def _score_test(sample: Jackknife, name: str, rival: float) -> float:
-    """The one-sided p-value of a mean over seeds against `rival`, 0 < `rival` < 1."""
+def _score_test(sample: Jackknife, name: str, baseline: float) -> float:
+    """The one-sided p-value of a mean over seeds against `baseline`, 0 < `baseline` < 1."""
     estimate = sample.estimates[name]
-    images, varies = images_of(sample, name)
-    z = round((estimate.value - rival) / (rival * (1 - rival) / images) ** 0.5, 9)
-    freedom = estimate.freedom_for(0.0) if varies else np.inf
-    return float(special.ndtr(-z) if np.isinf(freedom) else special.stdtr(freedom, -z))
+    images, varies = effective_images(sample, name)
+    z = round((estimate.value - baseline) / (baseline * (1 - baseline) / images) ** 0.5, 9)
+    df = estimate.df_for(0.0) if varies else np.inf
+    return float(special.ndtr(-z) if np.isinf(df) else special.stdtr(df, -z))
 
 
-def _shuffled(
-    labels: np.ndarray, predictions: np.ndarray, classes: int, clusters: np.ndarray | None, draws: int
-) -> float:
-    """The share of shuffled labels that agree as well with the answers in mean-class accuracy, true ones counted."""
-    units = np.arange(len(labels)) if clusters is None else np.unique(clusters, return_inverse=True)[1]
+def _permutation_test(truth: Truth, predictions: np.ndarray, permutations: int) -> float:
+    """Share of shuffled labels with at least the mean-class accuracy of the true ones, which are counted as well."""
+    labels, units, classes = truth.labels, truth.units, truth.classes
     answers = np.stack([(predictions == c).mean(0) for c in range(classes)], axis=1)  # [n, C]
     seen = (predictions >= 0).mean(0)
     first = np.unique(units, return_index=True)[1]
@@ -181,17 +171,17 @@ def _shuffled(
         hits = np.bincount(given, answers[place, given], minlength=classes)
         return round(float(mean_known(ratio(hits, np.bincount(given, seen, minlength=classes)))), 9)
 
-    true = agreement(labels)
-    as_good = sum(agreement(given) >= true for given in _shuffles(labels, units, draws))
-    return (1 + as_good) / (1 + draws)
+    observed = agreement(labels)
+    as_good = sum(agreement(given) >= observed for given in _shuffles(labels, units, permutations))
+    return (1 + as_good) / (1 + permutations)
 
 
-def _shuffles(labels: np.ndarray, groups: np.ndarray, draws: int) -> Iterator[np.ndarray]:
+def _shuffles(labels: np.ndarray, groups: np.ndarray, number: int) -> Iterator[np.ndarray]:
     """Labels in random order within each group."""
     rng = numpy_generator(0, "chance")
     order = np.argsort(groups, kind="stable")
     alone = not groups.any()
-    for _ in range(draws):
+    for _ in range(number):
         if alone:
             yield rng.permutation(labels)
             continue
@@ -200,6 +190,6 @@ def _shuffles(labels: np.ndarray, groups: np.ndarray, draws: int) -> Iterator[np
         yield out
 
 
-def guess_by(prior: np.ndarray, sizes: np.ndarray) -> float:
-    """Accuracy to expect of answers drawn with the shares `prior` [C], whatever the image, on `sizes` [C] images."""
+def guess_accuracy(prior: np.ndarray, sizes: np.ndarray) -> float:
+    """Expected accuracy of random predictions with the class shares `prior` [C] on `sizes` [C] test images."""
     return float(np.dot(prior / np.sum(prior), sizes / np.sum(sizes)))

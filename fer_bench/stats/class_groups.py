@@ -1,15 +1,16 @@
-"""Groups of classes by how many training images they have, and priors of shifted test sets.
+"""Groups of classes by their numbers of training images, and class shares of shifted test sets.
 
-*Head, middle, tail* fit any number of classes: sorted by training images, the head is the fewest classes that together
-hold at least half of them, the tail the most classes that together hold at most 15 %, the middle the rest. None of the
-three is empty: the rarest class is always tail, and the head gives way where it would leave no class for the middle.
-Classes of equal count stay together. So two different counts, as of two classes or of a step profile, make a head and a
-tail and no middle, and equal counts make no groups. A class without test images belongs to none: nothing can be said of
-it. On FER2013 the head is happy, neutral and sad (59 %), the tail surprise and disgust (13 %).
+*Head, middle, tail* suit any number of classes. Sorted by training images, the head is the smallest set of classes that
+together hold at least half of the images, the tail the largest set that together holds at most 15 %, the middle the
+rest. None of the three is empty: the rarest class always belongs to the tail, and the head shrinks where it would leave
+no class for the middle. Classes with equal counts stay together. So two distinct counts, as of two classes or of a step
+profile, make a head and a tail but no middle, and equal counts make no groups. A class without test images belongs to
+none, since its recall is unknown. On FER2013 the head is happy, neutral and sad (59 %), the tail surprise and disgust
+(13 %).
 
 *Many, medium, few* are those of the long-tail literature: more than 100 training images, 20 to 100, fewer than 20 (Liu
-et al., 2019, Large-scale long-tailed recognition in an open world, CVPR). Expression data sets mostly have one of them
-only, and then there is nothing to compare.
+et al., 2019, Large-scale long-tailed recognition in an open world, CVPR). All classes of an expression data set mostly
+fall in one of them, and then there is nothing to compare.
 """
 
 from __future__ import annotations
@@ -32,24 +33,24 @@ class Groups:
     Attributes
     ----------
     members : mapping
-        Group name to its classes, the most frequent first; only groups that have any.
-    edges : mapping
+        Group name to its classes, the most frequent first; only groups that are not empty.
+    ranges : mapping
         Group name to its range of training images in words.
     reason : str
-        Why there are no groups; empty where there are.
+        Why there are no groups; empty if there are some.
     """
 
     members: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: MappingProxyType({}))
-    edges: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    ranges: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     reason: str = ""
 
 
 def head_middle_tail(counts: np.ndarray, tested: np.ndarray | None = None) -> Groups:
-    """Head, middle and tail by cumulative share of the training images `counts` [C], of the `tested` classes alone."""
+    """Head, middle and tail by cumulative share of the training images `counts` [C], of the `tested` classes only."""
     tested = np.ones(len(counts), dtype=bool) if tested is None else np.asarray(tested, dtype=bool)
     levels = np.unique(counts[tested])[::-1]  # of equal counts: one level
     if len(levels) < 2:
-        return Groups(reason=_alike(int(tested.sum()), len(counts)))
+        return Groups(reason=_reason_for_none(int(tested.sum()), len(counts)))
     shares = np.array([counts[tested & (counts == level)].sum() for level in levels]) / counts[tested].sum()
     middle = len(levels) > 2  # the least number of levels between head and tail
     head = min(int(np.searchsorted(shares.cumsum(), HEAD_SHARE - 1e-12)) + 1, len(levels) - 1 - middle)
@@ -59,8 +60,8 @@ def head_middle_tail(counts: np.ndarray, tested: np.ndarray | None = None) -> Gr
     return _grouped(counts, {name: tested & np.isin(counts, part) for name, part in parts.items() if len(part)})
 
 
-def _alike(tested: int, classes: int) -> str:
-    """Why `tested` of the classes make no groups."""
+def _reason_for_none(tested: int, classes: int) -> str:
+    """Why the `tested` classes form no groups."""
     if tested < 2:
         return f"{'no class has' if tested == 0 else 'only one class has'} test images"
     which = "classes" if tested == classes else "classes with test images"
@@ -68,7 +69,7 @@ def _alike(tested: int, classes: int) -> str:
 
 
 def many_medium_few(counts: np.ndarray) -> Groups:
-    """Many, medium and few by number of training images; none where all classes are of one kind."""
+    """Many, medium and few by number of training images; none where all classes fall in one of them."""
     parts = {"many": counts > MANY, "medium": (counts >= FEW) & (counts <= MANY), "few": counts < FEW}
     filled = {name: inside for name, inside in parts.items() if inside.any()}
     if len(filled) < 2:
@@ -81,7 +82,7 @@ def _grouped(counts: np.ndarray, inside: Mapping[str, np.ndarray]) -> Groups:
     members = {name: tuple(int(i) for i in order if mask[i]) for name, mask in inside.items()}
     return Groups(
         members=MappingProxyType(members),
-        edges=MappingProxyType({name: _range(counts[mask]) for name, mask in inside.items()}),
+        ranges=MappingProxyType({name: _range(counts[mask]) for name, mask in inside.items()}),
     )
 
 
@@ -94,8 +95,9 @@ def _range(counts: np.ndarray) -> str:
 def shifted_prior(counts: np.ndarray, ratio: float) -> np.ndarray:
     """Class shares [C] that fall exponentially from the most to the least frequent training class by `ratio`.
 
-    ``ratio`` > 1 is a test set long-tailed like training ("forward"), below 1 the reverse ("backward"), 1 uniform; the
-    r-th of C classes has a share proportional to ``ratio ** (-r / (C - 1))``. Of equal counts the first class is ahead.
+    A ``ratio`` above 1 gives a test set that is long-tailed like the training set ("forward"), below 1 the reverse
+    ("backward"), 1 a uniform one; the r-th of C classes has a share proportional to ``ratio ** (-r / (C - 1))``. Among
+    classes with equal counts, the first is the more frequent.
 
     Y. Zhang et al. (2022), Self-supervised aggregation of diverse experts for test-agnostic long-tailed recognition,
     NeurIPS; Y. Hong et al. (2021), Disentangling label distribution for long-tailed visual recognition, CVPR.

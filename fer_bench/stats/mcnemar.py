@@ -1,14 +1,14 @@
-"""McNemar's test: are two trained networks right on different images more often one way than the other?
+"""McNemar's test: of the images that only one of two networks classifies correctly, does one network have more?
 
-It compares two *networks* on a sample of images. Two methods are compared by
-:func:`fer_bench.stats.intervals.crossed_difference` and not here, for two reasons. Each seed gives another pair of
-networks, and equal methods give unequal networks: with enough images every seed's test is significant, and so is any
-combination of them. And the seeds answer the same images, so their p-values are not independent: Fisher's product would
+It compares two *networks* on a sample of images. Methods are compared by
+:func:`fer_bench.stats.intervals.score_differences` instead, for two reasons. Each seed gives another pair of networks,
+and equal methods give unequal networks: with enough images every seed's test is significant, and so is any combination
+of them. And all seeds are tested on the same images, so their p-values are not independent: Fisher's product would
 count each image S times.
 
-So the test is given for each seed (:func:`mcnemar_by_seed`), which is what a published McNemar of one run can be set
-against. :func:`pooled` counts an image once, as a cluster of S answers: it is valid for these S pairs of networks and
-says nothing of other trainings. :func:`combined` is valid whatever the dependence, for the claim that *some* seed's
+So the test is computed for each seed (:func:`mcnemar_by_seed`), to be compared with a published McNemar test of one
+run. :func:`pooled` counts an image once, as a cluster of S predictions: it is valid for these S pairs of networks and
+says nothing about other trainings. :func:`combined` is valid under any dependence, for the claim that *some* seed's
 pair differs. None of them is a verdict on methods.
 
 References
@@ -36,43 +36,43 @@ class McNemar:
     Attributes
     ----------
     gained : int
-        Images that ours has right and the reference has wrong.
+        Images that only ours classifies correctly.
     lost : int
-        Images that ours has wrong and the reference has right.
+        Images that only the reference classifies correctly.
     images : int
         All images that both have seen.
-    exact, midp : float
-        Two-sided p-values from the binomial(gained + lost, 1/2): the exact conditional one, never too small, and
-        mid-p, which is nearer to its level in small samples; 1 where no image is discordant.
+    exact_p, mid_p : float
+        Two-sided p-values from the binomial(gained + lost, 1/2): the exact conditional one, which is never too small,
+        and mid-p, which is closer to its nominal level in small samples; 1 where no image is discordant.
     """
 
     gained: int
     lost: int
     images: int
-    exact: float
-    midp: float
+    exact_p: float
+    mid_p: float
 
     @property
     def discordance(self) -> float:
-        """Share of images on which just one of the two is right; NaN without images."""
+        """Share of images that only one of the two classifies correctly; NaN without images."""
         return (self.gained + self.lost) / self.images if self.images else float("nan")
 
     @property
     def difference(self) -> float:
-        """Difference of the shares right; NaN without images."""
+        """Difference of the accuracies; NaN without images."""
         return (self.gained - self.lost) / self.images if self.images else float("nan")
 
 
 def mcnemar(gained: int, lost: int, images: int) -> McNemar:
     """McNemar's test from the two discordant counts.
 
-    mid-p takes half the probability of the table seen: exact - P(X = gained), and 1 - P(X = gained) / 2 for gained =
-    lost (Fagerland 2013).
+    mid-p counts half the probability of the observed table: exact - P(X = gained), and 1 - P(X = gained) / 2 for gained
+    = lost (Fagerland 2013).
 
     Raises
     ------
     ValueError
-        Counts that are negative, or more discordant images than images.
+        A negative count, or more discordant images than images.
     """
     discordant = gained + lost
     if min(gained, lost) < 0 or discordant > images:
@@ -80,8 +80,10 @@ def mcnemar(gained: int, lost: int, images: int) -> McNemar:
     fewer = min(gained, lost)
     below = float(special.bdtr(fewer - 1, discordant, 0.5)) if fewer else 0.0
     up_to = float(special.bdtr(fewer, discordant, 0.5))
-    midp = 1 - (up_to - below) / 2 if gained == lost else up_to + below
-    return McNemar(gained=gained, lost=lost, images=images, exact=min(1.0, 2 * up_to), midp=midp if discordant else 1.0)
+    mid_p = 1.0
+    if discordant:
+        mid_p = 1 - (up_to - below) / 2 if gained == lost else up_to + below
+    return McNemar(gained=gained, lost=lost, images=images, exact_p=min(1.0, 2 * up_to), mid_p=mid_p)
 
 
 def mcnemar_by_seed(
@@ -94,19 +96,19 @@ def mcnemar_by_seed(
     labels : ndarray [n]
         True classes.
     ours, reference : ndarray [S, n]
-        Predicted classes, row s of both is one seed; images that one side has not seen (-1) are left out.
+        Predicted classes; row s of both is the same seed. Images that one side has not seen (-1) are left out.
     label : int, optional
-        Compare on the images of this class alone: recall instead of accuracy.
+        Compare on the images of this class only: recall instead of accuracy.
     """
     gains = _gains(labels, ours, reference, label)
     return tuple(mcnemar(int((g == 1).sum()), int((g == -1).sum()), int(np.isfinite(g).sum())) for g in gains)
 
 
 def pooled(labels: np.ndarray, ours: np.ndarray, reference: np.ndarray, label: int | None = None) -> float:
-    """Two-sided p-value of the answers of all seeds together, an image being one cluster of S pairs (Durkalski 2003).
+    """Two-sided p-value of the predictions of all seeds together, each image one cluster of S pairs (Durkalski 2003).
 
-    With g_i the images' sums of gains less losses over seeds: chi² = (sum g_i)² / sum g_i², one degree of freedom. One
-    seed gives McNemar's asymptotic test. Parameters as in :func:`mcnemar_by_seed`; 1 where nothing is discordant.
+    With g_i the gains minus losses of image i, summed over seeds: chi² = (sum g_i)² / sum g_i², one degree of freedom.
+    One seed gives McNemar's asymptotic test. Parameters as in :func:`mcnemar_by_seed`; 1 where nothing is discordant.
     """
     sums = np.nansum(_gains(labels, ours, reference, label), axis=0)
     squares = float((sums**2).sum())
@@ -124,10 +126,10 @@ def combined(p_values: Sequence[float]) -> float:
 
 
 def _gains(labels: np.ndarray, ours: np.ndarray, reference: np.ndarray, label: int | None) -> np.ndarray:
-    """+1 gained, -1 lost, 0 alike, NaN not seen by both: [S, images]."""
+    """Gains [S, images]: +1 gained, -1 lost, 0 both or neither correct, NaN where one side has not seen the image."""
     if ours.shape != reference.shape:
         raise ValueError(f"paired predictions must have one shape, not {ours.shape} and {reference.shape}")
     mine = slice(None) if label is None else labels == label
-    right = [(side == labels)[:, mine].astype(float) for side in (ours, reference)]
+    correct = [(side == labels)[:, mine].astype(float) for side in (ours, reference)]
     unseen = ((ours < 0) | (reference < 0))[:, mine]
-    return np.where(unseen, np.nan, right[0] - right[1])
+    return np.where(unseen, np.nan, correct[0] - correct[1])

@@ -1,13 +1,16 @@
-"""Metric columns: what can be told of a run's test answers, each a small entry in one registry.
+"""Metrics of a run's test predictions: each is a small entry in one registry, and reports show them all.
 
-A column names itself, says what it needs (logits or decisions), which way is better, and computes one number a seed, or
-one a seed and class. A new one is an entry and no branch:
+A metric has a name, states what it needs (logits, probabilities or predicted classes) and which direction is better,
+and computes one number per seed, or one per seed and class. Adding one takes an entry and no branch:
 
-    register(Column(name="top3", title="Top-3 accuracy", needs="logits",
-                    compute=lambda logits, labels, context: top_k_accuracy(logits, labels, 3)))
+    def top3(logits, labels, context):
+        return top_k_accuracy(logits, labels, k=3)
 
-Installed packages offer columns through the entry point group ``fer_bench.metrics``: each names a :class:`Column` or a
-sequence of them (:func:`discover`). Columns are computed from stored logits, so a new one needs no new training.
+    register(Metric(name="top3", title="Top-3 accuracy", compute=top3, needs="logits"))
+
+Installed packages offer metrics through the entry point group ``fer_bench.metrics``: each entry point names a
+:class:`Metric` or a sequence of them (:func:`discover`). Metrics are computed from stored logits, so a new one needs no
+new training.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ RATIOS = (50, 10, 2)  # of shifted priors; Zhang et al. 2022 go from 50 to 1/50
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MetricContext:
-    """What a metric may know besides answers and truth.
+    """What a metric may use besides predictions and labels.
 
     Attributes
     ----------
@@ -39,7 +42,7 @@ class MetricContext:
     train_counts : ndarray [C] or None
         Training images of each class, where known.
     tested : ndarray [C] of bool or None
-        Classes that have test images; all where it is not told.
+        Classes that have test images; None for all.
     """
 
     classes: tuple[str, ...]
@@ -48,12 +51,12 @@ class MetricContext:
 
     @cached_property
     def head_middle_tail(self) -> Groups:
-        """Head, middle and tail, or why there are none."""
+        """Head, middle and tail, or the reason why there are none."""
         return self._grouped(partial(class_groups.head_middle_tail, tested=self.tested))
 
     @cached_property
     def many_medium_few(self) -> Groups:
-        """Many, medium and few, or why there are none."""
+        """Many, medium and few, or the reason why there are none."""
         return self._grouped(class_groups.many_medium_few)
 
     def _grouped(self, by: Callable[[np.ndarray], Groups]) -> Groups:
@@ -69,23 +72,25 @@ def _always(context: MetricContext) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Column:
+class Metric:
     """One metric.
 
     Attributes
     ----------
     name, title : str
-        Identifier, and heading of the column.
+        Identifier, and heading in reports.
     compute : callable
         (answers, labels [n], context) to an array [S], or [S, C] where ``kind`` is "class". Answers are logits or
-        probabilities [S, n, C] with NaN, or decisions [S, n] with -1, for images that a seed has not seen.
+        probabilities [S, n, C], NaN for images that a seed has not seen, or predicted classes [S, n], -1 for such
+        images.
     needs : "logits", "probabilities" or "predictions"
         Which answers it takes.
     kind : "score" or "class"
-        One number a seed, or one a seed and class.
+        One number per seed, or one per seed and class.
     better : "higher" or "lower"
+        Which direction is better.
     unit : "share" or "number"
-        A share is shown in percent, a number as it is.
+        A share is printed in percent, a number as it is.
     missing : callable
         (context) to the reason why it can't be computed; empty where it can.
     """
@@ -102,21 +107,21 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Values:
-    """A column's values [S] or [S, C]; None with the reason where there are none."""
+    """A metric's values [S] or [S, C]; None with the reason where there are none."""
 
-    column: Column
+    metric: Metric
     values: np.ndarray | None = None
     reason: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What S seeds said of n test images.
+    """The outputs of S seeds for n test images.
 
     Attributes
     ----------
     predictions : ndarray [S, n]
-        Decisions, -1 where a seed has not seen an image.
+        Predicted classes, -1 where a seed has not seen an image.
     logits : ndarray [S, n, C] or None
         NaN where a seed has not seen an image; None where they were not kept.
     """
@@ -131,43 +136,43 @@ class Answers:
 
     @classmethod
     def of_logits(cls, logits: np.ndarray) -> Answers:
-        """Answers whose decisions are the largest logits, the first of equal ones."""
+        """Answers whose predicted classes have the largest logits, the first of equal ones."""
         unseen = np.isnan(logits).any(-1)
         return cls(np.where(unseen, -1, np.where(np.isnan(logits), -np.inf, logits).argmax(-1)), logits)
 
 
-class Columns:
-    """A registry of columns by name, in the order they came."""
+class Registry:
+    """Metrics by name, in the order of their registration."""
 
-    def __init__(self, columns: Iterable[Column] = ()):
-        self._by_name: dict[str, Column] = {}
-        for column in columns:
-            self.add(column)
+    def __init__(self, metrics: Iterable[Metric] = ()) -> None:
+        self._by_name: dict[str, Metric] = {}
+        for metric in metrics:
+            self.add(metric)
 
-    def add(self, column: Column) -> Column:
-        """Enter a column.
+    def add(self, metric: Metric) -> Metric:
+        """Register a metric; registering the same one again changes nothing.
 
         Raises
         ------
         PluginError
-            It is no :class:`Column`, a field has a value that is not allowed, or its name is taken.
+            It is not a :class:`Metric`, a field has a value that is not allowed, or its name is taken.
         """
-        if not isinstance(column, Column):
-            raise PluginError(f"{column!r} is no metric column", hint="a Column(name=..., title=..., compute=...)")
+        if not isinstance(metric, Metric):
+            raise PluginError(f"{metric!r} is not a metric", hint="a Metric(name=..., title=..., compute=...)")
         for name, allowed in ALLOWED.items():
-            if getattr(column, name) not in allowed:
-                what = f"column '{column.name}' has {name} {getattr(column, name)!r}"
+            if getattr(metric, name) not in allowed:
+                what = f"metric '{metric.name}' has {name} {getattr(metric, name)!r}"
                 raise PluginError(what, hint=f"one of {', '.join(allowed)}")
-        if self._by_name.setdefault(column.name, column) is not column:
-            raise PluginError(f"two metric columns are called '{column.name}'", hint="rename one of them")
-        return column
+        if self._by_name.setdefault(metric.name, metric) is not metric:
+            raise PluginError(f"two metrics are called '{metric.name}'", hint="rename one of them")
+        return metric
 
-    def __getitem__(self, name: str) -> Column:
+    def __getitem__(self, name: str) -> Metric:
         if name not in self._by_name:
-            raise unknown("metric column", name, self._by_name)
+            raise unknown("metric", name, self._by_name)
         return self._by_name[name]
 
-    def __iter__(self) -> Iterator[Column]:
+    def __iter__(self) -> Iterator[Metric]:
         return iter(self._by_name.values())
 
     def __contains__(self, name: object) -> bool:
@@ -185,58 +190,48 @@ ALLOWED = {
 }
 
 
-def evaluate(column: Column, answers: Answers, labels: np.ndarray, context: MetricContext) -> Values:
-    """Compute a column, or say why it can't be.
+def evaluate(metric: Metric, answers: Answers, labels: np.ndarray, context: MetricContext) -> Values:
+    """Compute a metric, or give the reason why it can't be computed.
 
     Raises
     ------
     PluginError
-        The column fails, or gives another shape than its kind promises.
+        The metric fails, or returns another shape than its kind requires.
     """
-    reason = column.missing(context)
-    given = getattr(answers, column.needs)
+    reason = metric.missing(context)
+    given = getattr(answers, metric.needs)
     if given is None:
         reason = "the logits were not kept"
     if reason:
-        return Values(column=column, reason=reason)
+        return Values(metric=metric, reason=reason)
     try:
-        values = np.asarray(column.compute(given, labels, context), dtype=float)
+        values = np.asarray(metric.compute(given, labels, context), dtype=float)
     except Exception as error:
-        raise PluginError(f"metric column '{column.name}' failed: {type(error).__name__}: {error}") from error
-    shape = (len(given), len(context.classes))[: 1 + (column.kind == "class")]
+        raise PluginError(f"metric '{metric.name}' failed: {type(error).__name__}: {error}") from error
+    shape = (len(given), len(context.classes))[: 1 + (metric.kind == "class")]
     if values.shape != shape:
-        raise PluginError(f"metric column '{column.name}' gave {values.shape}, not {shape}")
-    return Values(column=column, values=values)
+        raise PluginError(f"metric '{metric.name}' returned the shape {values.shape}, not {shape}")
+    return Values(metric=metric, values=values)
 
 
-def of_matrices(metric: Callable[[np.ndarray], np.ndarray]) -> Compute:
-    """A column's computation from a function of confusion matrices [S, C, C]."""
-    return partial(_of_matrices, metric)
+# Partial functions of module-level ones, unlike closures, can be sent to the process that scores large reports.
 
 
-def _of_matrices(
-    metric: Callable[[np.ndarray], np.ndarray], predictions: np.ndarray, labels: np.ndarray, context: MetricContext
+def _of_margins(score: confusion.Score) -> Compute:
+    return partial(_score_margins, score)
+
+
+def _score_margins(
+    score: confusion.Score, predictions: np.ndarray, labels: np.ndarray, context: MetricContext
 ) -> np.ndarray:
-    return metric(confusion.confusions(labels, predictions, len(context.classes)))
+    return score(confusion.Margins.count(labels, predictions, len(context.classes)))
 
 
-def of_margins(metric: confusion.Stacked) -> Compute:
-    """A column's computation from a function of :class:`~.confusion.Margins` [S, C], which take less memory."""
-    return partial(_of_margins, metric)
+def _without_context(metric: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Compute:
+    return partial(_ignore_context, metric)
 
 
-def _of_margins(
-    metric: confusion.Stacked, predictions: np.ndarray, labels: np.ndarray, context: MetricContext
-) -> np.ndarray:
-    return metric(confusion.Margins.counted(labels, predictions, len(context.classes)))
-
-
-def without_context(metric: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Compute:
-    """A column's computation from a function of answers and labels [n] alone."""
-    return partial(_without_context, metric)
-
-
-def _without_context(
+def _ignore_context(
     metric: Callable[[np.ndarray, np.ndarray], np.ndarray],
     answers: np.ndarray,
     labels: np.ndarray,
@@ -245,28 +240,28 @@ def _without_context(
     return metric(answers, labels)
 
 
-def _of_group(
+def _group_recall(
     grouping: str, name: str, predictions: np.ndarray, labels: np.ndarray, context: MetricContext
 ) -> np.ndarray:
     members = getattr(context, grouping).members[name]
-    return _of_margins(confusion.group_recall(members), predictions, labels, context)
+    return _score_margins(confusion.GroupRecall(members), predictions, labels, context)
 
 
 def _without_group(grouping: str, name: str, context: MetricContext) -> str:
-    found: Groups = getattr(context, grouping)
-    return found.reason or ("" if name in found.members else f"no class is '{name}'")
+    groups: Groups = getattr(context, grouping)
+    return groups.reason or ("" if name in groups.members else f"no class is '{name}'")
 
 
-def _under(
-    metric: Callable[[np.ndarray], np.ndarray],
+def _score_under_prior(
+    score: confusion.Score,
     prior: Callable[[MetricContext], np.ndarray],
     predictions: np.ndarray,
     labels: np.ndarray,
     context: MetricContext,
 ) -> np.ndarray:
     classes = len(context.classes)
-    one_by_one = (confusion.confusions(labels, seed[None], classes) for seed in predictions)
-    return np.concatenate([metric(confusion.under_prior(matrix, prior(context))) for matrix in one_by_one])
+    one_by_one = (confusion.confusion_matrix(labels, seed[None], classes) for seed in predictions)
+    return np.concatenate([score(confusion.under_prior(matrix, prior(context))) for matrix in one_by_one])
 
 
 def _without_counts(context: MetricContext) -> str:
@@ -286,7 +281,7 @@ def _exponential_prior(ratio: float, context: MetricContext) -> np.ndarray:
     return class_groups.shifted_prior(np.asarray(context.train_counts), ratio)
 
 
-def _decisions() -> Iterable[Column]:
+def _predictions() -> Iterable[Metric]:
     scores = {
         "accuracy": ("Accuracy", confusion.accuracy),
         "mean_recall": ("Mean-class accuracy", confusion.mean_recall),
@@ -294,60 +289,60 @@ def _decisions() -> Iterable[Column]:
         "geometric_mean": ("Geometric mean of recalls", confusion.geometric_mean),
         "worst_recall": ("Recall of the worst class", confusion.worst_recall),
     }
-    for name, (title, metric) in scores.items():
-        yield Column(name=name, title=title, compute=of_margins(metric))
+    for name, (title, score) in scores.items():
+        yield Metric(name=name, title=title, compute=_of_margins(score))
     by_class = {
         "recall": ("Recall", confusion.recalls),
         "precision": ("Precision", confusion.precisions),
         "f1": ("F1", confusion.f1_scores),
     }
-    for name, (title, metric) in by_class.items():
-        yield Column(name=name, title=title, compute=of_margins(metric), kind="class")
+    for name, (title, score) in by_class.items():
+        yield Metric(name=name, title=title, compute=_of_margins(score), kind="class")
 
 
-def _group_columns() -> Iterable[Column]:
+def _group_recalls() -> Iterable[Metric]:
     groupings = {"head_middle_tail": ("head", "middle", "tail"), "many_medium_few": ("many", "medium", "few")}
     for grouping, names in groupings.items():
         for name in names:
-            yield Column(
+            yield Metric(
                 name=f"{name}_recall",
                 title=f"Mean recall of the {name} classes",
-                compute=partial(_of_group, grouping, name),
+                compute=partial(_group_recall, grouping, name),
                 missing=partial(_without_group, grouping, name),
             )
 
 
-def _probabilities() -> Iterable[Column]:
-    top2 = without_context(probabilities.top_k_accuracy)
-    yield Column(name="top2", title="Top-2 accuracy", compute=top2, needs="logits")
+def _probabilities() -> Iterable[Metric]:
+    top2 = _without_context(probabilities.top_k_accuracy)
+    yield Metric(name="top2", title="Top-2 accuracy", compute=top2, needs="logits")
     errors: dict[str, tuple[str, Callable]] = {
         "ece": ("ECE", probabilities.calibration_error),
         "classwise_ece": ("Classwise ECE", probabilities.classwise_calibration_error),
     }
     for name, (title, metric) in errors.items():
-        yield Column(name=name, title=title, compute=without_context(metric), needs="probabilities", better="lower")
-    yield Column(
+        yield Metric(name=name, title=title, compute=_without_context(metric), needs="probabilities", better="lower")
+    yield Metric(
         name="class_ece",
         title="Calibration error of the class",
-        compute=without_context(probabilities.class_calibration_errors),
+        compute=_without_context(probabilities.class_calibration_errors),
         needs="probabilities",
         kind="class",
         better="lower",
     )
-    yield Column(
+    yield Metric(
         name="brier",
         title="Brier score",
-        compute=without_context(probabilities.brier),
+        compute=_without_context(probabilities.brier),
         needs="probabilities",
         better="lower",
         unit="number",
     )
-    auroc, macro = without_context(probabilities.auroc), without_context(probabilities.macro_auroc)
-    yield Column(name="auroc", title="AUROC", compute=auroc, needs="logits", kind="class")
-    yield Column(name="macro_auroc", title="Macro AUROC", compute=macro, needs="logits")
+    auroc, macro = _without_context(probabilities.auroc), _without_context(probabilities.macro_auroc)
+    yield Metric(name="auroc", title="AUROC", compute=auroc, needs="logits", kind="class")
+    yield Metric(name="macro_auroc", title="Macro AUROC", compute=macro, needs="logits")
 
 
-def _shifted() -> Iterable[Column]:
+def _shifted() -> Iterable[Metric]:
     priors: dict[str, tuple[str, Callable, Callable]] = {
         "uniform": ("uniform", _uniform_prior, _always),
         "train": ("training", _train_prior, _without_counts),
@@ -359,36 +354,36 @@ def _shifted() -> Iterable[Column]:
     scores = {"accuracy": ("Accuracy", confusion.accuracy), "macro_f1": ("Macro-F1", confusion.macro_f1)}
     for name, (title, prior, missing) in priors.items():
         for score, (heading, metric) in scores.items():
-            yield Column(
+            yield Metric(
                 name=f"{score}_{name}",
                 title=f"{heading} under {title} test shares",
-                compute=partial(_under, metric, prior),
+                compute=partial(_score_under_prior, metric, prior),
                 missing=missing,
             )
 
 
-COLUMNS = Columns([*_decisions(), *_group_columns(), *_probabilities(), *_shifted()])
-"""All columns that are known in this process."""
+METRICS = Registry([*_predictions(), *_group_recalls(), *_probabilities(), *_shifted()])
+"""All metrics that are known in this process."""
 
-BUILT_IN = frozenset(column.name for column in COLUMNS)
-"""Names of the columns that every process knows."""
-
-
-def register(column: Column) -> Column:
-    """Enter a column into :data:`COLUMNS`; raises as :meth:`Columns.add`."""
-    return COLUMNS.add(column)
+BUILT_IN = frozenset(metric.name for metric in METRICS)
+"""Names of the metrics that every process knows."""
 
 
-def discover(columns: Columns = COLUMNS) -> list[PluginError]:
-    """Enter what installed packages offer; what can't be loaded is returned and breaks nothing else."""
+def register(metric: Metric) -> Metric:
+    """Add a metric to :data:`METRICS`; raises as :meth:`Registry.add`."""
+    return METRICS.add(metric)
+
+
+def discover(metrics: Registry = METRICS) -> list[PluginError]:
+    """Register what installed packages offer; what can't be loaded is returned and breaks nothing else."""
     broken = []
     for point in entry_points(group=ENTRY_POINTS):
         try:
             offered = point.load()
-            for column in [offered] if isinstance(offered, Column) else offered:
-                if column.name not in columns or columns[column.name] is not column:
-                    columns.add(column)
+            for metric in [offered] if isinstance(offered, Metric) else offered:
+                if metric.name not in metrics or metrics[metric.name] is not metric:
+                    metrics.add(metric)
         except Exception as error:
             what = error.what if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
-            broken.append(PluginError(f"columns of '{point.name}' can't be used: {what}", where=point.value))
+            broken.append(PluginError(f"metrics of '{point.name}' can't be used: {what}", where=point.value))
     return broken

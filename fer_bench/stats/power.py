@@ -1,13 +1,14 @@
-"""The smallest gain that a study of given size would find, for planning and for reading "within noise" rightly.
+"""The smallest gain that a study of a given size can detect, for planning a study and for interpreting "within noise".
 
-Two questions, both for paired designs, both two-sided at `alpha`, divided by the number of comparisons where there are
-several (Holm's first step, so the promise holds for the hardest of them):
+Both functions are for paired designs and two-sided tests at level `alpha`, which is divided by the number of
+comparisons where there are several (Holm's first step, so the power holds for the hardest comparison):
 
 - :func:`detectable_gain`: S seeds of two methods on n images of a class. The gain of seed s on image i is +1, 0 or -1;
-  its variance has a part of seeds, a part of images and the rest (:func:`components`), so a mean over both has the
-  variance seed / S + image / n + rest / (S n). Power is that of a t-test with the degrees of freedom of
-  :mod:`fer_bench.stats.crossed_errors`: a non-central t, squared.
-- :func:`detectable_by_mcnemar`: one pair of networks, from the share of images on which just one is right.
+  its variance has components between seeds, between images and a residual (:func:`variance_components`), so its mean
+  over both has the variance var_seeds / S + var_images / n + var_residual / (S n). Power is that of a t-test with the
+  degrees of freedom of :mod:`fer_bench.stats.crossed_errors`: a non-central t, squared.
+- :func:`detectable_by_mcnemar`: one pair of networks, from the share of images that only one of them classifies
+  correctly.
 
 References
 ----------
@@ -30,133 +31,139 @@ MANY = 1e6  # degrees of freedom from which t is normal
 
 
 @dataclass(frozen=True, kw_only=True)
-class Components:
+class VarianceComponents:
     """Variance of a paired gain by its sources; squared shares, none negative.
 
     Attributes
     ----------
-    seed : float
-        Between trainings: the gain of a seed on endlessly many images.
-    image : float
-        Between images: the gain on an image over endlessly many trainings.
-    rest : float
-        What is left to one training on one image.
+    var_seeds : float
+        Between trainings: of a seed's gain on infinitely many images.
+    var_images : float
+        Between images: of an image's gain over infinitely many trainings.
+    var_residual : float
+        Of one training on one image, beyond both.
     """
 
-    seed: float
-    image: float
-    rest: float
+    var_seeds: float
+    var_images: float
+    var_residual: float
 
     def variance(self, seeds: int, images: int) -> float:
         """Variance of the mean gain of `seeds` seeds on `images` images."""
-        return self.seed / seeds + self.image / images + self.rest / (seeds * images)
+        return self.var_seeds / seeds + self.var_images / images + self.var_residual / (seeds * images)
 
-    def freedom(self, seeds: int, images: int) -> float:
+    def df(self, seeds: int, images: int) -> float:
         """Degrees of freedom of its test, as in :mod:`.crossed_errors`; infinite where nothing varies."""
-        between, common = (self.seed + self.rest / images) / seeds, self.image / images
-        doubt = between**2 / (seeds - 1) + common**2 / max(images - 1, 1)
-        return (between + common) ** 2 / doubt if doubt > 0 else float("inf")
+        between, common = (self.var_seeds + self.var_residual / images) / seeds, self.var_images / images
+        denominator = between**2 / (seeds - 1) + common**2 / max(images - 1, 1)
+        return (between + common) ** 2 / denominator if denominator > 0 else float("inf")
 
 
-def components(gains: np.ndarray) -> Components:
-    """Variance components of gains [S, n] (+1 gained, -1 lost, 0 alike), by analysis of variance in two crossed ways.
+def variance_components(gains: np.ndarray) -> VarianceComponents:
+    """Variance components of gains [S, n] (+1, 0 or -1), by a two-way crossed analysis of variance.
 
-    An estimate below zero is set to zero.
+    A negative estimate is set to zero.
 
     Raises
     ------
     ValueError
-        Fewer than two seeds or images: their spread can't be told from the rest.
+        Fewer than two seeds or images: their variance can't be separated from the residual.
     """
     gains = np.asarray(gains, dtype=float)
     if gains.ndim != 2 or min(gains.shape) < 2:
-        raise ValueError(f"gains {gains.shape} must be [seeds, images], two each at least")
+        raise ValueError(f"gains {gains.shape} must be [seeds, images], at least two of each")
     seeds, images = gains.shape
     by_seed, by_image, mean = gains.mean(1), gains.mean(0), gains.mean()
     left = gains - by_seed[:, None] - by_image + mean
-    rest = float((left**2).sum()) / ((seeds - 1) * (images - 1))
-    seed = float(by_seed.var(ddof=1)) - rest / images
-    image = float(by_image.var(ddof=1)) - rest / seeds
-    return Components(seed=max(seed, 0.0), image=max(image, 0.0), rest=rest)
+    residual = float((left**2).sum()) / ((seeds - 1) * (images - 1))
+    seed = float(by_seed.var(ddof=1)) - residual / images
+    image = float(by_image.var(ddof=1)) - residual / seeds
+    return VarianceComponents(var_seeds=max(seed, 0.0), var_images=max(image, 0.0), var_residual=residual)
 
 
-def assumed_components(discordance: float, seed_spread: float = 0.0) -> Components:
-    """Components for planning without a pilot, on the safe side.
+def assumed_components(discordance: float, seed_spread: float = 0.0) -> VarianceComponents:
+    """Conservative variance components for planning without a pilot study.
 
     Parameters
     ----------
     discordance : float
-        Share of images on which just one of two paired networks is right; all of it is taken to lie in the images, as
-        if other seeds repeated it, so that more seeds do not average it away.
+        Share of images that only one of two paired networks classifies correctly. All of it is attributed to the
+        images, as if other seeds repeated it, so that more seeds do not average it out.
     seed_spread : float
         Standard deviation of the gain between seeds, beyond what images explain.
     """
-    return Components(seed=seed_spread**2, image=discordance, rest=0.0)
+    return VarianceComponents(var_seeds=seed_spread**2, var_images=discordance, var_residual=0.0)
 
 
-def power_of(gain: float, spread: Components, seeds: int, images: int, *, alpha: float = ALPHA) -> float:
-    """Probability that a true `gain` is found by a two-sided test at `alpha`.
+def power_of(gain: float, components: VarianceComponents, seeds: int, images: int, *, alpha: float = ALPHA) -> float:
+    """Probability that a two-sided test at `alpha` detects a true `gain`.
 
     Raises
     ------
     ValueError
         Fewer than two seeds.
     """
-    error, freedom = _error_and_freedom(spread, seeds, images)
+    error, df = _error_and_df(components, seeds, images)
     if gain == 0:
         return alpha
     if error == 0:
         return 1.0
-    if freedom > MANY:
+    if df > MANY:
         return 1 - float(special.chndtr(special.ndtri(alpha / 2) ** 2, 1, (gain / error) ** 2))
-    critical = special.stdtrit(freedom, alpha / 2) ** 2
-    return 1 - float(special.ncfdtr(1, freedom, (gain / error) ** 2, critical))
+    critical = special.stdtrit(df, alpha / 2) ** 2
+    return 1 - float(special.ncfdtr(1, df, (gain / error) ** 2, critical))
 
 
 def detectable_gain(
-    spread: Components, seeds: int, images: int, *, power: float = POWER, alpha: float = ALPHA, comparisons: int = 1
+    components: VarianceComponents,
+    seeds: int,
+    images: int,
+    *,
+    power: float = POWER,
+    alpha: float = ALPHA,
+    comparisons: int = 1,
 ) -> float:
-    """The smallest true gain, as a share, that is found with probability `power`.
+    """The smallest true gain, as a share, that is detected with probability `power`.
 
     Infinity where even a gain of 100 points would be missed.
 
     Parameters
     ----------
-    spread : Components
-        From earlier runs (:func:`components`) or assumed (:func:`assumed_components`).
+    components : VarianceComponents
+        From earlier runs (:func:`variance_components`) or assumed (:func:`assumed_components`).
     seeds, images : int
         Shared seeds and test images of the class.
     comparisons : int
-        Number of comparisons that Holm's correction will count; `alpha` is divided by it.
+        Number of comparisons for Holm's correction; `alpha` is divided by it.
 
     Raises
     ------
     ValueError
         Fewer than two seeds.
     """
-    error, freedom = _error_and_freedom(spread, seeds, images)
+    error, df = _error_and_df(components, seeds, images)
     if error == 0:
         return 0.0
     # The power functions above, solved for the non-centrality: the squared gain in standard errors.
-    if freedom > MANY:
+    if df > MANY:
         errors = special.chndtrinc(special.ndtri(alpha / comparisons / 2) ** 2, 1, 1 - power) ** 0.5
     else:
-        critical = special.stdtrit(freedom, alpha / comparisons / 2) ** 2
-        errors = special.ncfdtrinc(1, freedom, 1 - power, critical) ** 0.5
+        critical = special.stdtrit(df, alpha / comparisons / 2) ** 2
+        errors = special.ncfdtrinc(1, df, 1 - power, critical) ** 0.5
     gain = float(errors) * error
     return gain if gain <= 1 else float("inf")
 
 
-def _error_and_freedom(spread: Components, seeds: int, images: int) -> tuple[float, float]:
+def _error_and_df(components: VarianceComponents, seeds: int, images: int) -> tuple[float, float]:
     if seeds < 2:
-        raise ValueError("a gain needs two seeds at least: one says nothing of other trainings")
-    return spread.variance(seeds, images) ** 0.5, spread.freedom(seeds, images)
+        raise ValueError("a gain needs at least two seeds: one says nothing about other trainings")
+    return components.variance(seeds, images) ** 0.5, components.df(seeds, images)
 
 
 def detectable_by_mcnemar(
     discordance: float, images: int, *, power: float = POWER, alpha: float = ALPHA, comparisons: int = 1
 ) -> float:
-    """The smallest true difference of two networks that McNemar's test finds on `images` images.
+    """The smallest true difference of two networks that McNemar's test detects on `images` images.
 
     Solves Connor's ``images = (z_alpha sqrt(psi) + z_power sqrt(psi - d²))² / d²`` for d, with psi the `discordance`.
     Infinity where even d = psi, all discordant images gained, would be missed.

@@ -1,8 +1,8 @@
-"""Scores of probabilities and logits rather than of decisions: calibration, ranking, near misses.
+"""Scores of probabilities and logits rather than of predicted classes: calibration, ranking, top-k accuracy.
 
-Every function takes `chances` (probabilities) or `logits` [S, n, C] of S seeds and `labels` [n]. An image that a seed
-has not seen has NaN there and is left out of that seed. Probabilities are float64, whatever the logits were. All are
-fastest where the classes are the outermost axis in memory, as :func:`softmax` leaves them.
+Every function takes `probs` (probabilities) or `logits` [S, n, C] of S seeds and `labels` [n]. An image that a seed has
+not seen has NaN there and is left out of that seed. Probabilities are float64, whatever the type of the logits. All
+functions are fastest where the classes are the outermost axis in memory, as :func:`softmax` returns them.
 
 References
 ----------
@@ -24,24 +24,24 @@ import numpy as np
 from fer_bench.stats.confusion import mean_known, ratio
 
 BINS = 15  # Guo et al. 2017
-TOGETHER = 8  # rows that are put into bins together: enough to work in NumPy, few enough for the processor's cache
+ROWS_TOGETHER = 8  # rows binned at once: enough to work in NumPy, few enough for the processor's cache
 SMALLEST = 1e-290  # below it float64 loses digits, at the latest
 
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """What a reliability diagram shows; arrays [..., BINS], NaN where a bin is empty.
+    """The content of a reliability diagram; arrays [..., BINS], NaN where a bin is empty.
 
     Attributes
     ----------
     edges : ndarray [BINS + 1]
         Bin m holds confidences above ``edges[m]`` and up to ``edges[m + 1]``; the first also holds 0.
     counts : ndarray
-        Images.
+        Images in each bin.
     confidence : ndarray
         Their mean predicted probability.
     frequency : ndarray
-        The share of them for which the predicted event came true.
+        The share of them for which the event occurred.
     """
 
     edges: np.ndarray
@@ -56,7 +56,7 @@ class Reliability:
         return ratio((apart * self.counts).sum(-1), self.counts.sum(-1))
 
     def pooled(self) -> Reliability:
-        """All seeds together: the first axis is summed over."""
+        """All seeds together, summed over the first axis."""
         counts = self.counts.sum(0)
         confidence, frequency = (
             ratio(np.nan_to_num(of * self.counts).sum(0), counts) for of in (self.confidence, self.frequency)
@@ -65,20 +65,20 @@ class Reliability:
 
 
 def joined(parts: Sequence[Reliability]) -> Reliability:
-    """Diagrams of some seeds after those of others."""
+    """Concatenate the diagrams of several sets of seeds."""
     arrays = (np.concatenate([getattr(p, name) for p in parts]) for name in ("counts", "confidence", "frequency"))
     return Reliability(parts[0].edges, *arrays)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities, float64, of logits of any type; stable for large ones, NaN where a logit is NaN."""
-    chances = _by_class(logits).astype(np.float64)
-    for seed in np.ndindex(chances.shape[1:-1]):  # one at a time stays in the processor's cache
-        of = chances[(slice(None), *seed)]
+    """Probabilities, float64, of logits of any type; stable for large logits, NaN where a logit is NaN."""
+    probs = _by_class(logits).astype(np.float64)
+    for seed in np.ndindex(probs.shape[1:-1]):  # one at a time stays in the processor's cache
+        of = probs[(slice(None), *seed)]
         of -= of.max(0)
         np.exp(of, out=of)
         of /= of.sum(0)
-    return np.moveaxis(chances, 0, -1)
+    return np.moveaxis(probs, 0, -1)
 
 
 def _by_class(values: np.ndarray) -> np.ndarray:
@@ -86,48 +86,48 @@ def _by_class(values: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(values, -1, 0))
 
 
-def reliability(confidence: np.ndarray, came_true: np.ndarray, bins: int = BINS) -> Reliability:
-    """Bins of equal width of `confidence` [..., n] against whether the event `came_true` [..., n]; NaN is left out."""
+def reliability(confidence: np.ndarray, occurred: np.ndarray, bins: int = BINS) -> Reliability:
+    """Bins of equal width of `confidence` [..., n] against whether the event `occurred` [..., n]; NaN is left out."""
     shape, n = confidence.shape[:-1], confidence.shape[-1]
     edges = np.linspace(0, 1, bins + 1)
-    rows, truths = confidence.reshape(-1, n), np.broadcast_to(came_true, confidence.shape).reshape(-1, n)
-    counts, chance, true = (np.zeros((len(rows), bins)) for _ in range(3))
-    for start in range(0, len(rows), TOGETHER):
-        some = slice(start, start + TOGETHER)
-        chances, truth = rows[some], truths[some]
-        size = len(chances) * bins
-        first = np.broadcast_to(bins * np.arange(len(chances))[:, None], chances.shape)
-        known = np.isfinite(chances)
+    rows, truths = confidence.reshape(-1, n), np.broadcast_to(occurred, confidence.shape).reshape(-1, n)
+    counts, probability_sum, events = (np.zeros((len(rows), bins)) for _ in range(3))
+    for start in range(0, len(rows), ROWS_TOGETHER):
+        some = slice(start, start + ROWS_TOGETHER)
+        probs, truth = rows[some], truths[some]
+        size = len(probs) * bins
+        first = np.broadcast_to(bins * np.arange(len(probs))[:, None], probs.shape)
+        known = np.isfinite(probs)
         if not known.all():
-            chances, truth, first = chances[known], truth[known], first[known]
-        place = (_bin_of(chances, edges) + first).ravel()
+            probs, truth, first = probs[known], truth[known], first[known]
+        place = (_bin_of(probs, edges) + first).ravel()
         counts[some] = np.bincount(place, minlength=size).reshape(-1, bins)
-        chance[some] = np.bincount(place, chances.ravel(), minlength=size).reshape(-1, bins)
-        true[some] = np.bincount(place[truth.ravel()], minlength=size).reshape(-1, bins)
-    counts, chance, true = (a.reshape(*shape, bins) for a in (counts, chance, true))
-    return Reliability(edges, counts, ratio(chance, counts), ratio(true, counts))
+        probability_sum[some] = np.bincount(place, probs.ravel(), minlength=size).reshape(-1, bins)
+        events[some] = np.bincount(place[truth.ravel()], minlength=size).reshape(-1, bins)
+    counts, probability_sum, events = (a.reshape(*shape, bins) for a in (counts, probability_sum, events))
+    return Reliability(edges, counts, ratio(probability_sum, counts), ratio(events, counts))
 
 
-def _bin_of(chances: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """The bin of each chance: a guess by division, put right where rounding or an edge makes it miss by one."""
+def _bin_of(probs: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """The bin of each probability: a guess by division, corrected where rounding or an edge makes it miss by one."""
     last = len(edges) - 2
-    bins = (chances * (last + 1)).astype(np.intp)
+    bins = (probs * (last + 1)).astype(np.intp)
     _limit(bins, last)
-    bins -= chances <= edges.take(bins)
-    bins += chances > edges.take(bins + 1)
+    bins -= probs <= edges.take(bins)
+    bins += probs > edges.take(bins + 1)
     _limit(bins, last)
     return bins
 
 
 def _limit(places: np.ndarray, last: int) -> None:
-    """Move places below 0 to 0 and those above `last` to it; np.clip spends longer on a short array."""
+    """Clip in place to 0 and `last`; np.clip takes longer on a short array."""
     np.maximum(places, 0, out=places)
     np.minimum(places, last, out=places)
 
 
-def top_label_reliability(chances: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Reliability:
-    """Probability of the most probable class (the first of equal ones) against whether it was true, [S, bins]."""
-    wide = _by_class(chances)
+def top_label_reliability(probs: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Reliability:
+    """Probability of the most probable class (the first of equal ones) against whether it is correct, [S, bins]."""
+    wide = _by_class(probs)
     best = wide.max(0)
     right = np.take_along_axis(wide, np.broadcast_to(labels, best.shape)[None], 0)[0] == best
     for c, of in enumerate(wide):
@@ -135,37 +135,37 @@ def top_label_reliability(chances: np.ndarray, labels: np.ndarray, bins: int = B
     return reliability(best, right, bins)
 
 
-def class_reliability(chances: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Reliability:
-    """Probability of each class against how often it was the true one, [S, C, bins]."""
-    classes = chances.shape[-1]
-    return reliability(np.swapaxes(chances, -1, -2), labels == np.arange(classes)[:, None], bins)
+def class_reliability(probs: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Reliability:
+    """Probability of each class against how often it is the true one, [S, C, bins]."""
+    classes = probs.shape[-1]
+    return reliability(np.swapaxes(probs, -1, -2), labels == np.arange(classes)[:, None], bins)
 
 
-def calibration_error(chances: np.ndarray, labels: np.ndarray, bins: int = BINS) -> np.ndarray:
+def calibration_error(probs: np.ndarray, labels: np.ndarray, bins: int = BINS) -> np.ndarray:
     """Expected calibration error (ECE) of the most probable class [S] (Naeini 2015, Guo 2017)."""
-    return top_label_reliability(chances, labels, bins).error
+    return top_label_reliability(probs, labels, bins).error
 
 
-def class_calibration_errors(chances: np.ndarray, labels: np.ndarray, bins: int = BINS) -> np.ndarray:
-    """Calibration error [S, C] of the probability given to each class, over all images."""
-    return class_reliability(chances, labels, bins).error
+def class_calibration_errors(probs: np.ndarray, labels: np.ndarray, bins: int = BINS) -> np.ndarray:
+    """Calibration error [S, C] of the predicted probability of each class, over all images."""
+    return class_reliability(probs, labels, bins).error
 
 
-def classwise_calibration_error(chances: np.ndarray, labels: np.ndarray, bins: int = BINS) -> np.ndarray:
+def classwise_calibration_error(probs: np.ndarray, labels: np.ndarray, bins: int = BINS) -> np.ndarray:
     """Classwise ECE [S]: the mean of the classes' calibration errors (Kull 2019)."""
-    return class_calibration_errors(chances, labels, bins).mean(-1)
+    return class_calibration_errors(probs, labels, bins).mean(-1)
 
 
-def brier(chances: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def brier(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Brier score [S]: mean over images of the squared distance to the one-hot truth summed over classes, 0 to 2."""
-    distance = np.zeros(chances.shape[:-1])
-    for c, of in enumerate(_by_class(chances)):
+    distance = np.zeros(probs.shape[:-1])
+    for c, of in enumerate(_by_class(probs)):
         distance += (of - (labels == c)) ** 2
     return mean_known(distance)
 
 
 def top_k_accuracy(logits: np.ndarray, labels: np.ndarray, k: int = 2) -> np.ndarray:
-    """Share [S] of images whose true class is among the k best; of equal logits the first class is better (argmax)."""
+    """Share [S] of images whose true class has one of the k highest logits; the first class wins ties, as in argmax."""
     wide = _by_class(logits)
     own = np.take_along_axis(wide, np.broadcast_to(labels, wide.shape[1:])[None], 0)[0]
     better, unseen = np.zeros(own.shape, np.int16), np.zeros(own.shape, bool)
@@ -178,8 +178,8 @@ def top_k_accuracy(logits: np.ndarray, labels: np.ndarray, k: int = 2) -> np.nda
 def auroc(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Area under the ROC curve [S, C] of each class against the rest; NaN where a side has no images.
 
-    Images are ranked by the log-odds of the class, in the order of its probability but without that one's saturation at
-    1. Ties count half, as in the Mann-Whitney statistic (Hanley, McNeil 1982).
+    Images are ranked by the log-odds of the class: the same order as by its probability, but without saturation at 1.
+    Ties count half, as in the Mann-Whitney statistic (Hanley, McNeil 1982).
     """
     wide = _by_class(logits)
     seeds, classes = wide.shape[1:-1], len(wide)
@@ -195,8 +195,8 @@ def auroc(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def _log_odds(logits: np.ndarray) -> np.ndarray:
     """Log-odds of each class against all others, from logits [C, n].
 
-    The others are added up, never 1 - p, so that nothing saturates; where they vanish beside the best class, they are
-    scaled by the largest of them instead of the largest of all.
+    The probabilities of the others are summed instead of taking 1 - p, so that nothing saturates. Where they vanish
+    beside the best class, they are scaled by the largest of them instead of the largest of all.
     """
     below = logits - logits.max(0)
     others = _sums_of_others(np.exp(below))
@@ -210,7 +210,7 @@ def _log_odds(logits: np.ndarray) -> np.ndarray:
 
 
 def _sums_of_others(values: np.ndarray) -> np.ndarray:
-    """For each class the sum of the values [C, n] of all others, by addition alone."""
+    """For each class the sum of the values [C, n] of all others, without subtraction."""
     out = np.zeros_like(values)
     for classes in (range(len(values)), reversed(range(len(values)))):
         passed = np.zeros_like(values[0])
@@ -221,7 +221,7 @@ def _sums_of_others(values: np.ndarray) -> np.ndarray:
 
 
 def _above(ours: np.ndarray, others: np.ndarray) -> float:
-    """Share of the pairs in which one of ours is larger than one of the others; ties count half, NaN is left out."""
+    """Share of pairs in which ours is larger than the other; ties count half, NaN is left out."""
     ours, others = np.sort(_finite(ours)), np.sort(_finite(others))
     if not len(ours) or not len(others):
         return float("nan")
@@ -237,5 +237,5 @@ def _finite(values: np.ndarray) -> np.ndarray:
 
 
 def macro_auroc(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Mean [S] of the one-against-rest areas of the classes that have them."""
+    """Mean one-against-rest area [S] of the classes that have one."""
     return mean_known(auroc(logits, labels))

@@ -1,8 +1,8 @@
 """Ranks over data sets or folds: Friedman's test, Iman and Davenport's form of it, Nemenyi's critical difference.
 
-For the question whether k methods differ over N data sets, asked of one number a method and data set. Folds of one
-data set share training images, so ranks over folds are correlated and the tests are too sure of themselves: print such
-a diagram as a description. With fewer than about ten data sets the tests find little.
+They ask whether k methods differ over N data sets, given one number per method and data set. Folds of one data set
+share training images, so ranks over folds are correlated and the tests have too many type I errors: print such a
+diagram as a description only. With fewer than about ten data sets the tests have little power.
 
 References
 ----------
@@ -21,12 +21,12 @@ from scipy import stats as distributions
 
 from fer_bench.rng import numpy_generator
 
-PERMUTATIONS = 20_000  # all orders are tried where there are fewer: 4 methods on 3 data sets have 13,824
+PERMUTATIONS = 20_000  # all orders are enumerated where there are fewer: 4 methods on 3 data sets have 13,824
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ranking:
-    """What a critical-difference diagram shows, and the tests behind it.
+    """The content of a critical-difference diagram, and the tests behind it.
 
     Attributes
     ----------
@@ -42,13 +42,13 @@ class Ranking:
         Iman and Davenport's F with k - 1 and (k - 1)(N - 1), less conservative; infinite where all blocks agree.
     exact_p : float
         P-value of Friedman's statistic by permutation (:func:`permutation_p`).
-    difference : float
+    critical_difference : float
         Nemenyi's critical difference of mean ranks at `alpha`.
-    p : ndarray [k, k]
+    pairwise_p : ndarray [k, k]
         Nemenyi's p-values of all pairs; 1 on the diagonal.
     cliques : tuple of tuple of str
-        Largest groups of neighbours in rank whose ends differ by less than `difference`, two methods or more each: the
-        bars of the diagram.
+        The bars of the diagram: largest groups of two or more neighbours in rank whose ends differ by less than
+        `critical_difference`.
     """
 
     names: tuple[str, ...]
@@ -60,8 +60,8 @@ class Ranking:
     f: float
     f_p: float
     exact_p: float
-    difference: float
-    p: np.ndarray
+    critical_difference: float
+    pairwise_p: np.ndarray
     cliques: tuple[tuple[str, ...], ...]
 
 
@@ -78,24 +78,26 @@ def rank_methods(
     Parameters
     ----------
     values : ndarray [N, k]
-        One number a data set (or fold) and method, such as the mean over seeds.
+        One number per data set (or fold) and method, such as the mean over seeds.
     names : tuple of str
         Names of the k methods.
     better : "higher" or "lower"
-        Which numbers are good.
+        Whether higher or lower values are better.
     correct_ties : bool
         Divide Friedman's statistic by the correction for ties, as SciPy does; Demsar's formula does not.
 
     Raises
     ------
     ValueError
-        Fewer than two methods or blocks, a number that is not finite, or names that do not fit.
+        Fewer than two methods or blocks, a value that is not finite, or names that do not match the methods.
     """
     values = np.asarray(values, dtype=float)
     if values.ndim != 2 or min(values.shape) < 2 or values.shape[1] != len(names):
-        raise ValueError(f"values {values.shape} must be [blocks, methods], two each at least, for {len(names)} names")
+        raise ValueError(
+            f"values {values.shape} must be [blocks, methods], at least two of each, for {len(names)} names"
+        )
     if not np.isfinite(values).all() or better not in ("higher", "lower"):
-        raise ValueError("every value must be finite, and better 'higher' or 'lower'")
+        raise ValueError("every value must be finite, and 'better' must be 'higher' or 'lower'")
     blocks, k = values.shape
     places = distributions.rankdata(-values if better == "higher" else values, axis=1)
     order = np.argsort(places.mean(0), kind="stable")
@@ -113,16 +115,16 @@ def rank_methods(
         f=f,
         f_p=float(distributions.f.sf(f, k - 1, (k - 1) * (blocks - 1))),
         exact_p=permutation_p(places),
-        difference=difference,
-        p=_nemenyi(ranks, blocks),
+        critical_difference=difference,
+        pairwise_p=_nemenyi(ranks, blocks),
         cliques=_cliques(ranks, names, difference),
     )
 
 
 def permutation_p(places: np.ndarray) -> float:
-    """P-value of Friedman's statistic over all orders of the methods within the blocks, or a sample of the orders.
+    """P-value of Friedman's statistic over all orders of the methods within the blocks, or a sample of them.
 
-    It needs no approximation, so it holds for few blocks, where those by chi² and F do not.
+    It needs no approximation, so it holds for few blocks, where the chi² and F approximations do not.
 
     Parameters
     ----------
@@ -131,10 +133,10 @@ def permutation_p(places: np.ndarray) -> float:
     """
 
     def spread(*sides: np.ndarray, axis: int) -> np.ndarray:
-        # For given ties within the blocks, Friedman's statistic rises with the squares of the sums of ranks.
+        # With the ties within blocks fixed, Friedman's statistic increases with the squares of the rank sums.
         return np.sum([side.sum(axis) ** 2 for side in sides], axis=0)
 
-    found = distributions.permutation_test(
+    result = distributions.permutation_test(
         tuple(places.T),
         spread,
         permutation_type="samples",
@@ -143,7 +145,7 @@ def permutation_p(places: np.ndarray) -> float:
         n_resamples=PERMUTATIONS,
         random_state=numpy_generator(0, "friedman"),
     )
-    return float(found.pvalue)
+    return float(result.pvalue)
 
 
 def friedman_statistic(ranks: np.ndarray, blocks: int) -> float:
@@ -153,7 +155,7 @@ def friedman_statistic(ranks: np.ndarray, blocks: int) -> float:
 
 
 def iman_davenport(chi2: float, blocks: int, k: int) -> float:
-    """Iman and Davenport's F; infinite where chi² has its largest value, blocks·(k - 1)."""
+    """Iman and Davenport's F; infinite where chi² has its maximum, blocks·(k - 1)."""
     left = blocks * (k - 1) - chi2
     return (blocks - 1) * chi2 / left if left > 1e-9 * blocks * k else float("inf")
 
@@ -165,7 +167,7 @@ def critical_difference(k: int, blocks: int, alpha: float = 0.05) -> float:
 
 
 def _tie_correction(places: np.ndarray) -> float:
-    """1 where nothing ties; 1 as well where everything does, since the statistic is then zero."""
+    """1 where nothing is tied, and where everything is, since the statistic is then zero."""
     blocks, k = places.shape
     sizes = [np.unique(row, return_counts=True)[1] for row in places]
     left = 1 - sum(float((s**3 - s).sum()) for s in sizes) / (blocks * (k**3 - k))

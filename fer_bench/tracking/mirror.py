@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fer_bench import harmless
 from fer_bench.base.addresses import absolute, is_server
-from fer_bench.base.credentials import hide, hide_command, holds_secret, shown
+from fer_bench.base.credentials import hide, hide_command, holds_secret, public_address
 from fer_bench.base.files import canonical_json, sha256_file
 from fer_bench.errors import FerBenchError, LedgerError, TrackingError
+from fer_bench.printable import printable
 from fer_bench.record.ledger import Ledger, RunRecord
 from fer_bench.tracking import server
 from fer_bench.tracking.mlflow_database import client
@@ -78,17 +78,19 @@ class Mirror:
 
     def _experiment(self, study: Mapping[str, Any]) -> str:
         name = study["protocol"] if "/" in study["protocol"] else f"{study['dataset']}/{study['protocol']}"
-        found = self.client.get_experiment_by_name(name)
-        if found is None:
+        experiment = self.client.get_experiment_by_name(name)
+        if experiment is None:
             tags = {"fer_bench.dataset": study["dataset"], "fer_bench.protocol": study["protocol"]}
             place = artifact_place(self.uri, self.ledger, name)
             return self.client.create_experiment(name, artifact_location=place, tags=tags)
-        if found.lifecycle_stage == "deleted" and self.restore:
-            self.client.restore_experiment(found.experiment_id)
-        elif found.lifecycle_stage == "deleted":
+        if experiment.lifecycle_stage == "deleted" and self.restore:
+            self.client.restore_experiment(experiment.experiment_id)
+        elif experiment.lifecycle_stage == "deleted":
             command = sync_command(self.ledger, study["name"], self.uri, restore=True)
-            raise TrackingError(f"MLflow's experiment '{name}' has been deleted", where=shown(self.uri), next=command)
-        return found.experiment_id
+            raise TrackingError(
+                f"MLflow's experiment '{name}' has been deleted", where=public_address(self.uri), next=command
+            )
+        return experiment.experiment_id
 
     def _search(self, experiment: str, query: str) -> Iterator[Any]:
         token = None
@@ -109,10 +111,10 @@ class Mirror:
 
     def _children(self, experiment: str, parent: str) -> dict[str, list[tuple[str, dict[str, str]]]]:
         """Ledger run id -> its mirrored runs, as (MLflow's id, tags)."""
-        found: dict[str, list[tuple[str, dict[str, str]]]] = {}
+        copies: dict[str, list[tuple[str, dict[str, str]]]] = {}
         for run in self._search(experiment, f"tags.`mlflow.parentRunId` = '{parent}'"):
-            found.setdefault(run.data.tags.get("fer_bench.run_id"), []).append((run.info.run_id, run.data.tags))
-        return found
+            copies.setdefault(run.data.tags.get("fer_bench.run_id"), []).append((run.info.run_id, run.data.tags))
+        return copies
 
     def _replace(
         self, experiment: str, parent: str, study: str, record: RunRecord, digest: str, old: Sequence[str]
@@ -135,7 +137,7 @@ class Mirror:
             self._log_file(run, file)
         self.client.set_terminated(run, content.status, content.span[1])
         self.client.set_tag(run, "fer_bench.digest", digest)
-        self.say(harmless.shown(f"mirrored {content.name}"))
+        self.say(printable(f"mirrored {content.name}"))
 
     def _finish_parent(self, parent: str, study: Mapping[str, Any], results: Path) -> None:
         """Tags, report and status of the study's own run, where they changed."""
@@ -187,7 +189,9 @@ class Mirror:
         elif "schema" in str(error):
             upgrade = shlex.join(["mlflow", "db", "upgrade", absolute(self.uri)])
         why = first_line(error, self.uri)
-        return TrackingError(f"MLflow could not be written: {why}", where=shown(self.uri), hint=hint, next=upgrade)
+        return TrackingError(
+            f"MLflow could not be written: {why}", where=public_address(self.uri), hint=hint, next=upgrade
+        )
 
     def _still_there(self, error: Exception) -> None:
         """Raise TrackingError if the server has gone: then the other runs needn't be tried."""
@@ -221,4 +225,4 @@ def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 def first_line(error: BaseException, uri: str = "") -> str:
     """The first line of an error, without what must not be shown."""
     text = error.what if isinstance(error, FerBenchError) else str(error)
-    return harmless.shown(hide((text.strip() or type(error).__name__).splitlines()[0], uri)[:300])
+    return printable(hide((text.strip() or type(error).__name__).splitlines()[0], uri)[:300])

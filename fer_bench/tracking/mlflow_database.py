@@ -60,13 +60,15 @@ def prepare_database(path: Path, say: Say = lambda line: None, *, writable: bool
     with open(path, "rb") as file:
         if file.read(len(HEADER)) != HEADER:
             raise TrackingError(
-                "the file is no SQLite database", where=str(path), hint="move it away; the ledger holds everything"
+                "the file is not a SQLite database",
+                where=str(path),
+                hint="move it away; nothing is lost, the ledger holds everything",
             )
     if not _half_made(path):
         return False
     _check_access(path, True)
     aside = _set_aside(path)
-    say(f"{path.name} was half made by something that was interrupted: it is now {aside.name}, and is made anew")
+    say(f"{path.name} was left half made by an interrupted process: it is now {aside.name}, and a new one is made")
     create(path)
     return True
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit, urlunsplit
 
-from fer_bench.base.credentials import hide, shown
+from fer_bench.base.credentials import hide, public_address
 from fer_bench.errors import TrackingError
 
 
@@ -28,13 +28,13 @@ def check_server(uri: str, timeout: float) -> None:
         reason = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLError):  # MLflow has its own settings for certificates
             return
-        what = f"no answer from {shown(uri)} ({hide(str(reason), uri)})"
+        what = f"no answer from {public_address(uri)} ({hide(str(reason), uri)})"
         raise TrackingError(what, hint="start the server, or correct its address") from None
 
 
 @contextmanager
 def http_limits(timeout: float) -> Iterator[None]:
-    """MLflow waits for 2 minutes and tries 7 times; here it may not, unless the user has said so."""
+    """MLflow waits for 2 minutes and tries 7 times; here it may not, unless the user has set it to."""
     limits = {
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(math.ceil(timeout)),
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",

@@ -52,7 +52,7 @@ def sync(
 ) -> SyncResult:
     """Bring MLflow up to date with a study of the ledger, or with all of them for None.
 
-    Where the database had to be made anew, all studies are mirrored.
+    If the database had to be created again, all studies are mirrored.
 
     Parameters
     ----------
@@ -67,9 +67,9 @@ def sync(
     restore : bool
         Bring back experiments that were deleted in MLflow.
     say : callable
-        Is told of every run written.
+        Called with a line for every run written.
     warn : callable
-        Is told of a database that had to be made anew.
+        Called with a line if a database had to be created again.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def sync(
 
 @contextmanager
 def _opened(uri: str, warn: Say) -> Iterator[tuple[str, bool]]:
-    """The address that MLflow shall open for `uri`, and whether its database has been made anew."""
+    """The address that MLflow opens for `uri`, and whether its database was created again."""
     path = sqlite_path(uri)
     if path is None:
         yield uri, False

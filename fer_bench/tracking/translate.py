@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from fer_bench.errors import LedgerError
-from fer_bench.harmless import shown
+from fer_bench.printable import printable
 from fer_bench.record.ledger import Ledger, RunRecord
-from fer_bench.stats.scores import SCORES, confusion, recalls
+from fer_bench.stats.confusion import SCORES, confusion_matrix, recalls
 
 FILES = ("spec", "data", "method", "history", "selection", "seal", "probe", "environment", "timing")
 TEXTS = (".json", ".md", ".html", ".tex", ".csv", ".txt")
@@ -85,36 +85,36 @@ def studies_of(ledger: Ledger, study: str | None, failed: dict[str, str]) -> dic
     LedgerError
         The ledger is empty, or the one that was asked for can't be read.
     """
-    found = {}
+    records = {}
     for name in ledger.studies() if study is None and ledger.studies() else [study]:
         try:
             record = ledger.study(name)
             missing = [key for key in ("dataset", "protocol") if not record.get(key)]
             if missing:
                 raise LedgerError(f"study '{record['name']}' names no {' and no '.join(missing)}")
-            found[record["name"]] = record
+            records[record["name"]] = record
         except LedgerError as error:
             if study is not None or name is None:
                 raise
-            failed[f"study {name}"] = shown(error.what)
-    return found
+            failed[f"study {name}"] = printable(error.what)
+    return records
 
 
 def spans(records: Iterable[RunRecord]) -> list[tuple[int, int]]:
     """Start and end, in milliseconds, of the finished runs whose records tell."""
-    found = []
+    times = []
     for record in records:
         with contextlib.suppress(Exception):  # whatever a damaged record holds, its own mirroring tells it
-            found.append(clock(record)[0])
-    return found
+            times.append(clock(record)[0])
+    return times
 
 
 def kept(folder: Path) -> list[Path]:
     """Files of a report: not what a killed process has left under hidden names, and nothing that a link leads to."""
     if not folder.is_dir():
         return []
-    found = (p for p in sorted(folder.rglob("*")) if _is_kept(p))
-    return [p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
+    files = (p for p in sorted(folder.rglob("*")) if _is_kept(p))
+    return [p for p in files if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
 
 
 def text_of(file: Path) -> str | None:
@@ -196,7 +196,7 @@ def _epoch_metrics(record: RunRecord, ticks: Sequence[int]) -> list[tuple[str, f
     """Every number of the history, and every list with one entry a class, as a curve over epochs from 1 on."""
     history = record.json("history") if record.has("history.json") else []
     speeds = _optional(record, "timing").get("images_per_second") or []
-    classes, found = record.data["classes"], []
+    classes, metrics = record.data["classes"], []
     fallback = clock(record)[0][1]
     for i, entry in enumerate(history):
         pairs = [(key(k), v) for k, v in entry.items() if k != "epoch"]
@@ -204,8 +204,8 @@ def _epoch_metrics(record: RunRecord, ticks: Sequence[int]) -> list[tuple[str, f
             if isinstance(values, list) and len(values) == len(classes):
                 pairs += zip(class_keys(name, classes), values, strict=True)
         pairs += [("images_per_second", s) for s in speeds[i : i + 1]]
-        found += _numbers(iter(pairs), int(entry["epoch"]) + 1, ticks[i] if i < len(ticks) else fallback)
-    return found
+        metrics += _numbers(iter(pairs), int(entry["epoch"]) + 1, ticks[i] if i < len(ticks) else fallback)
+    return metrics
 
 
 def _final_metrics(record: RunRecord, at: int) -> list[tuple[str, float, int, int]]:
@@ -228,8 +228,9 @@ def _final_metrics(record: RunRecord, at: int) -> list[tuple[str, float, int, in
 
 def _scores(record: RunRecord, prefix: str, role: str) -> list[tuple[str, float]]:
     classes = record.data["classes"]
-    matrix = confusion(record.array(f"{role}_labels"), record.array(f"{role}_logits").argmax(axis=1), len(classes))
-    pairs = [(f"{prefix}_{name}", score(matrix)) for name, score in SCORES.items()]
+    predicted = record.array(f"{role}_logits").argmax(axis=1)
+    matrix = confusion_matrix(record.array(f"{role}_labels"), predicted, len(classes))
+    pairs = [(f"{prefix}_{name}", float(score(matrix))) for name, score in SCORES.items()]
     return pairs + [
         (k, float(r)) for k, r in zip(class_keys(f"{prefix}_recall", classes), recalls(matrix), strict=True)
     ]

@@ -134,12 +134,12 @@ def _moved(x: Tensor, moves: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
 
 
-def check_positions(found: np.ndarray, n: int, where: str) -> None:
-    """Raise TrainingError unless `found` is a vector of positions in a fold of `n` images."""
-    found = np.asarray(found)
-    if found.ndim != 1 or len(found) == 0 or found.dtype.kind not in "iu" or found.min() < 0 or found.max() >= n:
-        told = f"{found.dtype} of shape {found.shape}" + (f", {found.min()} to {found.max()}" if found.size else "")
-        raise TrainingError(f"expected positions (integers) within 0..{n - 1}, not {told}", where=where)
+def check_positions(positions: np.ndarray, n: int, where: str) -> None:
+    """Raise TrainingError unless `positions` is a vector of positions in a fold of `n` images."""
+    given = np.asarray(positions)
+    if given.ndim != 1 or len(given) == 0 or given.dtype.kind not in "iu" or given.min() < 0 or given.max() >= n:
+        what = f"{given.dtype} of shape {given.shape}" + (f", {given.min()} to {given.max()}" if given.size else "")
+        raise TrainingError(f"expected positions (integers) within 0..{n - 1}, not {what}", where=where)
 
 
 def prepare(images: Tensor, image_size: int) -> Tensor:
@@ -192,9 +192,9 @@ class DataPlane:
 
     def _open(self, name: str, spec: StreamSpec, stage: str, epoch: int, steps: int | None) -> _Stream:
         rng = numpy_generator(self.seed, "data", stage, name, epoch)
-        found = np.asarray(spec.sampler(self.view, epoch, rng))
-        check_positions(found, len(self.view), f"the sampler of stream '{name}', stage '{stage}'")
-        positions = found.astype(np.int64)
+        drawn = np.asarray(spec.sampler(self.view, epoch, rng))
+        check_positions(drawn, len(self.view), f"the sampler of stream '{name}', stage '{stage}'")
+        positions = drawn.astype(np.int64)
         size = min(spec.batch_size or self.recipe.batch_size, len(positions))
         if steps is not None:  # an auxiliary stream: repeat until it lasts
             positions = np.resize(positions, steps * size)

@@ -87,8 +87,8 @@ def predict_exactly(method: Method, model: nn.Module, images: Tensor, recipe: Re
     """Logits float32 [n, K] of `images` in float32 without TF32, for the probe; adjusted if `adjust`."""
     exact = type(recipe)(**{**recipe.to_dict(), "precision": "fp32"})
     with _no_tf32(), torch.compiler.set_stance("force_eager"):
-        found = predict(method, model, images, exact, estimator=estimator, batch=batch, features=adjust)
-    logits = method.adjust(found.logits, found.features) if adjust else found.logits
+        predicted = predict(method, model, images, exact, estimator=estimator, batch=batch, features=adjust)
+    logits = method.adjust(predicted.logits, predicted.features) if adjust else predicted.logits
     return np.asarray(logits, dtype=np.float32)
 
 

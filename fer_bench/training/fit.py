@@ -17,7 +17,7 @@ from fer_bench.contract.batch import Batch, LossOut, Resampled, TrainView
 from fer_bench.contract.method import Stage, checked
 from fer_bench.errors import PrunedTrial, TrainingError
 from fer_bench.rng import seed_all
-from fer_bench.stats import scores
+from fer_bench.stats import confusion
 from fer_bench.training.checkpoint import (
     load_checkpoint,
     load_fold,
@@ -244,15 +244,15 @@ def _smooth(batch: Batch, share: float, classes: int) -> Batch:
 
 def _score_epoch(job: Job, model: nn.Module, progress: Progress, entry: dict, *, estimator: bool = False) -> None:
     """Predict validation, note the scores, keep the evaluated weights."""
-    found = predict(job.method, model, job.val.images, job.recipe, estimator=estimator)
+    predicted = predict(job.method, model, job.val.images, job.recipe, estimator=estimator)
     classes = job.ctx.num_classes
-    check_logits(found.logits, len(job.val.labels), classes, job.method.card.name)
-    predictions = found.logits.argmax(1).astype(class_dtype(classes))
-    matrix = scores.confusion(job.val.labels, predictions, classes)
-    noted = {f"val_{name}": score(matrix) for name, score in scores.SCORES.items()}
-    recall = [None if np.isnan(r) else float(r) for r in scores.recalls(matrix)]
-    loss = _cross_entropy(found.logits, job.val.labels)
-    progress.history.append({**entry, "epoch": progress.epoch, "val_loss": loss, **noted, "val_recall": recall})
+    check_logits(predicted.logits, len(job.val.labels), classes, job.method.card.name)
+    predictions = predicted.logits.argmax(1).astype(class_dtype(classes))
+    matrix = confusion.confusion_matrix(job.val.labels, predictions, classes)
+    scores = {f"val_{name}": float(score(matrix)) for name, score in confusion.SCORES.items()}
+    recall = [None if np.isnan(r) else float(r) for r in confusion.recalls(matrix)]
+    loss = _cross_entropy(predicted.logits, job.val.labels)
+    progress.history.append({**entry, "epoch": progress.epoch, "val_loss": loss, **scores, "val_recall": recall})
     progress.predictions.append(predictions)
     save_model(snapshot_file(job.work, progress.epoch), model, job.method)
     progress.epoch += 1

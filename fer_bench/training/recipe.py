@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fer_bench.contract.params import Choice, Param, Scale, Space
-from fer_bench.errors import SpecError, shown, unknown
+from fer_bench.errors import SpecError, abbreviated, unknown
 
 
 def option(default: Any, help: str, *, choices: tuple | None = None, low: float | None = None,
@@ -79,7 +79,7 @@ class Recipe:
                     "recipe field",
                     name,
                     known,
-                    where=f"--set {shown(name)}={shown(value)}",
+                    where=f"--set {abbreviated(name)}={abbreviated(value)}",
                     next="fer-bench list recipes",
                 )
             values[name] = known[name].parse(value, name=name, owner="recipe")
@@ -151,8 +151,8 @@ def parse_assignments(texts: tuple[str, ...], flag: str) -> dict[str, str]:
     for text in texts:
         name, sign, value = text.partition("=")
         if not sign or not name:
-            raise SpecError(f"'{shown(text)}' is not name=value", where=flag, hint=f"{flag} lr=0.05")
+            raise SpecError(f"'{abbreviated(text)}' is not name=value", where=flag, hint=f"{flag} lr=0.05")
         if name in out:
-            raise SpecError(f"'{name}' is given twice", where=f"{flag} {shown(text)}")
+            raise SpecError(f"'{name}' is given twice", where=f"{flag} {abbreviated(text)}")
         out[name] = value
     return out

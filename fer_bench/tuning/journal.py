@@ -1,8 +1,8 @@
-"""Optuna's journal of searches: one file, one line an operation, and what is done where a line is not whole.
+"""Optuna's journal of searches: one file, one line per operation, and what happens where a line is incomplete.
 
-A process that is killed, or a disk that is full, may leave the last line unfinished: it is cut off, for its operation
-never ended. A journal that is damaged in any other way is kept aside, and the searches are filled in from the ledger,
-which holds every trial (:func:`restore`).
+A process that is killed, or a disk that is full, may leave the last line unfinished. It is cut off, because its
+operation never ended. A journal that is damaged in any other way is set aside, and the searches are filled in from the
+ledger, which holds every trial (:func:`restore`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def open_storage(path: Path, warn: Callable[[str], None] = lambda line: None) -> optuna.storages.BaseStorage:
     """The journal that holds all searches of a home, its last line mended; several processes may write it at once.
 
-    A damaged one is kept aside and begun anew; `warn` is told.
+    A damaged one is set aside and a new one begun; `warn` gets the reason.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _cut(path)
@@ -37,7 +37,7 @@ def open_storage(path: Path, warn: Callable[[str], None] = lambda line: None) ->
     except Exception as error:  # replaying what nobody wrote may raise anything
         aside = _set_aside(path)
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        warn(f"the journal of searches was damaged ({why}): it is now {aside}; trials are taken from the ledger")
+        warn(f"the search journal was damaged ({why}): it is now {aside}; trials are restored from the ledger")
         return _replayed(path)
 
 
@@ -88,10 +88,10 @@ def restore(study: optuna.Study, space: Mapping[str, Space], ledger: Ledger, met
     again, and what was trained is taken from the ledger all the same.
     """
     best: list[optuna.trial.FrozenTrial] = []
-    for told in _searches(ledger):
+    for entry in _searches(ledger):
         with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError, FerBenchError):
-            if told["name"] == study.study_name:
-                ordered = sorted(told["trials"], key=lambda t: t["number"])
+            if entry["name"] == study.study_name:
+                ordered = sorted(entry["trials"], key=lambda t: t["number"])
                 trials = [_trial(t, space, ledger, metric) for t in ordered]
                 best = max(best, trials, key=len)
     study.add_trials(best)
@@ -104,16 +104,16 @@ def _searches(ledger: Ledger) -> Iterator[Any]:
             yield from study.get("searches", ()) if study.get("kind") == "tune" else ()
 
 
-def _trial(told: Mapping[str, Any], space: Mapping[str, Space], ledger: Ledger, metric: str
+def _trial(entry: Mapping[str, Any], space: Mapping[str, Space], ledger: Ledger, metric: str
            ) -> optuna.trial.FrozenTrial:  # fmt: skip
     from optuna.trial import TrialState, create_trial
 
-    run, values = told["run_id"], told["values"]
+    run, values = entry["run_id"], entry["values"]
     return create_trial(
-        state=TrialState[told["state"]],
+        state=TrialState[entry["state"]],
         params=values,
         distributions={n: distribution(space[n]) for n in values},
-        value=told["value"],
+        value=entry["value"],
         intermediate_values=curve_of(ledger, run, metric) if run else {},
         user_attrs={"run_id": run} if run else {},
     )

@@ -24,7 +24,7 @@ from fer_bench.reports.facts import answer, phrases
 from fer_bench.reports.facts.minority import judge_tail
 from fer_bench.reports.facts.numbers import SCORES, Judgement, Numbers, Verdict, compute, group_key
 from fer_bench.reports.facts.records import Run, StudyData, readable
-from fer_bench.stats import intervals
+from fer_bench.stats.bootstrap import DRAWS
 from fer_bench.stats.confusion import mean_known
 from fer_bench.stats.intervals import Interval
 
@@ -195,7 +195,7 @@ class Comparison:
 
 
 def load_comparison(
-    ledger: Ledger, studies: Sequence[Mapping[str, Any] | str], *, draws: int = intervals.DRAWS
+    ledger: Ledger, studies: Sequence[Mapping[str, Any] | str], *, draws: int = DRAWS.number
 ) -> Comparison:
     """Read studies of several data sets, given or named, and compute the numbers of each as its own report does.
 

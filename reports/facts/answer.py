@@ -20,7 +20,7 @@ from fer_bench.reports.facts.numbers import (
     rarest_of,
 )
 from fer_bench.reports.facts.records import MethodRuns, StudyData
-from fer_bench.stats.chance import COLLAPSED, Chance, guess_by
+from fer_bench.stats.chance import COLLAPSED, Chance, guess_accuracy
 from fer_bench.stats.intervals import Interval
 
 HEAD = group_key("head")
@@ -174,18 +174,18 @@ def hardly_looks(study: StudyData, name: str, chance: Chance) -> str:
         )
     mean = (
         f"its mean-class accuracy is {phrases.percent(chance.mean_recall.value)} %, against "
-        f"{phrases.percent(chance.mean_recall.rival)} % for any classifier that ignores the image "
+        f"{phrases.percent(chance.mean_recall.baseline)} % for any classifier that ignores the image "
         f"(p {phrases.p_value(chance.mean_recall.p)})"
     )
     constant = study.classes[int(study.counts["test"].argmax())]
     accuracy = (
         f"its accuracy is {phrases.percent(chance.accuracy.value)} %, against "
-        f"{phrases.percent(chance.accuracy.rival)} % for always predicting *{constant}* "
+        f"{phrases.percent(chance.accuracy.baseline)} % for always predicting *{constant}* "
         f"(p {phrases.p_value(chance.accuracy.p)})"
     )
     if not chance.above:
         parts.append(f"**{name} is not significantly better than chance**: {mean}; {accuracy}.")
-    elif not chance.accuracy.won:
+    elif not chance.accuracy.significant:
         parts.append(f"{name} is not significantly better in accuracy than the best constant prediction: {accuracy}.")
     return " ".join(parts)
 
@@ -199,7 +199,7 @@ def chance_levels(numbers: Numbers) -> str:
     mean = phrases.percent(1 / max(1, int((counts["test"] > 0).sum())))
     always = f"always predicting {study.classes[constant]} gives {accuracy} % accuracy"
     if "train" in counts and counts["train"].sum():
-        guess = phrases.percent(guess_by(counts["train"], counts["test"]))
+        guess = phrases.percent(guess_accuracy(counts["train"], counts["test"]))
         return f"{always}, guessing by class frequency in training {guess} %; both give {mean} % mean-class accuracy"
     return f"{always} and {mean} % mean-class accuracy"
 

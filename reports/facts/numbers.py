@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
@@ -11,11 +11,14 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from fer_bench.reports.facts.records import MethodRuns, Run, StudyData
-from fer_bench.stats import intervals
+from fer_bench.stats import confusion
+from fer_bench.stats.bootstrap import Draws, Replicates, replicates
 from fer_bench.stats.chance import Chance, against_chance
 from fer_bench.stats.class_groups import Groups, head_middle_tail
-from fer_bench.stats.confusion import Margins, group_recall, mean_confusion
-from fer_bench.stats.intervals import Interval
+from fer_bench.stats.confusion import ClassRecall, GroupRecall, Margins, Score, mean_confusion_matrix
+from fer_bench.stats.crossed_errors import Jackknife, jackknife
+from fer_bench.stats.intervals import Interval, holm, score_differences, score_intervals
+from fer_bench.stats.sampling import paired
 
 MIN_SEEDS = 5  # with fewer seeds a gain can't be told from training noise
 ALPHA = 0.05
@@ -191,25 +194,22 @@ class _Scored:
     draws: int
 
     @cached_property
-    def sample(self) -> intervals.Jackknife:
+    def sample(self) -> Jackknife:
         """All metrics, for the intervals of scores and gains."""
-        return measured(self.study, self.predictions, _metrics(self.study))
+        return jackknife(self.study.truth, self.predictions, _scores(self.study))
 
     @cached_property
-    def replicates(self) -> intervals.Replicates:
+    def replicates(self) -> Replicates:
         """What a comparison draws; one stream for all of a study, so that methods meet the same draws."""
-        study, classes = self.study, len(self.study.classes)
-        metrics = _metrics(study)
-        # What is drawn asks only whether answers are right, and two answers are counted sooner than all.
-        wrong = np.where(self.predictions < 0, -1, (study.labels + 1) % classes)
-        return intervals.replicates(
-            study.labels,
+        study = self.study
+        scores = _scores(study)
+        # These scores ask only whether a prediction is correct, and two possible predictions are counted faster.
+        wrong = np.where(self.predictions < 0, -1, (study.labels + 1) % len(study.classes))
+        return replicates(
+            study.truth,
             np.where(self.predictions == study.labels, self.predictions, wrong),
-            {name: metrics[name] for name in ("accuracy", *headline_of(study))},
-            classes=classes,
-            draws=self.draws,
-            names=("seeds-images",),
-            clusters=study.clusters,
+            {name: scores[name] for name in ("accuracy", *headline_of(study))},
+            Draws(number=self.draws, names=("seeds-images",)),
         )
 
 
@@ -239,18 +239,11 @@ def headline_of(study: StudyData) -> tuple[str, str]:
     return recall_key(study.classes[rarest_of(study)]), "mean_recall"
 
 
-def _metrics(study: StudyData) -> dict[str, intervals.Stacked]:
+def _scores(study: StudyData) -> dict[str, Score]:
     """The scores, the recall of every class, and the mean recall of every group of classes, by key."""
-    wanted = dict(intervals.STACKED)
-    wanted |= {recall_key(name): intervals.recall_of(i) for i, name in enumerate(study.classes)}
-    return wanted | {group_key(name): group_recall(members) for name, members in groups_of(study).members.items()}
-
-
-def measured(
-    study: StudyData, predictions: np.ndarray, metrics: Mapping[str, intervals.Stacked]
-) -> intervals.Jackknife:
-    """Metrics of predictions [S, n] on a study's test, as its images are drawn."""
-    return intervals.jackknife(study.labels, predictions, metrics, classes=len(study.classes), clusters=study.clusters)
+    scores = dict(confusion.SCORES)
+    scores |= {recall_key(name): ClassRecall(i) for i, name in enumerate(study.classes)}
+    return scores | {group_key(name): GroupRecall(members) for name, members in groups_of(study).members.items()}
 
 
 def _numbers(study: StudyData, reference: _Scored | None, draws: int, method: MethodRuns) -> MethodNumbers:
@@ -262,16 +255,16 @@ def _numbers(study: StudyData, reference: _Scored | None, draws: int, method: Me
     return MethodNumbers(
         runs=method,
         seeds=own.seeds,
-        matrix=mean_confusion(study.labels, own.predictions, len(study.classes)),
-        by_seed={name: own.sample.seen[name] for name in intervals.STACKED},
-        recall_by_seed=intervals.recalls(Margins.counted(study.labels, own.predictions, len(study.classes))),
-        scores=intervals.score_intervals(own.sample),
+        matrix=mean_confusion_matrix(study.labels, own.predictions, len(study.classes)),
+        by_seed={name: own.sample.values[name] for name in confusion.SCORES},
+        recall_by_seed=confusion.recalls(Margins.count(study.labels, own.predictions, len(study.classes))),
+        scores=score_intervals(own.sample),
         gains=compared.gains,
         resampled=compared.resampled,
         improvement=compared.improvement,
         pairs=compared.pairs,
         verdicts={},
-        chance=against_chance(own.sample, study.labels, own.predictions, len(study.classes), study.clusters),
+        chance=against_chance(own.sample, study.truth, own.predictions),
         leak=_leak(epochs),
         epochs=tuple(e.scores for e in epochs),
     )
@@ -284,11 +277,11 @@ def _gains(study: StudyData, ours: _Scored, reference: _Scored, draws: int) -> _
         return _Gains()
     sides = [s.predictions[[s.seeds.index(seed) for seed in shared]] for s in (ours, reference)]
     if ours.seeds != reference.seeds or not np.array_equal(sides[0] < 0, sides[1] < 0):
-        ours, reference = (_Scored(study, shared, side, draws) for side in intervals.paired(*sides))
+        ours, reference = (_Scored(study, shared, side, draws) for side in paired(*sides))
     drawn = [side.replicates for side in (ours, reference)]
     scores = [side.only(IMPROVED) for side in drawn]
     return _Gains(
-        gains=intervals.score_differences(ours.sample, reference.sample),
+        gains=score_differences(ours.sample, reference.sample),
         resampled=(drawn[0] - drawn[1]).intervals(),
         improvement=scores[0].improvements(scores[1]) if len(shared) > 1 else {},
         pairs=len(shared),
@@ -309,7 +302,7 @@ def judge(study: StudyData, methods: Sequence[MethodNumbers], names: Sequence[st
     ranked = [m for m in methods if m.gains and m.ranked and not barred]
     family = [(m.label, name) for m in ranked for name in names]
     p = [m.gains[name].p for m in ranked for name in names]
-    adjusted = dict(zip(family, intervals.holm(p), strict=True))
+    adjusted = dict(zip(family, holm(p), strict=True))
     reference = next((m for m in methods if m.label == study.reference), None)
     out: dict[str, dict[str, Judgement]] = {}
     for method in methods:
@@ -366,10 +359,10 @@ class _Epochs:
 def _leak(runs: Sequence[_Epochs]) -> dict[str, Leak]:
     if not runs:
         return {}
-    honest = {n: np.array([r.honest[n] for r in runs]) for n in intervals.STACKED}
-    oracle = {n: np.array([max(r.honest[n], *r.scores[n]) for r in runs]) for n in intervals.STACKED}
+    honest = {n: np.array([r.honest[n] for r in runs]) for n in confusion.SCORES}
+    oracle = {n: np.array([max(r.honest[n], *r.scores[n]) for r in runs]) for n in confusion.SCORES}
     candidates = np.array([len(r.scores["accuracy"]) for r in runs])
-    return {n: Leak(honest[n], oracle[n], candidates) for n in intervals.STACKED}
+    return {n: Leak(honest[n], oracle[n], candidates) for n in confusion.SCORES}
 
 
 def _epoch_scores(study: StudyData, runs: Sequence[Run]) -> tuple[_Epochs, ...]:
@@ -380,8 +373,8 @@ def _epoch_scores(study: StudyData, runs: Sequence[Run]) -> tuple[_Epochs, ...]:
         if not kept:
             continue
         answers = np.concatenate([np.concatenate([run.predictions[None], epochs]) for run, epochs in kept])
-        margins = Margins.counted(kept[0][0].labels, answers, len(study.classes))
-        scores = {name: score(margins) for name, score in intervals.STACKED.items()}
+        margins = Margins.count(kept[0][0].labels, answers, len(study.classes))
+        scores = {name: score(margins) for name, score in confusion.SCORES.items()}
         start = 0
         for run, epochs in kept:
             mine = {name: values[start : start + 1 + len(epochs)] for name, values in scores.items()}

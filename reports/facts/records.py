@@ -18,9 +18,10 @@ import numpy as np
 from fer_bench.base.credentials import hide_command
 from fer_bench.base.files import canonical_json
 from fer_bench.errors import LedgerError
-from fer_bench.harmless import cleaned, shown
+from fer_bench.printable import printable, printable_data
 from fer_bench.record.ledger import Ledger, RunRecord
 from fer_bench.reports.facts.runs import MALFORMED, Run, read_run
+from fer_bench.stats.sampling import Truth
 
 PEEKING_RULES = ("test_best", "test")
 
@@ -118,13 +119,18 @@ class StudyData:
 
     @cached_property
     def clusters(self) -> np.ndarray | None:
-        """Which of the pooled test images are no independent draws [n]: equal numbers belong together.
+        """The cluster [n] of each pooled test image: images with equal numbers form one sampling unit.
 
-        They are those of one person or sequence, where the data name them, and else one image that several folds test.
-        None where every image stands alone.
+        A cluster is a person or sequence, where the data name them, and otherwise one image that several folds test.
+        None where every image is a unit of its own.
         """
         together = np.concatenate([self._groups[fold] for fold in self.folds]) if self.grouped else self._rows
         return together if len(np.unique(together)) < len(together) else None
+
+    @cached_property
+    def truth(self) -> Truth:
+        """The pooled test set, with its sampling units."""
+        return Truth(labels=self.labels, classes=len(self.classes), clusters=self.clusters)
 
     @property
     def grouped(self) -> bool:
@@ -218,7 +224,7 @@ def load_study(ledger: Ledger, study: Mapping[str, Any] | str) -> StudyData:
     LedgerError
         No run of the study can be reported.
     """
-    record: dict[str, Any] = cleaned(dict(ledger.study(study) if isinstance(study, str) else study))
+    record: dict[str, Any] = printable_data(dict(ledger.study(study) if isinstance(study, str) else study))
     notes: list[str] = []
     listed = [ledger.run(i) for i in record.get("runs", [])]
     records = [r for r in listed if not is_trial(r)]
@@ -251,8 +257,8 @@ def _refused(records: Iterable[RunRecord]) -> dict[str, tuple[Any, ...]]:
     attempts: dict[str, tuple[Any, ...]] = {}
     for record in records:
         with contextlib.suppress(LedgerError, *MALFORMED):
-            seal = cleaned(record.json("seal")) if record.has("seal.json") else {}
-            label = shown(record.label)
+            seal = printable_data(record.json("seal")) if record.has("seal.json") else {}
+            label = printable(record.label)
             attempts[label] = (*attempts.get(label, ()), *(seal.get("blocked") or ()))
     return attempts
 
@@ -264,7 +270,7 @@ def readable(ledger: Ledger, studies: Sequence[Mapping[str, Any] | str]) -> tupl
         try:
             studies_read.append(load_study(ledger, study))
         except LedgerError as error:
-            left_out.append(shown(f"Left out: {error.what}. {error.hint or ''}".strip()))
+            left_out.append(printable(f"Left out: {error.what}. {error.hint or ''}".strip()))
     return studies_read, left_out
 
 
@@ -303,14 +309,14 @@ def _assemble(
         methods=tuple(methods),
         folds=folds,
         labels=np.concatenate([first[f].labels for f in folds]).astype(np.int64),
-        notes=tuple(map(shown, notes)),
+        notes=tuple(map(printable, notes)),
         tuned=study.get("tuned"),
     )
 
 
 def _nothing(ledger: Ledger, study: Mapping[str, Any], notes: list[str]) -> LedgerError:
     name = study.get("name", "?")
-    why = shown(" ".join(notes[:3])) if notes else "It lists no runs."
+    why = printable(" ".join(notes[:3])) if notes else "It lists no runs."
     return LedgerError(
         f"study '{name}' has no run that can be reported",
         where=str(ledger.root),

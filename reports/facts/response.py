@@ -16,13 +16,14 @@ import numpy as np
 from fer_bench.base.files import canonical_json
 from fer_bench.errors import LedgerError
 from fer_bench.record.ledger import Ledger
-from fer_bench.reports.facts.numbers import groups_of, measured
+from fer_bench.reports.facts.numbers import groups_of
 from fer_bench.reports.facts.records import MethodRuns, StudyData, readable
-from fer_bench.stats import intervals
 from fer_bench.stats.chance import Chance, against_chance
 from fer_bench.stats.class_groups import Groups
-from fer_bench.stats.confusion import group_recall
-from fer_bench.stats.intervals import Interval
+from fer_bench.stats.confusion import SCORES, GroupRecall, Score
+from fer_bench.stats.crossed_errors import jackknife
+from fer_bench.stats.intervals import Interval, score_differences, score_intervals
+from fer_bench.stats.sampling import paired
 
 MEAN, ACCURACY = "mean", "accuracy"
 
@@ -190,22 +191,22 @@ def _ratio(study: StudyData) -> float:
 
 
 def _point(study: StudyData, methods: tuple[str, ...], reference: str | None, groups: Groups) -> Point:
-    metrics: dict[str, intervals.Stacked] = {name: group_recall(members) for name, members in groups.members.items()}
-    metrics[MEAN] = group_recall(tuple(range(len(study.classes))))
-    metrics[ACCURACY] = intervals.STACKED["accuracy"]
+    scores: dict[str, Score] = {name: GroupRecall(members) for name, members in groups.members.items()}
+    scores[MEAN] = GroupRecall(tuple(range(len(study.classes))))
+    scores[ACCURACY] = SCORES["accuracy"]
     recall, gain, pairs, chance = {}, {}, {}, {}
     for label in methods:
         predictions = study.predictions(label)[1]
-        sample = measured(study, predictions, metrics | intervals.STACKED)
-        scores = intervals.score_intervals(sample)
-        recall[label] = {name: scores[name] for name in metrics}
-        chance[label] = against_chance(sample, study.labels, predictions, len(study.classes), study.clusters)
+        sample = jackknife(study.truth, predictions, scores | SCORES)
+        intervals = score_intervals(sample)
+        recall[label] = {name: intervals[name] for name in scores}
+        chance[label] = against_chance(sample, study.truth, predictions)
         if reference in (None, label):
             continue
         shared, ours, theirs = study.paired(label, str(reference))
         if shared:
             pairs[label] = len(shared)
-            both = [measured(study, side, metrics) for side in intervals.paired(ours, theirs)]
-            gain[label] = intervals.score_differences(both[0], both[1])
+            both = [jackknife(study.truth, side, scores) for side in paired(ours, theirs)]
+            gain[label] = score_differences(both[0], both[1])
     counts = study.counts["train"]
     return Point(study, _profile(study), _ratio(study), int(counts.sum()), recall, gain, pairs, chance)

@@ -18,7 +18,7 @@ import numpy as np
 
 from fer_bench.base.files import canonical_json, sha256_file
 from fer_bench.errors import LedgerError
-from fer_bench.harmless import cleaned
+from fer_bench.printable import printable_data
 from fer_bench.record.ledger import RunRecord
 from fer_bench.reports.facts import shapes
 
@@ -110,7 +110,7 @@ _HEADS = {"spec": shapes.SPEC, "data": shapes.DATA}
 
 def _fitting(content: Any, name: str, fits: shapes.Fits) -> dict[str, Any]:
     """The content of a JSON file, harmless to show; raises LedgerError where it is not what such a file holds."""
-    content = cleaned(content)
+    content = printable_data(content)
     wrong = fits(content)
     if wrong:
         raise LedgerError(f"{name}.json {wrong}")

@@ -1,7 +1,7 @@
 """Scores of stored answers, method by method: what the sections on further scores and on calibration show.
 
-The columns that come with the harness are a job for each method, small to hand on: logits are read by whoever does it.
-Columns that a package or a program has registered may be known in this process alone, so they are computed in it.
+The metrics that come with the harness are one job per method, cheap to send to another process, which reads the logits
+itself. Metrics that a package or a program has registered may be known in this process only, so they are computed here.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from fer_bench.reports.facts.records import StudyData
 from fer_bench.reports.facts.second_process import Job, Work
 from fer_bench.stats import probabilities
 from fer_bench.stats.confusion import mean_known
-from fer_bench.stats.metrics import BUILT_IN, COLUMNS, Answers, MetricContext, Values, discover, evaluate
+from fer_bench.stats.metrics import BUILT_IN, METRICS, Answers, MetricContext, Values, discover, evaluate
 
 ELSEWHERE = ("accuracy", "mean_recall", "macro_f1", "recall")  # stand in sections of their own
 UNDER_OTHER_PRIORS = ("accuracy_", "macro_f1_")  # asked for by `fer-bench report --test-prior`
-MEANS = {"macro_auroc": "auroc", "classwise_ece": "class_ece"}  # over classes, of a slow column that is there anyway
+MEANS = {"macro_auroc": "auroc", "classwise_ece": "class_ece"}  # over classes, of a slow metric that is computed anyway
 
 
 @dataclass(frozen=True, eq=False)
 class MethodResults:
-    """Columns of a method, by name, or why they failed; and its reliability, all seeds together."""
+    """Metrics of a method, by name, or why they failed; and its reliability, all seeds together."""
 
-    columns: dict[str, Values | PluginError]
+    metrics: dict[str, Values | PluginError]
     diagram: probabilities.Reliability | None
 
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """What both sections show, method by method, and a sentence on each package whose columns can't be used."""
+    """What both sections show, method by method, and a sentence on each package whose metrics can't be used."""
 
     methods: list[MethodResults]
     broken: list[str]
 
     @property
-    def columns(self) -> list[str]:
-        """Names of the columns."""
-        return list(self.methods[0].columns)
+    def metrics(self) -> list[str]:
+        """Names of the metrics."""
+        return list(self.methods[0].metrics)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,17 +97,17 @@ class Scoring:
 
     def results(self) -> Results:
         """Everything that is known when all methods are scored."""
-        scored = self.work.results(self.jobs)
+        results = self.work.results(self.jobs)
         if self.registered:
-            theirs = [columns(self.registered, t, t.answers()) for t in self.methods]
-            scored = [replace(f, columns=f.columns | c) for f, c in zip(scored, theirs, strict=True)]
-        return Results(scored, self.broken)
+            others = [evaluated(self.registered, m, m.answers()) for m in self.methods]
+            results = [replace(r, metrics=r.metrics | o) for r, o in zip(results, others, strict=True)]
+        return Results(results, self.broken)
 
 
 def begin(study: StudyData, work: Work) -> Scoring:
     """Start to score every method of a study."""
     broken = [e.what for e in discover()]
-    names = [c.name for c in COLUMNS if c.name not in ELSEWHERE and not c.name.startswith(UNDER_OTHER_PRIORS)]
+    names = [m.name for m in METRICS if m.name not in ELSEWHERE and not m.name.startswith(UNDER_OTHER_PRIORS)]
     methods = [scored_runs(study, m.label) for m in study.methods]
     everywhere = [n for n in names if n in BUILT_IN]
     jobs = [work.add(score, everywhere, method) for method in methods]
@@ -123,39 +123,39 @@ def scored_runs(study: StudyData, label: str, split: str = "test") -> Tested:
 
 
 def score(names: Sequence[str], tested: Tested) -> MethodResults:
-    """Compute the columns `names` of a method, and its reliability; the logits of one seed are in memory at a time."""
+    """Compute the metrics `names` of a method, and its reliability; the logits of one seed are in memory at a time."""
     by_seed: list[dict[str, Values | PluginError]] = []
     diagrams: list[probabilities.Reliability] = []
     for seed in range(len(tested.predictions)):
         answers = tested.answers(seed)
-        by_seed.append(columns(names, tested, answers))
+        by_seed.append(evaluated(names, tested, answers))
         if answers.probabilities is not None:
             diagrams.append(probabilities.top_label_reliability(answers.probabilities, tested.labels))
-    joined = {name: _together([of[name] for of in by_seed]) for name in names}
+    metrics = {name: _together([of[name] for of in by_seed]) for name in names}
     complete = len(diagrams) == len(by_seed)
-    return MethodResults(joined, probabilities.joined(diagrams).pooled() if complete else None)
+    return MethodResults(metrics, probabilities.joined(diagrams).pooled() if complete else None)
 
 
 def _together(seeds: Sequence[Values | PluginError]) -> Values | PluginError:
-    """A column of all seeds; where one has none, the reason why."""
-    known: list[Values] = []
+    """A metric of all seeds; where one has none, the reason why."""
+    parts: list[Values] = []
     for of in seeds:
         if isinstance(of, PluginError) or of.values is None:
             return of
-        known.append(of)
-    return replace(known[0], values=np.concatenate([of.values for of in known if of.values is not None]))
+        parts.append(of)
+    return replace(parts[0], values=np.concatenate([of.values for of in parts if of.values is not None]))
 
 
-def columns(names: Sequence[str], tested: Tested, answers: Answers) -> dict[str, Values | PluginError]:
-    """The columns `names` of some answers, in that order; for each that failed, the reason why."""
+def evaluated(names: Sequence[str], tested: Tested, answers: Answers) -> dict[str, Values | PluginError]:
+    """The metrics `names` of some answers, in that order; for each that failed, the reason why."""
     out: dict[str, Values | PluginError] = {}
     for name in sorted(names, key=lambda n: n in MEANS):
         by_class = out.get(MEANS.get(name, ""))
         try:
             if isinstance(by_class, Values) and by_class.values is not None:
-                out[name] = Values(column=COLUMNS[name], values=mean_known(by_class.values))
+                out[name] = Values(metric=METRICS[name], values=mean_known(by_class.values))
             else:
-                out[name] = evaluate(COLUMNS[name], answers, tested.labels, tested.context)
+                out[name] = evaluate(METRICS[name], answers, tested.labels, tested.context)
         except PluginError as error:
             out[name] = error
     return {name: out[name] for name in names}

@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from fer_bench.errors import FerBenchError, LedgerError, PluginError, SpecError, StoreError, unknown
-from fer_bench.harmless import cells, shown
+from fer_bench.printable import csv_cells, printable
 from fer_bench.record.home import Home
 from fer_bench.record.ledger import Ledger
 from fer_bench.reports.facts.records import StudyData, alone, is_trial, load_study
 from fer_bench.reports.facts.runs import ANSWERS, Run, read_run
-from fer_bench.reports.facts.scoring import Results, columns, scored_runs
-from fer_bench.stats.metrics import COLUMNS as METRICS
-from fer_bench.stats.metrics import Column, Values, discover
+from fer_bench.reports.facts.scoring import Results, evaluated, scored_runs
+from fer_bench.stats.metrics import METRICS, Metric, Values, discover
 from fer_bench.stats.probabilities import softmax
 
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ def results(home: str | Path | None = None, *, study: str | None = None, split: 
     if not runs:
         hint = " ".join(notes[:3]) or "it holds no finished run"
         what = f"no run in this ledger has {split} outputs that can be read"
-        raise LedgerError(what, where=str(ledger.root), hint=shown(hint), next="fer-bench list runs")
+        raise LedgerError(what, where=str(ledger.root), hint=printable(hint), next="fer-bench list runs")
     frame = _frame(tidy_columns(runs, names))
     _remark(frame, notes)
     return frame
@@ -146,7 +145,7 @@ def predictions(run: str, home: str | Path | None = None, *, split: Split = "tes
     read = read_run(ledger.run(run), {}, notes, split=split)
     if read is None:
         what = f"run {run} has no {split} predictions that can be read"
-        raise LedgerError(what, where=str(ledger.run(run).path), hint=shown(" ".join(notes)))
+        raise LedgerError(what, where=str(ledger.run(run).path), hint=printable(" ".join(notes)))
     classes = pd.Index(list(read.data["classes"]))
     share = softmax(read.record.array(f"{split}_logits").astype(np.float64))
     frame = pd.DataFrame(
@@ -172,7 +171,7 @@ def csv_text(study: StudyData, scored: Results | None = None) -> str:
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(table)
     for row in zip(*table.values(), strict=True):
-        lines.writerow(cells("" if item is None or item != item else item for item in row))
+        lines.writerow(csv_cells("" if item is None or item != item else item for item in row))
     return text.getvalue()
 
 
@@ -230,7 +229,7 @@ def _by_run(study: StudyData, scored: Results) -> dict[str, Scores]:
     for method, results in zip(study.methods, scored.methods, strict=True):
         for run in method.runs:
             place = method.seeds.index(run.seed)
-            known[run.record.id] = {name: _of_seed(score, place) for name, score in results.columns.items()}
+            known[run.record.id] = {name: _of_seed(score, place) for name, score in results.metrics.items()}
     return known
 
 
@@ -240,11 +239,11 @@ def _of_seed(score: Values | PluginError, place: int) -> Values | PluginError:
     return replace(score, values=score.values[place : place + 1])
 
 
-def _score_rows(run: Run, metrics: Sequence[Column], ready: Scores) -> list[dict[str, Any]]:
+def _score_rows(run: Run, metrics: Sequence[Metric], ready: Scores) -> list[dict[str, Any]]:
     """One row for each score of a run, and for each class of a score that is one per class."""
     own = alone(run)
     on = scored_runs(own, run.label, run.split)
-    scores = {**ready, **columns([m.name for m in metrics if m.name not in ready], on, on.answers())}
+    scores = {**ready, **evaluated([m.name for m in metrics if m.name not in ready], on, on.answers())}
     counts = own.counts["test"].tolist()
     rows: list[dict[str, Any]] = []
     for metric in metrics:
@@ -260,9 +259,9 @@ def _score_rows(run: Run, metrics: Sequence[Column], ready: Scores) -> list[dict
 def _values(score: Values | PluginError, count: int) -> tuple[list[float], str]:
     """The numbers of a metric, or NaN and the reason why there are none."""
     if isinstance(score, PluginError):
-        return [np.nan] * count, shown(score.what)
+        return [np.nan] * count, printable(score.what)
     if score.values is None:
-        return [np.nan] * count, shown(score.reason)
+        return [np.nan] * count, printable(score.reason)
     return np.atleast_1d(score.values[0]).tolist(), ""
 
 
@@ -305,7 +304,7 @@ def _studies(ledger: Ledger, notes: list[str]) -> dict[str, str]:
             for run in ledger.study(name)["runs"]:
                 names.setdefault(run, []).append(name)
         except LedgerError as error:
-            notes.append(shown(error.what))
+            notes.append(printable(error.what))
     return {run: ", ".join(of) for run, of in names.items()}
 
 

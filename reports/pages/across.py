@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure as Drawing
 
-from fer_bench.harmless import cells
+from fer_bench.printable import csv_cells
 from fer_bench.reports.facts import answer, phrases
 from fer_bench.reports.facts.across import (
     FREQUENT,
@@ -434,7 +434,7 @@ def csv_text(comparison: Comparison) -> str:
         for label in comparison.methods:
             for entry in comparison.entries:
                 ranked = label in comparison.ranked and entry in counted
-                rows.writerow(cells(_line(comparison, entry, label, measure, ranked)))
+                rows.writerow(csv_cells(_line(comparison, entry, label, measure, ranked)))
     return out.getvalue()
 
 

@@ -23,7 +23,7 @@ from fer_bench.contract.cards import DatasetCard
 from fer_bench.data.contact_sheet import tile, tile_size
 from fer_bench.data.store import Store
 from fer_bench.doctor.examine import LEVELS, Diagnosis, Finding, without_rejects
-from fer_bench.harmless import shown
+from fer_bench.printable import printable
 from fer_bench.reports.facts.phrases import code, count, percent
 from fer_bench.reports.render import html, markdown
 from fer_bench.reports.render.blocks import (
@@ -110,8 +110,8 @@ def _write(diagnosis: Diagnosis, store: Store, card: DatasetCard, out: Path, ima
     page = _document(diagnosis, store, card, {kind: caption for kind, (caption, _) in pictures.items()}, images)
     drawings = {"counts": (out / "figures" / "counts.svg").read_bytes()}
     drawings |= {kind: png for kind, (_, png) in pictures.items()}
-    write_text(out / WEB_PAGE, shown(html.page(page, drawings)))
-    write_text(out / PAGE, shown(markdown.page(page)))
+    write_text(out / WEB_PAGE, printable(html.page(page, drawings)))
+    write_text(out / PAGE, printable(markdown.page(page)))
 
 
 def _document(

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from fer_bench.harmless import cells
+from fer_bench.printable import csv_cells
 from fer_bench.reports.facts import answer, phrases
 from fer_bench.reports.facts.numbers import MIN_SEEDS
 from fer_bench.reports.facts.response import ACCURACY, MEAN, Crossing, Point, Response
@@ -79,7 +79,7 @@ def csv_text(response: Response) -> str:
             for point in response.points:
                 gain = point.gain.get(method, {}).get(measure)
                 rows.writerow(
-                    [*cells([method, measure, point.profile]), f"{point.ratio:.4f}", point.images]
+                    [*csv_cells([method, measure, point.profile]), f"{point.ratio:.4f}", point.images]
                     + [f"{100 * v:.4f}" for v in _ends(point.recall[method][measure])]
                     + ([f"{100 * v:.4f}" for v in _ends(gain)] if gain else ["", "", ""])
                     + _standing(point, method)

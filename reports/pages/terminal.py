@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from fer_bench.harmless import shown
+from fer_bench.printable import printable
 from fer_bench.record.ledger import Ledger
 from fer_bench.reports.facts import answer
 from fer_bench.reports.facts.numbers import Numbers, compute
@@ -27,7 +27,7 @@ MOST_WIDE = 5  # columns up to which a terminal of 100 characters has room for i
 def plain(text: str, style: str = "") -> Text:
     """Marked text for the terminal; bold is kept."""
     out = Text(style=style)
-    for span in spans(shown(text)):
+    for span in spans(printable(text)):
         out.append(span.text, "bold" if span.bold else "")
     return out
 

@@ -19,7 +19,7 @@ from typing import Any
 from fer_bench.base.files import sha256_file, write_json
 from fer_bench.base.scratch import scratch
 from fer_bench.errors import FerBenchError
-from fer_bench.harmless import shown
+from fer_bench.printable import printable
 
 ASIDE = ".report-"
 # One list for each kind of page, which removes only its own files.
@@ -39,7 +39,7 @@ OLDER = {  # text by which a page of a version without lists is recognised
 
 def tell(line: str) -> None:
     """Print a line to the error stream."""
-    print(shown(line), file=sys.stderr, flush=True)
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from fer_bench import harmless
+from fer_bench.printable import csv_cells
 from fer_bench.reports.render.marks import plain
 
 
@@ -52,9 +52,9 @@ def each(cell: Callable[[Any, Any], str], of: Any) -> Callable[[Any], str]:
 
 
 def rows_csv(rows: Iterable[Iterable[Any]]) -> str:
-    """Rows as CSV, in which a spreadsheet takes no cell for a formula (:func:`fer_bench.harmless.cell`)."""
+    """Rows as CSV, in which a spreadsheet takes no cell for a formula (:func:`fer_bench.printable.csv_cell`)."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(map(harmless.cells, rows))
+    csv.writer(text, lineterminator="\n").writerows(map(csv_cells, rows))
     return text.getvalue()
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure as Drawing
 from fer_bench.reports.facts.numbers import Numbers
 from fer_bench.reports.render.blocks import Block, Bullets, Figure
 from fer_bench.reports.sections import figures
-from fer_bench.reports.sections.metric_tables import by_column, metric_blocks
+from fer_bench.reports.sections.metric_tables import by_metric, metric_blocks
 from fer_bench.reports.sections.section import Context, Section
 from fer_bench.stats import probabilities
 
@@ -19,11 +19,11 @@ CALIBRATION = ("ece", "classwise_ece", "brier", "class_ece")
 def build(context: Context) -> list[Block]:
     """Calibration errors, and a reliability diagram."""
     numbers, results = context.numbers, context.results
-    columns, reasons = by_column(results, [n for n in results.columns if n in CALIBRATION])
+    metrics, reasons = by_metric(results, [n for n in results.metrics if n in CALIBRATION])
     drawn = draw_reliability(numbers, [r.diagram for r in results.methods])
     alt = "Accuracy against confidence for every method"
     figure: list[Block] = [Figure("reliability", alt, drawn)] if drawn else []
-    return [*metric_blocks(numbers, columns, "calibration"), *figure, Bullets(tuple(reasons))]
+    return [*metric_blocks(numbers, metrics, "calibration"), *figure, Bullets(tuple(reasons))]
 
 
 @figures.styled

@@ -5,15 +5,15 @@ from __future__ import annotations
 from fer_bench.reports.facts import phrases
 from fer_bench.reports.render.blocks import Block, Bullets
 from fer_bench.reports.sections.calibration import CALIBRATION
-from fer_bench.reports.sections.metric_tables import by_column, metric_blocks
+from fer_bench.reports.sections.metric_tables import by_metric, metric_blocks
 from fer_bench.reports.sections.section import Context, Section
 
 
 def build(context: Context) -> list[Block]:
     """Every registered metric that is no calibration and stands nowhere else; reasons for those that can't be had."""
     numbers, results = context.numbers, context.results
-    columns, reasons = by_column(results, [n for n in results.columns if n not in CALIBRATION])
-    blocks = metric_blocks(numbers, columns, "further")
+    metrics, reasons = by_metric(results, [n for n in results.metrics if n not in CALIBRATION])
+    blocks = metric_blocks(numbers, metrics, "further")
     classes, members = numbers.study.classes, numbers.groups.members
     if members:
         groups = "; ".join(f"{name}: {phrases.listed([classes[i] for i in of])}" for name, of in members.items())

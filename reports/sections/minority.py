@@ -118,7 +118,7 @@ def _table(numbers: Numbers, judged: dict[str, dict[str, Judgement]]) -> TableBl
         Column("Detectable", lambda r: _detectable(numbers, r, place, max(1, family))),
         *(Column(r.capitalize(), partial(images, r)) for r in ("train", "test") if r in study.counts),
     ]
-    edges = "; ".join(f"{n}: {numbers.groups.edges[n]}" for n in numbers.groups.members)
+    edges = "; ".join(f"{n}: {numbers.groups.ranges[n]}" for n in numbers.groups.members)
     corrected = f"p after Holm's correction for the {family} comparisons of this table"
     caption = (
         f"Gain in points over {phrases.code(str(study.reference))} with its 95 % interval; "
@@ -144,7 +144,7 @@ def _detectable(numbers: Numbers, row: Row, place: dict[str, int], family: int) 
         gains = _by_cluster(gains, study.clusters[study.labels == label][seen])
     if gains.shape[1] < 2:
         return phrases.UNKNOWN
-    smallest = power.detectable_gain(power.components(gains), len(shared), gains.shape[1], comparisons=family)
+    smallest = power.detectable_gain(power.variance_components(gains), len(shared), gains.shape[1], comparisons=family)
     if not np.isfinite(smallest):
         return "> 100"
     return f"{100 * smallest:.1f}" if smallest > 0 else phrases.UNKNOWN

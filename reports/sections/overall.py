@@ -12,8 +12,8 @@ from fer_bench.reports.facts.records import MethodRuns, StudyData
 from fer_bench.reports.render.blocks import TableBlock
 from fer_bench.reports.render.table import Column, Table, each, tabulate
 from fer_bench.reports.sections.section import Context, Section
-from fer_bench.stats import scores
-from fer_bench.stats.chance import COLLAPSED, Against
+from fer_bench.stats import confusion
+from fer_bench.stats.chance import COLLAPSED, ChanceTest
 
 
 def build(context: Context) -> list:
@@ -44,14 +44,14 @@ def score_table(numbers: Numbers) -> Table:
     return tabulate(SCORE_COLUMNS, numbers.methods, caption)
 
 
-def _lead(against: Against | None) -> str:
-    return phrases.UNKNOWN if against is None else phrases.points(against.value - against.rival)
+def _lead(against: ChanceTest | None) -> str:
+    return phrases.UNKNOWN if against is None else phrases.points(against.value - against.baseline)
 
 
 def _leaning(study: StudyData, method: MethodNumbers) -> str:
     """The most frequent prediction of each seed, with its share of the images (classes weighted equally)."""
-    shares = 100 * method.chance.leaning
-    answers = phrases.listed([study.classes[i] for i in dict.fromkeys(method.chance.answer.tolist())])
+    shares = 100 * method.chance.dominant_share
+    answers = phrases.listed([study.classes[i] for i in dict.fromkeys(method.chance.dominant_class.tolist())])
     ends = dict.fromkeys(f"{share:.0f}" for share in (shares.min(), shares.max()))
     return f"{answers}, {' to '.join(ends)} %"
 
@@ -67,7 +67,7 @@ def chance_table(numbers: Numbers) -> Table:
         Column("Most frequent prediction", each(_leaning, numbers.study), right=False),
         Column("Collapsed seeds", lambda m: f"{int(m.chance.collapsed.sum())} of {len(m.chance.collapsed)}"),
     ]
-    if any(m.chance.known for m in numbers.methods):
+    if any(m.chance.testable for m in numbers.methods):
         caption = (
             "In points, with one-sided p after Holm's correction for the two tests. For comparison, "
             f"{answer.chance_levels(numbers)}. Mean-class accuracy is tested by permuting the labels (Ojala and "
@@ -82,10 +82,11 @@ def chance_table(numbers: Numbers) -> Table:
 
 def _by_fold(method: MethodRuns, study: StudyData, name: str) -> np.ndarray:
     """A score in every fold, mean over seeds."""
-    score, classes = scores.SCORES[name], len(study.classes)
+    score, classes = confusion.SCORES[name], len(study.classes)
     by_fold: dict[int, list[float]] = {}
     for run in method.runs:
-        by_fold.setdefault(run.fold, []).append(score(scores.confusion(run.labels, run.predictions, classes)))
+        matrix = confusion.confusion_matrix(run.labels, run.predictions, classes)
+        by_fold.setdefault(run.fold, []).append(float(score(matrix)))
     return np.asarray([np.mean(by_fold[fold]) for fold in sorted(by_fold)])
 
 

@@ -16,12 +16,14 @@ import numpy as np
 from fer_bench.data.imbalance import MAX_RATIO
 from fer_bench.errors import SpecError, unknown
 from fer_bench.reports.facts import phrases
-from fer_bench.reports.facts.numbers import Numbers, measured
+from fer_bench.reports.facts.numbers import Numbers
 from fer_bench.reports.facts.records import StudyData
 from fer_bench.reports.render.blocks import Block, TableBlock
 from fer_bench.reports.render.table import Column, Table, each, tabulate
 from fer_bench.reports.sections.section import Context, Section
-from fer_bench.stats import confusion, intervals
+from fer_bench.stats.confusion import Score, accuracy_under_prior
+from fer_bench.stats.crossed_errors import jackknife
+from fer_bench.stats.intervals import score_intervals
 
 KINDS = ("uniform", "train", "test", "forward", "backward")
 
@@ -83,17 +85,14 @@ def prior_table(numbers: Numbers, priors: Sequence[Prior]) -> Table:
     """Accuracy of every method under each prior, with its interval over seeds and images."""
     study = numbers.study
     asked = {str(p): p.shares(study) for p in priors}
-    metrics: dict[str, intervals.Stacked] = {
-        name: partial(confusion.accuracy_under_prior, prior=shares) for name, shares in asked.items()
-    }
-    accuracy = {
-        m.label: intervals.score_intervals(measured(study, study.predictions(m.label)[1], metrics))
-        for m in numbers.methods
+    scores: dict[str, Score] = {name: partial(accuracy_under_prior, prior=shares) for name, shares in asked.items()}
+    intervals = {
+        m.label: score_intervals(jackknife(study.truth, study.predictions(m.label)[1], scores)) for m in numbers.methods
     }
     columns = [Column("Test prior", str, right=False)]
     columns.append(Column("Rarest : most frequent", lambda p: _extremes(study, asked[p])))
     columns += [
-        Column(phrases.code(m.label) + m.mark, each(lambda f, p: phrases.share_with_interval(f[p]), accuracy[m.label]))
+        Column(phrases.code(m.label) + m.mark, each(lambda f, p: phrases.share_with_interval(f[p]), intervals[m.label]))
         for m in numbers.methods
     ]
     caption = (

@@ -19,7 +19,7 @@ from fer_bench.reports.render.blocks import Block, Figure, Paragraph, TableBlock
 from fer_bench.reports.render.table import Column, each, tabulate
 from fer_bench.reports.sections import figures
 from fer_bench.reports.sections.section import Context, Section
-from fer_bench.stats import scores
+from fer_bench.stats import confusion
 from fer_bench.stats.intervals import Interval
 from fer_bench.stats.mcnemar import McNemar, mcnemar_by_seed
 
@@ -109,8 +109,8 @@ def _mcnemar(numbers: Numbers) -> list[Block]:
         Column("Seed", lambda r: str(r[1])),
         Column("Only the method right", lambda r: f"{r[2].gained:,}"),
         Column("Only the reference right", lambda r: f"{r[2].lost:,}"),
-        Column("Exact p", lambda r: phrases.p_value(r[2].exact)),
-        Column("mid-p", lambda r: phrases.p_value(r[2].midp)),
+        Column("Exact p", lambda r: phrases.p_value(r[2].exact_p)),
+        Column("mid-p", lambda r: phrases.p_value(r[2].mid_p)),
     ]
     caption = (
         f"McNemar's test of each seed's pair of networks against {phrases.code(str(numbers.study.reference))} "
@@ -133,12 +133,13 @@ def ranking(numbers: Numbers) -> Ranking | None:
         return None
     from fer_bench.stats.ranks import rank_methods  # late: scipy.stats takes half a second
 
-    score, classes = scores.SCORES[SCORE], len(study.classes)
+    score, classes = confusion.SCORES[SCORE], len(study.classes)
     values = np.zeros((len(folds), len(ranked)))
     for place, method in enumerate(ranked):
         for row, fold in enumerate(folds):
             runs = [r for r in method.runs if r.fold == fold]
-            values[row, place] = np.mean([score(scores.confusion(r.labels, r.predictions, classes)) for r in runs])
+            matrices = [confusion.confusion_matrix(r.labels, r.predictions, classes) for r in runs]
+            values[row, place] = np.mean([score(matrix) for matrix in matrices])
     return rank_methods(values, tuple(m.label for m in ranked))
 
 
@@ -162,7 +163,7 @@ def rank_tests(ranks: Ranking, blocks: str) -> str:
     return (
         f"Friedman's chi² {ranks.chi2:.2f}, p {phrases.p_value(ranks.chi2_p)}; {f_test}; permutation of the methods "
         f"within the {blocks}, p {phrases.p_value(ranks.exact_p)}. Bars join methods whose mean ranks differ by less "
-        f"than Nemenyi's critical difference of {ranks.difference:.2f} (Demšar 2006)."
+        f"than Nemenyi's critical difference of {ranks.critical_difference:.2f} (Demšar 2006)."
     )
 
 
@@ -191,8 +192,9 @@ def draw_ranks(ranks: Ranking) -> Drawing:
     for level, clique in enumerate(ranks.cliques):
         ends = [ranks.ranks[ranks.names.index(n)] for n in (clique[0], clique[-1])]
         axis.plot(ends, [-0.35 * (level + 1)] * 2, color="#D55E00", linewidth=3.5, solid_capstyle="round")
-    axis.plot([1, 1 + ranks.difference], [0.85, 0.85], color="#222222", linewidth=1.2)
-    axis.text(1 + ranks.difference / 2, 0.93, f"critical difference {ranks.difference:.2f}", ha="center", fontsize=8)
+    width = ranks.critical_difference
+    axis.plot([1, 1 + width], [0.85, 0.85], color="#222222", linewidth=1.2)
+    axis.text(1 + width / 2, 0.93, f"critical difference {width:.2f}", ha="center", fontsize=8)
     return figure
 
 

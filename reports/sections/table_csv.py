@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from fer_bench.reports.facts.numbers import SCORES, MethodNumbers, Numbers, recall_key
@@ -18,7 +20,7 @@ def csv_text(numbers: Numbers) -> str:
     """Every headline number in long form: one line a method and quantity, in percent with four decimals."""
     study = numbers.study
     counts = study.counts
-    rows = [CSV_HEADER]
+    rows: list[Sequence[str]] = [CSV_HEADER]
     for m in numbers.methods:
         standing = ["; ".join(m.runs.blocked), str(int(m.chance.collapsed.sum())), _chance_p(m)]
         quantities = [(recall_key(study.classes[i]), m.recall[i], i) for i in study.order]

@@ -7,7 +7,15 @@ import sys
 
 import pytest
 
-from fer_bench.base.credentials import command_line, hide, hide_command, hiding_output, holds_secret, shown, words
+from fer_bench.base.credentials import (
+    command_line,
+    hide,
+    hide_command,
+    hiding_output,
+    holds_secret,
+    public_address,
+    words,
+)
 from fer_bench.cli import main
 from fer_bench.record.ledger import Ledger
 
@@ -62,8 +70,8 @@ def test_secrets_of_the_environment_are_hidden_those_of_proxies_too(monkeypatch)
 
 
 def test_addresses_are_shown_without_their_user():
-    assert shown("http://alice:s3cr3tpw@127.0.0.1:9/x?token=a") == "http://127.0.0.1:9/x?token=***"
-    assert shown("https://ghp_token@host") == "https://host"
+    assert public_address("http://alice:s3cr3tpw@127.0.0.1:9/x?token=a") == "http://127.0.0.1:9/x?token=***"
+    assert public_address("https://ghp_token@host") == "https://host"
 
 
 @pytest.mark.parametrize("option", [["--tracking-uri", "{}"], ["--tracking-uri={}"]])

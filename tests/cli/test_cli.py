@@ -46,7 +46,15 @@ LIGHT = {"click", "fer_bench"}
 
 @pytest.mark.parametrize(
     "words",
-    [["--help"], ["list", "methods"], ["list", "datasets"], ["list", "recipes"], ["show", "rasn"], ["run", "--help"]],
+    [
+        ["--help"],
+        ["list", "methods"],
+        ["list", "datasets"],
+        ["list", "recipes"],
+        ["show", "rasn"],
+        ["run", "--help"],
+        ["--version"],
+    ],
     ids=str,
 )
 def test_help_and_lists_import_nothing_but_the_command_line(words):
@@ -60,9 +68,9 @@ except SystemExit as end:
     new = {{m.split(".")[0] for m in set(sys.modules) - before}} - sys.stdlib_module_names
     print(end.code, *sorted(new), file=sys.stderr)
 """
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stderr
-    assert told.split()[0] == "0"
-    assert set(told.split()[1:]) <= LIGHT
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stderr
+    assert output.split()[0] == "0"
+    assert set(output.split()[1:]) <= LIGHT
 
 
 def test_help_names_every_command(call):
@@ -84,11 +92,11 @@ def test_lists_tell_what_there_is(call):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (["rnu"], ["unknown command 'rnu'", "'run'", "fer-bench --help"]),
         (["list", "method"], ["unknown list 'method'", "'methods'"]),
-        (["show", "rsan"], ["unknown method or dataset 'rsan'", "'rasn'"]),
+        (["show", "rsan"], ["unknown method or data set 'rsan'", "'rasn'"]),
         (["run", "baseline_resnt", "--dataset", "synthetic"], ["unknown method 'baseline_resnt'", "'baseline_resnet'"]),
         (["run", "rasn", "--dataset", "synthetc"], ["unknown dataset 'synthetc'", "'synthetic'"]),
         (["run", "rasn[share.sorce=ema]", "--dataset", "synthetic"], ["unknown parameter", "'share.source'"]),
@@ -111,14 +119,14 @@ def test_lists_tell_what_there_is(call):
     ],
     ids=lambda v: " ".join(v[:4]) if v and v[0].islower() else None,
 )  # fmt: skip
-def test_a_mistake_is_answered_with_the_nearest_name_before_anything_is_made(call, tmp_path, monkeypatch, words, told):
+def test_a_mistake_is_answered_with_the_nearest_name_before_all_else(call, tmp_path, monkeypatch, words, expected):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FER_BENCH_HOME", raising=False)
     code, out, err = call(*words)
     assert code == 1
     assert err.startswith("error: ")
     assert "Traceback" not in out + err
-    for text in told:
+    for text in expected:
         assert text in err
     assert list(tmp_path.iterdir()) == [], "no data were drawn for a command that can't be carried out"
 
@@ -152,7 +160,7 @@ def test_run_trains_compares_reports_and_reuses(on_tiny, call, tmp_path):
     words = ("run", "baseline_focal[gamma=1]", "baseline_resnet", "--name", "small", "--threads", "1")
     code, out, err = on_tiny(*words)
     assert code == 0, err
-    assert "study small: 2 methods x 1 seeds on tiny/official" in out
+    assert "study small: 2 methods x 1 seed on tiny/official" in out
     assert "baseline_focal[gamma=1.0]" in out
     pages = {p.suffix for p in (tmp_path / "results" / "small").rglob("*") if p.is_file()}
     assert ".md" in pages
@@ -230,7 +238,7 @@ def test_several_profiles_and_folds_make_studies_and_curves(on_tiny, tmp_path):
     )
     code, out, err = on_tiny(*words, "--protocol", "folds", "--folds", "1,3")
     assert code == 0, err
-    assert "study thin-exp_10: 1 methods x 1 seeds x 2 folds on tiny/folds, imbalance exp:10" in out
+    assert "study thin-exp_10: 1 method x 1 seed x 2 folds on tiny/folds, imbalance exp:10" in out
     assert "baseline_resnet, fold 3, seed 0" in out
     assert f"imbalance-response curves: {tmp_path / 'results' / 'thin-response' / 'report.md'}" in out
     ledger = Home(tmp_path).ledger
@@ -311,19 +319,19 @@ def test_the_installed_script_is_the_same_entry():
     script = Path(sys.executable).with_name("fer-bench")
     if not script.exists():
         pytest.skip("fer-bench is not installed as a script here")
-    told = subprocess.run([script, "list", "methods"], capture_output=True, text=True, check=True).stdout
-    assert "baseline_resnet" in told
+    output = subprocess.run([script, "list", "methods"], capture_output=True, text=True, check=True).stdout
+    assert "baseline_resnet" in output
 
 
 @pytest.mark.parametrize(
-    ("fast", "asked", "told"), [("fp32", "bf16", True), ("fp32", "auto", False), ("bf16", "auto", False)]
+    ("fast", "asked", "warned"), [("fp32", "bf16", True), ("fp32", "auto", False), ("bf16", "auto", False)]
 )
-def test_a_machine_without_bf16_of_its_own_is_told_of(on_tiny, monkeypatch, fast, asked, told):
+def test_a_machine_without_bf16_of_its_own_is_told_of(on_tiny, monkeypatch, fast, asked, warned):
     for module in ("run", "options"):
         monkeypatch.setattr(f"fer_bench.cli.{module}.fast_precision", lambda device: fast)
     code, _, err = on_tiny("run", "baseline_resnet", "--precision", asked)
     assert code == 0
-    assert ("--precision auto" in err) == told
+    assert ("--precision auto" in err) == warned
 
 
 # -- any terminal ----------------------------------------------------------------------------------------------------
@@ -348,10 +356,10 @@ def test_a_study_ends_well_in_a_terminal_that_lacks_its_letters(in_terminal, plu
     words = ["run", "baseline_resnet", "baseline_focal", *on_tiny]
     code, out, err = in_terminal("latin-1", *words)
     assert (code, err) == (0, ""), "two runs, one of them in a process of its own"
-    told = out.decode("latin-1")
-    assert "s - tiny/official" in told.replace("·", "-")
-    assert "| baseline_focal" in told or "|baseline_focal" in told
-    assert "Zuhause é" in told.splitlines()[-1]
+    output = out.decode("latin-1")
+    assert "s - tiny/official" in output.replace("·", "-")
+    assert "| baseline_focal" in output or "|baseline_focal" in output
+    assert "Zuhause é" in output.splitlines()[-1]
 
     code, out, err = in_terminal(None, *words, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
     assert (code, err) == (0, "")
@@ -448,5 +456,5 @@ def test_an_empty_ledger_says_what_fills_it(call, tmp_path):
 
 def test_python_m_is_the_same_entry():
     command = [sys.executable, "-m", "fer_bench", "list"]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "baseline_resnet" in told
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "baseline_resnet" in output

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_bench.cli import cli, main, request
+from fer_bench.cli import cli, main, preflight
 from fer_bench.cli.options import Number
 from fer_bench.contract.params import Choice, Float, Int, Param
 from fer_bench.contract.plugins import plugins
@@ -66,7 +66,7 @@ def test_silly_values_of_recipes_methods_and_data_sets_are_refused_or_become_wha
         assert type(value) is type(param.default) or param.choices is not None
         if (owner, name) in NUMBERS:
             assert param.low <= value <= param.high or value in param.special
-    assert all(name in said and "\x1b" not in said and len(said) < 700 for said in refused)
+    assert all(name in output and "\x1b" not in output and len(output) < 700 for output in refused)
 
 
 @given(
@@ -91,7 +91,7 @@ def test_a_number_is_accepted_where_it_lies_in_its_range_and_nowhere_else(low, w
 
 
 @pytest.mark.parametrize(
-    ("param", "told"),
+    ("param", "message"),
     [
         (Param(0, "h", low=16, high=1024, special=(0,)), "16 to 1,024, or 0"),
         (Param(0.5, "h", low=0.0, high=1.0), "0 to 1"),
@@ -102,8 +102,8 @@ def test_a_number_is_accepted_where_it_lies_in_its_range_and_nowhere_else(low, w
         (Param("", "h"), ""),
     ],
 )
-def test_ranges_are_told_as_people_write_them(param, told):
-    assert param.accepts == told
+def test_ranges_are_told_as_people_write_them(param, message):
+    assert param.accepts == message
 
 
 def test_a_number_out_of_range_is_answered_with_the_range_and_the_default():
@@ -184,7 +184,7 @@ def found_once(monkeypatch):
         return plugins(folders) if folders else FOUND
 
     monkeypatch.setattr("fer_bench.contract.plugins.plugins", find)
-    monkeypatch.setattr("fer_bench.cli.request.plugins", find)
+    monkeypatch.setattr("fer_bench.cli.preflight.plugins", find)
 
 
 @pytest.fixture
@@ -196,8 +196,8 @@ def answer(capfd, tmp_path, monkeypatch, found_once):
     def call(*words: str) -> tuple[int, str]:
         with pytest.raises(SystemExit) as caught:
             main(list(words))
-        said = capfd.readouterr()
-        return caught.value.code, said.out + said.err
+        output = capfd.readouterr()
+        return caught.value.code, output.out + output.err
 
     return call
 
@@ -213,10 +213,10 @@ OUT_OF_RANGE = ["-2", "nan", "inf", "1e309", "99999999999999999999", "9" * 5000,
 @pytest.mark.parametrize(("words", "option"), NUMERIC, ids=lambda v: v.opts[0] if isinstance(v, click.Option) else v)
 def test_numbers_of_the_command_line_have_a_range_and_are_refused_outside(answer, tmp_path, words, option):
     for value in OUT_OF_RANGE:
-        code, said = answer(*words.split(), *NEEDED.get(words, []), option.opts[0], value)
+        code, output = answer(*words.split(), *NEEDED.get(words, []), option.opts[0], value)
         assert code in (1, 2), f"{option.opts[0]} {value[:20]}"
-        assert option.opts[0].lstrip("-").split("-")[0] in said
-        assert "\x1b" not in said
+        assert option.opts[0].lstrip("-").split("-")[0] in output
+        assert "\x1b" not in output
     assert list(tmp_path.iterdir()) == []
 
 
@@ -240,10 +240,10 @@ def test_no_text_given_to_an_option_of_a_training_ends_in_a_traceback_or_leaves_
         try:
             context = COMMANDS["run"].make_context("run", words)
             options = dict(context.params)
-            request.check_request(options.pop("methods"), options)
+            preflight.preflight(options.pop("methods"), options)
         except (FerBenchError, click.ClickException) as error:
             refused.append(str(error))
-    assert [said for said in refused if "\x1b" in said] == []
+    assert [output for output in refused if "\x1b" in output] == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -254,9 +254,9 @@ def test_no_text_given_as_an_argument_ends_in_a_traceback(answer, text):
                   ["data", "stats", text], ["data", "prepare", text], ["data", "check", text], ["data", "fetch", text],
                   ["data", "show", text, "--out", "x.png"], ["track", "sync", text], ["claims", "--method", text],
                   ["claims", "--dataset", text]):  # fmt: skip
-        code, said = answer(*words)
+        code, output = answer(*words)
         assert code in (0, 1, 2), words
-        assert "Traceback" not in said
+        assert "Traceback" not in output
 
 
 # -- nothing heavy before the names are right ------------------------------------------------------------------------
@@ -301,18 +301,18 @@ import contextlib, io, json, sys
 from fer_bench.cli import main
 from fer_bench.record.ledger import Ledger
 Ledger("ledger").put_study("there", {{"name": "there", "runs": []}})
-base, found = set(sys.modules), []
+base, results = set(sys.modules), []
 for words in {SLIPS!r}:
-    said = io.StringIO()
-    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+    output = io.StringIO()
+    with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output):
         try:
             main(words)
         except SystemExit as end:
             code = end.code
     new = {{m.split(".")[0] for m in set(sys.modules) - base}} - sys.stdlib_module_names - {ALLOWED!r}
-    found.append([code, sorted(new), said.getvalue()])
-print(json.dumps(found))
+    results.append([code, sorted(new), output.getvalue()])
+print(json.dumps(results))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
-    for words, (code, new, said) in zip(SLIPS, json.loads(done.stdout), strict=True):
-        assert (code in (1, 2), new) == (True, []), (words, said)
+    for words, (code, new, output) in zip(SLIPS, json.loads(done.stdout), strict=True):
+        assert (code in (1, 2), new) == (True, []), (words, output)

@@ -97,6 +97,7 @@ def test_a_backbone_that_cannot_take_the_images_is_refused_with_a_size_at_which_
     assert len(run_study(again, workplace, say=lambda line: None).finished) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["inception_v3", "botnet26t_256"])  # fails in use; can't even be built
 def test_the_size_that_is_offered_passes(backbone):
     with pytest.raises(SpecError, match="can't take images of 16x16 pixels") as caught:
@@ -137,7 +138,8 @@ def test_each_backbone_is_tried_once_and_not_at_all_where_nothing_is_left_to_tra
 
 def test_a_search_tries_its_backbone_too(workplace, tiny_run):
     from fer_bench.runs.spec import Variant
-    from fer_bench.tuning.tune import build_search, tune
+    from fer_bench.tuning.search import build_search
+    from fer_bench.tuning.tune import tune
 
     spec = tiny_run(backbone="dla46_c", recipe={"epochs": 1})
     kept = ("dataset", "dataset_params", "protocol", "backbone", "pretrained", "selection", "recipe")

@@ -136,6 +136,7 @@ def test_equal_file_names_in_two_folders_do_not_mix(folder):
     assert [found.methods[n].load().number for n in ("one", "two")] == [1, 2]
 
 
+@pytest.mark.slow
 def test_source_hash_follows_code_and_shared_code_and_nothing_else(folder):
     def hash_of(body=BODY, shared="NUMBER = 1", title="t", **other):
         text = source("own", HEAD + "from ._shared import NUMBER\n", body).replace('title="t"', f'title="{title}"')

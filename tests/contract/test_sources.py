@@ -178,6 +178,7 @@ def closure(edges: dict[str, set[str]]) -> set[str]:
     return seen
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(trees())
 def test_a_changed_function_changes_the_hash_just_where_it_can_be_reached(tmp_path_factory, made):
@@ -225,6 +226,7 @@ HEAD = "from fer_bench import Method, MethodCard\n"
 OWN = 'card = MethodCard(name="theirs", title="t")\n\n\nclass Own(Method):\n    card = card\n'
 
 
+@pytest.mark.slow
 def test_an_installed_package_is_followed_through_its_own_names(tmp_path, monkeypatch):
     files = {
         "elsewhere_pkg/__init__.py": "",

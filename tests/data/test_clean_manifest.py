@@ -104,7 +104,7 @@ def test_an_edited_manifest_is_refused_and_the_doctors_own_is_taken_again(tmp_pa
 def test_the_manifest_of_another_state_of_the_data_is_refused(tmp_path):
     path = save_clean(tmp_path / "toy-0123", [(3, "constant", None)])
     path.parent.rename(tmp_path / "toy-4567")
-    with pytest.raises(DataError, match="is that of another state of the data, toy-0123"):
+    with pytest.raises(DataError, match="belongs to another version of the data, toy-0123"):
         load_clean(tmp_path / "toy-4567")
 
 

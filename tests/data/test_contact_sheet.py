@@ -39,7 +39,7 @@ def test_one_split_alone_is_drawn_as_it_is_among_all(tmp_path):
     store = stored(tmp_path, numbered(40), [0, 1] * 20, "x" * 20 + "y" * 20)
     rows = contact_sheet(store, tmp_path / "all.png", per_class=3)
     assert contact_sheet(store, tmp_path / "y.png", per_class=3, split="y") == rows[6:]
-    with pytest.raises(DataError, match="no split 'q'"):
+    with pytest.raises(DataError, match="unknown split 'q'"):
         contact_sheet(store, tmp_path / "q.png", split="q")
 
 
@@ -59,11 +59,11 @@ def test_same_seed_gives_the_same_bytes_and_another_one_other_images(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("size", "shown"), [((48, 48), (96, 96)), ((96, 96), (96, 96)), ((224, 224), (96, 96)), ((200, 100), (96, 48))]
+    ("size", "drawn"), [((48, 48), (96, 96)), ((96, 96), (96, 96)), ((224, 224), (96, 96)), ((200, 100), (96, 48))]
 )
-def test_small_images_are_enlarged_and_large_ones_shrunk(size, shown):
-    assert tile_size(*size) == shown
-    assert tile(np.zeros((3, *size), np.uint8)).size == shown[::-1]
+def test_small_images_are_enlarged_and_large_ones_shrunk(size, drawn):
+    assert tile_size(*size) == drawn
+    assert tile(np.zeros((3, *size), np.uint8)).size == drawn[::-1]
 
 
 def test_colour_stays_colour():

@@ -34,24 +34,24 @@ def roles(tiny):
 
 
 def test_roles_hold_rows_and_labels_but_no_test_labels(roles, tiny):
-    found = roles()
+    result = roles()
     label = tiny[0].columns("label")["label"]
-    assert {r: len(v) for r, v in found.rows.items()} == {"train": 96, "val": 40, "test": 48}
-    assert set(found.labels) == {"train", "val"}
-    assert found.labels["train"].tolist() == label[found.rows["train"]].tolist()
-    assert {r: tuple(c) for r, c in found.counts.items()} == COUNTS
+    assert {r: len(v) for r, v in result.rows.items()} == {"train": 96, "val": 40, "test": 48}
+    assert set(result.labels) == {"train", "val"}
+    assert result.labels["train"].tolist() == label[result.rows["train"]].tolist()
+    assert {r: tuple(c) for r, c in result.counts.items()} == COUNTS
 
 
 def test_the_split_file_lies_in_the_home_and_its_hash_is_in_the_facts(roles, tiny):
     store, _, home = tiny
-    found = roles("folds", fold=2)
+    result = roles("folds", fold=2)
     file = home.splits("tiny", store.fingerprint) / "folds.csv"
     lines = list(csv.DictReader(file.open()))
-    assert [int(line["row"]) for line in lines if line["fold2"] == "test"] == found.rows["test"].tolist()
-    assert found.facts["folds"] == 4
+    assert [int(line["row"]) for line in lines if line["fold2"] == "test"] == result.rows["test"].tolist()
+    assert result.facts["folds"] == 4
     import hashlib
 
-    assert hashlib.sha256(file.read_bytes()).hexdigest() == found.facts["split_sha256"]
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == result.facts["split_sha256"]
 
 
 def test_a_profile_thins_training_alone_and_leaves_its_index_list(roles, tiny):
@@ -82,10 +82,10 @@ def test_the_clean_manifest_is_asked_for_and_used(roles, tiny):
     with pytest.raises(DataError, match="fer-bench data check tiny"):
         roles("cleaned")
     save_clean(home.splits("tiny", store.fingerprint), [(5, "constant", None), (100, "duplicate of row 3", 3)])
-    found = roles("cleaned")
-    assert [len(found.rows[r]) for r in ("train", "val", "test")] == [95, 39, 48]
-    assert found.facts["clean"]["rows"] == 2
-    assert found.digest != roles().digest
+    result = roles("cleaned")
+    assert [len(result.rows[r]) for r in ("train", "val", "test")] == [95, 39, 48]
+    assert result.facts["clean"]["rows"] == 2
+    assert result.digest != roles().digest
 
 
 def test_an_edited_split_file_has_no_effect_and_is_put_aside(roles, tiny, capsys):
@@ -97,7 +97,7 @@ def test_an_edited_split_file_has_no_effect_and_is_put_aside(roles, tiny, capsys
     assert roles("folds").digest == first
     assert path.read_text() == sound
     assert path.with_name("folds.csv.old").read_text() == sound.replace("train", "test", 1)
-    assert f"{path} is not what the protocol makes" in capsys.readouterr().err
+    assert f"{path} differs from the protocol's split and was ignored" in capsys.readouterr().err
     roles("folds")
     assert capsys.readouterr().err == ""
 

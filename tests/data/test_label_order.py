@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fer_bench.contract.plugins import plugins
-from fer_bench.data.label_order import Order, label_order, mapping_told, suspicion
+from fer_bench.data.label_order import Order, describe_mapping, label_order, suspicion
 
 CARDS = {name: plugins().dataset_card(name) for name in ("fer2013", "ferplus", "rafdb", "affectnet", "expw", "ckplus")}
 
@@ -16,7 +16,7 @@ def known(name: str) -> np.ndarray:
     return np.array(list((CARDS[name].shares or CARDS[name].counts).values()))
 
 
-def found(name: str, observed: np.ndarray) -> Order:
+def fitted(name: str, observed: np.ndarray) -> Order:
     return label_order(observed, known(name), CARDS[name].classes, CARDS[name].orders)
 
 
@@ -38,7 +38,7 @@ def manifest(name: str, observed: np.ndarray, labels: dict[str, str] | None = No
 
 @pytest.mark.parametrize("name", CARDS)
 def test_true_counts_keep_the_cards_order(name):
-    order = found(name, known(name))
+    order = fitted(name, known(name))
     assert (order.is_cards, order.exact, order.misfit) == (True, True, pytest.approx(0, abs=1e-12))
 
 
@@ -49,12 +49,12 @@ def test_every_exchange_of_two_classes_of_a_whole_set_is_found(name):
         for b in range(a):
             positions = np.arange(count)
             positions[[a, b]] = b, a
-            assert found(name, known(name)[:, positions]).positions == tuple(positions)
+            assert fitted(name, known(name)[:, positions]).positions == tuple(positions)
 
 
 def test_every_order_of_a_whole_set_is_found():
     counts = known("rafdb")
-    wrong = [p for p in permutations(range(7)) if found("rafdb", counts[:, p]).positions != p]
+    wrong = [p for p in permutations(range(7)) if fitted("rafdb", counts[:, p]).positions != p]
     assert wrong == []
 
 
@@ -62,7 +62,7 @@ def test_every_order_of_a_whole_set_is_found():
 @pytest.mark.parametrize("name", CARDS)
 def test_a_part_of_a_true_set_gives_no_alarm(name, images):
     rng = np.random.default_rng(images)
-    assert all(found(name, drawn(name, images, rng)).is_cards for _ in range(40))
+    assert all(fitted(name, drawn(name, images, rng)).is_cards for _ in range(40))
 
 
 @pytest.mark.parametrize("images", [7, 30, 100, 300, 1000, 5000])
@@ -72,20 +72,20 @@ def test_balanced_and_capped_parts_give_no_alarm(name, images):
     counts, classes = known(name), len(CARDS[name].classes)
     for _ in range(40):
         even = rng.multinomial(images, np.full(classes, 1 / classes), size=len(counts))
-        assert found(name, even).is_cards
-        assert found(name, np.minimum(counts, rng.integers(1, images))).is_cards
-        assert found(name, np.minimum(drawn(name, images, rng), max(2, images // 5))).is_cards
+        assert fitted(name, even).is_cards
+        assert fitted(name, np.minimum(counts, rng.integers(1, images))).is_cards
+        assert fitted(name, np.minimum(drawn(name, images, rng), max(2, images // 5))).is_cards
 
 
 def test_an_oversampled_class_and_a_missing_one_give_no_alarm():
     counts = known("fer2013")
     more = counts.copy()
     more[0, 1] *= 9  # as in a copy of FER2013 that is handed on
-    assert found("fer2013", more).is_cards
+    assert fitted("fer2013", more).is_cards
     for k in range(7):
         less = counts.copy()
         less[:, k] = 0
-        assert found("fer2013", less).is_cards
+        assert fitted("fer2013", less).is_cards
 
 
 # images from which on nearly every part of that size shows the alphabetical order
@@ -97,7 +97,7 @@ def test_alphabetical_numbers_are_found_in_a_part_of_a_set(name, images):
     classes = CARDS[name].classes
     alphabetical = [classes.index(c) for c in sorted(classes)]
     for _ in range(20):
-        order = found(name, drawn(name, images, rng)[:, alphabetical])
+        order = fitted(name, drawn(name, images, rng)[:, alphabetical])
         assert (order.name, order.positions) == ("alphabetical", tuple(alphabetical))
 
 
@@ -106,7 +106,7 @@ def test_every_numbering_that_a_card_names_is_found_by_its_name(name):
     card = CARDS[name]
     for other, order in card.orders.items():
         positions = [card.classes.index(c) for c in order]
-        result = found(name, (known(name) * 0.9).astype(int)[:, positions])
+        result = fitted(name, (known(name) * 0.9).astype(int)[:, positions])
         assert (result.name, result.positions) == (other, tuple(positions))
 
 
@@ -119,7 +119,7 @@ def test_the_orders_of_a_card_name_each_class_once(name):
 def test_counts_that_fit_another_order_up_to_some_missing_images_are_told_with_their_misfit():
     positions = [0, 1, 2, 3, 6, 4, 5]  # alphabetical
     observed = known("fer2013")[:, positions] - 7
-    order = found("fer2013", observed)
+    order = fitted("fer2013", observed)
     assert (order.name, order.exact) == ("alphabetical", False)
     shares = known("fer2013") / known("fer2013").sum(1, keepdims=True)
     by_hand = np.abs(observed - observed.sum(1, keepdims=True) * shares[:, positions]).sum() / 2 / observed.sum()
@@ -139,11 +139,11 @@ def test_the_better_order_is_told_with_the_parameter_that_takes_it():
     card = CARDS["rafdb"]
     alphabetical = [card.classes.index(c) for c in sorted(card.classes)]
     numbers = {str(k): name for k, name in enumerate(card.classes, 1)}
-    told = suspicion(card, manifest("rafdb", known("rafdb")[:, alphabetical], numbers))
-    assert told.title == "The labels look alphabetical: the counts fit that order exactly"
-    assert told.order == "anger,disgust,fear,happy,neutral,sad,surprise"
-    assert told.lines[0] == "what is labelled surprise counts like anger"
-    assert told.lines[-1] == f"if that is so, prepare again with --dataset-set classes={told.order}"
+    result = suspicion(card, manifest("rafdb", known("rafdb")[:, alphabetical], numbers))
+    assert result.title == "The labels look alphabetical: the counts fit that order exactly"
+    assert result.order == "anger,disgust,fear,happy,neutral,sad,surprise"
+    assert result.lines[0] == "images labelled surprise are as many as expected for anger"
+    assert result.lines[-1] == f"if so, prepare the data again with --dataset-set classes={result.order}"
 
 
 def test_the_parameter_is_told_by_the_sources_own_numbers():
@@ -151,18 +151,18 @@ def test_the_parameter_is_told_by_the_sources_own_numbers():
     read = ("anger", "disgust", "fear", "happy", "neutral", "sad", "surprise")  # numbers 0 .. 6, by the parameter
     true = ("neutral", "happy", "surprise", "sad", "anger", "disgust", "fear")  # they are FER+'s
     positions = [card.classes.index(true[read.index(c)]) for c in card.classes]
-    told = suspicion(
+    result = suspicion(
         card, manifest("rafdb", known("rafdb")[:, positions], {str(k): name for k, name in enumerate(read)})
     )
-    assert told.order == ",".join(true)
+    assert result.order == ",".join(true)
 
 
 def test_a_source_that_names_its_classes_is_told_apart():
     card = CARDS["rafdb"]
     words = {f"{name}_folder": name for name in card.classes}
-    told = suspicion(card, manifest("rafdb", known("rafdb")[:, ::-1], words))
-    assert told.order == ""
-    assert "names its classes itself" in told.lines[-1]
+    result = suspicion(card, manifest("rafdb", known("rafdb")[:, ::-1], words))
+    assert result.order == ""
+    assert "the source itself names its classes" in result.lines[-1]
 
 
 def test_splits_of_other_names_are_compared_together():
@@ -188,26 +188,26 @@ def test_classes_beyond_the_cards_are_left_out_and_other_classes_are_not_judged(
 
 
 def test_what_was_read_is_told_by_the_sources_labels():
-    told = mapping_told(
+    result = describe_mapping(
         {
             "classes": ["sad", "happy", "calm"],
             "counts": {"train": [1000, 1, 0], "test": [234, 0, 0]},
             "label_names": [["10", "sad"], ["2", "happy"], ["3", "odd"], ["joy", "happy"], ["calm", "calm"]],
         }
     )
-    assert told == "calm (no image), 2 and joy = happy (1 image), 3 = odd (left out), 10 = sad (1,234 images)"
+    assert result == "calm (no images), 2 and joy = happy (1 image), 3 = odd (left out), 10 = sad (1,234 images)"
 
 
 def test_without_labels_of_the_source_the_stores_numbers_are_told():
-    told = mapping_told({"classes": ["a", "b"], "counts": {"x": [2, 0]}})
-    assert told == "0 = a (2 images), 1 = b (no image)"
+    result = describe_mapping({"classes": ["a", "b"], "counts": {"x": [2, 0]}})
+    assert result == "0 = a (2 images), 1 = b (no images)"
 
 
 def test_images_without_a_label_are_told_too():
-    told = mapping_told({"classes": ["a"], "counts": {"x": [2], "y": [1]}, "shape": [1003, 1, 8, 8]})
-    assert told == "0 = a (3 images); 1,000 without a label"
+    result = describe_mapping({"classes": ["a"], "counts": {"x": [2], "y": [1]}, "shape": [1003, 1, 8, 8]})
+    assert result == "0 = a (3 images); 1,000 without a label"
 
 
 def test_many_classes_are_not_all_told():
-    told = mapping_told({"classes": [f"c{k}" for k in range(100)], "counts": {"x": [1] * 100}})
-    assert told.endswith("23 = c23 (1 image) and 76 more")
+    result = describe_mapping({"classes": [f"c{k}" for k in range(100)], "counts": {"x": [1] * 100}})
+    assert result.endswith("23 = c23 (1 image) and 76 more")

@@ -87,19 +87,19 @@ def names(home: Home) -> list[str]:
 
 
 def test_source_is_found_where_people_put_it(home, raw):
-    said = []
-    store = prepare(home, Toy(), None, say=said.append)
+    lines = []
+    store = prepare(home, Toy(), None, say=lines.append)
     assert first_pixels(store) == [1, 2, 3, 4, 5, 6]
-    assert any("recognised text" in line for line in said)
-    assert said[-1] == "toy: the counts of every split and class match its card"
+    assert any("recognised text" in line for line in lines)
+    assert lines[-1] == "toy: the image counts of every split and class match its card"
     assert names(home) == [".toy.lock", "toy"]
 
 
 def test_unchanged_source_is_not_read_again(home, raw):
-    said = []
-    before = (prepare(home, Toy(), None, say=said.append).path / "images.npy").stat().st_mtime_ns
-    after = prepare(home, Toy(), raw / "toy.txt", say=said.append)
-    assert "up to date" in said[-1]
+    lines = []
+    before = (prepare(home, Toy(), None, say=lines.append).path / "images.npy").stat().st_mtime_ns
+    after = prepare(home, Toy(), raw / "toy.txt", say=lines.append)
+    assert "up to date" in lines[-1]
     assert (after.path / "images.npy").stat().st_mtime_ns == before
 
 
@@ -117,20 +117,20 @@ def test_force_writes_anew(home, raw):
 
 
 def test_changed_source_and_changed_parameters_are_noticed(home, raw):
-    said = []
+    lines = []
     prepare(home, Toy(), None)
     (raw / "toy.txt").write_text("1 2 3 4 5 7")
-    assert first_pixels(prepare(home, Toy(), None, say=said.append))[-1] == 7
-    assert any("the data have changed" in line for line in said)
+    assert first_pixels(prepare(home, Toy(), None, say=lines.append))[-1] == 7
+    assert any("the data have changed" in line for line in lines)
     assert first_pixels(prepare(home, Toy({"add": 10}), None)) == [11, 12, 13, 14, 15, 17]
 
 
 def test_counts_that_differ_warn_and_are_recorded(home, raw):
-    said = []
+    lines = []
     (raw / "toy.txt").write_text("1 2 3")
-    store = prepare(home, Toy(), None, say=said.append)
-    assert "WARNING" in said[-1]
-    assert "x/b: 1, expected 3" in said[-1]
+    store = prepare(home, Toy(), None, say=lines.append)
+    assert "WARNING" in lines[-1]
+    assert "x/b: 1, expected 3" in lines[-1]
     assert store.manifest["checks"]["differences"] == ["x/a: 2, expected 3", "x/b: 1, expected 3"]
 
 
@@ -147,11 +147,11 @@ def test_given_source_that_does_not_exist_is_an_error(home, raw):
 
 
 def test_store_outlives_its_source(home, raw):
-    said = []
+    lines = []
     prepare(home, Toy(), None)
     (raw / "toy.txt").unlink()
-    assert len(prepare(home, Toy(), None, say=said.append)) == 6
-    assert "source files are not here any more" in said[-1]
+    assert len(prepare(home, Toy(), None, say=lines.append)) == 6
+    assert "source files are no longer there" in lines[-1]
     with pytest.raises(DataError, match="no source files"):
         prepare(home, Toy({"add": 1}), None)
 
@@ -163,19 +163,19 @@ def test_source_of_the_present_store_is_remembered(home, tmp_path):
 
 
 def test_damaged_store_is_written_anew(home, raw):
-    said = []
+    lines = []
     store = prepare(home, Toy(), None)
     (store.path / "images.npy").write_bytes(b"")
-    assert len(prepare(home, Toy(), None, say=said.append)) == 6
-    assert "can't be used" in said[0]
+    assert len(prepare(home, Toy(), None, say=lines.append)) == 6
+    assert "can't be used" in lines[0]
 
 
 def test_ensure_store_prepares_what_needs_no_question(home, raw):
     assert len(ensure_store(home, Drawn(), say=lambda _: None)) == 2
     assert len(ensure_store(home, Toy(), say=lambda _: None)) == 6
-    said = []
-    assert len(ensure_store(home, Toy(), say=said.append)) == 6
-    assert said == []
+    lines = []
+    assert len(ensure_store(home, Toy(), say=lines.append)) == 6
+    assert lines == []
 
 
 def test_ensure_store_without_source_tells_how_to_get_it(home):
@@ -288,10 +288,10 @@ def test_killed_process_costs_nothing_but_its_own_work(home, raw, stage):
     process.communicate(timeout=300)
     assert process.returncode == -signal.SIGKILL
     assert any(name.endswith(".part") for name in names(home))
-    said = []
-    store = prepare(home, Toy(), None, say=said.append)
+    lines = []
+    store = prepare(home, Toy(), None, say=lines.append)
     store.verify()
-    assert "up to date" in said[-1]
+    assert "up to date" in lines[-1]
     assert first_pixels(store) == [1, 2, 3, 4, 5, 6]
     assert names(home) == [".toy.lock", "toy"]
 
@@ -331,10 +331,10 @@ def test_file_size_limit_is_a_clear_error_and_loses_nothing(home, raw):
 
 def test_two_processes_at_once_take_turns(home, raw):
     both = [started(home, "slow"), started(home, "slow")]
-    said = [process.communicate(timeout=300) for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
-    assert sum("another process prepares it" in out for out, _ in said) <= 1
-    assert sum("up to date" in out for out, _ in said) == 1
+    lines = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], lines
+    assert sum("another process is preparing it" in out for out, _ in lines) <= 1
+    assert sum("up to date" in out for out, _ in lines) == 1
     Store.open(home.data / "toy").verify()
 
 
@@ -360,10 +360,11 @@ def test_contact_sheet_other_seed_and_colour_and_unknown_split(tmp_path):
     assert one != contact_sheet(store, tmp_path / "b.png", per_class=5, seed=1)
     with Image.open(tmp_path / "a.png") as sheet:
         assert sheet.getpixel((120, 20)) == (200, 0, 0)
-    with pytest.raises(DataError, match="no split 'q'"):
+    with pytest.raises(DataError, match="unknown split 'q'"):
         contact_sheet(store, tmp_path / "c.png", split="q")
 
 
+@pytest.mark.slow
 def test_command_line_prepares_tells_and_shows(home, tmp_path):
     plugin = tmp_path / "plugins"
     plugin.mkdir()
@@ -387,9 +388,9 @@ def test_command_line_prepares_tells_and_shows(home, tmp_path):
     prepared = runner.invoke(cli, ["prepare", "stripes", "--plugins", str(plugin), *place], catch_exceptions=False)
     assert "3 images of 1x8x8 written" in prepared.output
     stats = runner.invoke(cli, ["stats", "stripes", *place], catch_exceptions=False)
-    for part in ("3, 1 distinct", "1 groups, 1 of them with conflicting labels", "1 images of y occur in x", "drawn"):
+    for part in ("3, 1 distinct", "1 group, 1 of them with conflicting labels", "1 image of y also occurs in", "drawn"):
         assert part in stats.output
     out = tmp_path / "sheet.png"
-    shown = runner.invoke(cli, ["show", "stripes", "--out", str(out), *place], catch_exceptions=False)
-    assert "3 images of 2 classes" in shown.output
+    sheet_run = runner.invoke(cli, ["show", "stripes", "--out", str(out), *place], catch_exceptions=False)
+    assert "3 images of 2 classes" in sheet_run.output
     assert out.is_file()

@@ -64,14 +64,14 @@ def refused(store: Store) -> FerBenchError:
 def test_an_edited_label_is_told_with_the_counts_it_changes(store):
     rewrite(store.path / "table.csv", lambda text: text.replace(b"0,0,x,", b"0,2,x,"))
     error = refused(store)
-    assert error.what == "table.csv of 'toy' has changed since the store was prepared: its labels are other ones"
+    assert error.what == "table.csv of 'toy' has changed since the store was prepared: its labels differ"
     assert error.hint == "x/a: 0 images in the table, 1 in the manifest; x/c: 2 images in the table, 1 in the manifest"
     assert error.where == str(store.path / "table.csv")
 
 
 def test_labels_that_were_exchanged_are_told_though_the_counts_are_as_before(store):
     rewrite(store.path / "table.csv", lambda text: text.replace(b"0,0,x,", b"0,1,x,").replace(b"1,1,x,", b"1,0,x,"))
-    assert "its labels are other ones" in refused(store).what
+    assert "its labels differ" in refused(store).what
     assert refused(store).hint is None
 
 
@@ -84,10 +84,10 @@ def test_an_edited_split_is_told(store):
 @pytest.mark.parametrize(
     ("old", "new", "what"),
     [
-        (b",p1,", b",p7,", "its labels and splits are as they were, another column is not"),
-        (b"5,0,z", b"5,x,z", "its labels and splits can't be read any more"),
-        (b"label", b"lebal", "its labels and splits can't be read any more"),
-        (b"5,0,z", b"\xff,0,z", "its labels and splits can't be read any more"),
+        (b",p1,", b",p7,", "a column other than labels and splits differs"),
+        (b"5,0,z", b"5,x,z", "its labels and splits can't be read"),
+        (b"label", b"lebal", "its labels and splits can't be read"),
+        (b"5,0,z", b"\xff,0,z", "its labels and splits can't be read"),
     ],
 )
 def test_other_edits_of_the_table_are_told(store, old, new, what):
@@ -98,7 +98,7 @@ def test_other_edits_of_the_table_are_told(store, old, new, what):
 def test_zeroed_pixels_are_told(store):
     rewrite(store.path / "images.npy", lambda data: data[:-20] + bytes(20))
     assert refused(store).what.endswith("images.npy of 'toy' has changed since the store was prepared: its pixels"
-                                        " are not those that were prepared")  # fmt: skip
+                                        " differ from those that were prepared")  # fmt: skip
 
 
 @pytest.mark.parametrize("change", [lambda d: d[:-1], lambda d: d + b"x", lambda d: b"", lambda d: b"x" + d[1:]])
@@ -109,7 +109,7 @@ def test_an_array_of_another_form_is_told(store, change):
 
 def test_a_shape_in_the_header_that_fits_no_pixels_is_told(store):
     rewrite(store.path / "images.npy", lambda d: d.replace(b"(6, 1, 3, 4)", b"(6, 1, 4, 3)"))
-    assert "its shape are not those of the files" in refused(store).what
+    assert "its shape differs from the files" in refused(store).what
 
 
 @pytest.mark.parametrize("name", ["images.npy", "table.csv"])
@@ -154,7 +154,7 @@ def test_the_manifest_is_blamed_for_what_it_says_wrongly(store):
     manifest["counts"]["x"] = [2, 0, 1]
     (store.path / "manifest.json").write_text(json.dumps(manifest))
     assert refused(store).what == (
-        "manifest.json of 'toy' has changed since the store was prepared: its counts are not those of the files"
+        "manifest.json of 'toy' has changed since the store was prepared: its counts differ from the files"
     )
 
 
@@ -246,9 +246,9 @@ def test_where_nothing_can_be_written_one_process_reads_once(store, reads):
 
 def test_a_store_that_is_exchanged_while_it_is_used_is_refused(store, tmp_path):
     toy(tmp_path, add=1)
-    with pytest.raises(ChangedStoreError, match="has changed while it was used"):
+    with pytest.raises(ChangedStoreError, match="changed while it was in use"):
         store.images(np.arange(2))
-    with pytest.raises(ChangedStoreError, match="has changed while it was used"):
+    with pytest.raises(ChangedStoreError, match="changed while it was in use"):
         store.columns("label")
 
 
@@ -263,11 +263,11 @@ def test_a_process_at_work_refuses_a_store_that_is_not_the_one_its_driver_opened
 
     from fer_bench.runs.worker import Order
 
-    told = {"path": str(store.path), "fingerprint": store.fingerprint, "states": dict(store.states)}
-    order = Order(given={"store": told}, arrays={}, line=None)
+    facts = {"path": str(store.path), "fingerprint": store.fingerprint, "states": dict(store.states)}
+    order = Order(given={"store": facts}, arrays={}, line=None)
     assert order.images(np.array([1]), torch.device("cpu")).flatten().tolist() == list(range(12, 24))
     toy(tmp_path, add=1)
-    with pytest.raises(ChangedStoreError, match="has changed while it was used"):
+    with pytest.raises(ChangedStoreError, match="changed while it was in use"):
         order.images(np.array([1]), torch.device("cpu"))
 
 

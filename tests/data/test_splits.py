@@ -281,7 +281,7 @@ def test_equal_remainders_take_turns_so_that_no_part_grows(store_of):
         ({"split": "aaac"}, OFFICIAL, "the store has no val images"),
         ({"split": "aabc"}, OFFICIAL, "the training fold has no images of z"),
         ({}, Protocol(name="p", scheme="kfold", folds=3, group="person"), "no column 'person'"),
-        ({}, Protocol(name="p", scheme="kfold", folds=3, group="subject"), "does not know the subject of every image"),
+        ({}, Protocol(name="p", scheme="kfold", folds=3, group="subject"), "some images in the store have no subject"),
         ({}, Protocol(name="p", scheme="kfold", folds=3, label="vote"), "no column 'vote'"),
         ({}, Protocol(name="p", scheme="kfold", folds=3, label="source", classes=()), "training fold has no images"),
         ({"split": "abca"}, dataclasses.replace(OFFICIAL, classes=("x", "q")), "the store has no class 'q'"),
@@ -317,7 +317,7 @@ def test_a_protocol_that_makes_no_sense_is_refused(fields):
 def test_folds_are_checked():
     protocol = Protocol(name="p", scheme="kfold", folds=5)
     check_fold(protocol, 4, "toy/p")
-    with pytest.raises(SpecError, match="folds 0 to 4"):
+    with pytest.raises(SpecError, match="its folds are 0 to 4"):
         check_fold(protocol, 5, "toy/p")
 
 

@@ -93,12 +93,12 @@ def test_counts_are_compared_with_the_card(tmp_path):
     other = write_store(tmp_path, CARD, reading(labels=[0, 1, 1, -1, 0], splits=["x", "x", "x", "y", "w"]))
     assert other.manifest["checks"]["counts"] == "differ"
     assert other.manifest["checks"]["differences"] == [
-        "1 images have no label",
+        "1 image has no label",
         "x/a: 1, expected 2",
         "x/b: 2, expected 1",
         "y/a: 0, expected 1",
         "y/b: 0, expected 1",
-        "w: 1 images of a split the card does not know",
+        "w: 1 image in a split that the card does not list",
     ]
     nothing_known = DatasetCard(name="toy", title="", classes=("a", "b"), protocols=())
     assert check_counts(nothing_known, other.manifest)["counts"] == "unknown"

@@ -290,7 +290,7 @@ def test_csv_with_contempt_is_recognised_and_neutral_left_out(tmp_path):
     assert set(store.columns("split")["split"]) == {"all"}
     assert "8 neutral rows are left out" in said
     assert "protocols by subject can't be used" in said
-    assert "WARNING: the counts are not those of its card" in said
+    assert "WARNING: the image counts differ from its card" in said
 
 
 def test_csv_gives_the_neutral_rows_where_they_are_asked_for(tmp_path):

@@ -200,6 +200,7 @@ NUMBERED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "write", "order"), NUMBERED, ids=[w.__name__ for _, w, _ in NUMBERED])
 def test_numbers_in_another_order_are_read_as_the_parameter_says(tmp_path, name, write, order):
     names = order.split(",")
@@ -224,6 +225,7 @@ def test_numbered_folders_may_begin_at_0_or_1(tmp_path, first):
     assert f"labels are read as {first} = surprise (2 images)" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["{k}_{name}", "{name}-{k}", "{name}_{role}", "{role} {name}"])
 def test_numbers_and_splits_in_the_names_of_class_folders_do_not_matter(tmp_path, form):
     for role, usage in (("train", "Training"), ("test", "PrivateTest")):
@@ -249,6 +251,7 @@ MISSPELT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MISSPELT)
 def test_a_misspelt_class_folder_is_named_with_its_nearest_class(tmp_path, name):
     right, wrong = MISSPELT[name]

@@ -76,6 +76,7 @@ def rows_of(store: Store) -> list[tuple[bytes, int, str]]:
     return [(i.tobytes(), int(k), str(s)) for i, k, s in zip(images, table["label"], table["split"], strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "write",
     [

@@ -210,7 +210,7 @@ def test_validation_folder_without_a_test_says_it_can_not_be_scored(tmp_path):
     store, said = prepared(write_validation(tmp_path / "raw"), tmp_path)
     assert store.manifest["layout"] == "folders_validation"
     assert "NO PrivateTest images" in said
-    assert "WARNING: the counts are not those of its card" in said
+    assert "WARNING: the image counts differ from its card" in said
     assert set(store.manifest["counts"]) == {"Training", "PublicTest"}
 
 
@@ -365,6 +365,7 @@ MALFORMED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", MALFORMED)
 def test_malformed_source_is_named_and_the_old_store_stays(tmp_path, case):
     write, reason = MALFORMED[case]

@@ -239,6 +239,7 @@ KINDS = {".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP", ".tif": "TIFF", ".tiff":
 KINDS |= dict.fromkeys((".pgm", ".pnm", ".ppm"), "PPM") | dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [*KINDS, *(ending.upper() for ending in KINDS), ".Jpg"])
 def test_images_of_every_ending_are_found(tmp_path, ending):
     kind = KINDS[ending.lower()]

@@ -242,7 +242,7 @@ def test_the_official_list_is_known_by_its_hash(tmp_path, monkeypatch):
 
 def test_counts_that_differ_from_the_card_warn(tmp_path):
     store, said = prepared(original(tmp_path / "raw"), tmp_path, RafDb())
-    assert "WARNING: the counts are not those of its card" in said
+    assert "WARNING: the image counts differ from its card" in said
     assert "train/surprise: 2, expected 1290" in said
     assert store.manifest["checks"]["counts"] == "differ"
 

@@ -175,6 +175,7 @@ def plain(rows: Rows) -> bytes:
     return joined(rows).encode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", WORLDS)
 def test_every_form_of_a_table_gives_the_same_store(tmp_path, world):
     kind, write = WORLDS[world]
@@ -187,6 +188,7 @@ def test_every_form_of_a_table_gives_the_same_store(tmp_path, world):
         assert names == expected.columns("source")["source"].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("ending", [".tsv", ".CSV", ".txt", ""])
 def test_a_table_is_found_with_any_ending(tmp_path, world, ending):

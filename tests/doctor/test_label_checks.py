@@ -26,19 +26,19 @@ def test_random_exchange_of_a_fifth_is_estimated(pair):
     observed = FER2013["known"].copy()
     out, back = rng.binomial(observed[0, a], 0.2), rng.binomial(observed[0, b], 0.2)
     observed[0, [a, b]] += back - out, out - back
-    (found,) = exchanges(observed, FER2013["known"], ["Training", "PublicTest", "PrivateTest"])
-    assert {found.gained, found.lost} == {a, b}
-    assert found.split == "Training"
+    (result,) = exchanges(observed, FER2013["known"], ["Training", "PublicTest", "PrivateTest"])
+    assert {result.gained, result.lost} == {a, b}
+    assert result.split == "Training"
     gap = abs(int(FER2013["known"][0, a] - FER2013["known"][0, b]))
-    assert found.share == pytest.approx(abs(back - out) / gap)
-    assert abs(found.share - 0.2) < 4 * np.sqrt(0.16 * FER2013["known"][0, [a, b]].sum()) / gap
+    assert result.share == pytest.approx(abs(back - out) / gap)
+    assert abs(result.share - 0.2) < 4 * np.sqrt(0.16 * FER2013["known"][0, [a, b]].sum()) / gap
 
 
 def test_relabelling_that_no_exchange_explains_has_no_share():
     observed = FER2013["known"].copy()
     observed[0, [3, 1]] += 100, -100  # the larger class has grown
-    (found,) = exchanges(observed, FER2013["known"], ["Training", "PublicTest", "PrivateTest"])
-    assert (found.gained, found.lost, found.moved, found.share) == (3, 1, 100, None)
+    (result,) = exchanges(observed, FER2013["known"], ["Training", "PublicTest", "PrivateTest"])
+    assert (result.gained, result.lost, result.moved, result.share) == (3, 1, 100, None)
 
 
 def test_a_few_corrected_labels_count_as_slips():
@@ -52,8 +52,8 @@ def test_a_few_corrected_labels_count_as_slips():
 def test_exchange_between_classes_of_equal_size_has_no_share():
     observed = FER2013["known"].copy()
     observed[0, [0, 2]] += 30, -30  # angry and fear: chance alone moves 36
-    (found,) = exchanges(observed, FER2013["known"], ["Training", "PublicTest", "PrivateTest"])
-    assert (found.gained, found.lost, found.share) == (0, 2, None)
+    (result,) = exchanges(observed, FER2013["known"], ["Training", "PublicTest", "PrivateTest"])
+    assert (result.gained, result.lost, result.share) == (0, 2, None)
 
 
 def pairs(torn: int, whole: int) -> tuple[np.ndarray, np.ndarray]:
@@ -67,11 +67,11 @@ def binomial_tail(n: int, total: int, share: float) -> float:
 
 
 def test_copies_that_disagree_more_often_than_slips_are_told_with_the_p_of_the_test():
-    (found,) = disagreements(*pairs(12, 28), 7)
-    assert (found.classes, found.torn, found.groups, found.pairs) == ((0, 1), 12, 40, 21)
-    assert found.share == pytest.approx((1 - 0.4**0.5) / 2)  # 2 f (1 - f) = 0.3
-    assert found.p == pytest.approx(21 * binomial_tail(12, 40, 0.1))
-    assert found.p < 0.01
+    (result,) = disagreements(*pairs(12, 28), 7)
+    assert (result.classes, result.torn, result.groups, result.pairs) == ((0, 1), 12, 40, 21)
+    assert result.share == pytest.approx((1 - 0.4**0.5) / 2)  # 2 f (1 - f) = 0.3
+    assert result.p == pytest.approx(21 * binomial_tail(12, 40, 0.1))
+    assert result.p < 0.01
 
 
 @pytest.mark.parametrize(("torn", "whole"), [(5, 2), (7, 0), (29, 0), (4, 96), (10, 90), (16, 84)])

@@ -48,7 +48,7 @@ COPIES = {
 }
 
 
-def found(pairs: Pairs) -> set[tuple[int, int]]:
+def pair_set(pairs: Pairs) -> set[tuple[int, int]]:
     return set(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True))
 
 
@@ -61,7 +61,7 @@ def test_changed_copy_is_found_and_nothing_else(kind):
     images = pictures(60)
     copies = np.stack([COPIES[kind](i) for i in images[:20]])
     pairs = near_duplicates.near_duplicates(np.concatenate([images, copies]))
-    assert found(pairs) == {(k, 60 + k) for k in range(20)}
+    assert pair_set(pairs) == {(k, 60 + k) for k in range(20)}
 
 
 @pytest.mark.parametrize("mode", ["edge", "constant"])
@@ -70,7 +70,7 @@ def test_copy_moved_by_up_to_three_pixels_is_found_in_every_direction(mode):
     images = pictures(len(shifts), seed=3)
     copies = np.stack([moved(i, *shift, mode) for i, shift in zip(images, shifts, strict=True)])
     pairs = near_duplicates.near_duplicates(np.concatenate([images, copies]))
-    assert found(pairs) == {(k, len(shifts) + k) for k in range(len(shifts))}
+    assert pair_set(pairs) == {(k, len(shifts) + k) for k in range(len(shifts))}
 
 
 def test_blocks_change_nothing(monkeypatch):
@@ -98,7 +98,7 @@ def test_score_does_not_depend_on_the_order_in_which_numbers_are_added():
 def test_images_kept_together_are_not_compared_unless_their_number_is_minus_one():
     images = np.concatenate([pictures(4), [COPIES["blurred"](i) for i in pictures(4)]])
     together = np.array([0, 1, 2, -1, 0, 5, 2, -1])
-    assert found(near_duplicates.near_duplicates(images, together)) == {(1, 5), (3, 7)}
+    assert pair_set(near_duplicates.near_duplicates(images, together)) == {(1, 5), (3, 7)}
 
 
 def test_pairs_of_nothing_and_of_one_image_are_none():
@@ -172,7 +172,7 @@ def test_copies_are_found_in_colour_and_at_other_sizes(tmp_path, channels, side)
     images = np.concatenate([images, np.roll(images[:6], 1, axis=3) // 2 + 40])
     seen = look(stored(tmp_path, images), np.arange(18))
     assert seen.thumbs.shape == (18, 48, 48)
-    assert found(near_duplicates.near_duplicates(seen.thumbs)) == {(k, 12 + k) for k in range(6)}
+    assert pair_set(near_duplicates.near_duplicates(seen.thumbs)) == {(k, 12 + k) for k in range(6)}
 
 
 def test_perceptual_hash_is_the_one_of_imagehash(tmp_path):

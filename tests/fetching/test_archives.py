@@ -87,7 +87,7 @@ def test_a_lone_directory_at_the_top_becomes_the_target(here):
 def test_what_stands_at_the_target_is_left_alone(here):
     (here / "out").mkdir()
     (here / "out" / "mine").write_text("kept")
-    with pytest.raises(DataError, match="is there already"):
+    with pytest.raises(DataError, match="already exists"):
         unpack(zip_of(here / "faces.zip", TREE), here / "out")
     assert files_below(here / "out") == {"mine": b"kept"}
 
@@ -97,14 +97,14 @@ BAD_NAMES = ["../evil", "a/../../evil", "/etc/evil", "C:\\evil", "c:/evil", "..\
 
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_names_that_leave_the_target_are_refused(here, name):
-    assert "would not stay inside" in refused(zip_of(here / "a.zip", {"fine": b"1", name: b"evil"}))
-    assert "would not stay inside" in refused(tar_of(here / "a.tar", ("fine", b"1"), (name, b"evil")))
+    assert "would lead outside its folder" in refused(zip_of(here / "a.zip", {"fine": b"1", name: b"evil"}))
+    assert "would lead outside its folder" in refused(tar_of(here / "a.tar", ("fine", b"1"), (name, b"evil")))
 
 
 def test_a_zip_name_cut_short_by_a_zero_byte_is_refused(here):
     archive = zip_of(here / "a.zip", {"fine.png#.exe": b"evil"})
     archive.write_bytes(archive.read_bytes().replace(b"fine.png#.exe", b"fine.png\0.exe"))
-    assert "would not stay inside" in refused(archive)
+    assert "would lead outside its folder" in refused(archive)
 
 
 @pytest.mark.parametrize(
@@ -120,18 +120,19 @@ def test_a_zip_name_cut_short_by_a_zero_byte_is_refused(here):
     ],
 )
 def test_links_that_leave_the_target_are_refused(here, name, to):
-    assert "would leave the target" in refused(tar_of(here / "a.tar", ("a/b", b"1"), entry(name, tarfile.SYMTYPE, to)))
+    archive = tar_of(here / "a.tar", ("a/b", b"1"), entry(name, tarfile.SYMTYPE, to))
+    assert "would lead outside the target" in refused(archive)
 
 
 def test_two_harmless_links_can_not_be_joined_to_a_way_out(here):
     """`up` leads to the root; through it, `out` would lead above the root, though its text seems to stay inside."""
     chain = [entry("p/up", tarfile.SYMTYPE, ".."), entry("p/out", tarfile.SYMTYPE, "up/../../x")]
-    assert "would leave the target" in refused(tar_of(here / "a.tar", *chain))
+    assert "would lead outside the target" in refused(tar_of(here / "a.tar", *chain))
 
 
 def test_nothing_is_written_through_a_link(here):
     members = (("real/x", b"1"), entry("link", tarfile.SYMTYPE, "real"), ("link/y", b"2"))
-    assert "which is no directory" in refused(tar_of(here / "a.tar", *members))
+    assert "which is not a directory" in refused(tar_of(here / "a.tar", *members))
 
 
 def test_links_inside_stay_links(here):
@@ -153,16 +154,16 @@ def test_a_top_directory_is_kept_where_a_link_climbs_out_of_it(here):
 
 @pytest.mark.parametrize("to", ["/etc/passwd", "../secret"])
 def test_hard_links_out_are_refused(here, to):
-    assert "would not stay inside" in refused(tar_of(here / "a.tar", entry("x", tarfile.LNKTYPE, to)))
+    assert "would lead outside its folder" in refused(tar_of(here / "a.tar", entry("x", tarfile.LNKTYPE, to)))
 
 
 def test_a_hard_link_to_nothing_is_refused(here):
-    assert "leads to no file before it" in refused(tar_of(here / "a.tar", entry("x", tarfile.LNKTYPE, "later")))
+    assert "does not refer to an earlier file" in refused(tar_of(here / "a.tar", entry("x", tarfile.LNKTYPE, "later")))
 
 
 @pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
 def test_devices_and_pipes_are_refused(here, kind):
-    assert "neither file, directory nor link" in refused(tar_of(here / "a.tar", entry("x", kind)))
+    assert "is not a file, directory or link" in refused(tar_of(here / "a.tar", entry("x", kind)))
 
 
 def test_a_link_in_a_zip_is_refused(here):
@@ -170,7 +171,7 @@ def test_a_link_in_a_zip_is_refused(here):
     info.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(here / "a.zip", "w") as file:
         file.writestr(info, "/etc/passwd")
-    assert "neither file nor directory" in refused(here / "a.zip")
+    assert "neither a file nor a directory" in refused(here / "a.zip")
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -178,10 +179,10 @@ def test_names_that_occur_twice_are_refused(here):
     with zipfile.ZipFile(here / "a.zip", "w") as file:
         for name in ("a/x", "a/./x"):
             file.writestr(name, name)
-    assert "two members are called" in refused(here / "a.zip")
-    assert "two members are called" in refused(tar_of(here / "a.tar", ("x", b"1"), ("x", b"2")))
-    assert "which is no directory" in refused(tar_of(here / "b.tar", ("x", b"1"), ("x/y", b"2")))
-    assert "two members are called" in refused(tar_of(here / "c.tar", ("x/y", b"1"), ("x", b"2")))
+    assert "two members are named" in refused(here / "a.zip")
+    assert "two members are named" in refused(tar_of(here / "a.tar", ("x", b"1"), ("x", b"2")))
+    assert "which is not a directory" in refused(tar_of(here / "b.tar", ("x", b"1"), ("x/y", b"2")))
+    assert "two members are named" in refused(tar_of(here / "c.tar", ("x/y", b"1"), ("x", b"2")))
 
 
 def test_encrypted_zips_are_refused(here):
@@ -227,8 +228,8 @@ def test_a_packed_file_that_is_no_archive_is_refused(here, pack):
 def test_a_truncated_tar_is_refused(here, mode):
     archive = tar_of(here / "a.tar", ("x", os.urandom(60_000)), ("y", os.urandom(60_000)), mode=mode)
     archive.write_bytes(archive.read_bytes()[:90_000])
-    told = "neither a zip nor a tar file" if mode == "w:bz2" else "damaged"  # bz2 gives nothing before 900 kB are whole
-    assert told in refused(archive)
+    message = "neither a zip nor a tar file" if mode == "w:bz2" else "damaged"  # bz2 yields nothing before 900 kB
+    assert message in refused(archive)
 
 
 def test_a_zip_with_a_changed_byte_is_refused(here):

@@ -53,6 +53,7 @@ def movement(method, model, x):
     return max((whole - other).abs().max().item() for other in (alone, halves, backwards))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("params", SWITCHES + CROSSED + ARM_CROSSED + EVERY_BLOCK, ids=str)
 def test_every_switch_trains_predicts_from_one_image_and_survives_a_state_round_trip(
     make_method, tiny_trunk, make_batch, params

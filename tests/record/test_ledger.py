@@ -108,6 +108,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("old", "new", "same"), [pytest.param(*v, id=n) for n, v in CHANGES.items()])
 def test_change_of_a_method_file_makes_a_new_id_only_where_it_is_code(
     with_plugins, tiny_run, old: str, new: str, same: bool
@@ -120,6 +121,7 @@ def test_change_of_a_method_file_makes_a_new_id_only_where_it_is_code(
     assert (before == after) is same
 
 
+@pytest.mark.slow
 def test_change_of_a_shared_file_makes_a_new_id(with_plugins, tiny_run):
     from fer_bench.runs.executor import identify
 

@@ -151,6 +151,7 @@ def test_priors_print_as_they_are_typed():
     assert parse_prior("uniform") == Prior("uniform")
 
 
+@pytest.mark.slow
 def test_the_command_adds_the_section_only_when_asked(bench, tmp_path):
     bench.study([bench.run("base", 0, WORSE)], ["base"])
     for args, shown in (([], False), (["--test-prior", "uniform", "--test-prior", "backward:50"], True)):

@@ -331,6 +331,7 @@ def test_a_figure_without_data_is_left_out(bench):
     assert recall.gain_table(numbers) is None
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_report_and_prints_it(five_seeds, tmp_path):
     from fer_bench.cli.report import report
 

@@ -41,7 +41,7 @@ def test_precision_follows_the_device_that_is_used(machine, device, precision, g
 
 @pytest.mark.parametrize(
     ("machine", "device", "said"),
-    [(CPU, "cuda", "no CUDA device"), (GPUS, "cuda:2", "cuda:0 to cuda:1"), (CPU, "mps", "no GPU of Apple's")],
+    [(CPU, "cuda", "no CUDA device"), (GPUS, "cuda:2", "cuda:0 to cuda:1"), (CPU, "mps", "no Apple GPU")],
 )
 def test_a_device_that_is_not_there_is_told(machine, device, said):
     with pytest.raises(TrainingError, match=said):

@@ -300,3 +300,19 @@ def test_a_killed_training_fails_its_run_and_the_next_try_resumes(with_methods: 
     record = execute(spec, work)
     assert record.json("timing")["resumed"] == 1
     assert len(record.json("history")) == 3
+
+
+def test_rows_are_divided_once_for_all_runs_of_a_fold(workplace, tiny_run, in_process, monkeypatch):
+    from fer_bench.data import fold_rows
+
+    divided = []
+    divide = fold_rows.divide
+    monkeypatch.setattr(fold_rows, "divide", lambda *a: divided.append(a) or divide(*a))
+    monkeypatch.setattr(fold_rows, "_KNOWN", {})
+    runs = tuple(tiny_run(seed=seed, recipe={"epochs": 1}) for seed in (0, 1))
+    study = StudySpec(name="s", command="", runs=runs, labels=("baseline_resnet",), reference=None)
+
+    outcome = run_study(study, workplace, say=lambda line: None)
+
+    assert len(outcome.finished) == 2
+    assert len(divided) == 1

@@ -8,7 +8,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from fer_bench.stats import confusion, crossed_errors, intervals, scores
+from fer_bench.stats import confusion, crossed_errors
+from fer_bench.stats.bootstrap import Draws, bootstrap_difference
+from fer_bench.stats.confusion import ClassRecall, GroupRecall, confusion_matrix
+from fer_bench.stats.crossed_errors import jackknife
+from fer_bench.stats.intervals import score_differences, t_intervals
+from fer_bench.stats.sampling import Truth
+
+RECALL = {"r": ClassRecall(0)}
+
+
+def truth(labels, classes=2, clusters=None):
+    return Truth(labels=labels, classes=classes, clusters=clusters)
+
+
+def interval_of(labels, predictions, scores=RECALL, clusters=None):
+    """The t-intervals of predictions [S, n] of two classes."""
+    return t_intervals(jackknife(truth(labels, clusters=clusters), predictions, scores))
+
+
+def gain_of(labels, ours, reference):
+    """The t-interval of the gain in recall of class 0."""
+    a, b = (jackknife(truth(labels), side, RECALL) for side in (ours, reference))
+    return t_intervals(a - b)["r"]
 
 
 def left_out_by_hand(labels, ours, reference, score, classes):
@@ -16,7 +38,7 @@ def left_out_by_hand(labels, ours, reference, score, classes):
     seeds = len(ours)
 
     def gains(keep):
-        of = lambda answers: score(scores.confusion(labels[keep], answers[keep], classes))  # noqa: E731
+        of = lambda answers: score(confusion_matrix(labels[keep], answers[keep], classes))  # noqa: E731
         return np.array([of(a) - of(b) for a, b in zip(ours, reference, strict=True)])
 
     everything = np.ones(len(labels), bool)
@@ -36,38 +58,40 @@ def left_out_by_hand(labels, ours, reference, score, classes):
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(["accuracy", "mean_recall", "macro_f1"]))
-def test_error_and_freedom_are_those_of_a_plain_loop_over_images(seed, name):
+def test_the_standard_error_and_the_degrees_of_freedom_are_those_of_a_plain_loop_over_images(seed, name):
     rng = np.random.default_rng(seed)
     sizes, seeds = (4, 9, 20), 4
     labels = np.repeat([0, 1, 2], sizes)
     chance = np.clip(rng.beta(2, 1, len(labels)) + rng.normal(0, 0.1, (2, seeds, 1)), 0, 1)
     ours, reference = np.where(rng.random((2, seeds, len(labels))) < chance, labels, (labels + 1) % 3)
-    a, b = (crossed_errors.jackknife(labels, p, {name: confusion.STACKED[name]}, classes=3) for p in (ours, reference))
-    found = (a - b).estimates[name]
-    gains, alone, common = left_out_by_hand(labels, ours, reference, scores.SCORES[name], 3)
+    a, b = (jackknife(truth(labels, 3), p, {name: confusion.SCORES[name]}) for p in (ours, reference))
+    estimate = (a - b).estimates[name]
+    gains, alone, common = left_out_by_hand(labels, ours, reference, confusion.SCORES[name], 3)
     spread, least = gains.var(ddof=1), alone.sum() - common.sum()
     between, images = max(spread, least) / seeds, max(common.sum(), 0)
     of_images = sum(c**2 / (n - 1) for c, n in zip(common, sizes, strict=True))
-    assert found.value == pytest.approx(gains.mean())
-    assert found.error == pytest.approx((between + images) ** 0.5)
-    for freedom, of_seeds in ((found.freedom, between - max(least, 0) / seeds), (found.cautious, between)):
-        assert freedom == pytest.approx((between + images) ** 2 / (of_seeds**2 / (seeds - 1) + of_images))
+    assert estimate.value == pytest.approx(gains.mean())
+    assert estimate.standard_error == pytest.approx((between + images) ** 0.5)
+    for df, of_seeds in ((estimate.df, between - max(least, 0) / seeds), (estimate.df_test, between)):
+        assert df == pytest.approx((between + images) ** 2 / (of_seeds**2 / (seeds - 1) + of_images))
 
 
-def test_what_images_explain_of_the_spread_of_seeds_is_no_doubt_to_intervals_but_is_to_tests():
+def test_what_images_explain_of_the_variance_of_seeds_costs_degrees_of_freedom_in_tests_only():
     # Seeds of 20 images whose answers are independent: v = .0125, c = 0. Two of equal value have the variance v / 2.
-    found = crossed_errors.combine(np.array([0.5, 0.5]), np.array([0.0125]), np.array([0.00625]), np.array([20]))
-    assert found.error == pytest.approx(0.00625**0.5)
-    assert (found.freedom, found.cautious) == (np.inf, 1)
+    estimate = crossed_errors.combine(np.array([0.5, 0.5]), np.array([0.0125]), np.array([0.00625]), np.array([20]))
+    assert estimate.standard_error == pytest.approx(0.00625**0.5)
+    assert (estimate.df, estimate.df_test) == (np.inf, 1)
     # Three that are 10 points apart: MS = .01 is below v. At 20 points MS = .04, and .0275 of it is not explained.
-    found = crossed_errors.combine(
+    estimate = crossed_errors.combine(
         np.array([0.4, 0.5, 0.6]), np.array([0.0125]), np.array([0.0125 / 3]), np.array([20])
     )
-    assert (found.error**2, found.freedom, found.cautious) == pytest.approx((0.0125 / 3, np.inf, 2))
-    found = crossed_errors.combine(
+    assert (estimate.standard_error**2, estimate.df, estimate.df_test) == pytest.approx((0.0125 / 3, np.inf, 2))
+    estimate = crossed_errors.combine(
         np.array([0.3, 0.5, 0.7]), np.array([0.0125]), np.array([0.0125 / 3]), np.array([20])
     )
-    assert (found.error**2, found.freedom, found.cautious) == pytest.approx((0.04 / 3, 2 * (0.04 / 0.0275) ** 2, 2))
+    assert (estimate.standard_error**2, estimate.df, estimate.df_test) == pytest.approx(
+        (0.04 / 3, 2 * (0.04 / 0.0275) ** 2, 2)
+    )
 
 
 @settings(max_examples=15, deadline=None)
@@ -81,7 +105,7 @@ def test_an_interval_of_a_difference_is_what_a_plain_loop_over_images_gives(seed
     nobody = np.tile((labels + 1) % 3, (seeds, 1))  # all wrong, so that the difference to it is a method's own recall
 
     def parts(one, other):
-        values, alone, common = left_out_by_hand(labels, one, other, scores.SCORES["mean_recall"], 3)
+        values, alone, common = left_out_by_hand(labels, one, other, confusion.SCORES["mean_recall"], 3)
         explained = max(alone.sum() - common.sum(), 0) / seeds
         between = max(values.var(ddof=1) / seeds, explained)
         doubt = sum(c**2 / (n - 1) for c, n in zip(common, sizes, strict=True))
@@ -105,83 +129,79 @@ def test_an_interval_of_a_difference_is_what_a_plain_loop_over_images_gives(seed
     shared = v_a + v_b - v  # 2 r times both standard errors
     down, up = (a - a_low, b_high - b), (a_high - a, b - b_low)
     low, high = (x**2 - x * y * shared / (v_a * v_b) ** 0.5 + y**2 for x, y in (down, up))
-    sides = (crossed_errors.jackknife(labels, p, {"r": confusion.mean_recall}, classes=3) for p in (ours, reference))
-    found = intervals.score_differences(*sides)["r"]
+    sides = (jackknife(truth(labels, 3), p, {"r": confusion.mean_recall}) for p in (ours, reference))
+    interval = score_differences(*sides)["r"]
     (a_least, a_most), (b_least, b_most) = (
         limits(share, variance, quantile(variance, excess, doubt))
         for share, variance, excess, doubt in ((a, v_a, e_a, doubt_a), (b, v_b, e_b, doubt_b))
     )
     expected = gain, max(gain - low**0.5, a_least - b_most), min(gain + high**0.5, a_most - b_least)
-    assert (found.value, found.low, found.high) == pytest.approx(expected)
+    assert (interval.value, interval.low, interval.high) == pytest.approx(expected)
 
 
 def test_one_seed_owes_all_it_shows_to_its_images():
-    found = crossed_errors.combine(np.array([0.6]), np.array([0.24 / 54]), np.array([0.24 / 54]), np.array([55]))
-    assert (found.seeds, found.excess, found.images) == pytest.approx((0, 0, 0.24 / 54))
-    assert (found.freedom, found.cautious) == pytest.approx((54, 54))
+    estimate = crossed_errors.combine(np.array([0.6]), np.array([0.24 / 54]), np.array([0.24 / 54]), np.array([55]))
+    assert (estimate.var_seeds, estimate.var_excess, estimate.var_images) == pytest.approx((0, 0, 0.24 / 54))
+    assert (estimate.df, estimate.df_test) == pytest.approx((54, 54))
 
 
 def test_without_a_common_part_it_is_students_test_of_the_seeds():
     gains = np.array([0.05, 0.08, -0.03, 0.09, 0.06])
-    found = crossed_errors.combine(gains, np.zeros(1), np.zeros(1), np.array([40]))
+    estimate = crossed_errors.combine(gains, np.zeros(1), np.zeros(1), np.array([40]))
     expected = scipy_stats.ttest_1samp(gains, 0.0)
-    assert (found.value, found.p) == pytest.approx((gains.mean(), expected.pvalue))
-    assert (found.freedom, found.cautious) == pytest.approx((4, 4))
-    assert found.limits(0.95) == pytest.approx(tuple(expected.confidence_interval(0.95)))
+    assert (estimate.value, estimate.p) == pytest.approx((gains.mean(), expected.pvalue))
+    assert (estimate.df, estimate.df_test) == pytest.approx((4, 4))
+    assert estimate.limits(0.95) == pytest.approx(tuple(expected.confidence_interval(0.95)))
 
 
 def test_seeds_that_answer_alike_give_the_binomial_standard_error():
     # 55 images, 33 right in all five seeds: jackknife variance .6 · .4 / 54, with 54 degrees of freedom.
     labels = np.zeros(55, int)
     predictions = np.tile((np.arange(55) >= 33).astype(int), (5, 1))
-    found = crossed_errors.jackknife(labels, predictions, {"r": intervals.recall_of(0)}, classes=2).estimates["r"]
-    assert (found.value, found.error, found.freedom) == pytest.approx((0.6, (0.24 / 54) ** 0.5, 54))
-    assert (found.seeds, found.images) == pytest.approx((0.0, 0.24 / 54))
+    estimate = jackknife(truth(labels), predictions, RECALL).estimates["r"]
+    assert (estimate.value, estimate.standard_error, estimate.df) == pytest.approx((0.6, (0.24 / 54) ** 0.5, 54))
+    assert (estimate.var_seeds, estimate.var_images) == pytest.approx((0.0, 0.24 / 54))
 
 
 def test_one_seed_has_the_error_of_its_images():
     labels, predictions = np.zeros(55, int), (np.arange(55) >= 33).astype(int)[None]
-    found = intervals.crossed(labels, predictions, {"r": intervals.recall_of(0)}, classes=2)["r"]
+    interval = interval_of(labels, predictions)["r"]
     half = scipy_stats.t.ppf(0.975, 54) * (0.24 / 54) ** 0.5
-    assert (found.low, found.high) == pytest.approx((0.6 - half, 0.6 + half))
+    assert (interval.low, interval.high) == pytest.approx((0.6 - half, 0.6 + half))
 
 
-def test_two_seeds_that_agree_by_chance_are_not_taken_at_their_word():
+def test_two_seeds_that_agree_by_chance_still_have_a_wide_interval():
     # Both seeds have half of the images right, but different halves: their values agree, one image alone says 1/19.
     labels = np.zeros(20, int)
     predictions = np.stack([np.arange(20) % 2, 1 - np.arange(20) % 2])
-    found = intervals.crossed(labels, predictions, {"r": intervals.recall_of(0)}, classes=2)["r"]
-    assert found.high - found.low > 0.3
+    interval = interval_of(labels, predictions)["r"]
+    assert interval.high - interval.low > 0.3
 
 
 def test_what_never_varies_has_no_p_value():
     # One image, always gained: nothing tells how far that is chance.
     labels, ours, reference = np.zeros(1, int), np.zeros((5, 1), int), np.ones((5, 1), int)
-    found = intervals.crossed_difference(labels, ours, reference, {"r": intervals.recall_of(0)}, classes=2)["r"]
-    assert (found.value, found.low, found.high) == (1.0, 1.0, 1.0)
-    assert np.isnan(found.p)
-    same = intervals.crossed_difference(labels, ours, ours, {"r": intervals.recall_of(0)}, classes=2)["r"]
+    gain = gain_of(labels, ours, reference)
+    assert (gain.value, gain.low, gain.high) == (1.0, 1.0, 1.0)
+    assert np.isnan(gain.p)
+    same = gain_of(labels, ours, ours)
     assert (same.value, same.low, same.high, same.p) == (0.0, 0.0, 0.0, 1.0)
 
 
 def test_seeds_without_a_value_are_left_out():
     labels = np.array([0, 0, 0, 0, 1, 1])
     predictions = np.array([[0, 0, 1, 1, 1, 1], [0, 1, 1, 1, 1, 1], [0, 0, 0, 1, 1, 1], [-1, -1, -1, -1, 1, 1]])
-    metric = {"r": intervals.recall_of(0)}
-    all_four = intervals.crossed(labels, predictions, metric, classes=2)["r"]
-    three = intervals.crossed(labels, predictions[:3], metric, classes=2)["r"]
+    all_four, three, nothing = (interval_of(labels, p)["r"] for p in (predictions, predictions[:3], predictions[3:]))
     assert (all_four.value, all_four.low, all_four.high) == pytest.approx((three.value, three.low, three.high))
-    nothing = intervals.crossed(labels, predictions[3:], metric, classes=2)["r"]
     assert not nothing.known
 
 
 def test_an_image_tested_several_times_counts_once():
     rng = np.random.default_rng(0)
     labels, predictions = np.repeat([0, 1], 15), rng.integers(0, 2, (4, 30))
-    once = intervals.crossed(labels, predictions, classes=2)
-    thrice = intervals.crossed(
-        np.tile(labels, 3), np.tile(predictions, 3), classes=2, clusters=np.tile(np.arange(30), 3)
-    )
+    once = interval_of(labels, predictions, confusion.SCORES)
+    copies = np.tile(np.arange(30), 3)
+    thrice = interval_of(np.tile(labels, 3), np.tile(predictions, 3), confusion.SCORES, copies)
     for name, interval in once.items():
         assert (thrice[name].low, thrice[name].high) == pytest.approx((interval.low, interval.high))
 
@@ -189,19 +209,19 @@ def test_an_image_tested_several_times_counts_once():
 def test_images_are_left_out_as_if_they_had_never_been_there():
     rng = np.random.default_rng(2)
     labels, runs = np.repeat([0, 1, 2], [5, 9, 14]), rng.integers(-1, 3, (4, 28))
-    metrics_ = {"macro_f1": confusion.macro_f1, "mean_recall": confusion.mean_recall, "recall": confusion.recall_of(1)}
+    scores = {"macro_f1": confusion.macro_f1, "mean_recall": confusion.mean_recall, "recall": ClassRecall(1)}
     for clusters in (None, np.arange(28)[::-1], np.repeat(np.arange(14), 2)):
-        found = crossed_errors.jackknife(labels, runs, metrics_, classes=3, clusters=clusters)
+        sample = jackknife(truth(labels, 3, clusters), runs, scores)
         if clusters is None or len(np.unique(clusters)) == 28:
             units = [[[i] for i in np.flatnonzero(labels == c)] for c in range(3)]
         else:
             units = [[np.flatnonzero(clusters == u) for u in np.unique(clusters)]]
-        assert found.units == tuple(len(of) for of in units)
-        for name, metric in metrics_.items():
+        assert sample.units == tuple(len(of) for of in units)
+        for name, score in scores.items():
             for stratum, of in enumerate(units):
-                left = found.left[name].get(stratum, found.seen[name])  # on other strata it does not depend
+                left = sample.left_out[name].get(stratum, sample.values[name])  # it does not depend on other strata
                 by_hand = np.array(
-                    [metric(confusion.confusions(np.delete(labels, i), np.delete(runs, i, axis=1), 3)) for i in of]
+                    [score(confusion_matrix(np.delete(labels, i), np.delete(runs, i, axis=1), 3)) for i in of]
                 )
                 order = np.lexsort(by_hand.T)
                 ours = np.broadcast_to(left, by_hand.shape)
@@ -213,24 +233,23 @@ def test_people_are_left_out_with_all_their_images():
     labels = np.array([0, 1, 0, 1, 0, 1])
     person = np.array([0, 0, 1, 1, 2, 3])
     predictions = np.where(np.isin(person, [0, 2]), labels, 1 - labels)[None]
-    found = crossed_errors.jackknife(
-        labels, predictions, {"a": confusion.accuracy}, classes=2, clusters=person
-    ).estimates["a"]
+    estimate = jackknife(truth(labels, clusters=person), predictions, {"a": confusion.accuracy}).estimates["a"]
     left = np.array([1 / 4, 3 / 4, 2 / 5, 3 / 5])
-    assert found.error == pytest.approx((3 / 4 * ((left - left.mean()) ** 2).sum()) ** 0.5)
+    assert estimate.standard_error == pytest.approx((3 / 4 * ((left - left.mean()) ** 2).sum()) ** 0.5)
 
 
+@pytest.mark.slow
 def test_intervals_of_a_gain_cover_it_in_19_of_20_studies_where_the_percentile_bootstrap_does_not():
     # 600 images that all fare alike and three trainings that differ by 10 points: only trainings matter.
     rng = np.random.default_rng(7)
-    labels, metric = np.zeros(600, int), {"r": intervals.recall_of(0)}
+    labels = np.zeros(600, int)
     covered = np.zeros(2)
     for _ in range(300):
         right = rng.random((2, 3, 600)) < 0.6 + 0.10 * rng.normal(size=(2, 3, 1))
         ours, reference = 1 - right.astype(int)
         covered += [
-            intervals.crossed_difference(labels, ours, reference, metric, classes=2)["r"].covers(),
-            intervals.bootstrap_difference(labels, ours, reference, metric, classes=2, draws=200)["r"].covers(),
+            gain_of(labels, ours, reference).covers(),
+            bootstrap_difference(truth(labels), ours, reference, RECALL, Draws(number=200))["r"].covers(),
         ]
     assert covered[0] / 300 == pytest.approx(0.95, abs=0.03)
     assert covered[1] / 300 < 0.85
@@ -240,15 +259,17 @@ def test_the_images_that_a_metric_rests_on_are_found_by_changing_one_answer():
     # 3 angry, 5 sad and 9 happy images, all right: nothing varies, so only what a changed answer would do tells.
     labels = np.repeat([0, 1, 2], [3, 5, 9])
     # One of 3 angry images is a ninth of the mean of three recalls: as if there were nine that count alike.
-    asked = {"sad": confusion.recall_of(1), "two": confusion.group_recall((1, 2)), "all": confusion.mean_recall}
-    asked["accuracy"] = confusion.accuracy
+    scores = {"sad": ClassRecall(1), "two": GroupRecall((1, 2)), "all": confusion.mean_recall}
+    scores["accuracy"] = confusion.accuracy
     for predictions in (labels, np.roll(labels, 9)):
-        found = crossed_errors.jackknife(labels, predictions[None], asked, classes=3)
-        assert found.least == {"sad": 5, "two": 10, "all": 9, "accuracy": 17}
+        assert jackknife(truth(labels, 3), predictions[None], scores).effective_units == {
+            "sad": 5,
+            "two": 10,
+            "all": 9,
+            "accuracy": 17,
+        }
     people = np.repeat([0, 1, 2, 3, 4], [3, 2, 3, 5, 4])  # angry: one person; sad and happy: two each
-    found = crossed_errors.jackknife(labels, labels[None], asked, classes=3, clusters=people).least
-    assert found == pytest.approx({"sad": 2, "two": 4, "all": 3, "accuracy": 1 / (9 / 17 / 2)})
+    effective = jackknife(truth(labels, 3, people), labels[None], scores).effective_units
+    assert effective == pytest.approx({"sad": 2, "two": 4, "all": 3, "accuracy": 1 / (9 / 17 / 2)})
     everybody = np.arange(17) % 3  # three people show every class, so nothing rests on more than three
-    assert set(crossed_errors.jackknife(labels, labels[None], asked, classes=3, clusters=everybody).least.values()) == {
-        3
-    }
+    assert set(jackknife(truth(labels, 3, everybody), labels[None], scores).effective_units.values()) == {3}

@@ -10,15 +10,18 @@ from scipy import stats as distributions
 from statsmodels.stats.proportion import proportion_confint
 
 from fer_bench.stats import confusion, intervals
+from fer_bench.stats.confusion import ClassRecall
+from fer_bench.stats.crossed_errors import jackknife
+from fer_bench.stats.sampling import Truth
 
-RECALL = {"r": intervals.recall_of(0)}
+RECALL = {"r": ClassRecall(0)}
 
 
-def measured(predictions, labels=None, metrics=RECALL, **options):
+def measured(predictions, labels=None, scores=RECALL):
     """The jackknife of predictions [S, n]; all images of class 0 unless labels are given."""
     predictions = np.atleast_2d(predictions)
     labels = np.zeros(predictions.shape[1], int) if labels is None else labels
-    return intervals.jackknife(labels, predictions, metrics, classes=3, **options)
+    return jackknife(Truth(labels=labels, classes=3), predictions, scores)
 
 
 def limits(interval):
@@ -44,8 +47,8 @@ def newcombe(both, ours, theirs, neither, corrected):
 @given(n=st.integers(2, 900), share=st.floats(0, 1))
 def test_the_recall_of_one_training_has_wilsons_interval(n, share):
     hits = round(share * n)
-    found = intervals.score_intervals(measured((np.arange(n) >= hits).astype(int)))["r"]
-    assert limits(found) == pytest.approx(proportion_confint(hits, n, method="wilson"), abs=1e-8)
+    interval = intervals.score_intervals(measured((np.arange(n) >= hits).astype(int)))["r"]
+    assert limits(interval) == pytest.approx(proportion_confint(hits, n, method="wilson"), abs=1e-8)
 
 
 def test_our_transcript_of_newcombe_gives_the_published_example():
@@ -58,17 +61,17 @@ def test_our_transcript_of_newcombe_gives_the_published_example():
 @given(st.tuples(*[st.integers(1, 90)] * 4))
 def test_the_difference_of_two_trainings_has_newcombes_interval(table):
     ours, theirs = (np.repeat(answers, table) for answers in ([0, 0, 1, 1], [0, 1, 0, 1]))
-    found = intervals.score_differences(measured(ours), measured(theirs))["r"]
-    assert found.value == pytest.approx((table[1] - table[2]) / sum(table))
-    assert limits(found) == pytest.approx(newcombe(*table, corrected=False), abs=1e-8)
+    interval = intervals.score_differences(measured(ours), measured(theirs))["r"]
+    assert interval.value == pytest.approx((table[1] - table[2]) / sum(table))
+    assert limits(interval) == pytest.approx(newcombe(*table, corrected=False), abs=1e-8)
 
 
 def test_seeds_that_agree_leave_the_number_of_images_as_it_is():
     # 33 of 55 right in all five seeds: V = .6 · .4 / 54 with 54 degrees of freedom, so n = 55 with t = 2.0049.
-    found = intervals.score_intervals(measured(np.tile((np.arange(55) >= 33).astype(int), (5, 1))))["r"]
+    interval = intervals.score_intervals(measured(np.tile((np.arange(55) >= 33).astype(int), (5, 1))))["r"]
     t, z = distributions.t.ppf(0.975, 54), distributions.norm.ppf(0.975)
     expected = proportion_confint(33 * (z / t) ** 2, 55 * (z / t) ** 2, method="wilson")
-    assert limits(found) == pytest.approx(expected)
+    assert limits(interval) == pytest.approx(expected)
 
 
 def test_seeds_that_err_on_different_images_are_worth_more_images_and_seeds_that_differ_fewer():
@@ -81,13 +84,15 @@ def test_seeds_that_err_on_different_images_are_worth_more_images_and_seeds_that
     assert widths[0] < high - low < widths[1]
 
 
-def test_seeds_that_differ_as_wholes_have_the_error_and_the_freedom_of_their_spread():
+def test_seeds_that_differ_as_wholes_have_the_error_and_the_degrees_of_freedom_of_their_spread():
     # Recalls .6, .7, .8 without any part of images in common: V = .01 / 3, two degrees of freedom.
     n = 100_000
     right = np.stack([np.arange(n) % 10 < k for k in (6, 7, 8)])
     rng = np.random.default_rng(0)
-    found = intervals.score_intervals(measured(1 - np.stack([rng.permutation(row) for row in right]).astype(int)))["r"]
-    assert limits(found) == pytest.approx(by_hand(0.7, 0.01 / 3, distributions.t.ppf(0.975, 2)), abs=2e-3)
+    interval = intervals.score_intervals(measured(1 - np.stack([rng.permutation(row) for row in right]).astype(int)))[
+        "r"
+    ]
+    assert limits(interval) == pytest.approx(by_hand(0.7, 0.01 / 3, distributions.t.ppf(0.975, 2)), abs=2e-3)
 
 
 def by_hand(p, variance, t):
@@ -100,23 +105,23 @@ def by_hand(p, variance, t):
 
 def test_what_never_varies_has_the_interval_of_the_images_that_it_rests_on():
     labels = np.repeat([0, 1], [20, 300])
-    asked = {"rare": intervals.recall_of(0), "often": intervals.recall_of(1)}
-    asked |= {"mean": confusion.mean_recall, "all": confusion.accuracy}
-    found = intervals.score_intervals(measured(np.tile(labels, (3, 1)), labels, asked))
-    assert limits(found["rare"]) == pytest.approx(proportion_confint(20, 20, method="wilson"))
-    assert limits(found["often"]) == pytest.approx(proportion_confint(300, 300, method="wilson"))
-    assert limits(found["all"]) == pytest.approx(proportion_confint(320, 320, method="wilson"))
+    scores = {"rare": ClassRecall(0), "often": ClassRecall(1)}
+    scores |= {"mean": confusion.mean_recall, "all": confusion.accuracy}
+    by_score = intervals.score_intervals(measured(np.tile(labels, (3, 1)), labels, scores))
+    assert limits(by_score["rare"]) == pytest.approx(proportion_confint(20, 20, method="wilson"))
+    assert limits(by_score["often"]) == pytest.approx(proportion_confint(300, 300, method="wilson"))
+    assert limits(by_score["all"]) == pytest.approx(proportion_confint(320, 320, method="wilson"))
     # One rare image is a fortieth of the mean of both recalls. In doubt is what all rare images leave open, halved:
     # rare images of a recall of .025^(1/20) = .83 are all right in one study of forty, and then the mean is .916.
-    assert limits(found["mean"]) == pytest.approx(proportion_confint(40, 40, method="wilson"))
-    assert found["mean"].low == pytest.approx((1 + 0.025 ** (1 / 20)) / 2, abs=0.01)
+    assert limits(by_score["mean"]) == pytest.approx(proportion_confint(40, 40, method="wilson"))
+    assert by_score["mean"].low == pytest.approx((1 + 0.025 ** (1 / 20)) / 2, abs=0.01)
 
 
 def test_one_answer_to_everything_has_wilsons_interval_of_all_images_in_accuracy():
     # One training says "other" to 37 smiling and 95 other images: 95 of 132 are right.
     labels = np.repeat([0, 1], [37, 95])
-    found = intervals.score_intervals(measured(np.ones(132, int), labels, {"all": confusion.accuracy}))["all"]
-    assert limits(found) == pytest.approx(proportion_confint(95, 132, method="wilson"))
+    interval = intervals.score_intervals(measured(np.ones(132, int), labels, {"all": confusion.accuracy}))["all"]
+    assert limits(interval) == pytest.approx(proportion_confint(95, 132, method="wilson"))
 
 
 def test_a_gain_goes_no_further_than_the_intervals_of_both_sides_allow():
@@ -125,17 +130,19 @@ def test_a_gain_goes_no_further_than_the_intervals_of_both_sides_allow():
     right = [[(np.arange(100) + 50 * k) % 100 < h for k, h in enumerate(side)] for side in ((55, 45), (45, 55))]
     ours, theirs = (measured(1 - np.array(side).astype(int)) for side in right)
     a, b = (intervals.score_intervals(side)["r"] for side in (ours, theirs))
-    found = intervals.score_differences(ours, theirs)["r"]
-    assert found.value == pytest.approx(0)
-    assert limits(found) == pytest.approx((a.low - b.high, a.high - b.low))
-    assert limits(found) == pytest.approx((-0.195, 0.195), abs=5e-4)
+    interval = intervals.score_differences(ours, theirs)["r"]
+    assert interval.value == pytest.approx(0)
+    assert limits(interval) == pytest.approx((a.low - b.high, a.high - b.low))
+    assert limits(interval) == pytest.approx((-0.195, 0.195), abs=5e-4)
 
 
 def test_equal_answers_differ_by_nothing_but_other_images_might_tell():
     answers = (np.arange(55) >= 11).astype(int)
-    found = intervals.score_differences(measured(np.tile(answers, (5, 1))), measured(np.tile(answers, (5, 1))))["r"]
-    assert (found.value, found.p) == (0.0, 1.0)
-    assert -0.06 < found.low < 0.0 < found.high < 0.06  # three of 55 may differ and not be seen: the rule of three
+    interval = intervals.score_differences(measured(np.tile(answers, (5, 1))), measured(np.tile(answers, (5, 1))))["r"]
+    assert (interval.value, interval.p) == (0.0, 1.0)
+    assert (
+        -0.06 < interval.low < 0.0 < interval.high < 0.06
+    )  # three of 55 may differ and not be seen: the rule of three
 
 
 @settings(max_examples=60, deadline=None)
@@ -143,10 +150,10 @@ def test_equal_answers_differ_by_nothing_but_other_images_might_tell():
 def test_intervals_hold_their_value_and_stay_within_shares(seed, seeds):
     rng = np.random.default_rng(seed)
     labels = np.repeat([0, 1, 2], rng.integers(1, 12, 3))
-    asked = intervals.STACKED | {str(c): intervals.recall_of(c) for c in range(3)}
-    ours, theirs = (measured(rng.integers(0, 3, (seeds, len(labels))), labels, asked) for _ in range(2))
-    for found in (intervals.score_intervals(ours), intervals.score_intervals(theirs)):
-        assert all(0 <= i.low <= i.value <= i.high <= 1 for i in found.values())
+    scores = confusion.SCORES | {str(c): ClassRecall(c) for c in range(3)}
+    ours, theirs = (measured(rng.integers(0, 3, (seeds, len(labels))), labels, scores) for _ in range(2))
+    for side in (ours, theirs):
+        assert all(0 <= i.low <= i.value <= i.high <= 1 for i in intervals.score_intervals(side).values())
     for i in intervals.score_differences(ours, theirs).values():
         assert -1 - 1e-12 <= i.low <= i.value <= i.high <= 1 + 1e-12
 
@@ -168,22 +175,23 @@ def test_all_of_a_difference_may_be_in_doubt_but_no_more(tens, variance):
         measured(1 - np.stack([rng.permutation(np.arange(n) % 10 < k) for k in shares]).astype(int))
         for shares in ((6, 7, 8), tens)
     )
-    found, t = intervals.score_differences(ours, theirs)["r"], distributions.t.ppf(0.975, 2)
+    interval, t = intervals.score_differences(ours, theirs)["r"], distributions.t.ppf(0.975, 2)
     r = (0.01 / 3 + variance - 0.01 / 3) / (2 * np.sqrt(0.01 / 3 * variance))
     (a_low, a_high), (b_low, b_high) = by_hand(0.7, 0.01 / 3, t), by_hand(0.6, variance, t)
     down, up = (0.7 - a_low, b_high - 0.6), (a_high - 0.7, 0.6 - b_low)
     low = 0.1 - np.sqrt(down[0] ** 2 - 2 * r * down[0] * down[1] + down[1] ** 2)
     high = 0.1 + np.sqrt(up[0] ** 2 - 2 * r * up[0] * up[1] + up[1] ** 2)
-    assert limits(found) == pytest.approx((low, high), abs=4e-3)
+    assert limits(interval) == pytest.approx((low, high), abs=4e-3)
 
 
 def test_a_class_without_images_is_unknown():
     labels = np.repeat([0, 1], 10)
-    sides = [measured(np.tile(labels, (2, 1)), labels, {"none": intervals.recall_of(2)}) for _ in range(2)]
+    sides = [measured(np.tile(labels, (2, 1)), labels, {"none": ClassRecall(2)}) for _ in range(2)]
     assert not intervals.score_intervals(sides[0])["none"].known
     assert not intervals.score_differences(*sides)["none"].known
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("images", "recall", "seeds"), [(16, 0.5, 5), (55, 0.65, 2), (55, 0.8, 5), (160, 0.65, 3)])
 def test_intervals_cover_recall_and_gain_in_about_19_of_20_studies(images, recall, seeds):
     # Images are hard or easy, harder for one method, trainings differ by a point as wholes, chance does the rest.

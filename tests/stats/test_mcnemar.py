@@ -12,38 +12,38 @@ from fer_bench.stats import mcnemar
 
 
 @pytest.mark.parametrize(
-    ("gained", "lost", "images", "exact", "midp"),
+    ("gained", "lost", "images", "exact_p", "mid_p"),
     [(1, 7, 21, 0.070, 0.039), (6, 16, 161, 0.052, 0.035)],
     ids=["airway hyper-responsiveness", "complete response"],
 )
-def test_the_examples_of_fagerland_come_out_as_printed(gained, lost, images, exact, midp):
+def test_the_examples_of_fagerland_come_out_as_printed(gained, lost, images, exact_p, mid_p):
     # Fagerland, Lydersen, Laake (2013), tables 1 and 2 with the p-values of their section "Examples".
     result = mcnemar.mcnemar(gained, lost, images)
-    assert (round(result.exact, 3), round(result.midp, 3)) == (exact, midp)
-    assert mcnemar.mcnemar(lost, gained, images).midp == result.midp
+    assert (round(result.exact_p, 3), round(result.mid_p, 3)) == (exact_p, mid_p)
+    assert mcnemar.mcnemar(lost, gained, images).mid_p == result.mid_p
 
 
-def test_equal_counts_have_the_midp_of_the_definition():
+def test_equal_counts_have_the_mid_p_of_the_definition():
     # 1 - P(X = 2) / 2 with X ~ binomial(4, 1/2): 1 - 6/32
-    assert mcnemar.mcnemar(2, 2, 9).midp == pytest.approx(1 - 6 / 32)
-    assert (mcnemar.mcnemar(0, 0, 9).exact, mcnemar.mcnemar(0, 0, 9).midp) == (1.0, 1.0)
+    assert mcnemar.mcnemar(2, 2, 9).mid_p == pytest.approx(1 - 6 / 32)
+    assert (mcnemar.mcnemar(0, 0, 9).exact_p, mcnemar.mcnemar(0, 0, 9).mid_p) == (1.0, 1.0)
 
 
 @given(st.one_of(st.integers(0, 60), st.integers(900, 3000)), st.integers(0, 60), st.booleans())
-def test_the_midp_is_half_the_probability_of_the_table_off_the_exact_p(fewer, apart, swapped):
+def test_the_mid_p_is_half_the_probability_of_the_table_off_the_exact_p(fewer, apart, swapped):
     counts = (fewer + apart, fewer) if swapped else (fewer, fewer + apart)
     law = scipy_stats.binom(sum(counts), 0.5)
     seen = law.pmf(counts[0])
     expected = 1 - seen / 2 if apart == 0 else 2 * law.cdf(fewer) - seen
-    assert mcnemar.mcnemar(*counts, 10_000).midp == pytest.approx(expected if sum(counts) else 1.0)
+    assert mcnemar.mcnemar(*counts, 10_000).mid_p == pytest.approx(expected if sum(counts) else 1.0)
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
 def test_the_exact_p_is_that_of_scipys_binomial_test(gained, lost):
     expected = scipy_stats.binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
     result = mcnemar.mcnemar(gained, lost, 200)
-    assert result.exact == pytest.approx(expected)
-    assert result.midp <= result.exact
+    assert result.exact_p == pytest.approx(expected)
+    assert result.mid_p <= result.exact_p
 
 
 def test_statsmodels_agrees_on_the_exact_and_the_pooled_test():
@@ -51,7 +51,7 @@ def test_statsmodels_agrees_on_the_exact_and_the_pooled_test():
     labels, ours = np.zeros(40, int), np.array([[0] * 30 + [1] * 10])
     reference = np.array([[0] * 18 + [1] * 12 + [0] * 4 + [1] * 6])  # 12 gained, 4 lost
     table = [[18, 12], [4, 6]]
-    assert mcnemar.mcnemar_by_seed(labels, ours, reference)[0].exact == pytest.approx(tables.mcnemar(table).pvalue)
+    assert mcnemar.mcnemar_by_seed(labels, ours, reference)[0].exact_p == pytest.approx(tables.mcnemar(table).pvalue)
     asymptotic = tables.mcnemar(table, exact=False, correction=False).pvalue
     assert mcnemar.pooled(labels, ours, reference) == pytest.approx(asymptotic)
 
@@ -63,7 +63,7 @@ def test_seeds_are_tested_one_by_one_on_the_images_both_have_seen():
     first, second = mcnemar.mcnemar_by_seed(labels, ours, reference)
     assert (first.gained, first.lost, first.images) == (2, 1, 4)  # images 0 and 3 gained, image 2 lost, image 4 unseen
     assert (first.discordance, first.difference) == (0.75, 0.25)
-    assert (second.gained, second.lost, second.exact) == (0, 0, 1.0)
+    assert (second.gained, second.lost, second.exact_p) == (0, 0, 1.0)
     one_class = mcnemar.mcnemar_by_seed(labels, ours, reference, label=0)[0]
     assert (one_class.gained, one_class.lost, one_class.images) == (1, 1, 3)
 

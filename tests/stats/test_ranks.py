@@ -25,13 +25,13 @@ AUC = np.array([
 
 def test_demsars_worked_example_comes_out_as_printed():
     # Section 3.2.4: mean ranks 3.143, 2.000, 2.893, 1.964; chi² = 9.28, F = 3.69; CD = 1.25 at 0.05 and 1.12 at 0.10.
-    found = ranks.rank_methods(AUC, NAMES, correct_ties=False)
-    assert found.names == ("C4.5+m+cf", "C4.5+m", "C4.5+cf", "C4.5")
-    assert found.ranks == pytest.approx([1.964, 2.000, 2.893, 3.143], abs=5e-4)
-    assert (round(found.chi2, 2), round(found.f, 2)) == (9.28, 3.69)
-    assert (round(found.difference, 2), round(ranks.critical_difference(4, 14, 0.10), 2)) == (1.25, 1.12)
-    assert scipy_stats.f.isf(0.05, 3, 39) < found.f  # "the critical value of F(3, 39) is 2.85, so we reject"
-    assert found.f_p < 0.05
+    ranking = ranks.rank_methods(AUC, NAMES, correct_ties=False)
+    assert ranking.names == ("C4.5+m+cf", "C4.5+m", "C4.5+cf", "C4.5")
+    assert ranking.ranks == pytest.approx([1.964, 2.000, 2.893, 3.143], abs=5e-4)
+    assert (round(ranking.chi2, 2), round(ranking.f, 2)) == (9.28, 3.69)
+    assert (round(ranking.critical_difference, 2), round(ranks.critical_difference(4, 14, 0.10), 2)) == (1.25, 1.12)
+    assert scipy_stats.f.isf(0.05, 3, 39) < ranking.f  # "the critical value of F(3, 39) is 2.85, so we reject"
+    assert ranking.f_p < 0.05
 
 
 def test_all_four_of_demsar_are_one_clique_at_5_percent_and_two_at_10():
@@ -60,30 +60,30 @@ def test_scipy_gives_the_same_statistic_with_ties(seed, k, blocks):
     if (values == values[:, :1]).all():
         return  # nothing but ties: no statistic
     expected = scipy_stats.friedmanchisquare(*values.T)
-    found = ranks.rank_methods(values, tuple("abcdef"[:k]))
-    assert (found.chi2, found.chi2_p) == pytest.approx((expected.statistic, expected.pvalue))
+    ranking = ranks.rank_methods(values, tuple("abcdef"[:k]))
+    assert (ranking.chi2, ranking.chi2_p) == pytest.approx((expected.statistic, expected.pvalue))
 
 
 def test_the_p_value_of_a_pair_falls_below_alpha_just_beyond_the_critical_difference():
-    found = ranks.rank_methods(AUC, NAMES, alpha=0.10)
-    apart = np.abs(found.ranks[:, None] - found.ranks)
-    assert ((found.p < 0.10) == (apart >= found.difference)).all()
-    assert (np.diag(found.p) == 1).all()
-    assert found.p == pytest.approx(found.p.T)
+    ranking = ranks.rank_methods(AUC, NAMES, alpha=0.10)
+    apart = np.abs(ranking.ranks[:, None] - ranking.ranks)
+    assert ((ranking.pairwise_p < 0.10) == (apart >= ranking.critical_difference)).all()
+    assert (np.diag(ranking.pairwise_p) == 1).all()
+    assert ranking.pairwise_p == pytest.approx(ranking.pairwise_p.T)
 
 
 def test_lower_is_better_where_asked():
     errors = np.array([[0.1, 0.2], [0.1, 0.3], [0.2, 0.4]])
-    found = ranks.rank_methods(errors, ("a", "b"), better="lower")
-    assert (found.names, found.ranks.tolist()) == (("a", "b"), [1.0, 2.0])
-    assert found.f == np.inf  # every block agrees
-    assert found.f_p == 0.0
+    ranking = ranks.rank_methods(errors, ("a", "b"), better="lower")
+    assert (ranking.names, ranking.ranks.tolist()) == (("a", "b"), [1.0, 2.0])
+    assert ranking.f == np.inf  # every block agrees
+    assert ranking.f_p == 0.0
 
 
 def test_methods_that_always_tie_do_not_differ():
-    found = ranks.rank_methods(np.ones((3, 4)), NAMES)
-    assert (found.chi2, found.chi2_p, found.f) == (0.0, 1.0, 0.0)
-    assert found.cliques == (NAMES,)
+    ranking = ranks.rank_methods(np.ones((3, 4)), NAMES)
+    assert (ranking.chi2, ranking.chi2_p, ranking.f) == (0.0, 1.0, 0.0)
+    assert ranking.cliques == (NAMES,)
 
 
 @pytest.mark.parametrize("values", [np.ones((1, 2)), np.ones((3, 1)), np.ones((3, 3)), np.array([[1, np.nan]] * 2)])
@@ -110,6 +110,6 @@ def test_the_permutation_p_of_many_orders_is_sampled_and_repeatable():
     values = np.random.default_rng(3).normal(size=(12, 5))
     values[:, 0] += 0.9
     places = scipy_stats.rankdata(values, axis=1)
-    found = ranks.permutation_p(places)
-    assert found == ranks.permutation_p(places)
-    assert found == pytest.approx(scipy_stats.friedmanchisquare(*values.T).pvalue, abs=0.02)
+    p = ranks.permutation_p(places)
+    assert p == ranks.permutation_p(places)
+    assert p == pytest.approx(scipy_stats.friedmanchisquare(*values.T).pvalue, abs=0.02)

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from fer_bench.base.addresses import check_uri
-from fer_bench.base.credentials import shown
+from fer_bench.base.credentials import public_address
 from fer_bench.cli.track import track as track_command
 from fer_bench.cli.ui import _pages
 from fer_bench.errors import LedgerError, TrackingError
@@ -125,7 +125,7 @@ class TestRefusals:
             check_uri("ftp://host/store")
 
     def test_passwords_are_not_shown(self):
-        assert shown("postgresql://me:secret@host/db") == "postgresql://host/db"
+        assert public_address("postgresql://me:secret@host/db") == "postgresql://host/db"
 
     def test_without_mlflow_there_is_a_sentence(self, ledger, uri, tmp_path, monkeypatch):
         (tmp_path / "mlflow.py").write_text("raise ImportError('No module named mlflow')")
@@ -207,7 +207,7 @@ class TestCommands:
     def test_ui_ends_quietly_on_ctrl_c(self, ui, server):
         code, out, err = ui.ctrl_c()
         assert (code, err) == (0, "")
-        assert out.endswith(f"MLflow is at {server} (Ctrl-C ends it)\n\n")
+        assert out.endswith(f"MLflow is running at {server} (stop it with Ctrl-C)\n\n")
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", ui.port), timeout=1)
 

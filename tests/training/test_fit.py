@@ -16,7 +16,7 @@ from fer_bench.errors import UnknownNameError, WeightsError
 from fer_bench.runs.executor import execute
 from fer_bench.runs.spec import Selection
 from fer_bench.runs.worker import select
-from fer_bench.stats.scores import SCORES, confusion
+from fer_bench.stats.confusion import SCORES, confusion_matrix
 from fer_bench.training.checkpoint import load_plain
 from fer_bench.training.fit import _smooth, candidates, has_estimator
 from fer_bench.training.job import Runtime
@@ -230,7 +230,7 @@ def test_honest_and_oracle_arrays_agree_at_the_selected_epoch(workplace, tiny_ru
         assert (epochs[place] == logits.argmax(1)).all()
         assert logits.dtype == np.float32
     for epoch, entry in enumerate(history):
-        matrix = confusion(record.array("val_labels"), record.array("val_epochs")[epoch], 4)
+        matrix = confusion_matrix(record.array("val_labels"), record.array("val_epochs")[epoch], 4)
         for name, score in SCORES.items():
             assert entry[f"val_{name}"] == pytest.approx(score(matrix))
     assert chosen["value"] == max(h["val_mean_recall"] for h in history)

@@ -30,6 +30,7 @@ from fer_bench.training.recipe import Recipe
 
 FILE = Path(__file__).with_name("numerics.json")
 COMMAND = "python tests/training/test_numerics.py"
+pytestmark = [pytest.mark.slow, pytest.mark.training]
 CPU = torch.device("cpu")
 
 # Other processors and libraries round sums differently, and training enlarges the difference. With every weight moved

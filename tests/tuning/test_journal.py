@@ -15,7 +15,8 @@ from fer_bench.contract.params import Choice, Float, Int
 from fer_bench.runs.spec import parse_variant
 from fer_bench.training.recipe import Recipe
 from fer_bench.tuning.journal import distribution, in_words, open_storage
-from fer_bench.tuning.tune import build_search, tune
+from fer_bench.tuning.search import build_search
+from fer_bench.tuning.tune import tune
 
 
 @pytest.fixture

@@ -17,7 +17,10 @@ from fer_bench.errors import LockedError, SpecError
 from fer_bench.record.ledger import Ledger
 from fer_bench.runs.spec import expand, parse_variant
 from fer_bench.training.recipe import Recipe
-from fer_bench.tuning.tune import build_search, command_of, open_storage, recipe_part, tune, tuned_variants
+from fer_bench.tuning.best import use_tuned
+from fer_bench.tuning.journal import open_storage
+from fer_bench.tuning.search import build_search, command_of, recipe_part
+from fer_bench.tuning.tune import tune
 
 
 @pytest.fixture
@@ -138,18 +141,18 @@ def test_tuned_runs_use_what_was_found_also_when_they_are_longer(workplace, temp
     (search,) = searches_of(workplace, template, "baseline_focal")
     (found,) = run_search(workplace, [search], 3)
     longer = {**template, "recipe": Recipe.build(template["recipe"].to_dict(), {"epochs": 5})}
-    variants, per_label = tuned_variants(workplace, [parse_variant("baseline_focal")], longer, "demo")
-    runs, labels = expand(workplace.plugins, variants, [0], longer, per_label=per_label)
+    tuned = use_tuned(workplace, [parse_variant("baseline_focal")], longer, "demo")
+    runs, labels = expand(workplace.plugins, tuned.variants, [0], longer, per_label=tuned.recipes)
     assert runs[0].recipe.epochs == 5
     assert runs[0].recipe.lr == found["values"]["recipe.lr"]
     assert runs[0].params["gamma"] == found["values"]["gamma"]
     assert runs[0].test
-    assert list(per_label) == list(labels)
+    assert list(tuned.recipes) == list(labels)
 
 
 def test_a_method_that_was_not_tuned_here_is_told_with_the_command_to_type(workplace, template):
     with pytest.raises(SpecError, match="has not been tuned") as caught:
-        tuned_variants(workplace, [parse_variant("rasn")], template, "demo")
+        use_tuned(workplace, [parse_variant("rasn")], template, "demo")
     assert caught.value.next == "fer-bench tune rasn --dataset tiny --trials 20"
 
 
@@ -232,3 +235,17 @@ def test_a_search_killed_half_way_ends_with_its_trials_and_none_trained_twice(tm
         values = best[name]["values"]
         assert ledger.run(key).spec["recipe"]["lr"] == values["recipe.lr"]
         assert ledger.run(key).json("seal")["count"] == 1
+
+
+def test_warnings_of_a_trial_reach_the_listener_that_shows_them():
+    from fer_bench.training.job import Listener
+    from fer_bench.tuning.tune import _Pruning
+
+    texts: list[str] = []
+
+    class Shows(Listener):
+        def warn(self, text):
+            texts.append(text)
+
+    _Pruning(None, Shows()).warn("checkpoint.pt is damaged")
+    assert texts == ["checkpoint.pt is damaged"]

@@ -111,7 +111,7 @@ def test_recalls_on_a_narrow_terminal_have_their_origin_in_notes(terminal):
 def test_the_command_hides_the_quarantine_and_says_so(call):
     hidden = call("--dataset", "fer2013").stdout
     assert "ResEmoteNet" not in hidden
-    assert hidden.splitlines()[-1] == "4 quarantined numbers hidden: --all shows them"
+    assert hidden.splitlines()[-1] == "4 quarantined numbers hidden (see --all)"
     shown = call("--dataset", "fer2013", "--all").stdout
     assert "hidden" not in shown
     before, after = shown.split("fer2013: quarantined, %")
@@ -129,7 +129,7 @@ def test_the_command_hides_the_quarantine_and_says_so(call):
 def test_a_method_whose_numbers_are_all_hidden_is_not_unknown(call):
     assert call("--method", "SDAFE").stdout.splitlines() == [
         "0 published numbers",
-        "1 quarantined number hidden: --all shows them",
+        "1 quarantined number hidden (see --all)",
     ]
 
 
@@ -139,7 +139,7 @@ def test_the_command_writes_csv_to_the_output_and_the_note_to_the_error_stream(c
     assert {r["dataset"] for r in rows} == {"rafdb"}
     assert "rafdb/mek-table5-resnet18-mek:recall:fear" in {r["id"] for r in rows}
     assert "quarantined" not in told.stdout
-    assert told.stderr == "2 quarantined numbers hidden: --all shows them\n"
+    assert told.stderr == "2 quarantined numbers hidden (see --all)\n"
 
 
 def test_the_command_answers_an_unknown_data_set_with_the_nearest(call):

@@ -14,7 +14,8 @@ import pytest
 from fer_bench.reports.facts.numbers import compute
 from fer_bench.reports.facts.records import load_study
 from fer_bench.reports.sections import confusion_matrices, figures, frequency, recall
-from fer_bench.stats import confusion, crossed_errors, intervals
+from fer_bench.stats import confusion, crossed_errors
+from fer_bench.stats.sampling import Truth
 
 MANY = 2000
 LIMIT = """
@@ -30,14 +31,15 @@ build_report(ledger, ledger.study(), Path(sys.argv[2]), formats=("csv",))
 """
 CLUSTERS = """
 import numpy as np
-from fer_bench.stats import confusion, intervals
+from fer_bench.stats import bootstrap, confusion, crossed_errors, sampling
 rng = np.random.default_rng(0)
 labels = np.repeat(np.arange(2000), 2)
 people = rng.permutation(np.repeat(np.arange(800), 5))
 predictions = np.where(rng.random((3, 4000)) < 0.5, labels, rng.integers(0, 2000, (3, 4000)))
-sample = intervals.jackknife(labels, predictions, confusion.STACKED, classes=2000, clusters=people)
+truth = sampling.Truth(labels=labels, classes=2000, clusters=people)
+sample = crossed_errors.jackknife(truth, predictions, confusion.SCORES)
 assert sample.units == (800,)
-drawn = intervals.replicates(labels, predictions, confusion.STACKED, classes=2000, draws=100, clusters=people)
+drawn = bootstrap.replicates(truth, predictions, confusion.SCORES, bootstrap.Draws(number=100))
 assert drawn.drawn["macro_f1"].shape == (100, 3)
 print({name: round(e.value, 9) for name, e in sample.estimates.items()})
 """
@@ -92,18 +94,20 @@ def test_margins_give_what_whole_matrices_give(clustered):
     rng = np.random.default_rng(3)
     labels, runs = rng.integers(0, 5, 60), rng.integers(-1, 5, (3, 60))
     people = rng.integers(0, 12, 60) if clustered else np.arange(60)
-    metrics = confusion.STACKED | {"one": intervals.recall_of(1), "two": confusion.group_recall((0, 3))}
-    sample = crossed_errors.jackknife(labels, runs, metrics, classes=5, clusters=people if clustered else None)
+    scores = confusion.SCORES | {"one": confusion.ClassRecall(1), "two": confusion.GroupRecall((0, 3))}
+    truth = Truth(labels=labels, classes=5, clusters=people if clustered else None)
+    sample = crossed_errors.jackknife(truth, runs, scores)
     units = [np.unique(people)] if clustered else [np.flatnonzero(labels == c) for c in range(5)]
-    for name, metric in metrics.items():
-        assert sample.seen[name] == pytest.approx(metric(confusion.confusions(labels, runs, 5)))
+    for name, score in scores.items():
+        assert sample.values[name] == pytest.approx(score(confusion.confusion_matrix(labels, runs, 5)))
         for stratum, of in enumerate(units):
             kept = [people != unit for unit in of]
-            expected = [metric(confusion.confusions(labels[k], runs[:, k], 5)) for k in kept]
-            found = np.broadcast_to(sample.left[name].get(stratum, sample.seen[name]), np.shape(expected))
-            assert found == pytest.approx(np.array(expected), nan_ok=True)
+            expected = [score(confusion.confusion_matrix(labels[k], runs[:, k], 5)) for k in kept]
+            values = np.broadcast_to(sample.left_out[name].get(stratum, sample.values[name]), np.shape(expected))
+            assert values == pytest.approx(np.array(expected), nan_ok=True)
 
 
+@pytest.mark.slow
 def test_figures_of_many_classes_show_the_rarest_in_a_bearable_size(bench, tmp_path):
     classes = 300
     names, train = tuple(f"c{k}" for k in range(classes)), tuple(range(400, 400 - classes, -1))

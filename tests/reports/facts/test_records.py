@@ -345,6 +345,7 @@ BAD_STUDIES = ["", "{", "[]", "null", "3", '{"runs": "all"}', '{"runs": [3]}', '
                '{"name": 5}', '{"reference": []}', "[" * 100_000]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", BAD_STUDIES)
 def test_a_study_that_can_not_be_read_is_told_and_the_next_one_is_reported(sound, tmp_path, text):
     bench, runs = sound
@@ -371,6 +372,7 @@ def test_a_ledger_of_unreadable_studies_is_an_error_in_words(bench):
         bench.ledger.study()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content"),
     [("spec", "[]"), ("spec", "{"), ("selection", "3"), ("method", '"x"'), ("probe", "[1]"), ("data", "[]"),

@@ -16,7 +16,7 @@ from fer_bench.reports.facts.records import load_study
 from fer_bench.reports.facts.scoring import begin
 from fer_bench.reports.facts.second_process import SharedWork, Work
 from fer_bench.stats import metrics
-from fer_bench.stats.metrics import Column, Columns, Values
+from fer_bench.stats.metrics import Metric, Registry, Values
 
 LABELS = ("base", "better", "worse")
 
@@ -39,9 +39,9 @@ def study(bench):
 @pytest.fixture
 def registry(monkeypatch):
     """A registry of this test's own, with the columns that every process knows."""
-    own = Columns(metrics.COLUMNS)
+    own = Registry(metrics.METRICS)
     for module in (metrics, scoring):
-        monkeypatch.setattr(module, "COLUMNS", own)
+        monkeypatch.setattr(module, "METRICS", own)
     return own
 
 
@@ -49,7 +49,7 @@ def flat(results):
     """Everything there is to compare."""
     out = []
     for method in results.methods:
-        for name, found in method.columns.items():
+        for name, found in method.metrics.items():
             value = (found.values, found.reason) if isinstance(found, Values) else (None, found.what)
             out.append((name, None if value[0] is None else value[0].tobytes(), value[1]))
         out.append([getattr(method.diagram, a).tobytes() for a in ("counts", "confidence", "frequency")])
@@ -61,7 +61,7 @@ def test_the_helper_computes_the_same_to_the_last_bit(study, leave_to_helper):
     with SharedWork() as work:
         shared = begin(study, work).results()
     assert flat(shared) == flat(begin(study, Work()).results())
-    assert "ece" in shared.columns
+    assert "ece" in shared.metrics
 
 
 @pytest.mark.parametrize("fate", ["stopped", "dead"])
@@ -80,46 +80,46 @@ def test_a_fold_that_a_seed_lacks_is_left_out(study):
 
 def test_a_registered_column_is_computed_where_it_is_known(study, registry, leave_to_helper):
     here = os.getpid()
-    registry.add(Column(name="mine", title="Mine", compute=lambda p, t, c: np.full(len(p), float(os.getpid()))))
+    registry.add(Metric(name="mine", title="Mine", compute=lambda p, t, c: np.full(len(p), float(os.getpid()))))
     leave_to_helper()
     with SharedWork() as work:
         found = begin(study, work).results()
-    assert [m.columns["mine"].values.tolist() for m in found.methods] == [[here, here]] * 3
-    assert found.columns[-1] == "mine"
-    assert found.columns[:-1] == [n for n in found.columns if n in metrics.BUILT_IN]
+    assert [m.metrics["mine"].values.tolist() for m in found.methods] == [[here, here]] * 3
+    assert found.metrics[-1] == "mine"
+    assert found.metrics[:-1] == [n for n in found.metrics if n in metrics.BUILT_IN]
 
 
-def test_a_registered_column_sees_what_the_program_has_set(study, registry, leave_to_helper, tmp_path, monkeypatch):
-    (tmp_path / "set_column.py").write_text(
+def test_a_registered_metric_sees_what_the_program_has_set(study, registry, leave_to_helper, tmp_path, monkeypatch):
+    (tmp_path / "set_metric.py").write_text(
         "import numpy as np\n"
-        "from fer_bench.stats.metrics import Column\n"
+        "from fer_bench import Metric\n"
         "FACTOR = 1.0\n"
         "def compute(chances, labels, context):\n"
         "    return np.full(len(chances), FACTOR)\n"
-        "COLUMN = Column(name='set', title='Set', compute=compute)\n"
+        "METRIC = Metric(name='set', title='Set', compute=compute)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "set_column", raising=False)
-    module = import_module("set_column")
+    monkeypatch.delitem(sys.modules, "set_metric", raising=False)
+    module = import_module("set_metric")
     module.FACTOR = 3.0
-    registry.add(module.COLUMN)
+    registry.add(module.METRIC)
     leave_to_helper()
     with SharedWork() as work:
         found = begin(study, work).results()
-    assert [m.columns["set"].values.tolist() for m in found.methods] == [[3.0, 3.0]] * 3
+    assert [m.metrics["set"].values.tolist() for m in found.methods] == [[3.0, 3.0]] * 3
 
 
 def test_a_registered_column_that_fails_costs_itself_only(study, registry):
-    registry.add(Column(name="mine", title="Mine", compute=lambda p, t, c: 1 / 0))
+    registry.add(Metric(name="mine", title="Mine", compute=lambda p, t, c: 1 / 0))
     found = begin(study, Work()).results()
-    assert all(isinstance(m.columns["mine"], PluginError) for m in found.methods)
-    assert all(isinstance(m.columns["ece"], Values) for m in found.methods)
+    assert all(isinstance(m.metrics["mine"], PluginError) for m in found.methods)
+    assert all(isinstance(m.metrics["ece"], Values) for m in found.methods)
 
 
 def test_lost_logits_cost_what_needs_them(study):
     (study.runs[0].record.path / "test_logits.npy").unlink()
     first = begin(study, Work()).results().methods[0]
     assert first.diagram is None
-    assert first.columns["ece"].values is None
-    assert "not kept" in first.columns["ece"].reason
-    assert first.columns["tail_recall"].values is not None
+    assert first.metrics["ece"].values is None
+    assert "not kept" in first.metrics["ece"].reason
+    assert first.metrics["tail_recall"].values is not None

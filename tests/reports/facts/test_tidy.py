@@ -18,7 +18,7 @@ from fer_bench import FerBenchError
 from fer_bench.reports import build_report
 from fer_bench.reports.facts.tidy import DTYPES
 from fer_bench.stats import metrics
-from fer_bench.stats.metrics import Column, Columns
+from fer_bench.stats.metrics import Metric, Registry
 
 TINY = Path(__file__).parents[3] / "docs" / "results" / "fer2013-tiny"
 LEDGER = TINY / "ledger"
@@ -72,8 +72,8 @@ def test_a_frame_has_one_row_per_run_class_and_metric_and_the_documented_types(t
     frame = fer_bench.results(home_of(toy))
     assert {name: str(kind) for name, kind in frame.dtypes.items()} == DTYPES
     assert not frame.duplicated(["run", "class", "metric"]).any()
-    by_class = [c.name for c in metrics.COLUMNS if c.kind == "class"]
-    assert len(frame) == 4 * (len(metrics.COLUMNS) + len(by_class) * (len(toy.classes) - 1))
+    by_class = [m.name for m in metrics.METRICS if m.kind == "class"]
+    assert len(frame) == 4 * (len(metrics.METRICS) + len(by_class) * (len(toy.classes) - 1))
     recall = frame[(frame.metric == "recall") & (frame["class"] == "disgust")].set_index(["method", "seed"]).value
     assert recall.to_dict() == {("base", 0): 0.4, ("base", 1): 0.45, ("better", 0): 0.4, ("better", 1): 0.45}
     assert frame.study.unique().tolist() == ["toy-study"]
@@ -109,11 +109,11 @@ def test_a_metric_of_a_package_is_in_the_frame_and_a_broken_one_gives_its_reason
     def broken(predictions, labels, context):
         raise RuntimeError("no luck")
 
-    more = Columns(metrics.COLUMNS)
-    more.add(Column(name="seventh", title="One seventh", compute=seventh))
-    more.add(Column(name="broken", title="Broken", compute=broken))
+    more = Registry(metrics.METRICS)
+    more.add(Metric(name="seventh", title="One seventh", compute=seventh))
+    more.add(Metric(name="broken", title="Broken", compute=broken))
     monkeypatch.setattr("fer_bench.reports.facts.tidy.METRICS", more)
-    monkeypatch.setattr("fer_bench.reports.facts.scoring.COLUMNS", more)
+    monkeypatch.setattr("fer_bench.reports.facts.scoring.METRICS", more)
     frame = fer_bench.results(home_of(toy))
     assert frame[frame.metric == "seventh"].value.tolist() == [1 / 7] * 4
     lost = frame[frame.metric == "broken"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fer_bench.stats.metrics import Column, of_matrices
+from fer_bench import Metric, MetricContext
+from fer_bench.stats.confusion import confusion_matrix
 
 
 def kappa(matrices: np.ndarray) -> np.ndarray:
@@ -15,4 +16,9 @@ def kappa(matrices: np.ndarray) -> np.ndarray:
     return np.divide(agreed - expected, 1 - expected, out=np.full(len(shares), np.nan), where=expected < 1)
 
 
-column = Column(name="kappa", title="Cohen's kappa", compute=of_matrices(kappa), unit="number")
+def compute(predictions: np.ndarray, labels: np.ndarray, context: MetricContext) -> np.ndarray:
+    """Cohen's kappa [S] of the predicted classes [S, n] of S seeds."""
+    return kappa(confusion_matrix(labels, predictions, len(context.classes)))
+
+
+metric = Metric(name="kappa", title="Cohen's kappa", compute=compute, unit="number")

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import pytest
 
-from fer_bench.base.commands import TAKES, complete
+from fer_bench.base.next_command import TAKES, complete
 from fer_bench.cli import cli, main
 from fer_bench.record.home import Home
 
@@ -199,7 +199,7 @@ def test_an_address_with_a_password_is_left_out_and_where_to_put_it_is_said(type
     code, out, err = typed(words.replace("--no-track", ""), here)
     assert code == 0, err
     assert "s3cr3tpw" not in out + err
-    assert "put it into MLFLOW_TRACKING_URI first" in out
+    assert "set it in MLFLOW_TRACKING_URI first" in out
     assert not [c for c in commands_in(out) if "tracking-uri" in c]
     code, out, err = typed(f"fer-bench run baseline_resnet {GIVEN} --seeds 1 --name s --tracking-uri {uri}", here)
     assert code == 0

@@ -1,4 +1,4 @@
-"""``fer-bench data check NAME``: the data set doctor, in the terminal and as a page."""
+"""``fer-bench data check NAME``: the data set doctor, with findings in the terminal and as a page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fer_bench.cli.options import force_option, home_option, plugins_option
-from fer_bench.harmless import shown
+from fer_bench.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,12 +27,12 @@ COLOURS = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
 @click.command("check")
 @click.argument("name")
-@click.option("--from", "source", type=click.Path(), help="Examine these files  [default: the prepared store]")
-@click.option("--out", metavar="DIR", help="Folder of the page  [default: HOME/results/doctor/NAME]")
+@click.option("--from", "source", type=click.Path(), help="Check these files  [default: the prepared store]")
+@click.option("--out", metavar="DIR", help="Output folder of the page  [default: HOME/results/doctor/NAME]")
 @force_option
-@click.option("--no-images", is_flag=True, help="Show no image of the data set on the page.")
-@click.option("--strict", is_flag=True, help="Exit with 1 if there is an error among the findings.")
-@click.option("--dataset-set", multiple=True, metavar="NAME=VALUE", help="A parameter of the data set; repeatable.")
+@click.option("--no-images", is_flag=True, help="Do not include images of the data set in the page.")
+@click.option("--strict", is_flag=True, help="Exit with code 1 if any finding is an error.")
+@click.option("--dataset-set", multiple=True, metavar="NAME=VALUE", help="Parameter of the data set; repeatable.")
 @plugins_option
 @home_option
 def check(
@@ -46,25 +46,29 @@ def check(
     plugin_dirs: tuple[str, ...],
     home: str | None,
 ) -> None:
-    """Examine NAME: counts, label order, duplicates, people, sequences, images, balance; write a clean manifest."""
+    """Check NAME for problems.
+
+    Checks counts, label order, duplicates, subjects, sequences, images and class balance. Also writes the clean
+    manifest: the rows that protocols ending in -dedup leave out.
+    """
     from fer_bench.base.names import locate
     from fer_bench.contract.plugins import plugins
     from fer_bench.data.own_data import dataset_card
     from fer_bench.record.home import Home, require_writable
     from fer_bench.training.recipe import parse_assignments
 
-    found, place = plugins(plugin_dirs), Home.find(home)
-    dataset_card(found, name, place, source, typed=sys.argv[1:])
-    dataset = found.dataset(name, parse_assignments(dataset_set, "--dataset-set"), lenient=source is not None)
+    available, place = plugins(plugin_dirs), Home.find(home)
+    dataset_card(available, name, place, source, typed=sys.argv[1:])
+    dataset = available.dataset(name, parse_assignments(dataset_set, "--dataset-set"), lenient=source is not None)
     dataset.source, dataset.options = source, place.options
-    from rich.console import Console  # after the names are known to be right: these take a second
+    from rich.console import Console  # imported after the names are checked: it takes a second
 
     from fer_bench.cli.progress import Steps
     from fer_bench.data.clean_manifest import NAME, clean_text, save_clean
     from fer_bench.doctor.examine import examine
     from fer_bench.reports.pages.doctor import PAGE, WEB_PAGE, write_page
     from fer_bench.reports.render.page_folder import CHECK, Target
-    from fer_bench.reports.render.page_folder import check as look_through
+    from fer_bench.reports.render.page_folder import check as check_folder
 
     folder = Path(out) if out else locate(place.results("doctor"), name)
     typed = ["fer-bench", "data", "check", name, "--home", str(place.root), "--out", str(folder)]
@@ -73,21 +77,21 @@ def check(
     typed += [w for given in dataset_set for w in ("--dataset-set", given)] + ["--no-images"] * no_images
     own = folder.resolve().is_relative_to(place.root / "results")
     target = Target(out=folder, kept=CHECK, own=own, force=force, again=shlex.join(typed))
-    look_through(target, [PAGE, WEB_PAGE, *([NAME] if source else [])])
+    check_folder(target, [PAGE, WEB_PAGE, *([NAME] if source else [])])
     console = Console(highlight=False, soft_wrap=True)
-    require_writable(folder, "the folder of the page", "name another with --out DIR")
+    require_writable(folder, "the output folder", "choose another with --out DIR")
     if source is None:
         place.require_writable()
-    with _store(place, dataset, source, drawn_anew=bool(dataset_set)) as store:
-        click.echo(f"{name}: examining {len(store):,} images")
+    with _store(place, dataset, source, redrawn=bool(dataset_set)) as store:
+        click.echo(f"{name}: checking {len(store):,} images")
         with Steps(name) as steps:
             diagnosis = examine(store, dataset.card, faults=dataset.faults, progress=steps)
         more = {NAME: clean_text(diagnosis.dropped)} if source else {}
         page = write_page(diagnosis, store, dataset.card, target, images=not no_images, more=more)
         derived = place.splits(store.path.name, store.fingerprint)
         clean = folder / NAME if source else save_clean(derived, diagnosis.dropped)
-    _tell(diagnosis, console)
-    _tell_remedy(dataset, store, console)
+    _print_findings(diagnosis, console)
+    _print_remedy(dataset, store, console)
     console.print(f"page:   {page.with_name('index.html')} (as Markdown: {page.name})", markup=False)
     console.print(f"clean:  {clean} leaves out {len(diagnosis.dropped):,} rows", markup=False)
     if strict and diagnosis.number("error"):
@@ -95,8 +99,8 @@ def check(
 
 
 @contextmanager
-def _store(home: Home, dataset: Dataset, source: str | None, *, drawn_anew: bool) -> Iterator[Store]:
-    """The store to examine; one made from `source` lasts as long as the block, and the home's is left alone."""
+def _store(home: Home, dataset: Dataset, source: str | None, *, redrawn: bool) -> Iterator[Store]:
+    """The store to check; one made from `source` is temporary, and the store in the home is not touched."""
     from fer_bench.base.scratch import scratch
     from fer_bench.contract.plugins import plugins
     from fer_bench.data.own_data import open_prepared
@@ -107,11 +111,11 @@ def _store(home: Home, dataset: Dataset, source: str | None, *, drawn_anew: bool
     if source is not None:
         with scratch() as folder:
             yield _read(folder, dataset, Path(source).expanduser())
-    elif built_in and (drawn_anew or not home.store(name).exists()):
+    elif built_in and (redrawn or not home.store(name).exists()):
         yield ensure_store(home, dataset, say=click.echo)
-    elif drawn_anew:
+    elif redrawn:
         again = f"fer-bench data check {name} --from PATH --dataset-set NAME=VALUE"
-        raise SpecError("--dataset-set goes with --from: a prepared store is examined as it is", next=again)
+        raise SpecError("--dataset-set needs --from: a prepared store is checked as it is", next=again)
     else:
         yield open_prepared(plugins(dataset.plugin_dirs), name, home)[0]
 
@@ -127,8 +131,8 @@ def _read(folder: Path, dataset: Dataset, source: Path) -> Store:
     return write_store(root=folder, card=dataset.card, reading=reading, params=dataset.params)
 
 
-def _tell_remedy(dataset: Dataset, store: Store, console: Console) -> None:
-    """The command that takes the labels in the order that fits better, where there is one."""
+def _print_remedy(dataset: Dataset, store: Store, console: Console) -> None:
+    """Print the command that reads the labels in the better order, if there is one."""
     from fer_bench.data.label_order import PARAMETER, suspicion
 
     wrong = suspicion(dataset.card, store.manifest)
@@ -138,13 +142,13 @@ def _tell_remedy(dataset: Dataset, store: Store, console: Console) -> None:
         console.print(f"next:   {dataset.command('prepare', source, **{PARAMETER: wrong.order})}", markup=False)
 
 
-def _tell(diagnosis: Diagnosis, console: Console) -> None:
+def _print_findings(diagnosis: Diagnosis, console: Console) -> None:
     from rich.text import Text
 
     for finding in diagnosis.findings:
         style = COLOURS[finding.level]
-        console.print(Text.assemble((f"{finding.level:8}", style), shown(finding.title)))
+        console.print(Text.assemble((f"{finding.level:8}", style), printable(finding.title)))
         for line in finding.detail:
-            console.print(Text(shown(f"{'':10}{line}"), style="dim"))
+            console.print(Text(printable(f"{'':10}{line}"), style="dim"))
     colour = next((COLOURS[k] for k in ("error", "warning") if diagnosis.number(k)), "green")
     console.print(Text(f"verdict: {diagnosis.verdict}", style=colour))

@@ -1,4 +1,4 @@
-"""The commands that a command prints: built from the options that were really given to it."""
+"""Follow-up commands that a command prints, with the options that were given to it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fer_bench.base.addresses import absolute
 from fer_bench.base.credentials import holds_secret
 from fer_bench.record.home import Home
 
-PATHS = ("plugin_dirs", "source", "out")  # options whose value is a path: absolute, so that any folder will do
-ADDRESS_LEFT_OUT = "the tracking server's address holds a password: put it into MLFLOW_TRACKING_URI first"
+PATHS = ("plugin_dirs", "source", "out")  # options printed as absolute paths, to work in any folder
+ADDRESS_LEFT_OUT = "the tracking server's address contains a password: set it in MLFLOW_TRACKING_URI first"
 
 
-def again(name: str, target: click.Command, *words: str, leave: Collection[str] = ()) -> str:
-    """The command ``fer-bench NAME WORDS...`` with every option of the running command that `target` takes too.
+def follow_up(name: str, target: click.Command, *words: str, leave: Collection[str] = ()) -> str:
+    """The command ``fer-bench NAME WORDS...``, with every option of the running command that `target` also takes.
 
     Parameters
     ----------
@@ -30,15 +30,15 @@ def again(name: str, target: click.Command, *words: str, leave: Collection[str] 
     words : str
         Its arguments, and options of its own.
     leave : collection of str
-        Names of parameters that `words` replace.
+        Names of parameters not to repeat, because `words` replace them.
     """
-    return shlex.join(["fer-bench", *name.split(), *words, *carried(target, leave=leave)])
+    return shlex.join(["fer-bench", *name.split(), *words, *carried_options(target, leave=leave)])
 
 
-def carried(target: click.Command, *, leave: Collection[str] = ()) -> list[str]:
-    """Words for the options that were given to the running command and that `target` takes; always for the home.
+def carried_options(target: click.Command, *, leave: Collection[str] = ()) -> list[str]:
+    """Words for the options given to the running command that `target` also takes; always includes the home.
 
-    An address that holds credentials is left out: see :func:`address_left_out`.
+    An address with credentials is left out; see :func:`address_left_out`.
     """
     context = click.get_current_context()
     known = {p.name for p in target.params if isinstance(p, click.Option)} - set(leave)

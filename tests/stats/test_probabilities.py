@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn, and by hand where it differs."""
+"""Scores of probabilities and logits against scikit-learn, and by hand where it differs."""
 
 from __future__ import annotations
 
@@ -6,114 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats as scipy_stats
 from sklearn import metrics as reference
 
-from fer_bench.stats import class_groups, confusion, probabilities, scores
-
-
-@st.composite
-def predictions(draw):
-    classes = draw(st.integers(2, 8))
-    seed = draw(st.integers(0, 10**6))
-    rng = np.random.default_rng(seed)
-    labels = np.concatenate([np.arange(classes), rng.integers(0, classes, size=40)])  # every class occurs
-    return classes, labels, rng.integers(0, classes, size=len(labels))
-
-
-@settings(max_examples=25, deadline=None)
-@given(predictions())
-def test_every_metric_agrees_with_scikit_learn(case):
-    classes, labels, predicted = case
-    matrix = scores.confusion(labels, predicted, classes)
-    shared = {"average": None, "zero_division": 0, "labels": range(classes)}
-    assert (matrix == reference.confusion_matrix(labels, predicted, labels=range(classes))).all()
-    assert scores.recalls(matrix) == pytest.approx(reference.recall_score(labels, predicted, **shared))
-    assert scores.precisions(matrix) == pytest.approx(reference.precision_score(labels, predicted, **shared))
-    assert scores.f1_scores(matrix) == pytest.approx(reference.f1_score(labels, predicted, **shared))
-    assert scores.accuracy(matrix) == pytest.approx(reference.accuracy_score(labels, predicted))
-    assert scores.mean_recall(matrix) == pytest.approx(reference.balanced_accuracy_score(labels, predicted))
-    assert scores.macro_f1(matrix) == pytest.approx(reference.f1_score(labels, predicted, average="macro"))
-
-
-def test_the_scores_of_a_small_matrix_are_those_computed_by_hand():
-    # truth 0: 3 right, 1 taken for 1; truth 1: 1 right, 1 taken for 0; class 2 never occurs and is never predicted
-    matrix = scores.confusion(np.array([0, 0, 0, 0, 1, 1]), np.array([0, 0, 0, 1, 1, 0]), 3)
-    assert matrix.tolist() == [[3, 1, 0], [1, 1, 0], [0, 0, 0]]
-    assert scores.recalls(matrix)[:2].tolist() == [0.75, 0.5]
-    assert np.isnan(scores.recalls(matrix)[2])
-    assert scores.mean_recall(matrix) == pytest.approx((0.75 + 0.5) / 2)
-    assert scores.accuracy(matrix) == pytest.approx(4 / 6)
-    assert scores.macro_f1(matrix) == pytest.approx((6 / 8 + 2 / 4) / 2)
-    assert scores.precisions(matrix)[2] == 0
-
-
-def test_small_integer_labels_do_not_overflow():
-    labels = np.full(10, 200, dtype=np.uint8)
-    assert scores.confusion(labels, labels, 201)[200, 200] == 10
-
-
-@settings(max_examples=25, deadline=None)
-@given(predictions())
-def test_stacks_give_every_run_the_numbers_of_scikit_learn(case):
-    classes, labels, predicted = case
-    runs = np.stack([predicted, labels])
-    matrices = confusion.confusions(labels, runs, classes)
-    shared = {"average": None, "zero_division": 0, "labels": range(classes)}
-    for run, precision, f1 in zip(runs, confusion.precisions(matrices), confusion.f1_scores(matrices), strict=True):
-        assert precision == pytest.approx(reference.precision_score(labels, run, **shared))
-        assert f1 == pytest.approx(reference.f1_score(labels, run, **shared))
-    recall = reference.recall_score(labels, predicted, **shared)
-    assert confusion.geometric_mean(matrices) == pytest.approx([scipy_stats.gmean(recall), 1.0])
-    assert confusion.worst_recall(matrices) == pytest.approx([recall.min(), 1.0])
-    assert confusion.group_recall((0, 1))(matrices) == pytest.approx([recall[:2].mean(), 1.0])
-
-
-def test_recall_of_a_group_leaves_out_classes_without_images():
-    matrix = np.array([[3, 1, 0], [0, 0, 0], [1, 0, 1]])
-    assert confusion.group_recall((0, 1, 2))(matrix) == pytest.approx((0.75 + 0.5) / 2)
-
-
-def test_classes_without_images_leave_the_geometric_mean_and_the_worst_class_alone():
-    matrix = np.array([[3.0, 1.0, 0.0], [2.0, 2.0, 0.0], [0.0, 0.0, 0.0]])
-    assert confusion.geometric_mean(matrix) == pytest.approx((0.75 * 0.5) ** 0.5)
-    assert confusion.worst_recall(matrix) == 0.5
-    assert np.isnan(confusion.worst_recall(np.zeros((2, 2))))
-    assert np.isnan(confusion.geometric_mean(np.zeros((2, 2))))
-
-
-@settings(max_examples=25, deadline=None)
-@given(predictions())
-def test_scores_under_another_prior_are_scikit_learns_with_sample_weights(case):
-    classes, labels, predicted = case
-    matrices = confusion.confusions(labels, predicted[None], classes)
-    prior = np.arange(1, classes + 1) / np.arange(1, classes + 1).sum()
-    weights = prior[labels] / np.bincount(labels)[labels]
-    found = confusion.under_prior(matrices, prior)
-    assert found.sum() == pytest.approx(1)
-    assert confusion.accuracy(found)[0] == pytest.approx(
-        reference.accuracy_score(labels, predicted, sample_weight=weights)
-    )
-    f1 = reference.f1_score(labels, predicted, sample_weight=weights, average="macro")
-    assert confusion.macro_f1(found)[0] == pytest.approx(f1)
-    assert confusion.recalls(found) == pytest.approx(confusion.recalls(matrices))
-    uniform = confusion.under_prior(matrices, np.full(classes, 1 / classes))
-    assert confusion.accuracy(uniform) == pytest.approx(confusion.mean_recall(matrices))
-
-
-def test_a_prior_leaves_out_classes_without_images():
-    matrix = np.array([[3.0, 1.0, 0.0], [2.0, 2.0, 0.0], [0.0, 0.0, 0.0]])
-    # Shares .5 and .3 become .625 and .375: accuracy .625 · .75 + .375 · .5
-    assert confusion.accuracy(confusion.under_prior(matrix, np.array([0.5, 0.3, 0.2]))) == pytest.approx(0.65625)
-
-
-def test_shifted_priors_fall_from_the_most_to_the_least_frequent_class():
-    forward = class_groups.shifted_prior(np.array([100, 900, 300]), 4)
-    assert forward == pytest.approx(np.array([0.25, 1.0, 0.5]) / 1.75)
-    assert class_groups.shifted_prior(np.array([100, 900, 300]), 1 / 4) == pytest.approx(
-        np.array([1.0, 0.25, 0.5]) / 1.75
-    )
-    assert class_groups.shifted_prior(np.array([5, 5, 5]), 1) == pytest.approx([1 / 3] * 3)
+from fer_bench.stats import probabilities
 
 
 def test_calibration_error_by_hand():
@@ -148,7 +43,7 @@ def test_bins_are_those_of_a_search_among_the_edges(bins, chances):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 10**6), st.integers(1, 3 * probabilities.TOGETHER), st.integers(0, 3))
+@given(st.integers(0, 10**6), st.integers(1, 3 * probabilities.ROWS_TOGETHER), st.integers(0, 3))
 def test_rows_that_are_put_into_bins_together_give_what_each_gives_alone(seed, rows, unknown):
     rng = np.random.default_rng(seed)
     chances, truth = rng.random((rows, 20)), rng.random((rows, 20)) < 0.5

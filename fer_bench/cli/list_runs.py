@@ -1,4 +1,4 @@
-"""``fer-bench list runs``: the ledger's runs with their scores, narrowed as asked. No torch is imported."""
+"""``fer-bench list runs``: the ledger's runs with their scores, optionally filtered. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from fer_bench.cli.listing import table
 from fer_bench.errors import LedgerError, unknown
 from fer_bench.record.ledger import Ledger, RunRecord
-from fer_bench.stats.scores import accuracy, confusion, mean_recall
+from fer_bench.stats.confusion import accuracy, confusion_matrix, mean_recall
 
 DAMAGE = (LedgerError, AttributeError, LookupError, MemoryError, OSError, OverflowError, TypeError, ValueError)
 STATUS = ("finished", "failed", "unfinished", "pruned")
@@ -21,22 +21,22 @@ TITLES = (
 
 
 def list_runs(ledger: Ledger, filters: Mapping[str, str | None]) -> None:
-    """Print one line a run; a record that can't be read is named beside the table.
+    """Print one line per run; records that can't be read are reported separately.
 
     Raises
     ------
     UnknownNameError
-        No run has the method, data set or status that was asked for; the nearest that there is are given.
+        No run has the requested method, data set or status; the error gives the nearest existing ones.
     LedgerError
-        There is no such study.
+        The study does not exist.
     """
     records, damaged = _readable(ledger)
     for record in damaged:
-        click.secho(f"left out run {record.id}: its spec.json can't be read", fg="yellow", err=True)
+        click.secho(f"skipped run {record.id}: its spec.json can't be read", fg="yellow", err=True)
     chosen = _narrowed(ledger, records, filters)
     if not chosen:
-        told = f"no run in {ledger.root} is like that" if records else f"no run in {ledger.root} yet"
-        click.echo(f"{told}; fer-bench run METHOD --dataset NAME trains some")
+        message = f"no run in {ledger.root} matches" if records else f"no runs in {ledger.root} yet"
+        click.echo(f"{message}; to train: fer-bench run METHOD --dataset NAME")
         return
     rows = [TITLES, *map(_row, chosen)]
     kept = [k for k in range(len(TITLES)) if any(row[k] for row in rows[1:])]
@@ -57,7 +57,7 @@ def _readable(ledger: Ledger) -> tuple[list[RunRecord], list[RunRecord]]:
 
 
 def _narrowed(ledger: Ledger, records: list[RunRecord], filters: Mapping[str, str | None]) -> list[RunRecord]:
-    """The runs that fit all filters."""
+    """The runs that pass all filters."""
     names: dict[str, Callable[[RunRecord], tuple[str, ...]]] = {
         "method": lambda r: (r.spec["method"], r.label),
         "dataset": lambda r: (r.spec["dataset"],),
@@ -90,7 +90,7 @@ def _row(record: RunRecord) -> tuple[str, ...]:
 
 
 def _place(record: RunRecord) -> tuple[str, str, str]:
-    """Protocol, fold and profile of a run, as far as its record goes."""
+    """Protocol, fold and profile of a run, as far as recorded."""
     protocol = _optional(record, "data").get("protocol") or {}
     name = protocol.get("name") or f"{record.spec['dataset']}/{record.spec['protocol']}"
     fold = str(record.spec["fold"]) if protocol.get("folds", 1) > 1 else ""
@@ -98,12 +98,12 @@ def _place(record: RunRecord) -> tuple[str, str, str]:
 
 
 def _scores(record: RunRecord) -> tuple[str, str, str, str, str]:
-    """The chosen epoch (from 1), the validation score that chose it, what it scores on the test, and warnings."""
+    """The selected epoch (from 1), its validation score, its two test scores, and warnings."""
     selection, test = _optional(record, "selection"), ("", "")
     if record.has("test_logits.npy"):
         predicted = record.array("test_logits").argmax(axis=1)
-        matrix = confusion(record.array("test_labels"), predicted, len(record.data["classes"]))
-        test = (_percent(mean_recall(matrix)), _percent(accuracy(matrix)))
+        matrix = confusion_matrix(record.array("test_labels"), predicted, len(record.data["classes"]))
+        test = (_percent(float(mean_recall(matrix))), _percent(float(accuracy(matrix))))
     value = f"{_percent(selection['value'])} {selection['metric'].replace('_', ' ')}" if "value" in selection else ""
     epoch = str(selection["epoch"] + 1) if "epoch" in selection else ""
     return epoch, value, *test, ", ".join(_warnings(record))

@@ -1,4 +1,4 @@
-"""``fer-bench data fetch``: download the source files of a data set where a licence allows it."""
+"""``fer-bench data fetch``: download the source files of a data set, if its licence allows it."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ if TYPE_CHECKING:
 @plugins_option
 @home_option
 def fetch(name: str, plugin_dirs: tuple[str, ...], home: str | None) -> None:
-    """Download the source files of NAME, where a licence allows it; tell whom to ask where none does."""
+    """Download the source files of NAME.
+
+    If the licence does not allow that, the error says how to obtain them.
+    """
     from fer_bench.contract.plugins import plugins
     from fer_bench.record.home import Home
 
     card = plugins(plugin_dirs).dataset_card(name)
-    from fer_bench.fetching.fetch import fetch  # after the name is known to be right: this takes a second
+    from fer_bench.fetching.fetch import fetch  # imported after the name is checked: it takes a second
 
     fetch(Home.find(home), card, say=click.echo, meter=_meter())
 
 
 def _meter() -> Meter:
-    """A line with bar, bytes, speed and time left on a terminal; nothing elsewhere."""
+    """A progress bar with bytes, speed and remaining time on a terminal; otherwise silent."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
@@ -42,10 +45,10 @@ def _meter() -> Meter:
         return silent
 
     @contextlib.contextmanager
-    def shown(name: str) -> Iterator[Tick]:
+    def bar_of(name: str) -> Iterator[Tick]:
         columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=20), DownloadColumn())
         with Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
             task = bar.add_task(name, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
 
-    return shown
+    return bar_of

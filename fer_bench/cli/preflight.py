@@ -1,0 +1,49 @@
+"""Check a command that trains before anything heavy is imported, generated or written.
+
+Names are checked against cards, recipes and timm's source, so a misspelt name is reported at once: this module imports
+neither torch nor timm, MLflow or Optuna.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fer_bench.cli.options import check_device, profiles_of, template_of
+from fer_bench.contract.plugins import Plugins, plugins
+from fer_bench.errors import SpecError
+
+
+def preflight(methods: Sequence[str], options: dict[str, Any], *, searching: bool = False) -> Plugins:
+    """Check every name and value of a command that trains, and return all plug-ins.
+
+    Parameters
+    ----------
+    searching : bool
+        For ``tune``, which takes one imbalance profile and neither folds nor a reference.
+
+    Raises
+    ------
+    FerBenchError
+        The first invalid name or value, with the nearest valid name or the accepted range.
+    """
+    from fer_bench.base.names import STUDY, checked
+    from fer_bench.runs.spec import choose_reference, expand, parse_folds, parse_variant
+
+    if options["name"] is not None:
+        checked(options["name"], STUDY, where="--name")
+    available = plugins(options["plugin_dirs"])
+    variants = [parse_variant(text) for text in methods]
+    for variant in variants:
+        available.method(variant.method)
+    check_device(options["device"])
+    template, _ = template_of(options, available, detect=False)
+    if searching and len(profiles_of(options)) > 1:
+        raise SpecError("a search takes one imbalance profile", where="--imbalance", hint="run one search for each")
+    runs, labels = expand(available, variants, (0,), template)
+    if searching:
+        return available
+    parse_folds(options["folds"], available.dataset_card(template["dataset"]).protocol(template["protocol"]).folds)
+    if not options["tuned"]:  # tuned methods have other labels, known only after reading the searches
+        choose_reference(available, labels, runs, options["reference"])
+    return available
