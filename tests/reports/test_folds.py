@@ -154,7 +154,7 @@ def test_priors_print_as_they_are_typed():
 @pytest.mark.slow
 def test_the_command_adds_the_section_only_when_asked(bench, tmp_path):
     bench.study([bench.run("base", 0, WORSE)], ["base"])
-    for args, shown in (([], False), (["--test-prior", "uniform", "--test-prior", "backward:50"], True)):
+    for args, output in (([], False), (["--test-prior", "uniform", "--test-prior", "backward:50"], True)):
         done = CliRunner().invoke(command, ["--home", str(tmp_path), "--out", str(tmp_path / "r"), *args])
         assert done.exit_code == 0, done.output
-        assert ("## Accuracy under other test priors" in (tmp_path / "r" / "report.md").read_text()) == shown
+        assert ("## Accuracy under other test priors" in (tmp_path / "r" / "report.md").read_text()) == output

@@ -181,8 +181,8 @@ def test_the_lead_claim_can_be_compared_with_nothing():
     ],
 )
 def test_known_numbers_are_kept_apart_for_the_right_reasons(claim, ours, reasons):
-    found = BY_ID[claim]
-    assert comparable(found, ours, found.metric).reasons == reasons
+    result = BY_ID[claim]
+    assert comparable(result, ours, result.metric).reasons == reasons
 
 
 def test_official_fer2013_meets_the_one_family_that_selects_on_public_and_reports_private():

@@ -32,22 +32,22 @@ def right(labels: np.ndarray, disgust: int) -> np.ndarray:
 def test_a_gain_is_told_with_what_the_frequent_classes_and_accuracy_pay(bench):
     # 18 of 20 disgust instead of 8, 60 of 100 happy instead of 90: accuracy loses 20 of 170, 11.8 points.
     study = bench.study_of({"better": (40, 18, 60), "base": BASE})
-    told = bench.section(bench.page(bench.numbers(study)), "Answer")
-    assert "`better` improves on `base` in recall of the rarest class" in told
-    assert "`better` changes recall of the frequent classes by −30.0 points and accuracy by −11.8 points." in told
+    text = bench.section(bench.page(bench.numbers(study)), "Answer")
+    assert "`better` improves on `base` in recall of the rarest class" in text
+    assert "`better` changes recall of the frequent classes by −30.0 points and accuracy by −11.8 points." in text
     assert re.search(
         r"Cost: recall of the frequent classes \(happy\) −30\.0 \[[^]]+\] points, accuracy −11\.8 \[[^]]+\] points",
-        told,
+        text,
     )
-    shown = bench.terminal(study)
-    assert "Cost: recall of the frequent classes (happy) −30.0" in shown
-    assert "At the same time, better changes recall of the frequent classes by −30.0 points" in shown
+    output = bench.terminal(study)
+    assert "Cost: recall of the frequent classes (happy) −30.0" in output
+    assert "At the same time, better changes recall of the frequent classes by −30.0 points" in output
 
 
 def test_a_gain_without_a_price_says_that_none_is_shown(bench):
-    told = bench.section(bench.page(bench.numbers(bench.study_of({"better": (40, 18, 90), "base": BASE}))), "Answer")
-    assert "No cost shown: recall of the frequent classes (happy) 0.0 [" in told
-    assert "accuracy +5.9 [" in told
+    text = bench.section(bench.page(bench.numbers(bench.study_of({"better": (40, 18, 90), "base": BASE}))), "Answer")
+    assert "No cost shown: recall of the frequent classes (happy) 0.0 [" in text
+    assert "accuracy +5.9 [" in text
 
 
 def test_the_price_is_named_whatever_the_verdict(bench):
@@ -55,9 +55,9 @@ def test_the_price_is_named_whatever_the_verdict(bench):
     page = bench.page(numbers)
     assert "tentative" in bench.section(page, "Answer")
     assert "Cost: recall of the frequent classes (happy) −30.0" in bench.section(page, "Answer")
-    told = bench.section(page, "Gains on minority classes")
-    assert "The frequent expressions seem to lose: −30.0 [" in told
-    assert "accuracy: −11.8 [" in told
+    text = bench.section(page, "Gains on minority classes")
+    assert "The frequent expressions seem to lose: −30.0 [" in text
+    assert "accuracy: −11.8 [" in text
 
 
 def test_a_loss_of_both_is_no_payment(bench):
@@ -79,17 +79,17 @@ def test_missing_folds_stand_in_the_header_and_in_the_answer(bench):
     ]
     study = bench.study(runs, ["better", "base"])
     page = bench.page(bench.numbers(study))
-    said = "Fold 2 of 4 is missing; `better` seed 1 is missing fold 1. The results cover fewer test images than"
-    assert said in markdown(page).partition("## Answer")[0]
-    assert said in bench.section(page, "Answer")
-    assert said.replace("`", "") in bench.terminal(study)
+    sentence = "Fold 2 of 4 is missing; `better` seed 1 is missing fold 1. The results cover fewer test images than"
+    assert sentence in markdown(page).partition("## Answer")[0]
+    assert sentence in bench.section(page, "Answer")
+    assert sentence.replace("`", "") in bench.terminal(study)
 
 
 def test_several_missing_folds_are_counted(bench):
     protocol = bench.data()["protocol"] | {"folds": 10, "scheme": "kfold", "group": "subject"}
     run = bench.run("base", 0, BASE, spec={"fold": 3}, data={"fold": 3, "protocol": protocol})
-    told = bench.section(bench.page(bench.numbers(bench.study([run], ["base"], None))), "Answer")
-    assert "9 of 10 folds are missing (fold 0–2, 4–9). The results cover fewer test images" in told
+    text = bench.section(bench.page(bench.numbers(bench.study([run], ["base"], None))), "Answer")
+    assert "9 of 10 folds are missing (fold 0–2, 4–9). The results cover fewer test images" in text
 
 
 def test_what_bold_means_is_what_is_bold(bench):
@@ -112,18 +112,18 @@ def test_a_card_that_does_not_say_what_changes_is_not_said_to_change_nothing(ben
 
 
 def test_a_confusion_matrix_says_what_it_is_made_of(bench):
-    def said(runs):
+    def sentence(runs):
         numbers = bench.numbers(bench.study(runs, ["base"], None))
         return confusion_matrices.pooled(numbers.study, numbers.methods[0])
 
     def fold(seed, f):
         return bench.run("base", seed, BASE, spec={"fold": f}, data={"fold": f}, rows=np.arange(170) + 170 * f)
 
-    assert said([bench.run("base", 0, BASE)]) == ""
-    assert said([bench.run("base", s, BASE) for s in (0, 1)]) == ", mean over 2 seeds"
-    assert said([fold(0, 0), fold(0, 1)]) == ", 2 folds pooled"
-    assert said([fold(s, f) for s in (0, 1) for f in (0, 1)]) == ", mean over 2 seeds, 2 folds pooled"
-    assert said([fold(0, 0), fold(0, 1), fold(1, 0)]) == ", all predictions of 3 runs pooled"
+    assert sentence([bench.run("base", 0, BASE)]) == ""
+    assert sentence([bench.run("base", s, BASE) for s in (0, 1)]) == ", mean over 2 seeds"
+    assert sentence([fold(0, 0), fold(0, 1)]) == ", 2 folds pooled"
+    assert sentence([fold(s, f) for s in (0, 1) for f in (0, 1)]) == ", mean over 2 seeds, 2 folds pooled"
+    assert sentence([fold(0, 0), fold(0, 1), fold(1, 0)]) == ", all predictions of 3 runs pooled"
 
 
 def test_equal_leak_gaps_have_no_interval_and_limits_end_at_zero(bench):

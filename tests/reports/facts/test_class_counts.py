@@ -30,24 +30,24 @@ def test_of_two_classes_the_minority_is_the_tail_and_the_majority_the_head(two):
     numbers = two.numbers(two.study_of({"better": (36, 80), "base": (20, 85)}))
     assert dict(numbers.groups.members) == {"head": (1,), "tail": (0,)}
     page = two.page(numbers)
-    told = two.section(page, "Gains on minority classes")
-    assert "`better` helps the rare expressions (smile): +40.0 [" in told
-    assert "| `better` | head (mean) | −5.4 [" in told
-    assert "(head: 900 training images; tail: 300 training images)" in told
+    text = two.section(page, "Gains on minority classes")
+    assert "`better` helps the rare expressions (smile): +40.0 [" in text
+    assert "| `better` | head (mean) | −5.4 [" in text
+    assert "(head: 900 training images; tail: 300 training images)" in text
     assert "the frequent classes (other) −5.4 [" in two.section(page, "Answer")
     assert minority.draw_tradeoff(numbers) is not None
 
 
 def test_two_classes_have_response_curves_of_a_head_and_a_tail(two):
-    found = []
+    result = []
     for profile, train in (("exp:3", [300, 900]), ("exp:30", [30, 900])):
         counts = {"counts": {"train": train, "val": [40, 92], "test": [40, 92]}}
         runs = [
             two.run(label, 0, hits, spec={"profile": profile}, data=counts)
             for label, hits in (("base", (20, 85)), ("other", (30, 80)))
         ]
-        found.append(two.study(runs, ["base", "other"], name=profile.replace(":", "-")))
-    response = load_response(two.ledger, found)
+        result.append(two.study(runs, ["base", "other"], name=profile.replace(":", "-")))
+    response = load_response(two.ledger, result)
     assert response.measures == ("head", "tail", "mean")
     text = markdown(response_page.page(response, "x"))
     assert "Recall of the tail classes in % (smile)" in text
@@ -82,8 +82,8 @@ def test_classes_of_equal_count_are_not_called_the_rarest(bench):
         in bench.section(page, "Answer")
     )
     bench.train = (40, 40, 900)
-    told = bench.section(bench.page(bench.numbers(bench.study_of({"b": (40, 18, 90), "base": BASE}, 1))), "Answer")
-    assert "the first of the 2 rarest classes" in told
+    text = bench.section(bench.page(bench.numbers(bench.study_of({"b": (40, 18, 90), "base": BASE}, 1))), "Answer")
+    assert "the first of the 2 rarest classes" in text
 
 
 def test_a_class_without_test_images_is_named_and_spoken_of_nowhere(bench):
@@ -92,9 +92,9 @@ def test_a_class_without_test_images_is_named_and_spoken_of_nowhere(bench):
     numbers = bench.numbers(bench.study_of({"better": (48, 0, 90), "base": (30, 0, 90)}))
     assert numbers.headline == ("recall:angry", "mean_recall")
     assert dict(numbers.groups.members) == {"head": (2,), "tail": (0,)}
-    told = bench.section(bench.page(numbers), "Answer")
-    assert "the rarest class with test images, *angry* (300 training and 50 test images)" in told
-    assert "*disgust* has no test images, so means over classes leave it out." in told
+    text = bench.section(bench.page(numbers), "Answer")
+    assert "the rarest class with test images, *angry* (300 training and 50 test images)" in text
+    assert "*disgust* has no test images, so means over classes leave it out." in text
 
 
 def test_with_one_class_to_test_nothing_is_said_of_chance(two):

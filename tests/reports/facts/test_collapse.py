@@ -43,17 +43,17 @@ def test_a_gain_bought_by_collapse_is_not_called_one(bench, seeds):
     assert numbers.method("collapsed").gains["recall:disgust"].low > 0
     assert numbers.method("collapsed").verdicts["recall:disgust"] is Verdict.CHANCE
     page = bench.page(numbers)
-    told = bench.section(page, "Answer")
+    text = bench.section(page, "Answer")
     seeds_of = "5 of 5 seeds" if seeds == 5 else "its only seed"
-    assert "`collapsed` is not shown to improve on `base` in recall of the rarest class" in told
+    assert "`collapsed` is not shown to improve on `base` in recall of the rarest class" in text
     why = f"not counted as a gain, because it has collapsed for {seeds_of}"
-    assert re.search(rf"recall of disgust \+60\.0 \[[^]]+\] points \({why}\)", told)
-    assert f"**`collapsed` has collapsed** for {seeds_of}: it predicts *disgust* for at least 90 %" in told
-    assert "its mean-class accuracy is 33.3 %, against 33.3 % for any classifier that ignores the image" in told
-    assert "its accuracy is 11.8 %, against 58.8 % for always predicting *happy*" in told
+    assert re.search(rf"recall of disgust \+60\.0 \[[^]]+\] points \({why}\)", text)
+    assert f"**`collapsed` has collapsed** for {seeds_of}: it predicts *disgust* for at least 90 %" in text
+    assert "its mean-class accuracy is 33.3 %, against 33.3 % for any classifier that ignores the image" in text
+    assert "its accuracy is 11.8 %, against 58.8 % for always predicting *happy*" in text
     assert "not counted as a gain" in bench.section(page, "Gains on minority classes")
     assert "has collapsed" in bench.terminal(study)
-    assert not re.search(r", a gain|helps the rare", told + bench.section(page, "Gains on minority classes"))
+    assert not re.search(r", a gain|helps the rare", text + bench.section(page, "Gains on minority classes"))
 
 
 def test_what_has_collapsed_bears_a_mark_in_every_table_of_numbers(bench):
@@ -93,9 +93,9 @@ def test_a_loss_to_a_collapsed_reference_is_not_called_one(bench):
     method = numbers.method("fine")
     assert method.gains["recall:disgust"].high < 0
     assert method.verdicts == {"recall:disgust": Verdict.CHANCE, "mean_recall": Verdict.GAIN}
-    told = bench.section(bench.page(numbers), "Answer")
-    assert "not counted as a loss, because the reference `base` has collapsed for 5 of 5 seeds" in told
-    assert "Gains over such a reference mean little." in told
+    text = bench.section(bench.page(numbers), "Answer")
+    assert "not counted as a loss, because the reference `base` has collapsed for 5 of 5 seeds" in text
+    assert "Gains over such a reference mean little." in text
 
 
 def test_guessing_is_not_shown_to_be_better_than_chance(bench):
@@ -106,19 +106,19 @@ def test_guessing_is_not_shown_to_be_better_than_chance(bench):
     method = numbers.method("guess")
     assert method.gains["recall:disgust"].low > 0
     assert method.verdicts["recall:disgust"] is Verdict.CHANCE
-    told = bench.section(bench.page(numbers), "Answer")
-    assert "not counted as a gain, because it is not significantly better than chance" in told
-    assert "has collapsed" not in told
+    text = bench.section(bench.page(numbers), "Answer")
+    assert "not counted as a gain, because it is not significantly better than chance" in text
+    assert "has collapsed" not in text
 
 
 def test_a_balanced_classifier_may_lose_to_the_best_constant_answer_and_the_report_says_so(bench):
     numbers = bench.numbers(bench.study_of({"base": (40, 16, 40)}, 1, None))
-    told = bench.section(bench.page(numbers), "Answer")
+    text = bench.section(bench.page(numbers), "Answer")
     assert (
         "`base` is not significantly better in accuracy than the best constant prediction: its accuracy is 56.5 %"
-        in told
+        in text
     )
-    assert "chance" not in told
+    assert "chance" not in text
 
 
 def test_the_levels_of_chance_stand_below_the_table(bench):

@@ -186,9 +186,9 @@ def npy(array, claims=None):
     data = out.getvalue()
     if claims is None:
         return data
-    head, told = data[:128], str(array.shape).encode()
-    assert told in head
-    return head.replace(told + b", }" + b" " * (len(claims) - len(told)), claims + b", }") + data[128:]
+    head, text = data[:128], str(array.shape).encode()
+    assert text in head
+    return head.replace(text + b", }" + b" " * (len(claims) - len(text)), claims + b", }") + data[128:]
 
 
 class Trap:

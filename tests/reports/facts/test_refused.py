@@ -13,9 +13,8 @@ from fer_bench.reports.facts.numbers import Verdict
 from fer_bench.reports.facts.response import load_response
 from fer_bench.reports.pages import across
 from fer_bench.reports.pages import response as response_page
-from fer_bench.reports.sections import (
-    Context,
-)
+from fer_bench.reports.render.blocks import TableBlock
+from fer_bench.reports.sections import Context
 from fer_bench.reports.sections.composition import document
 
 # toy data: angry 300 train / 50 test (middle), disgust 40 / 20 (tail), happy 900 / 100 (head)
@@ -45,27 +44,27 @@ def test_a_refused_attempt_marks_the_method_in_every_table_and_format(cheated, t
     bench, study = cheated
     numbers = bench.numbers(study)
     page = document(Context(numbers))
-    shown = [b for b in page.tables if "`cheat`" in markdown_of(b)]
+    output = [b for b in page.tables if "`cheat`" in markdown_of(b)]
     assert {"minority", "recall", "gains", "scores", "chance", "leak", "further", "methods", "trust", "cost"} <= {
-        b.id for b in shown
+        b.id for b in output
     }
-    for block in shown:
+    for block in output:
         assert not re.search("`cheat`(?! ⊘)", markdown_of(block)), block.id
         assert NOTE in block.table.caption, block.id
     out = build_report(bench.ledger, study, tmp_path / "out").parent
     assert "`cheat` ⊘" in (out / "report.md").read_text()
     assert "<code>cheat</code> ⊘" in (out / "report.html").read_text()
     text = (out / "tables" / "scores.tex").read_text()
-    assert r"\texttt{cheat} $\oslash$" in text
-    assert r"$\oslash$ tried to open sealed files" in text
+    assert r"\texttt{cheat} \ensuremath{\oslash}" in text
+    assert r"\ensuremath{\oslash} tried to open sealed files" in text
     rows = list(csv.DictReader((out / "table.csv").open()))
     assert {(r["method"], r["blocked"]) for r in rows} == {
         ("cheat", "open table.csv; os.rename images.npy"),
         ("base", ""),
     }
-    shown = bench.terminal(study)
-    assert "cheat ⊘" in shown
-    assert NOTE.replace("`", "") in shown
+    output = bench.terminal(study)
+    assert "cheat ⊘" in output
+    assert NOTE.replace("`", "") in output
 
 
 def test_a_method_that_was_refused_is_listed_last_and_not_ranked(cheated):
@@ -73,10 +72,10 @@ def test_a_method_that_was_refused_is_listed_last_and_not_ranked(cheated):
     numbers = bench.numbers(study)
     assert [m.label for m in numbers.methods] == ["base", "cheat"]
     assert set(numbers.method("cheat").verdicts.values()) == {Verdict.NOT_RANKED}
-    told = bench.section(bench.page(numbers), "Answer")
-    assert "No method can be compared with `base`." in told
-    assert "⊘ **`cheat`** vs `base`" in told
-    assert "not ranked, because it tried to open sealed files" in told
+    text = bench.section(bench.page(numbers), "Answer")
+    assert "No method can be compared with `base`." in text
+    assert "⊘ **`cheat`** vs `base`" in text
+    assert "not ranked, because it tried to open sealed files" in text
     trust = bench.section(bench.page(numbers), "Seal and probe")
     assert "`cheat` was refused access: `open table.csv`, `os.rename images.npy`." in trust
 
@@ -98,9 +97,9 @@ def test_nothing_is_claimed_over_a_reference_that_was_refused(bench):
     runs = [bench.run("better", seed, (40, 18, 90)) for seed in range(5)]
     runs += [bench.run("base", seed, BASE, edit=tried) for seed in range(5)]
     numbers = bench.numbers(bench.study(runs, ["better", "base"]))
-    told = bench.section(bench.page(numbers), "Answer")
-    assert "The reference `base` ⊘ tried to open sealed files, so no gain is claimed." in told
-    assert "not ranked, because the reference tried to open sealed files" in told
+    text = bench.section(bench.page(numbers), "Answer")
+    assert "The reference `base` ⊘ tried to open sealed files, so no gain is claimed." in text
+    assert "not ranked, because the reference tried to open sealed files" in text
 
 
 def test_refused_attempts_mark_the_pages_over_profiles_and_data_sets(bench):
@@ -120,9 +119,9 @@ def test_refused_attempts_mark_the_pages_over_profiles_and_data_sets(bench):
     comparison = load_comparison(bench.ledger, sets, draws=50)
     assert comparison.ranked == ("fine", "base")
     for page in (response_page.page(response, "x"), across.page(comparison, "x")):
-        shown = [b for b in page.tables if "`cheat`" in markdown_of(b)]
-        assert len(shown) > 3
-        for block in shown:
+        output = [b for b in page.tables if "`cheat`" in markdown_of(b)]
+        assert len(output) > 3
+        for block in output:
             assert not re.search("`cheat`(?! ⊘)", markdown_of(block)), block.id
             assert NOTE in block.table.caption, block.id
     for text in (response_page.csv_text(response), across.csv_text(comparison)):

@@ -25,8 +25,8 @@ def load(bench, studies) -> Comparison:
 
 def cells(document: Document, table: str) -> dict[str, dict[str, str]]:
     """Rows of a table by their first cell, each by column title."""
-    found = next(t.table for t in document.tables if t.id == table)
-    return {row[0]: dict(zip(found.titles, row, strict=True)) for row in found.rows}
+    result = next(t.table for t in document.tables if t.id == table)
+    return {row[0]: dict(zip(result.titles, row, strict=True)) for row in result.rows}
 
 
 def text_of(document: Document, part: str) -> str:
@@ -86,27 +86,27 @@ def test_a_data_set_without_rare_classes_has_no_tail_and_counts_in_no_rank_of_it
 
 def test_ranks_are_those_by_hand_and_friedmans_is_scipys(bench, three):
     comparison = load(bench, three)
-    found = comparison.ranking(MEAN)
-    assert dict(zip(found.names, found.ranks, strict=True)) == pytest.approx({"a": 4 / 3, "b": 5 / 3, "base": 3})
+    result = comparison.ranking(MEAN)
+    assert dict(zip(result.names, result.ranks, strict=True)) == pytest.approx({"a": 4 / 3, "b": 5 / 3, "base": 3})
     recalls = [[(0.8 + hits[1] / 20 + 0.9) / 3 for hits in by_method] for by_method in THREE.values()]
     independent = scipy_stats.friedmanchisquare(*np.transpose(recalls))
-    assert (found.chi2, found.chi2_p) == pytest.approx((independent.statistic, independent.pvalue))
+    assert (result.chi2, result.chi2_p) == pytest.approx((independent.statistic, independent.pvalue))
     document = across.page(comparison, "x")
     means = {label: row["Mean rank"] for label, row in cells(document, "scores-mean-recall").items()}
     assert means == {"`a`": "1.33", "`b`": "1.67", "`base`": "3.00"}
     # chi² = 14/3; F = 2 chi² / (6 - chi²) = 7 with 2 and 4 degrees; of 216 orders 42 give as much
-    told = text_of(document, "ranks")
-    assert "Friedman's chi² 4.67, p 0.097; Iman and Davenport's F 7.00, p 0.049; permutation" in told
-    assert "within the data sets, p 0.194" in told
-    assert "critical difference of 1.91 (" in told  # 2.343 * sqrt(3 * 4 / (6 * 3)), Demsar's table 5
-    assert "With fewer than 10 data sets such tests find little" in told
+    text = text_of(document, "ranks")
+    assert "Friedman's chi² 4.67, p 0.097; Iman and Davenport's F 7.00, p 0.049; permutation" in text
+    assert "within the data sets, p 0.194" in text
+    assert "critical difference of 1.91 (" in text  # 2.343 * sqrt(3 * 4 / (6 * 3)), Demsar's table 5
+    assert "With fewer than 10 data sets such tests find little" in text
 
 
 def test_where_all_data_sets_agree_f_has_no_p(bench, add):
     both = [add(name, {"a": [HIGH], "b": [MIDDLE], "base": [LOW]}) for name in ("toy", "faces")]
-    told = text_of(across.page(load(bench, both), "x"), "ranks")
-    assert "F is infinite, because all data sets rank alike, so its p is left out" in told
-    assert "within the data sets, p 0.167." in told  # 6 of 36 orders agree
+    text = text_of(across.page(load(bench, both), "x"), "ranks")
+    assert "F is infinite, because all data sets rank alike, so its p is left out" in text
+    assert "within the data sets, p 0.167." in text  # 6 of 36 orders agree
 
 
 def test_methods_of_equal_mean_share_a_rank_whatever_the_order_of_their_seeds(bench, add):
@@ -115,21 +115,21 @@ def test_methods_of_equal_mean_share_a_rank_whatever_the_order_of_their_seeds(be
     studies = [add(name, {"a": seeds, "b": turned, "base": [LOW] * 3}) for name in ("toy", "faces")]
     comparison = load(bench, studies)
     assert comparison.entries[0].value("a", MEAN) != comparison.entries[0].value("b", MEAN)  # the sums round apart
-    found = comparison.ranking(MEAN)
-    assert dict(zip(found.names, found.ranks, strict=True)) == {"a": 2.5, "b": 2.5, "base": 1.0}
+    result = comparison.ranking(MEAN)
+    assert dict(zip(result.names, result.ranks, strict=True)) == {"a": 2.5, "b": 2.5, "base": 1.0}
 
 
 def test_ten_data_sets_need_no_caution(bench, add):
     ten = [add(f"set{i}", {"a": [HIGH], "base": [LOW]}) for i in range(10)]
-    told = text_of(across.page(load(bench, ten), "x"), "ranks")
-    assert "over 10 data sets" in told
-    assert "find little" not in told
+    text = text_of(across.page(load(bench, ten), "x"), "ranks")
+    assert "over 10 data sets" in text
+    assert "find little" not in text
 
 
 def test_the_diagram_names_methods_and_mean_ranks(bench, three):
     figure = next(f for f in across.page(load(bench, three), "x").figures if f.name == "ranks")
-    shown = {t.get_text().strip() for t in figure.drawn.axes[0].texts}
-    assert {"a  1.33", "b  1.67", "base  3.00", "critical difference 1.91"} <= shown
+    output = {t.get_text().strip() for t in figure.drawn.axes[0].texts}
+    assert {"a  1.33", "b  1.67", "base  3.00", "critical difference 1.91"} <= output
 
 
 # -- what is left out of the ranks -----------------------------------------------------------------------------------
@@ -180,9 +180,9 @@ def test_with_one_data_set_left_there_are_no_ranks_and_the_page_says_why(bench, 
     comparison = load(bench, [add("toy", hits), add("faces", hits, protocol={"watermark": "selects on test"})])
     document = across.page(comparison, "x")
     assert comparison.ranking(MEAN) is None
-    told = text_of(document, "ranks")
-    assert "need at least two methods and two data sets, and 2 methods and 1 data set can be ranked." in told
-    assert "not ranked (not a fair estimate): faces." in told
+    text = text_of(document, "ranks")
+    assert "need at least two methods and two data sets, and 2 methods and 1 data set can be ranked." in text
+    assert "not ranked (not a fair estimate): faces." in text
     assert [f.name for f in document.figures] == ["gains"]
     assert {row["Mean rank"] for row in cells(document, "scores-accuracy").values()} == {"–"}
     assert {line["ranked"] for line in lines(comparison)} == {"false"}
@@ -190,8 +190,8 @@ def test_with_one_data_set_left_there_are_no_ranks_and_the_page_says_why(bench, 
 
 def test_with_one_method_left_there_are_no_ranks(bench, add):
     studies = [add(n, {"a": [HIGH], "base": [LOW]}, transductive=["a", "base"]) for n in ("toy", "faces")]
-    told = text_of(across.page(load(bench, studies), "x"), "ranks")
-    assert "and 0 methods and 2 data sets can be ranked." in told
+    text = text_of(across.page(load(bench, studies), "x"), "ranks")
+    assert "and 0 methods and 2 data sets can be ranked." in text
 
 
 # -- which studies can be compared -----------------------------------------------------------------------------------

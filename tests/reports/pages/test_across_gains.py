@@ -28,8 +28,8 @@ def load(bench, studies) -> Comparison:
 
 def cells(document: Document, table: str) -> dict[str, dict[str, str]]:
     """Rows of a table by their first cell, each by column title."""
-    found = next(t.table for t in document.tables if t.id == table)
-    return {row[0]: dict(zip(found.titles, row, strict=True)) for row in found.rows}
+    result = next(t.table for t in document.tables if t.id == table)
+    return {row[0]: dict(zip(result.titles, row, strict=True)) for row in result.rows}
 
 
 def text_of(document: Document, part: str) -> str:
@@ -61,18 +61,18 @@ def test_gains_are_counted_from_verdicts_and_not_from_signs(bench, add):
     assert row["toy"].startswith("**+50.0 [")
     assert row["few"].startswith("+50.0 [")
     assert row["worse"].startswith("**−50.0 [")
-    told = text_of(document, "gains")
-    assert "Mean-class accuracy: gain in 1 of 3 data sets (toy), loss in 1 of 3 (worse)." in told
+    text = text_of(document, "gains")
+    assert "Mean-class accuracy: gain in 1 of 3 data sets (toy), loss in 1 of 3 (worse)." in text
 
 
 def test_without_a_claim_no_gain_is_told(bench, three):
-    told = text_of(across.page(load(bench, three), "x"), "gains")
+    text = text_of(across.page(load(bench, three), "x"), "gains")
     none = "no gain or loss shown in 3 data sets"
-    assert f"- `a` vs `base`. Mean-class accuracy: {none}. Recall of the tail classes: {none}. Side effects:" in told
+    assert f"- `a` vs `base`. Mean-class accuracy: {none}. Recall of the tail classes: {none}. Side effects:" in text
 
 
 def test_a_verdict_is_corrected_for_all_methods_of_its_study_those_left_out_included(bench, add):
-    pair = {"a": [(40, found, 90) for found in (13, 14, 15, 14, 14)], "base": [LOW] * 5}
+    pair = {"a": [(40, result, 90) for result in (13, 14, 15, 14, 14)], "base": [LOW] * 5}
     others = {f"other{i}": [LOW] * 5 for i in range(8)}
     comparison = load(bench, [add("alone", pair), add("among", pair | others)])
     assert comparison.methods == ("a", "base")
@@ -83,8 +83,8 @@ def test_studies_of_different_references_have_no_gains(bench, add):
     hits = {"a": [HIGH], "base": [LOW]}
     comparison = load(bench, [add("toy", hits), add("faces", hits, reference="a"), add("masks", hits, reference=None)])
     assert comparison.reference is None
-    told = "`on-toy`: `base`, `on-faces`: `a` and `on-masks`: none"
-    assert f"The studies have no common reference ({told}), so no gains are computed." in comparison.notes
+    text = "`on-toy`: `base`, `on-faces`: `a` and `on-masks`: none"
+    assert f"The studies have no common reference ({text}), so no gains are computed." in comparison.notes
     document = across.page(comparison, "x")
     assert not [t.id for t in document.tables if t.id.startswith("gains")]
     assert (
@@ -164,11 +164,11 @@ def test_equal_settings_are_said_to_be_equal(bench, three):
 
 
 def test_commands_fingerprints_and_runs_are_given(bench, three):
-    told = text_of(across.page(load(bench, three), "x"), "repeat")
+    text = text_of(across.page(load(bench, three), "x"), "repeat")
     for study in three:
-        assert study["command"] in told
-        assert f"`{study['name']}`, data fingerprint `print-of-{study['dataset']}`: `a` `{study['runs'][0]}`" in told
-        assert all(f"`{key}`" in told for key in study["runs"])
+        assert study["command"] in text
+        assert f"`{study['name']}`, data fingerprint `print-of-{study['dataset']}`: `a` `{study['runs'][0]}`" in text
+        assert all(f"`{key}`" in text for key in study["runs"])
 
 
 # -- files -----------------------------------------------------------------------------------------------------------
@@ -192,8 +192,8 @@ def test_the_command_writes_the_page_in_every_format(bench, three, tmp_path):
     drawn = {f"figures/{name}.{kind}" for name in ("ranks", "gains") for kind in ("svg", "png")}
     tables = ("scores-mean-recall", "scores-accuracy", "scores-group-tail", "gains-mean-recall", "gains-group-tail")
     tables += ("price-group-head", "price-accuracy")
-    shown = {f"tables/{name}.{kind}" for name in (*tables, "studies") for kind in ("tex", "csv")}
-    assert files == {"report.md", "report.html", "table.csv", "tables/main.tex"} | drawn | shown
+    output = {f"tables/{name}.{kind}" for name in (*tables, "studies") for kind in ("tex", "csv")}
+    assert files == {"report.md", "report.html", "table.csv", "tables/main.tex"} | drawn | output
     rows = list(csv.DictReader((out / "table.csv").open()))
     assert len(rows) == 4 * 3 * 3
     row = next(r for r in rows if (r["method"], r["dataset"], r["measure"]) == ("a", "masks", "group:tail"))
@@ -204,20 +204,20 @@ def test_the_command_writes_the_page_in_every_format(bench, three, tmp_path):
 
 
 def test_the_long_form_has_spreads_and_what_is_ranked_marked_and_judged(bench, rich):
-    found = {(r["method"], r["dataset"]): r for r in lines(load(bench, rich)) if r["measure"] == "group:tail"}
+    result = {(r["method"], r["dataset"]): r for r in lines(load(bench, rich)) if r["measure"] == "group:tail"}
     spread = 100 * (0.9 - 0.6) / 2**0.5
-    ours = found["a[x=<b>]", "toy"]
+    ours = result["a[x=<b>]", "toy"]
     assert (ours["percent"], ours["sd"], ours["seeds"], ours["verdict"]) == (
         "75.0000",
         f"{spread:.4f}",
         "2",
         "noise",
     )
-    assert [found["a[x=<b>]", name]["ranked"] for name in ("toy", "faces", "masks")] == ["true", "true", "false"]
-    assert (found["cheat", "toy"]["ranked"], found["cheat", "toy"]["transductive"]) == ("false", "true")
-    assert (found["cheat", "toy"]["gain"], found["cheat", "toy"]["verdict"]) == ("50.0000", "")
-    assert (found["base", "toy"]["gain"], found["base", "toy"]["watermark"]) == ("", "")
-    assert found["base", "masks"]["watermark"] == "selects on test"
+    assert [result["a[x=<b>]", name]["ranked"] for name in ("toy", "faces", "masks")] == ["true", "true", "false"]
+    assert (result["cheat", "toy"]["ranked"], result["cheat", "toy"]["transductive"]) == ("false", "true")
+    assert (result["cheat", "toy"]["gain"], result["cheat", "toy"]["verdict"]) == ("50.0000", "")
+    assert (result["base", "toy"]["gain"], result["base", "toy"]["watermark"]) == ("", "")
+    assert result["base", "masks"]["watermark"] == "selects on test"
 
 
 def test_only_formats_that_were_asked_for_are_written(bench, three, tmp_path):
@@ -249,8 +249,8 @@ def test_every_format_says_what_is_missing_and_what_it_was_made_from(
     for text in tables.values():
         check_latex(text)
     page = (folder / "report.html").read_text()
-    for said in (rich[0]["command"].partition("[")[0], *rich[2]["runs"], "selects on test", "print-of-faces"):
-        assert said in (folder / "report.md").read_text()
-        assert said in page
-        assert said in tables["scores-mean-recall"]  # a table that travels alone still tells where it is from
+    for sentence in (rich[0]["command"].partition("[")[0], *rich[2]["runs"], "selects on test", "print-of-faces"):
+        assert sentence in (folder / "report.md").read_text()
+        assert sentence in page
+        assert sentence in tables["scores-mean-recall"]  # a table that travels alone still tells where it is from
     assert "<b>" not in page.partition("<main>")[2]

@@ -22,15 +22,15 @@ COUNTS = {"exp:10": [285, 90, 900], "exp:100": [90, 9, 900]}
 @pytest.fixture
 def studies(bench):
     """Two profiles, two methods, two seeds; `other` is worse in disgust at ratio 10 and better at ratio 100."""
-    found = []
+    result = []
     for profile in ("exp:100", "exp:10"):
         runs = [
             bench.run(label, seed, hits[profile], spec={"profile": profile}, data={"counts": counts_of(profile)})
             for label, hits in (("base", BASE), ("other", OTHER))
             for seed in (0, 1)
         ]
-        found.append(bench.study(runs, ["base", "other"], name=profile.replace(":", "-")))
-    return bench, found
+        result.append(bench.study(runs, ["base", "other"], name=profile.replace(":", "-")))
+    return bench, result
 
 
 def counts_of(profile: str) -> dict[str, list[int]]:
@@ -78,19 +78,19 @@ def test_one_ratio_makes_no_curve(studies):
 
 
 def test_a_study_with_other_settings_is_left_out_and_named(studies):
-    bench, found = studies
+    bench, result = studies
     recipe = bench.spec("base", 0)["recipe"] | {"lr": 0.5}
     odd = bench.run("base", 0, (40, 9, 90), spec={"profile": "exp:20", "recipe": recipe})
-    response = load_response(bench.ledger, [*found, bench.study([odd], ["base"], name="odd")])
+    response = load_response(bench.ledger, [*result, bench.study([odd], ["base"], name="odd")])
     assert len(response.points) == 2
     assert any("Study `odd` differs from `exp-100` in its settings and is left out." in n for n in response.notes)
 
 
 def test_a_method_that_one_study_lacks_is_left_out_and_named(studies):
-    bench, found = studies
+    bench, result = studies
     more = bench.run("third", 0, (1, 1, 1), spec={"profile": "exp:10"}, data={"counts": counts_of("exp:10")})
-    found[1] = bench.study([*found[1]["runs"], more], ["base", "other", "third"], name="exp-10")
-    response = load_response(bench.ledger, found)
+    result[1] = bench.study([*result[1]["runs"], more], ["base", "other", "third"], name="exp-10")
+    response = load_response(bench.ledger, result)
     assert response.methods == ("base", "other")
     assert "`third` is not in every study and is left out." in response.notes
 

@@ -36,7 +36,7 @@ def by_class(block: TableBlock) -> dict[str, dict[str, str]]:
     return {row[1].strip("*"): dict(zip(block.table.titles, row, strict=True)) for row in block.table.rows}
 
 
-def told(numbers) -> str:
+def sentences(numbers) -> str:
     (bullets,) = [b for b in minority.build(Context(numbers)) if isinstance(b, Bullets)]
     return " ".join(bullets.items)
 
@@ -46,18 +46,18 @@ def told(numbers) -> str:
 
 def test_a_sure_gain_of_the_tail_is_claimed_with_what_the_head_pays(bench):
     numbers = numbers_of(bench, {"better": (40, 18, 60), "base": BASE})
-    assert told(numbers).startswith("`better` helps the rare expressions (disgust): +50.0 [")
-    assert "The frequent expressions lose: −30.0 [" in told(numbers)
+    assert sentences(numbers).startswith("`better` helps the rare expressions (disgust): +50.0 [")
+    assert "The frequent expressions lose: −30.0 [" in sentences(numbers)
 
 
 def test_few_seeds_claim_nothing(bench):
     numbers = numbers_of(bench, {"better": (40, 18, 90), "base": BASE}, seeds=3)
-    assert "is not shown to help the rare expressions (disgust): +50.0" in told(numbers)
-    assert "fewer than 5 seeds can't show training noise" in told(numbers)
+    assert "is not shown to help the rare expressions (disgust): +50.0" in sentences(numbers)
+    assert "fewer than 5 seeds can't show training noise" in sentences(numbers)
 
 
 def test_a_loss_is_told_as_one(bench):
-    assert "`worse` harms the rare expressions (disgust): −35.0" in told(
+    assert "`worse` harms the rare expressions (disgust): −35.0" in sentences(
         numbers_of(bench, {"worse": (40, 1, 90), "base": BASE})
     )
 
@@ -70,7 +70,7 @@ def test_a_watermarked_study_claims_nothing(bench):
         for seed in range(5)
     ]
     numbers = compute(load_study(bench.ledger, bench.study(runs, ["better", "base"])), draws=200)
-    assert "not ranked, so nothing is claimed" in told(numbers)
+    assert "It is not ranked, so nothing is claimed" in sentences(numbers)
 
 
 def test_the_table_corrects_for_all_its_comparisons(bench):
@@ -96,12 +96,12 @@ def test_the_detectable_gain_falls_with_more_seeds(bench):
 
         return of
 
-    found = []
+    result = []
     for seeds in (3, 8):
         numbers = numbers_of(bench, {f"x{seeds}": noisy(1.2), f"b{seeds}": noisy(1.2)}, seeds, reference=f"b{seeds}")
         (block,) = [b for b in minority.build(Context(numbers)) if isinstance(b, TableBlock)]
-        found.append(float(by_class(block)["disgust"]["Detectable"].replace("> ", "")))
-    assert found[0] > found[1] > 5
+        result.append(float(by_class(block)["disgust"]["Detectable"].replace("> ", "")))
+    assert result[0] > result[1] > 5
 
 
 def test_balanced_training_has_no_rare_classes(bench):
@@ -205,8 +205,8 @@ def test_claims_under_the_same_protocol_are_compared_and_others_explained(bench)
 
 def test_quarantined_claims_are_counted_and_never_shown(bench):
     blocks = published_claims.build(Context(on(bench, "fer2013", "fer2013/official")))
-    shown = [cell for b in blocks if isinstance(b, TableBlock) for row in b.table.rows for cell in row]
-    assert not [cell for cell in shown if "ResEmoteNet" in cell]
+    output = [cell for b in blocks if isinstance(b, TableBlock) for row in b.table.rows for cell in row]
+    assert not [cell for cell in output if "ResEmoteNet" in cell]
     assert "quarantined results left out" in blocks[-1].text
 
 
@@ -223,8 +223,8 @@ def test_without_comparable_claims_the_section_says_so(bench):
     ],
 )
 def test_a_thinned_training_and_a_part_of_the_folds_are_compared_with_nothing(bench, changes, reason):
-    told, others, _ = published_claims.build(Context(on(bench, "fer2013", "fer2013/official", **changes)))
-    assert told.text.startswith("No published result on record is comparable")
+    text, others, _ = published_claims.build(Context(on(bench, "fer2013", "fer2013/official", **changes)))
+    assert text.text.startswith("No published result on record is comparable")
     row = rows_of(others)["ResMaskingNet"]
     assert reason == row["Not comparable, because"]
 
@@ -257,15 +257,15 @@ def test_folds_are_ranked_and_drawn(bench):
         for label, hits in (("good", (45, 18, 95)), ("fair", (40, 14, 90)), ("base", BASE)):
             runs.append(bench.run(label, 0, hits, spec={"fold": fold}, data={"fold": fold}))
     numbers = compute(load_study(bench.ledger, bench.study(runs, ["good", "fair", "base"])), draws=50)
-    found = significance.ranking(numbers)
-    assert (found.names, found.ranks.tolist(), found.blocks) == (("good", "fair", "base"), [1.0, 2.0, 3.0], 4)
+    result = significance.ranking(numbers)
+    assert (result.names, result.ranks.tolist(), result.blocks) == (("good", "fair", "base"), [1.0, 2.0, 3.0], 4)
     # three treatments that all four blocks rank alike: chi² = N (k - 1) = 8
-    assert found.chi2 == pytest.approx(8.0)
-    told = [b.text for b in significance.build(Context(numbers)) if isinstance(b, Paragraph)]
-    assert "over 4 folds: Friedman's chi² 8.00, p 0.018" in told[-1]
+    assert result.chi2 == pytest.approx(8.0)
+    text = [b.text for b in significance.build(Context(numbers)) if isinstance(b, Paragraph)]
+    assert "over 4 folds: Friedman's chi² 8.00, p 0.018" in text[-1]
     figure = next(b for b in significance.build(Context(numbers)) if isinstance(b, Figure))
-    shown = [t.get_text().strip() for t in figure.drawn.axes[0].texts]
-    assert {"good  1.00", "fair  2.00", "base  3.00"} <= set(shown)
+    output = [t.get_text().strip() for t in figure.drawn.axes[0].texts]
+    assert {"good  1.00", "fair  2.00", "base  3.00"} <= set(output)
 
 
 def test_one_fold_is_not_ranked(bench):
