@@ -22,6 +22,7 @@ from fer_bench.record.ledger import Ledger
 from fer_bench.reports.facts import tidy
 from fer_bench.reports.facts.across import load_comparison
 from fer_bench.reports.facts.numbers import compute
+from fer_bench.reports.facts.priors import Prior
 from fer_bench.reports.facts.records import load_study
 from fer_bench.reports.facts.response import load_response
 from fer_bench.reports.facts.scoring import begin
@@ -35,7 +36,6 @@ from fer_bench.reports.render.page_folder import Target, aside, check, move, tel
 from fer_bench.reports.render.table import table_csv
 from fer_bench.reports.sections import Context, Section
 from fer_bench.reports.sections.composition import document
-from fer_bench.reports.sections.priors import Prior
 from fer_bench.reports.sections.registry import all_sections
 from fer_bench.reports.sections.table_csv import csv_text
 

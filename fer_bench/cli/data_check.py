@@ -61,24 +61,23 @@ def check(
     dataset_card(available, name, place, source, typed=sys.argv[1:])
     dataset = available.dataset(name, parse_assignments(dataset_set, "--dataset-set"), lenient=source is not None)
     dataset.source, dataset.options = source, place.options
+
     from rich.console import Console  # imported after the names are checked: it takes a second
 
     from fer_bench.cli.progress import Steps
     from fer_bench.data.clean_manifest import NAME, clean_text, save_clean
     from fer_bench.doctor.examine import examine
     from fer_bench.reports.pages.doctor import PAGE, WEB_PAGE, write_page
-    from fer_bench.reports.render.page_folder import CHECK, Target
-    from fer_bench.reports.render.page_folder import check as check_folder
+    from fer_bench.reports.render import page_folder
 
     folder = Path(out) if out else locate(place.results("doctor"), name)
     typed = ["fer-bench", "data", "check", name, "--home", str(place.root), "--out", str(folder)]
-    typed += ["--from", source] if source else []
-    typed += [w for path in plugin_dirs for w in ("--plugins", path)]
-    typed += [w for given in dataset_set for w in ("--dataset-set", given)] + ["--no-images"] * no_images
+    repeated = [("--from", source)] if source else []
+    repeated += [("--plugins", path) for path in plugin_dirs] + [("--dataset-set", given) for given in dataset_set]
+    again = shlex.join([*typed, *(word for pair in repeated for word in pair), *["--no-images"] * no_images])
     own = folder.resolve().is_relative_to(place.root / "results")
-    target = Target(out=folder, kept=CHECK, own=own, force=force, again=shlex.join(typed))
-    check_folder(target, [PAGE, WEB_PAGE, *([NAME] if source else [])])
-    console = Console(highlight=False, soft_wrap=True)
+    target = page_folder.Target(out=folder, kept=page_folder.CHECK, own=own, force=force, again=again)
+    page_folder.check(target, [PAGE, WEB_PAGE, *([NAME] if source else [])])
     require_writable(folder, "the output folder", "choose another with --out DIR")
     if source is None:
         place.require_writable()
@@ -88,14 +87,19 @@ def check(
             diagnosis = examine(store, dataset.card, faults=dataset.faults, progress=steps)
         more = {NAME: clean_text(diagnosis.dropped)} if source else {}
         page = write_page(diagnosis, store, dataset.card, target, images=not no_images, more=more)
-        derived = place.splits(store.path.name, store.fingerprint)
-        clean = folder / NAME if source else save_clean(derived, diagnosis.dropped)
+        splits = place.splits(store.path.name, store.fingerprint)
+        clean = folder / NAME if source else save_clean(splits, diagnosis.dropped)
+    console = Console(highlight=False, soft_wrap=True)
     _print_findings(diagnosis, console)
     _print_remedy(dataset, store, console)
-    console.print(f"page:   {page.with_name('index.html')} (as Markdown: {page.name})", markup=False)
-    console.print(f"clean:  {clean} leaves out {len(diagnosis.dropped):,} rows", markup=False)
+    _print_files(diagnosis, page, clean, console)
     if strict and diagnosis.number("error"):
         raise SystemExit(1)
+
+
+def _print_files(diagnosis: Diagnosis, page: Path, clean: Path, console: Console) -> None:
+    console.print(f"page:   {page.with_name('index.html')} (as Markdown: {page.name})", markup=False)
+    console.print(f"clean:  {clean} leaves out {len(diagnosis.dropped):,} rows", markup=False)
 
 
 @contextmanager

@@ -35,6 +35,16 @@ def follow_up(name: str, target: click.Command, *words: str, leave: Collection[s
     return shlex.join(["fer-bench", *name.split(), *words, *carried_options(target, leave=leave)])
 
 
+def command_named(name: str) -> click.Command:
+    """The command that ``fer-bench NAME`` runs."""
+    from fer_bench.cli import cli
+
+    command = cli.get_command(click.get_current_context(), name)
+    if command is None:
+        raise LookupError(name)
+    return command
+
+
 def carried_options(target: click.Command, *, leave: Collection[str] = ()) -> list[str]:
     """Words for the options given to the running command that `target` also takes; always includes the home.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from fer_bench.cli.listing import table
+from fer_bench.cli.columns import table
 from fer_bench.errors import LedgerError, unknown
 from fer_bench.record.ledger import Ledger, RunRecord
 from fer_bench.stats.confusion import accuracy, confusion_matrix, mean_recall

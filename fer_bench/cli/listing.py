@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import click
 
+from fer_bench.cli.columns import table
 from fer_bench.cli.options import home_option, plugins_option
 from fer_bench.contract.cards import FAMILIES, MethodCard
 from fer_bench.contract.params import Choice, Scale, Space, in_words
 from fer_bench.contract.plugins import Plugins, plugins
 from fer_bench.errors import FerBenchError, unknown
-from fer_bench.printable import printable
 
 FILTERS = ("method", "dataset", "study", "status")
-
-
-def table(rows: Iterable[tuple[str, ...]]) -> None:
-    """Print rows with aligned columns."""
-    rows = [tuple(map(str, r)) for r in rows]
-    widths = [max(len(r[k]) for r in rows) for k in range(len(rows[0]))] if rows else []
-    for row in rows:
-        click.echo(printable("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()))
 
 
 def _methods(available: Plugins, options: dict[str, Any]) -> None:

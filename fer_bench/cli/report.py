@@ -32,7 +32,7 @@ def report(
 
     from fer_bench.reports import build_report, study_table
     from fer_bench.reports.build import parse_formats
-    from fer_bench.reports.sections.priors import parse_prior
+    from fer_bench.reports.facts.priors import parse_prior
 
     test_priors, chosen = [parse_prior(text) for text in priors], parse_formats(formats)
     folder = out or place.results(record["name"])

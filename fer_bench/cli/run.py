@@ -102,15 +102,14 @@ def _study(
 
 
 def _tuned(variants: list[Variant], template: dict[str, Any], preset: str, work: Workplace) -> Tuned:
-    from fer_bench.cli.follow_up import follow_up
-    from fer_bench.cli.tune import tune
+    from fer_bench.cli.follow_up import command_named, follow_up
     from fer_bench.tuning.best import use_tuned
 
     imbalance = [] if template["profile"] == "natural" else ["--imbalance", template["profile"]]
     leave = ("imbalance", "total", "class_order")
 
     def command(label: str) -> str:
-        return follow_up("tune", tune, label, "--trials", "20", *imbalance, leave=leave)
+        return follow_up("tune", command_named("tune"), label, "--trials", "20", *imbalance, leave=leave)
 
     return use_tuned(work, variants, template, preset, command)
 

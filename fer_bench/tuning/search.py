@@ -134,8 +134,10 @@ def fixed_part(template: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def short_hash(key: Any) -> str:
+    """The first eight hexadecimal digits of the hash of a value that JSON can hold."""
     return hashlib.sha256(canonical_json(key).encode()).hexdigest()[:8]
 
 
 def file_name(label: str) -> str:
+    """A method's label as the part of a file's name, at most 80 characters."""
     return shortened(slug(label), 80)

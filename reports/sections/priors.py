@@ -8,15 +8,13 @@ and backward priors). Predictions are not corrected for the prior either.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from fer_bench.data.imbalance import MAX_RATIO
-from fer_bench.errors import SpecError, unknown
 from fer_bench.reports.facts import phrases
 from fer_bench.reports.facts.numbers import Numbers
+from fer_bench.reports.facts.priors import Prior
 from fer_bench.reports.facts.records import StudyData
 from fer_bench.reports.render.blocks import Block, TableBlock
 from fer_bench.reports.render.table import Column, Table, each, tabulate
@@ -24,61 +22,6 @@ from fer_bench.reports.sections.section import Context, Section
 from fer_bench.stats.confusion import Score, accuracy_under_prior
 from fer_bench.stats.crossed_errors import jackknife
 from fer_bench.stats.intervals import score_intervals
-
-KINDS = ("uniform", "train", "test", "forward", "backward")
-
-
-@dataclass(frozen=True)
-class Prior:
-    """Class shares to weight recalls with: its kind, and the ratio of the largest to the smallest share."""
-
-    kind: str
-    ratio: float = 1.0
-
-    def __str__(self) -> str:
-        return f"{self.kind}:{self.ratio:g}" if self.kind in ("forward", "backward") else self.kind
-
-    def shares(self, study: StudyData) -> np.ndarray:
-        """One share a class, in the order of the study's classes; they sum to 1."""
-        counts = study.counts
-        if self.kind in ("train", "test"):
-            weights = counts.get(self.kind, counts["test"]).astype(float)
-        else:
-            ranks = np.empty(len(study.classes))
-            ranks[study.order[::-1]] = np.linspace(0, 1, len(study.classes))  # 0 at the most frequent in training
-            ranks = ranks if self.kind == "forward" else 1 - ranks
-            weights = self.ratio**-ranks
-        return weights / weights.sum()
-
-
-def parse_prior(text: str) -> Prior:
-    """``uniform``, ``train``, ``test``, ``forward:RATIO`` or ``backward:RATIO``.
-
-    ``forward`` is long-tailed as the training set is, its most frequent class first; ``backward`` is reversed.
-
-    Raises
-    ------
-    UnknownNameError
-        There is no such prior.
-    SpecError
-        The ratio is missing, below 1, or given where there is none.
-    """
-    kind, colon, ratio = text.strip().partition(":")
-    if kind not in KINDS:
-        raise unknown("test prior", kind, KINDS, where="--test-prior")
-    if kind not in ("forward", "backward"):
-        if colon:
-            raise SpecError(f"the test prior '{kind}' takes no ratio", where=f"--test-prior {text}", hint=kind)
-        return Prior(kind)
-    try:
-        value = float(ratio)
-    except ValueError:
-        value = 0.0
-    if not 1 <= value <= MAX_RATIO:
-        raise SpecError(
-            f"the ratio must be a number from 1 to {MAX_RATIO:,}", where=f"--test-prior {text}", hint=f"{kind}:50"
-        )
-    return Prior(kind, value)
 
 
 def prior_table(numbers: Numbers, priors: Sequence[Prior]) -> Table:

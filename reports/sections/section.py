@@ -14,7 +14,7 @@ from fer_bench.reports.facts.second_process import Work
 from fer_bench.reports.render.blocks import Figure
 
 if TYPE_CHECKING:
-    from fer_bench.reports.sections.priors import Prior
+    from fer_bench.reports.facts.priors import Prior
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from fer_bench.cli.report import report as command
 from fer_bench.errors import FerBenchError
 from fer_bench.reports import build_report
 from fer_bench.reports.facts.numbers import compute
+from fer_bench.reports.facts.priors import Prior, parse_prior
 from fer_bench.reports.facts.records import load_study
 from fer_bench.reports.sections.overall import fold_table
-from fer_bench.reports.sections.priors import Prior, parse_prior, prior_table
+from fer_bench.reports.sections.priors import prior_table
 from fer_bench.stats.confusion import accuracy_under_prior
 
 # toy data: angry 300 train / 50 test, disgust 40 / 20, happy 900 / 100

@@ -214,4 +214,4 @@ class TestCommands:
     def test_ui_points_to_a_server_that_has_its_own(self, ledger):
         command = [sys.executable, "-c", "from fer_bench.cli.ui import ui; ui()", "--tracking-uri", "http://me:pw@h:1"]
         done = subprocess.run(command, capture_output=True, text=True)
-        assert done.stdout.strip() == "the tracking server shows its own UI: http://h:1"
+        assert done.stdout.strip() == "the tracking server has its own UI: http://h:1"

@@ -11,9 +11,10 @@ from statsmodels.stats.proportion import proportion_confint
 
 from fer_bench.reports import build_report
 from fer_bench.reports.facts.numbers import compute, recall_key
+from fer_bench.reports.facts.priors import parse_prior
 from fer_bench.reports.facts.records import load_study
 from fer_bench.reports.sections import Context, minority
-from fer_bench.reports.sections.priors import parse_prior, prior_table
+from fer_bench.reports.sections.priors import prior_table
 
 # toy data: angry 300 train / 50 test, disgust 40 / 20, happy 900 / 100
 HITS = {"base": [(40, 8, 90), (38, 9, 92)], "better": [(41, 15, 90), (36, 17, 93)]}
