@@ -134,8 +134,10 @@ def fixed_part(template: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def short_hash(key: Any) -> str:
+    """Eight hexadecimal digits that tell plain values apart."""
     return hashlib.sha256(canonical_json(key).encode()).hexdigest()[:8]
 
 
 def file_name(label: str) -> str:
+    """A method's label as part of a file's name."""
     return shortened(slug(label), 80)

@@ -170,7 +170,7 @@ def test_an_empty_file_counts_as_none(tmp_path, monkeypatch):
 
 def test_a_file_that_is_no_database_is_named_at_once(tmp_path):
     (tmp_path / "mlflow.db").write_text("notes of mine")
-    with pytest.raises(TrackingError, match="no SQLite database"):
+    with pytest.raises(TrackingError, match="not a SQLite database"):
         prepare_database(tmp_path / "mlflow.db")
     assert (tmp_path / "mlflow.db").read_text() == "notes of mine"
 
