@@ -134,10 +134,10 @@ def fixed_part(template: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def short_hash(key: Any) -> str:
-    """The first eight hexadecimal digits of the hash of a value that JSON can hold."""
+    """Eight hexadecimal digits that tell plain values apart."""
     return hashlib.sha256(canonical_json(key).encode()).hexdigest()[:8]
 
 
 def file_name(label: str) -> str:
-    """A method's label as the part of a file's name, at most 80 characters."""
+    """A method's label as part of a file's name."""
     return shortened(slug(label), 80)

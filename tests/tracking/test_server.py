@@ -46,11 +46,13 @@ class TestServer:
         assert "\n" not in sentence
         assert sync(ledger, "later", server).written == ["a" * 16]
 
+    @pytest.mark.slow
     def test_a_silent_server_costs_its_time_limit(self, ledger):
         with black_hole() as address:
             sentence = try_sync(ledger, "first", address, timeout=1)
         assert "timed out" in sentence
 
+    @pytest.mark.slow
     def test_no_server_can_hold_the_caller_beyond_the_bound(self, ledger):
         start = time.monotonic()
         with black_hole() as address:
@@ -129,6 +131,7 @@ class TestSecrets:
         again = f"run `fer-bench track sync first --home {ledger.root.parent}` later"
         assert f"{again}, with the server's address and password in MLFLOW_TRACKING_URI" in sentence
 
+    @pytest.mark.slow
     def test_the_command_line_of_the_helper_can_be_read_by_anybody(self, ledger):
         with black_hole() as address, ThreadPoolExecutor(1) as pool:
             done = pool.submit(try_sync, ledger, "first", with_password(address), timeout=600, bound=3)
