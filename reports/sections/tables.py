@@ -340,7 +340,7 @@ def csv_text(numbers: Numbers) -> str:
     """Every headline number in long form: one line a method and quantity, in percent with four decimals."""
     study = numbers.study
     counts = study.counts
-    rows = [CSV_HEADER]
+    rows: list[tuple[str, ...] | list[str]] = [CSV_HEADER]
     for m in numbers.methods:
         standing = ["; ".join(m.runs.blocked), str(int(m.chance.collapsed.sum())), _chance_p(m)]
         quantities = [(recall_key(study.classes[i]), m.recall[i], i) for i in study.order]

@@ -339,8 +339,8 @@ def test_a_refused_attempt_marks_the_method_in_every_table_and_format(cheated, t
     assert "`cheat` ⊘" in (out / "report.md").read_text()
     assert "<code>cheat</code> ⊘" in (out / "report.html").read_text()
     text = (out / "tables" / "scores.tex").read_text()
-    assert r"\texttt{cheat} $\oslash$" in text
-    assert r"$\oslash$ tried to get at sealed files" in text
+    assert r"\texttt{cheat} \ensuremath{\oslash}" in text
+    assert r"\ensuremath{\oslash} tried to get at sealed files" in text
     rows = list(csv.DictReader((out / "table.csv").open()))
     assert {(r["method"], r["blocked"]) for r in rows} == {
         ("cheat", "open table.csv; os.rename images.npy"),
