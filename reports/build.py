@@ -33,9 +33,11 @@ from fer_bench.reports.render.blocks import Document, Figure
 from fer_bench.reports.render.marks import plain
 from fer_bench.reports.render.page_folder import Target, aside, check, move, tell
 from fer_bench.reports.render.table import table_csv
-from fer_bench.reports.sections import tables
-from fer_bench.reports.sections.contents import Context, Section, all_sections, document
+from fer_bench.reports.sections import Context, Section
+from fer_bench.reports.sections.composition import document
 from fer_bench.reports.sections.priors import Prior
+from fer_bench.reports.sections.registry import all_sections
+from fer_bench.reports.sections.table_csv import csv_text
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ def build_report(
 def _separated(context: Context) -> dict[str, str]:
     """The CSV files of a report besides its tables."""
     results = tidy.csv_text(context.study, context.results)
-    return {"table.csv": tables.csv_text(context.numbers), "results.csv": results}
+    return {"table.csv": csv_text(context.numbers), "results.csv": results}
 
 
 def build_response(

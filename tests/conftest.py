@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
@@ -25,8 +25,10 @@ ROOT = Path(__file__).parent.parent
 # mentioned by it, its fixtures or the helpers in its file, and `slow` with each of them. What is slow for another
 # reason is marked by hand.
 KINDS = {
-    "training": {"execute", "run_study", "tune"},
+    "training": {"execute", "run_study", "tune", "run_path"},
     "process": {"subprocess", "Popen", "ForkServer", "multiprocessing", "openpty"},
+    "server": {"serve_forever", "create_server"},
+    "mlflow": {"mlflow_client", "schema"},
     "command": {"shlex"},
     "browser": {"CHROMIUM", "browser"},
     "latex": {"pdflatex", "check_latex"},
@@ -40,14 +42,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function):
             fixtures = [d.func for name in item.fixturenames for d in item._fixtureinfo.name2fixturedefs.get(name, ())]
-            for kind in kinds_of(item.function, *fixtures):
+            for kind in kinds_of(item.function, *fixtures, mentioned=item.fixturenames):
                 item.add_marker(kind)
                 item.add_marker("slow")
 
 
-def kinds_of(*functions: Callable[..., Any]) -> set[str]:
-    """The kinds of a test, given its function and those of its fixtures."""
-    names = {name for function in functions for name in _reached(function, set())}
+def kinds_of(*functions: Callable[..., Any], mentioned: Iterable[str] = ()) -> set[str]:
+    """The kinds of a test, given its function, those of its fixtures, and their names."""
+    names = {*mentioned, *(name for function in functions for name in _reached(function, set()))}
     kinds = {kind for kind, calls in KINDS.items() if names & calls}
     if "main" in names:  # of the command line
         kinds |= {kind for command, kind in COMMANDS.items() if f"fer-bench {command}" in names}

@@ -120,7 +120,7 @@ TORCHLESS = (
     "reports.facts.phrases",
     "reports.render.markdown",
     "reports.sections.figures",
-    "reports.sections.tables",
+    "reports.sections.registry",
     "reports.pages.terminal",
     "reports.claims.published",
     "reports.claims.comparable",

@@ -1,4 +1,4 @@
-"""Commands that messages print: completed with the home and the plug-ins that the user's own command named."""
+"""Commands suggested in messages, completed with the home and the plug-ins of the command that was typed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-# command -> which of these options it takes; a test compares it with the command line
+# command -> which of these options it takes; a test compares this table with the command line
 TAKES = {
     "run": ("--plugins", "--home"),
     "tune": ("--plugins", "--home"),
@@ -27,9 +27,9 @@ TAKES = {
 
 
 def complete(command: str | None, *, home: str | Path | None = None, plugins: Sequence[str | Path] = ()) -> str | None:
-    """A ``fer-bench`` command with ``--home`` and ``--plugins`` added where it takes and lacks them.
+    """Add ``--home`` and ``--plugins`` to a ``fer-bench`` command that accepts them and does not have them.
 
-    Paths become absolute, so that the command works in any folder. What is no ``fer-bench`` command stays as it is.
+    Paths become absolute, so that the command works in any folder. Other commands are returned unchanged.
     """
     if command is None or not command.startswith("fer-bench "):
         return command

@@ -86,7 +86,7 @@ def stats(name: str, plugin_dirs: tuple[str, ...], home: str | None) -> None:
 @click.argument("name")
 @click.option("--out", type=click.Path(dir_okay=False), required=True, help="PNG file to write.")
 @number_option("--per-class", int, 1, 200, "Images per class.", default=8)
-@click.option("--split", help="Use only this split.")
+@click.option("--split", metavar="NAME", help="Use only this split.")
 @number_option("--seed", int, 0, 2**31 - 1, "Seed of the random choice.", default=0)
 @plugins_option
 @home_option

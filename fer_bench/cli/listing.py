@@ -99,7 +99,12 @@ LISTS: dict[str, Callable[[Plugins, dict[str, Any]], None]] = {
 @plugins_option
 @home_option
 def list_(what: str, pattern: str, plugin_dirs: tuple[str, ...], home: str | None, **filters: str | None) -> None:
-    """List what is available (default: methods). PATTERN filters backbones: fer-bench list backbones 'resnet18*'.
+    """List what is available (default: methods).
+
+    PATTERN filters backbones:
+
+    \b
+    fer-bench list backbones 'resnet18*'
 
     The list of runs shows the validation score by which the epoch was selected, and that epoch's test scores. Filter it
     with --method, --dataset, --study and --status.

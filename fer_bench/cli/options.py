@@ -110,7 +110,7 @@ _TRAINING = (
     click.option("--select", metavar="METRIC",
                  help="Validation metric that selects the epoch: mean_recall, accuracy or macro_f1; or `last`"
                       "  [default: the protocol's, or mean_recall]"),
-    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ..."),
+    click.option("--device", default="auto", metavar="NAME", show_default=True, help="auto, cpu, cuda, cuda:1, ..."),
     click.option("--compile/--no-compile", "compile_", default=None, help="Use torch.compile  [default: on a GPU]"),
     click.option("--deterministic", is_flag=True, help="Use deterministic kernels only; slower."),
     number_option("--threads", int, 0, 256, "CPU threads; 0: let torch choose.", default=0),
@@ -199,7 +199,7 @@ def _recipe_fields(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_device(device: str) -> None:
-    """Raise UnknownNameError if this is no device name; whether the machine has the device is checked later."""
+    """Raise UnknownNameError if this is not a device name; whether the machine has it is checked later."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", device):
         raise UnknownNameError(
             f"unknown device '{abbreviated(device)}'", where="--device", hint="auto, cpu, cuda, cuda:1"

@@ -19,7 +19,7 @@ import click
 from fer_bench.base.addresses import check_uri, is_server, sqlite_path
 from fer_bench.base.credentials import hide, public_address
 from fer_bench.cli.follow_up import follow_up
-from fer_bench.cli.options import home_option, tracking_option
+from fer_bench.cli.options import home_option, number_option, tracking_option
 from fer_bench.errors import FerBenchError, TrackingError
 from fer_bench.record.home import Home
 
@@ -30,9 +30,13 @@ START = 120.0  # seconds to wait for MLflow; creating its database alone can tak
 @click.command("ui")
 @home_option
 @tracking_option
-@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port to listen on.")
+@number_option("--port", int, 1, 65535, "Port to listen on.", default=5000)
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 accepts other machines."
+    "--host",
+    default="127.0.0.1",
+    metavar="ADDRESS",
+    show_default=True,
+    help="Address to listen on; 0.0.0.0 accepts other machines.",
 )
 def ui(home: str | None, tracking_uri: str | None, port: int, host: str) -> None:
     """Serve the mirrored studies in MLflow's web UI; stop it with Ctrl-C.

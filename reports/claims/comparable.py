@@ -1,7 +1,7 @@
-"""Our numbers beside published ones, and whether the two may be compared at all.
+"""Our numbers beside published ones, and whether the two are comparable at all.
 
-They may where both come from one protocol, were picked in the same honest (or the same dishonest) way, and nothing that
-is on record of either forbids it. Every obstacle is told in words; see :data:`~.published.FLAGS`.
+They are if both come from the same protocol, both epochs were selected in the same honest (or the same dishonest) way,
+and nothing on record about either forbids it. Every obstacle is stated in words; see :data:`~.published.FLAGS`.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from fer_bench.reports.facts.records import PEEKING_RULES
 
 @dataclass(frozen=True, kw_only=True)
 class Ours:
-    """How our numbers came about, as far as a comparison needs it.
+    """How our numbers were obtained, as far as a comparison needs it.
 
     Parameters
     ----------
     dataset, protocol : str
-        Names as shown: "fer2013", "fer2013/official".
+        Names as users see them: "fer2013", "fer2013/official".
     selection_rule : str
         The rule in the run's record ("val", "last", ...).
     val_is_test : bool
         Whether the protocol's selection reads the test rows.
     split : str
-        Test split or splits ("PublicTest + PrivateTest"); empty where the protocol divides anew.
+        Test split or splits ("PublicTest + PrivateTest"); empty where the protocol makes its own split.
     classes : int
         Number of classes; 0 leaves them unchecked.
     watermark : str
@@ -38,7 +38,7 @@ class Ours:
     transductive : bool
         Whether our predictions depend on the other test images.
     blocked : bool
-        Whether our training tried to get at sealed files.
+        Whether our runs tried to open sealed files.
     profile : str
         Imbalance profile of the training images; "natural" for all of them.
     folds, folds_run : int
@@ -81,13 +81,13 @@ class Ours:
 
     @property
     def peeks(self) -> bool:
-        """Whether our epoch was picked on the test."""
+        """Whether our epoch was selected on the test set."""
         return self.selection_rule in PEEKING_RULES or (self.val_is_test and self.selection_rule == "val")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether two numbers may be compared; why not; and what to keep in mind where they may."""
+    """Whether two numbers are comparable, the reasons why not, and cautions where they are."""
 
     ok: bool
     reasons: tuple[str, ...] = ()
@@ -95,7 +95,7 @@ class Verdict:
 
 
 def comparable(claim: Claim, ours: Ours, metric: str) -> Verdict:
-    """May our `metric`, got as `ours` tells, be compared with a claim at all?"""
+    """Whether our `metric`, obtained as `ours` describes, is comparable with a claim."""
     same = claim.dataset == ours.dataset and bool(claim.protocol) and claim.protocol == ours.protocol
     reasons = [*_setting_reasons(claim, ours, metric, same), *_selection_reasons(claim, ours)]
     reasons += [FLAGS[f].words for f in claim.flags if _bars(f, ours, same)]
@@ -112,20 +112,20 @@ def _bars(flag: str, ours: Ours, same: bool) -> bool:
 
 
 def _setting_reasons(claim: Claim, ours: Ours, metric: str, same: bool) -> Iterator[str]:
-    """Other data, metric, classes, split or protocol."""
+    """A different data set, metric, number of classes, split or protocol."""
     if claim.dataset != ours.dataset:
-        yield f"other data set: {claim.dataset}"
+        yield f"different data set: {claim.dataset}"
         return
     if claim.metric != canonical(metric):
-        yield f"other metric: {claim.metric}"
+        yield f"different metric: {claim.metric}"
     if claim.classes and ours.classes and claim.classes != ours.classes:
-        yield f"other classes: {claim.classes} of them"
-    if same or "protocol-unknown" in claim.flags:  # the flag tells its reason itself
+        yield f"different number of classes: {claim.classes}"
+    if same or "protocol-unknown" in claim.flags:  # the flag gives the reason itself
         return
     if claim.split and ours.split and claim.split != ours.split:
-        yield f"other split: {claim.split}"
+        yield f"different split: {claim.split}"
     elif claim.protocol:
-        yield f"other protocol: {claim.protocol}"
+        yield f"different protocol: {claim.protocol}"
     elif claim.selection in ("val", "last", "test-best"):
         yield "no protocol here matches theirs"
 
@@ -134,26 +134,26 @@ def _selection_reasons(claim: Claim, ours: Ours) -> Iterator[str]:
     if "human" in claim.flags:  # people have no epochs
         return
     if claim.selection in ("none stated", "unknown"):
-        yield "how its epoch was picked is not stated"
+        yield "epoch selection not stated"
     elif claim.selection == "test-best" and not ours.peeks:
-        yield "theirs was picked on the test set"
+        yield "theirs was selected on the test set"
     elif claim.selection != "test-best" and ours.peeks:
-        yield "ours was picked on the test set"
+        yield "ours was selected on the test set"
 
 
 def _our_reasons(claim: Claim, ours: Ours, same: bool) -> Iterator[str]:
     if ours.transductive:
         yield "ours reads other test images"
     if ours.blocked:
-        yield "ours tried to get at sealed files"
+        yield "ours tried to open sealed files"
     if ours.watermark and not same:
         yield f"ours is watermarked: {ours.watermark}"
     if ours.pretraining in FACES and claim.pretraining not in FACES:
         yield "ours is pretrained on faces"
     if ours.profile != "natural":
-        yield f"ours is trained on a part of the training images: {ours.profile}"
+        yield f"ours is trained on a subset of the training images: {ours.profile}"
     if ours.folds_run < ours.folds:
-        yield f"ours holds {ours.folds_run} of the {ours.folds} folds"
+        yield f"ours covers {ours.folds_run} of the {ours.folds} folds"
 
 
 def _cautions(claim: Claim, ours: Ours, same: bool) -> Iterator[str]:
@@ -163,18 +163,18 @@ def _cautions(claim: Claim, ours: Ours, same: bool) -> Iterator[str]:
     if claim.tag == "inferred":
         yield "theirs is inferred"
     if claim.seeds < 2:
-        yield "theirs is one training" if claim.seeds else "theirs tells no number of trainings"
+        yield "theirs is a single run" if claim.seeds else "theirs gives no number of runs"
     if claim.backbone and ours.backbone and _plain(claim.backbone) != _plain(ours.backbone):
-        yield f"other network: theirs {claim.backbone}, ours {ours.backbone}"
+        yield f"different network: theirs {claim.backbone}, ours {ours.backbone}"
     if claim.pretraining not in FACES and claim.pretraining != ours.pretraining:
         theirs, own = (p or "unknown" for p in (claim.pretraining, ours.pretraining))
-        yield f"other pretraining: theirs {theirs}, ours {own}"
+        yield f"different pretraining: theirs {theirs}, ours {own}"
     if claim.tta:
-        yield f"theirs averages test views: {claim.tta}"
+        yield f"theirs uses test-time augmentation: {claim.tta}"
 
 
 def _plain(network: str) -> str:
-    """A network's name without its spelling: "ResNet-18" and "resnet18" are one."""
+    """A network's name without differences in spelling: "ResNet-18" and "resnet18" are the same."""
     return "".join(filter(str.isalnum, network)).casefold()
 
 
@@ -208,7 +208,7 @@ def compare(
     Parameters
     ----------
     values : mapping of metric to (value, low, high)
-        In percent; "recall:<class>" under our class names. Metrics nobody published are passed over.
+        In percent; "recall:<class>" under our class names. Metrics without claims are ignored.
     include_quarantined : bool
         Show quarantined claims as well: after all others, and never comparable.
 

@@ -1,7 +1,7 @@
-"""Published numbers as data; whether ours may be compared with them is judged in :mod:`.comparison`.
+"""Published numbers as data; whether ours are comparable with them is decided in :mod:`.comparable`.
 
-The numbers stand in ``claims/*.toml`` beside this file, one file a data set. A file holds its data set's name and
-entries, either one by one or in groups whose fields hold for all entries of the group unless an entry says otherwise:
+The numbers are in the TOML files beside this module, one file per data set. A file holds the name of its data set and
+entries, one by one or in groups. The fields of a group apply to all its entries, unless an entry says otherwise:
 
 ::
 
@@ -39,17 +39,17 @@ SAME_CLASS = {"anger": "angry", "happiness": "happy", "sadness": "sad"}
 SCORES = ("accuracy", "mean_recall", "macro_f1")
 METRICS = (*SCORES, *(f"recall:{name}" for name in CLASSES))
 SELECTIONS = {
-    "val": "on images apart from the test",
+    "val": "on images outside the test set",
     "last": "the last epoch",
-    "test-best": "the best epoch on the test",
-    "none stated": "the source names no rule",
-    "unknown": "not known",
+    "test-best": "the best epoch on the test set",
+    "none stated": "the source states no rule",
+    "unknown": "unknown",
 }
 TAGS = {
     "read": "read in code, README, figure or paper",
     "abstract": "read in an abstract, a leaderboard or an issue",
-    "computed": "computed from what is printed",
-    "recalled": "from memory; verify before printing",
+    "computed": "computed from printed numbers",
+    "recalled": "from memory; verify before citing",
     "inferred": "inferred",
 }
 FACES = ("faces", "MS-Celeb-1M")
@@ -58,10 +58,10 @@ PRETRAINING = ("", "none", "ImageNet", *FACES)
 
 @dataclass(frozen=True)
 class Flag:
-    """What a flag says of a claim, and whether that forbids a comparison.
+    """What a flag says about a claim, and whether that forbids a comparison.
 
-    `bars` is "always", "elsewhere" (only where our protocol is another one: within the same protocol both sides have
-    it) or "never" (worth a remark).
+    `bars` is "always", "elsewhere" (only under a different protocol: within the same protocol it applies to both sides)
+    or "never" (a caution only).
     """
 
     words: str
@@ -69,22 +69,22 @@ class Flag:
 
 
 FLAGS = {
-    "quarantined": Flag("theirs is quarantined: not confirmed, or known not to hold"),
+    "quarantined": Flag("theirs is quarantined: not confirmed, or known to be wrong"),
     "transductive": Flag("theirs reads the test batch"),
-    "oracle": Flag("theirs is an upper bound that needs the test's labels"),
-    "ensemble": Flag("theirs joins several networks"),
-    "extra-data": Flag("theirs is trained on more than this data set"),
-    "trained-on-val": Flag("theirs is trained on the selection's images, too"),
-    "other-alignment": Flag("theirs is tested on faces aligned in another way than in training"),
-    "human": Flag("theirs is of people, not of a network"),
+    "oracle": Flag("theirs is an upper bound that needs test labels"),
+    "ensemble": Flag("theirs is an ensemble"),
+    "extra-data": Flag("theirs is trained on additional data"),
+    "trained-on-val": Flag("theirs is also trained on the validation images"),
+    "other-alignment": Flag("theirs aligns faces differently in training and test"),
+    "human": Flag("theirs is human performance"),
     "face-pretrained": Flag("theirs is pretrained on faces"),
     "protocol-unknown": Flag("protocol not stated"),
-    "validation": Flag("its source calls it a validation accuracy"),
-    "subject-leak": Flag("subjects leak from training into test", "elsewhere"),
-    "frame-leak": Flag("frames of one sequence leak from training into test", "elsewhere"),
-    "swapped": Flag("the public parts are swapped: picked on PrivateTest, measured on PublicTest", "elsewhere"),
+    "validation": Flag("its source calls it validation accuracy"),
+    "subject-leak": Flag("the same people are in training and test", "elsewhere"),
+    "frame-leak": Flag("frames of the same sequence are in training and test", "elsewhere"),
+    "swapped": Flag("the public splits are swapped: selected on PrivateTest, measured on PublicTest", "elsewhere"),
     "approximate": Flag("theirs is rounded or reported in passing", "never"),
-    "third-party": Flag("theirs was trained or measured by others than the authors", "never"),
+    "third-party": Flag("theirs was trained or measured by a third party", "never"),
 }
 
 
@@ -102,7 +102,7 @@ class Claim:
     value : float
         In percent.
     source : str
-        Where the number stands.
+        Where the number is printed.
     tag : str
         How it was obtained: a key of :data:`TAGS`.
     decimals : int
@@ -114,22 +114,22 @@ class Claim:
     split : str
         What it was measured on, in our names where we have them.
     protocol : str
-        Our protocol that divides and selects as theirs; empty for none or not known.
+        Our protocol that divides and selects as theirs; empty for none or unknown.
     selection : str
-        How the reported epoch was picked: a key of :data:`SELECTIONS`.
+        How the reported epoch was selected: a key of :data:`SELECTIONS`.
     seeds, classes, input : int
-        Trainings behind the number, number of classes, pixels of a side; 0 for not known.
+        Number of runs, number of classes, side length in pixels; 0 for unknown.
     backbone, pretraining, tta, note : str
-        Empty for not known; `pretraining` is one of :data:`PRETRAINING`.
+        Empty for unknown; `pretraining` is one of :data:`PRETRAINING`.
     flags : tuple of str
         Keys of :data:`FLAGS`.
 
     Raises
     ------
     DataError
-        A value does not fit.
+        A value is invalid.
     UnknownNameError
-        A metric, selection, tag, flag or pretraining is not known.
+        A metric, selection, tag, flag or pretraining is unknown.
     """
 
     dataset: str
@@ -171,13 +171,13 @@ class Claim:
         needed = ("dataset", "entry", "method", "source")
         yield from (f"'{name}' is empty" for name in needed if not getattr(self, name))
         if not 0 < self.value <= 100:
-            yield f"{self.metric} {self.value:g} is no percentage above 0"
+            yield f"{self.metric} {self.value:g} is not a percentage above 0"
         if self.spread is not None and not 0 <= self.spread < 100:
-            yield f"spread {self.spread:g} is no percentage"
+            yield f"spread {self.spread:g} is not a percentage"
         if min(self.year, self.seeds, self.classes, self.input) < 0:
             yield "year, seeds, classes and input can't be negative"
         if (self.pretraining in FACES) != ("face-pretrained" in self.flags):
-            yield f"the flag face-pretrained goes with pretraining {' or '.join(FACES)}, and with no other"
+            yield f"the flag face-pretrained is for pretraining {' or '.join(FACES)}, and required there"
         if self.protocol and "protocol-unknown" in self.flags:
             yield f"protocol {self.protocol} and the flag protocol-unknown contradict each other"
 
@@ -217,24 +217,24 @@ INTEGERS = tuple(f.name for f in fields(Claim) if f.type == "int" and f.name in 
 def load(folder: str | Path | None = None) -> tuple[Claim, ...]:
     """All claims of the TOML files in `folder` (default: those that ship).
 
-    They come by file; of a file the single entries first, then the groups.
+    They come file by file, within a file the single entries first, then the groups.
 
     Raises
     ------
     DataError
-        The folder or a file can't be read, an entry does not fit, or an id stands twice.
+        The folder or a file can't be read, an entry is invalid, or an id occurs twice.
     UnknownNameError
-        A field, metric, class, selection, tag or flag is not known.
+        A field, metric, class, selection, tag or flag is unknown.
     """
     folder = FOLDER if folder is None else Path(folder)
     paths = sorted(folder.glob("*.toml"))
     if not paths:
-        raise DataError("no claims found", where=str(folder), hint="one TOML file a data set")
+        raise DataError("no claims found", where=str(folder), hint="one TOML file per data set")
     claims: dict[str, Claim] = {}
     for path in paths:
         for claim, where in _read(path):
             if claim.id in claims:
-                raise DataError(f"'{claim.dataset}/{claim.entry}' stands twice", where=where)
+                raise DataError(f"'{claim.dataset}/{claim.entry}' occurs twice", where=where)
             claims[claim.id] = claim
     return tuple(claims.values())
 
@@ -246,7 +246,7 @@ def _read(path: Path) -> Iterator[tuple[Claim, str]]:
         raise DataError(f"can't be read: {error}", where=str(path)) from error
     _known(data, ("dataset", "claim", "group"), path.name)
     if not isinstance(data.get("dataset"), str):
-        raise DataError("says no data set", where=path.name, hint='dataset = "NAME"')
+        raise DataError("names no data set", where=path.name, hint='dataset = "NAME"')
     for number, (given, entry) in enumerate(_entries(data, path.name), start=1):
         where = f"{path.name}, entry {number} ('{entry.get('id', '')}')"
         try:
@@ -273,19 +273,19 @@ def _entries(data: Mapping[str, Any], where: str) -> Iterator[tuple[dict[str, An
 
 
 def _tables(data: Mapping[str, Any], name: str, where: str) -> list[dict[str, Any]]:
-    found = data.get(name, [])
-    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-        raise DataError(f"'{name}' is no list of tables", where=where, hint=f"[[{name}]]")
-    return found
+    tables = data.get(name, [])
+    if not isinstance(tables, list) or not all(isinstance(item, dict) for item in tables):
+        raise DataError(f"'{name}' is not a list of tables", where=where, hint=f"[[{name}]]")
+    return tables
 
 
 def _claims(dataset: str, entry: Mapping[str, Any]) -> Iterator[Claim]:
-    """The claims of one entry, one a number."""
+    """The claims of one entry, one per number."""
     _check_types(entry)
     numbers = {name: entry[name] for name in SCORES if name in entry}
     numbers |= {f"recall:{name}": value for name, value in entry.get("recall", {}).items()}
     if not numbers:
-        raise DataError("holds no number", hint=f"one of {', '.join(NUMBERS)}")
+        raise DataError("contains no number", hint=f"one of {', '.join(NUMBERS)}")
     tags = entry.get("tags", {})
     _known(tags, numbers, "tags", "metric among the tags")
     shared = {name: entry[name] for name in COMMON if name in entry and name not in ("flags", "tag")}
@@ -301,7 +301,7 @@ def _claims(dataset: str, entry: Mapping[str, Any]) -> Iterator[Claim]:
 
 
 def _check_types(entry: Mapping[str, Any]) -> None:
-    kinds: dict[str, tuple[type, str]] = dict.fromkeys(TEXTS, (str, "a text"))
+    kinds: dict[str, tuple[type, str]] = dict.fromkeys(TEXTS, (str, "text"))
     kinds |= dict.fromkeys(INTEGERS, (int, "a whole number"))
     kinds |= {"flags": (list, "a list"), "tags": (dict, "a table"), "recall": (dict, "a table")}
     for name, (kind, words) in kinds.items():
@@ -309,7 +309,7 @@ def _check_types(entry: Mapping[str, Any]) -> None:
             raise DataError(f"'{name}' is not {words}: {entry[name]!r}")
     for name, words in (("flags", entry.get("flags", ())), ("tags", entry.get("tags", {}).values())):
         if not all(isinstance(word, str) for word in words):
-            raise DataError(f"'{name}' holds more than texts: {entry[name]!r}")
+            raise DataError(f"'{name}' may contain only text: {entry[name]!r}")
 
 
 def _number(metric: str, given: Any) -> tuple[float, float | None, int]:
@@ -317,7 +317,7 @@ def _number(metric: str, given: Any) -> tuple[float, float | None, int]:
     parts = given if isinstance(given, list) else [given]
     plain = all(isinstance(p, (int, Decimal)) and not isinstance(p, bool) for p in parts)
     if not plain or len(parts) not in (1, 2) or not all(Decimal(p).is_finite() for p in parts):
-        raise DataError(f"'{metric}' is no number: {given!r}", hint="accepted: 71.3 or [71.3, 0.4]")
+        raise DataError(f"'{metric}' is not a number: {given!r}", hint="accepted: 71.3 or [71.3, 0.4]")
     exponent = Decimal(parts[0]).as_tuple().exponent
     decimals = -exponent if isinstance(exponent, int) and exponent < 0 else 0
     return float(parts[0]), float(parts[1]) if len(parts) == 2 else None, decimals
@@ -336,36 +336,36 @@ def select(
     claims: Sequence[Claim] | None = None, *, dataset: str = "", method: str = "", metric: str = "",
     include_quarantined: bool = False,
 ) -> tuple[Claim, ...]:  # fmt: skip
-    """Claims (default: all that ship) of a data set, whose method holds a text in any case, of a metric.
+    """Claims (default: all that ship) of a data set, with a method whose name contains a text in any case, of a metric.
 
     Raises
     ------
     UnknownNameError
-        No claim is about this data set, no method's name holds the text, or the metric is not known.
+        There is no claim about this data set, no method with such a name, or no such metric.
     """
     claims = load() if claims is None else tuple(claims)
-    found = claims
+    chosen = claims
     if dataset:
-        found = tuple(c for c in found if c.dataset == dataset)
-        if not found:
+        chosen = tuple(c for c in chosen if c.dataset == dataset)
+        if not chosen:
             raise _no_dataset(dataset, sorted({c.dataset for c in claims}))
     if method:
-        named = tuple(c for c in found if method.casefold() in c.method.casefold())
+        named = tuple(c for c in chosen if method.casefold() in c.method.casefold())
         if not named:
-            raise _no_method(method, dataset, found, claims)
-        found = named
+            raise _no_method(method, dataset, chosen, claims)
+        chosen = named
     if metric:
         if canonical(metric) not in METRICS:
             raise unknown("metric", metric, METRICS, where="published claims")
-        found = tuple(c for c in found if c.metric == canonical(metric))
-    return tuple(c for c in found if include_quarantined or not c.quarantined)
+        chosen = tuple(c for c in chosen if c.metric == canonical(metric))
+    return tuple(c for c in chosen if include_quarantined or not c.quarantined)
 
 
 def _no_dataset(name: str, known: Sequence[str]) -> UnknownNameError:
     close = nearest(name, known, limit=1)
-    hint = (f"did you mean '{close[0]}'? " if close else "") + f"there are numbers on {', '.join(known)}"
+    hint = (f"did you mean '{close[0]}'? " if close else "") + f"there are numbers for {', '.join(known)}"
     return UnknownNameError(
-        f"no published numbers on dataset '{name}'",
+        f"no published numbers for data set '{name}'",
         where="published claims",
         hint=hint,
         next=f"fer-bench claims --dataset {(close or known)[0]}",
@@ -375,14 +375,17 @@ def _no_dataset(name: str, known: Sequence[str]) -> UnknownNameError:
 def _no_method(name: str, dataset: str, here: Sequence[Claim], everywhere: Sequence[Claim]) -> UnknownNameError:
     others = sorted({c.dataset for c in everywhere if name.casefold() in c.method.casefold()})
     close = nearest(name, {c.method for c in here})
-    hint, following = "any part of a method's name, in any case", f"--dataset {dataset}" if dataset else ""
+    hint, following = (
+        "give any part of a method's name, in upper or lower case",
+        f"--dataset {dataset}" if dataset else "",
+    )
     if others:
-        hint, following = f"there are some on {', '.join(others)}", f"--method {shlex.quote(name)}"
+        hint, following = f"there are some for {', '.join(others)}", f"--method {shlex.quote(name)}"
     elif close:
         hint = "did you mean " + " or ".join(f"'{c}'" for c in close) + "?"
         following = f"{following} --method {shlex.quote(close[0])}".strip()
     return UnknownNameError(
-        f"no published numbers of method '{name}'" + f" on {dataset}" * bool(dataset),
+        f"no published numbers for method '{name}'" + f" on {dataset}" * bool(dataset),
         where="published claims",
         hint=hint,
         next=f"fer-bench claims {following}".strip(),
@@ -390,7 +393,7 @@ def _no_method(name: str, dataset: str, here: Sequence[Claim], everywhere: Seque
 
 
 def as_csv(claims: Iterable[Claim]) -> str:
-    """A table with one line a number and all fields; values as printed, flags joined by blanks."""
+    """A table with one line per number and all fields; values as printed, flags separated by spaces."""
     out = io.StringIO()
     names = ["id", *(f.name for f in fields(Claim) if f.name != "decimals")]
     writer = csv.DictWriter(out, names, extrasaction="ignore", lineterminator="\n")

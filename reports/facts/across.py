@@ -1,8 +1,8 @@
-"""The same methods over several data sets: what each study found, and the ranks of the methods over all of them.
+"""The same methods over several data sets: the results of each study, and the ranks of the methods over all of them.
 
 A study is one block of the ranks: a data set under a protocol and an imbalance profile. Its number for a method is the
-mean over seeds. Watermarked studies, methods that read other test images and methods that tried to get at sealed files
-are shown, but never ranked with the rest.
+mean over seeds. Watermarked studies, methods that read other test images and methods that tried to open sealed files
+are listed but never ranked.
 
 References
 ----------
@@ -21,9 +21,9 @@ import numpy as np
 from fer_bench.errors import LedgerError
 from fer_bench.record.ledger import Ledger
 from fer_bench.reports.facts import answer, phrases
+from fer_bench.reports.facts.minority import judge_tail
 from fer_bench.reports.facts.numbers import SCORES, Judgement, Numbers, Verdict, compute, group_key
 from fer_bench.reports.facts.records import Run, StudyData, readable
-from fer_bench.reports.sections.minority import judge_tail
 from fer_bench.stats.bootstrap import DRAWS
 from fer_bench.stats.confusion import mean_known
 from fer_bench.stats.intervals import Interval
@@ -93,11 +93,11 @@ class Entry:
 
     def gain(self, label: str, measure: Measure) -> Interval | None:
         """The paired gain over the study's reference; None without shared seeds or without such a number."""
-        found = self.numbers.method(label).gains.get(measure.key)
-        return found if found is not None and found.known else None
+        gain = self.numbers.method(label).gains.get(measure.key)
+        return gain if gain is not None and gain.known else None
 
     def verdict(self, label: str, measure: Measure) -> Verdict | None:
-        """What the study's own report says of that gain; None where it says nothing."""
+        """The verdict of the study's own report on that gain; None where it has none."""
         if measure == RARE:
             judged = self._tail_judged.get(label, {}).get(measure.key)
             return judged.verdict if judged else None
@@ -121,11 +121,11 @@ class Comparison:
     left_out : tuple of str
         Labels that some study lacks.
     transductive, blocked : frozenset of str
-        Methods that read other test images, and that tried to get at sealed files, in one study at least.
+        Methods that read other test images, and that tried to open sealed files, in at least one study.
     reference : str or None
         The reference that all studies share.
     notes : tuple of str
-        A sentence for everything that is missing or left out.
+        A sentence for each thing that is missing or left out.
     """
 
     entries: tuple[Entry, ...]
@@ -143,11 +143,11 @@ class Comparison:
 
     @property
     def unranked(self) -> frozenset[str]:
-        """Methods of which nothing is claimed."""
+        """Methods about which nothing is claimed."""
         return self.transductive | self.blocked
 
     def mark(self, label: str) -> str:
-        """What stands beside a method that is not ranked."""
+        """The signs beside a method that is not ranked."""
         return " ⚠" * (label in self.transductive) + " ⊘" * (label in self.blocked)
 
     @property
@@ -156,13 +156,13 @@ class Comparison:
         return tuple(m for m in self.methods if self.reference not in (None, m))
 
     def blocks(self, measure: Measure) -> list[Entry]:
-        """The studies that a ranking rests on: not watermarked, and with that number."""
-        bought = self.bought(measure)
-        fair = [e for e in self.entries if not e.study.watermarks and e not in bought]
+        """The studies that a ranking is based on: not watermarked, and with that number."""
+        doubtful = self.doubtful(measure)
+        fair = [e for e in self.entries if not e.study.watermarks and e not in doubtful]
         return [e for e in fair if all(np.isfinite(e.value(m, measure)) for m in self.ranked)]
 
-    def bought(self, measure: Measure) -> list[Entry]:
-        """The studies in which the recall of some classes says nothing: a method that would be ranked has collapsed."""
+    def doubtful(self, measure: Measure) -> list[Entry]:
+        """The studies in which recall of the tail means nothing: a ranked method has collapsed or is at chance."""
         if measure != RARE:
             return []
         return [e for e in self.entries if any(e.numbers.method(m).chance.doubtful for m in self.ranked)]
@@ -183,12 +183,12 @@ class Comparison:
 
     def judged(self, label: str, measure: Measure) -> dict[str, Verdict]:
         """Verdicts on a method's gain by title, of the studies that may judge it."""
-        found: dict[str, Verdict] = {}
+        verdicts: dict[str, Verdict] = {}
         for entry in self.entries if label not in self.unranked else ():
             verdict = entry.verdict(label, measure)
             if verdict not in (None, Verdict.NOT_RANKED, Verdict.UNKNOWN):
-                found[entry.title] = verdict
-        return found
+                verdicts[entry.title] = verdict
+        return verdicts
 
 
 # -- reading ---------------------------------------------------------------------------------------------------------
@@ -211,7 +211,8 @@ def load_comparison(
         raise LedgerError(
             "a comparison needs studies of at least two data sets",
             where=", ".join(f"{s.name}: {' '.join(_key(s))}" for s in kept) or str(ledger.root),
-            hint=" ".join(left_out) or "another protocol or imbalance profile counts as another data set",
+            hint=" ".join(left_out)
+            or "the same data set under another protocol or imbalance profile counts as a data set of its own",
             next=NEXT,
         )
     notes = [*left_out, *(f"{phrases.code(s.name)}: {note}" for s in kept for note in s.notes)]
@@ -237,8 +238,8 @@ def _distinct(studies: Sequence[StudyData]) -> tuple[list[StudyData], list[str]]
     for study in studies:
         first = kept.setdefault(_key(study), study)
         if first is not study:
-            same = f"is on the same data set, protocol and profile as {phrases.code(first.name)}"
-            left_out.append(f"Study {phrases.code(study.name)} {same}: it adds no data set and is left out.")
+            same = f"has the same data set, protocol and profile as {phrases.code(first.name)}"
+            left_out.append(f"Study {phrases.code(study.name)} {same} and is left out.")
     return list(kept.values()), left_out
 
 
@@ -261,39 +262,40 @@ def _titles(studies: Sequence[StudyData]) -> list[str]:
 def _shared_methods(studies: Sequence[StudyData], notes: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Labels that all studies have, and those that one of them lacks, each with a sentence."""
     by_study = {s.name: [m.label for m in s.methods] for s in studies}
-    labels = list(dict.fromkeys(label for found in by_study.values() for label in found))
-    lacking = {label: [phrases.code(n) for n, found in by_study.items() if label not in found] for label in labels}
+    labels = list(dict.fromkeys(label for names in by_study.values() for label in names))
+    lacking = {label: [phrases.code(n) for n, names in by_study.items() if label not in names] for label in labels}
     shared = tuple(label for label in labels if not lacking[label])
     if len(shared) < 2:
         raise LedgerError(
             "the studies have fewer than two methods in common",
-            where="; ".join(f"{name}: {', '.join(found)}" for name, found in by_study.items()),
+            where="; ".join(f"{name}: {', '.join(names)}" for name, names in by_study.items()),
             hint="labels must be the same in every study, parameters included",
             next=NEXT,
         )
     left_out = tuple(label for label in labels if lacking[label])
     notes += [
-        f"{phrases.code(label)} is left out: it is not in {phrases.listed(lacking[label])}." for label in left_out
+        f"{phrases.code(label)} is left out, because it is not in {phrases.listed(lacking[label])}."
+        for label in left_out
     ]
     return shared, left_out
 
 
 def _not_ranked(studies: Sequence[StudyData], methods: Sequence[str]) -> list[str]:
-    """Sentences on what is shown but not ranked."""
+    """Sentences on what is listed but not ranked."""
     notes = []
     for label in methods:
         reads = [phrases.code(s.name) for s in studies if s.method(label).transductive]
         if reads:
             seen = phrases.listed(reads)
-            notes.append(f"{phrases.code(label)} reads other test images (in {seen}): shown with ⚠, not ranked.")
+            notes.append(f"{phrases.code(label)} reads other test images (in {seen}): listed with ⚠, not ranked.")
         tried = [(s.name, of) for s in studies if (of := s.method(label).blocked)]
         if tried:
             seen = "; ".join(f"{phrases.code(name)}: {answer.attempts(of)}" for name, of in tried)
-            notes.append(f"{phrases.code(label)} tried to get at sealed files ({seen}): shown with ⊘, not ranked.")
+            notes.append(f"{phrases.code(label)} tried to open sealed files ({seen}): listed with ⊘, not ranked.")
     for study in studies:
         if study.watermarks:
             why = "; ".join(study.watermarks)
-            notes.append(f"Study {phrases.code(study.name)} is watermarked ({why}): shown with ⚠, not ranked.")
+            notes.append(f"Study {phrases.code(study.name)} is watermarked ({why}): listed with ⚠, not ranked.")
     return notes
 
 
@@ -304,5 +306,5 @@ def _shared_reference(studies: Sequence[StudyData], notes: list[str]) -> str | N
     of = phrases.listed(
         [f"{phrases.code(s.name)}: {phrases.code(s.reference) if s.reference else 'none'}" for s in studies]
     )
-    notes.append(f"The studies share no reference ({of}), so no gains are given.")
+    notes.append(f"The studies have no common reference ({of}), so no gains are computed.")
     return None

@@ -20,22 +20,22 @@ from fer_bench.stats.crossed_errors import Jackknife, jackknife
 from fer_bench.stats.intervals import Interval, holm, score_differences, score_intervals
 from fer_bench.stats.sampling import paired
 
-MIN_SEEDS = 5  # fewer trainings can't tell a gain from training noise (facts/claims.md, finding 6)
+MIN_SEEDS = 5  # with fewer seeds a gain can't be told from training noise
 ALPHA = 0.05
-IMPROVED = ("mean_recall", "accuracy")  # scores of which a report tells how often a training is better
-DRAWS = 1000  # of the bootstrap: no verdict rests on it, and it takes most of the time
+IMPROVED = ("mean_recall", "accuracy")  # scores for which a report gives the probability of improvement
+DRAWS = 1000  # of the bootstrap: no verdict depends on it, and it takes most of the time
 SCORES = {"accuracy": "accuracy", "mean_recall": "mean-class accuracy", "macro_f1": "macro-F1"}
 
 
 class Verdict(Enum):
-    """What may be said of a gain; only GAIN and LOSS are claims."""
+    """The verdict on a gain; only GAIN and LOSS are claims."""
 
-    GAIN = "a gain"
-    LOSS = "a loss"
+    GAIN = "gain"
+    LOSS = "loss"
     NOISE = "within noise"
-    FEW_SEEDS = f"tentative: the interval excludes 0, but fewer than {MIN_SEEDS} seeds do not show training noise"
-    NOT_ADJUSTED = "tentative: the interval excludes 0, but not after Holm's correction for all comparisons made here"
-    CHANCE = "not called a gain or a loss: what is ahead has collapsed, or is not shown to be better than chance"
+    FEW_SEEDS = f"tentative: the interval excludes 0, but fewer than {MIN_SEEDS} seeds can't show training noise"
+    NOT_ADJUSTED = "tentative: the interval excludes 0, but the p-value is not significant after Holm's correction"
+    CHANCE = "not counted: the better side has collapsed or is not significantly better than chance"
     NOT_RANKED = "not ranked"
     UNKNOWN = "not measurable"
 
@@ -162,10 +162,10 @@ class Numbers:
 
 
 def groups_of(study: StudyData) -> Groups:
-    """Head, middle and tail of the classes that have test images; none, with the reason, where they can't be told."""
+    """Head, middle and tail of the classes that have test images; none, with the reason, where they can't be formed."""
     counts = study.counts
     if "train" not in counts:
-        return Groups(reason="the numbers of training images are not known")
+        return Groups(reason="the numbers of training images are unknown")
     return head_middle_tail(counts["train"], counts["test"] > 0)
 
 
@@ -289,14 +289,14 @@ def _gains(study: StudyData, ours: _Scored, reference: _Scored, draws: int) -> _
 
 
 def judge(study: StudyData, methods: Sequence[MethodNumbers], names: Sequence[str]) -> dict[str, dict[str, Judgement]]:
-    """What may be said of some gains, corrected by Holm for their number over all methods that are ranked.
+    """Verdicts on some gains, with Holm's correction for their number over all methods that are ranked.
 
     Parameters
     ----------
     methods : sequence of MethodNumbers
         All methods of the study.
     names : sequence of str
-        Keys of the gains that are looked at together.
+        Keys of the gains that are corrected together.
     """
     barred = bool(study.watermarks) or (study.reference is not None and not study.method(study.reference).ranked)
     ranked = [m for m in methods if m.gains and m.ranked and not barred]
@@ -320,7 +320,7 @@ EXCLUDES_0 = (Verdict.GAIN, Verdict.LOSS, Verdict.FEW_SEEDS, Verdict.NOT_ADJUSTE
 
 
 def _owed_to_chance(study: StudyData, ahead: MethodNumbers | None, name: str) -> bool:
-    """Whether what is ahead is not shown to look at the image, or a training of it answers that class to nearly all."""
+    """Whether the better side is at chance, or has collapsed into a class that the gain is about."""
     if ahead is None:
         return False
     return not ahead.chance.above or bool(ahead.chance.collapsed_into & covered(study, name))
@@ -367,7 +367,7 @@ def _leak(runs: Sequence[_Epochs]) -> dict[str, Leak]:
 
 def _epoch_scores(study: StudyData, runs: Sequence[Run]) -> tuple[_Epochs, ...]:
     """Scores of the runs that kept sound predictions of every epoch, runs of one fold at a time."""
-    found: dict[Run, _Epochs] = {}
+    by_run: dict[Run, _Epochs] = {}
     for fold in study.folds:
         kept = [(r, e) for r in runs if r.fold == fold and (e := _epochs(r)) is not None]
         if not kept:
@@ -379,8 +379,8 @@ def _epoch_scores(study: StudyData, runs: Sequence[Run]) -> tuple[_Epochs, ...]:
         for run, epochs in kept:
             mine = {name: values[start : start + 1 + len(epochs)] for name, values in scores.items()}
             start += 1 + len(epochs)
-            found[run] = _Epochs({n: float(s[0]) for n, s in mine.items()}, {n: s[1:] for n, s in mine.items()})
-    return tuple(found[run] for run in runs if run in found)
+            by_run[run] = _Epochs({n: float(s[0]) for n, s in mine.items()}, {n: s[1:] for n, s in mine.items()})
+    return tuple(by_run[run] for run in runs if run in by_run)
 
 
 def _epochs(run: Run) -> np.ndarray | None:

@@ -1,11 +1,11 @@
-"""Numbers and judgements in words. A sentence never says more than its interval does."""
+"""Numbers and verdicts in words. A sentence never claims more than its interval supports."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from fer_bench.reports.facts.numbers import Numbers
-from fer_bench.reports.facts.records import StudyData
+from fer_bench.reports.facts.numbers import MethodNumbers, Numbers
+from fer_bench.reports.facts.records import MethodRuns, StudyData
 from fer_bench.stats.intervals import Interval
 
 UNKNOWN = "–"
@@ -80,45 +80,50 @@ def code(label: str) -> str:
     return f"`{label}`"
 
 
+def method_name(method: MethodNumbers | MethodRuns) -> str:
+    """A method's label as tables show it, with the signs that stand beside it."""
+    return code(method.label) + method.mark
+
+
 def describe_class(study: StudyData, index: int) -> str:
-    """What a reader must know of a class before believing a number about it."""
+    """A class with its number of training and test images."""
     counts = study.counts
     train = f"{counts['train'][index]:,} training and " if "train" in counts else ""
     return f"*{study.classes[index]}* ({train}{count(int(counts['test'][index]), 'test image')})"
 
 
 def sampling(study: StudyData) -> str:
-    """What intervals draw anew where it is not single images; empty where it is."""
+    """The sampling units of intervals and tests where these are not single images; empty where they are."""
     if study.clusters is None:
         return ""
-    drawn, images = len(np.unique(study.clusters)), len(study.clusters)
+    units, images = len(np.unique(study.clusters)), len(study.clusters)
     if study.grouped:
-        what = "people (or sequences, where nobody is named), all images of one together"
-    else:
-        what = "distinct images, all folds that test one together"
-    return f"Intervals and tests draw {drawn:,} {what}, not {images:,} single images."
+        together = "Images of the same person (or sequence, where no person is named) form one sampling unit"
+        return f"{together}: intervals and tests are based on {units:,} units, not {images:,} images."
+    together = "An image that several folds test is one sampling unit"
+    return f"{together}: intervals and tests are based on {units:,} images, not {images:,} predictions."
 
 
 def one_seed_each(numbers: Numbers) -> bool:
-    """Whether every method was trained once, so that nothing is a mean over trainings."""
+    """Whether every method has a single seed, so that nothing is a mean over seeds."""
     return all(len(m.seeds) == 1 for m in numbers.methods)
 
 
 def interval_of(numbers: Numbers) -> str:
-    """What the intervals of a report cover; a single seed says nothing of other trainings."""
+    """What the intervals of a report cover; a single seed says nothing about other training runs."""
     if one_seed_each(numbers):
-        return "its 95 % interval over images, which says nothing of other trainings"
-    return "its 95 % interval over seeds and images"
+        return "95 % intervals over images (one seed says nothing about other training runs)"
+    return "95 % intervals over seeds and images"
 
 
 def mean_over_seeds(numbers: Numbers) -> str:
-    """What the numbers of a report are: means over seeds, or those of one training."""
-    return "of one training" if one_seed_each(numbers) else "mean over seeds"
+    """What the numbers of a report are: means over seeds, or those of one seed."""
+    return "one seed" if one_seed_each(numbers) else "mean over seeds"
 
 
 def spread_over_seeds(numbers: Numbers) -> str:
-    """What "62.5 ± 1.2" means where trainings are several, and "62.5 ± –" where there is one."""
+    """What "62.5 ± 1.2" means with several seeds, and "62.5 ± –" with one."""
     if one_seed_each(numbers):
-        return "one training a method, so no spread (–)"
-    one = " (– for a single one)" if any(len(m.seeds) == 1 for m in numbers.methods) else ""
+        return "one seed per method, so no standard deviation (–)"
+    one = " (– for a single seed)" if any(len(m.seeds) == 1 for m in numbers.methods) else ""
     return f"mean ± standard deviation over seeds{one}"

@@ -1,7 +1,7 @@
 """A study as read from the ledger: what can be compared, and a sentence for everything that can't.
 
 A broken record never stops a report. Damage to one run costs that run, a run that does not fit the others (other
-classes, other data, other test images) is left out, and each time the reader is told.
+classes, other data, other test images) is left out, and each time a note says so.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class MethodRuns:
 
     @cached_property
     def card(self) -> dict[str, Any]:
-        """What the method's card said when it was trained."""
+        """The method's card as it was when it was trained."""
         return next((r.facts["method"] for r in self.runs if r.facts.get("method")), {})
 
     @cached_property
@@ -49,10 +49,10 @@ class MethodRuns:
     def blocked(self) -> tuple[str, ...]:
         """What the seal refused to its runs, those left out included: "event file", each once."""
         attempts = [a for r in self.runs for a in (r.facts.get("seal") or {}).get("blocked") or ()]
-        told = (
+        texts = (
             " ".join(map(str, a.values())) if isinstance(a, Mapping) else str(a) for a in (*attempts, *self.refused)
         )
-        return tuple(dict.fromkeys(" ".join(text.replace("`", "'").split()) for text in told))
+        return tuple(dict.fromkeys(" ".join(text.replace("`", "'").split()) for text in texts))
 
     @property
     def ranked(self) -> bool:
@@ -75,7 +75,7 @@ class StudyData:
     """Everything a report is computed from.
 
     `methods` come in the order asked, those that are not ranked after all others. `labels` [n] are the true classes
-    of the test images of all folds, fold by fold. `tuned` is what the record tells of a search, unchecked.
+    of the test images of all folds, fold by fold. `tuned` is the record of a search, unchecked.
     """
 
     name: str
@@ -206,7 +206,7 @@ class Check:
 
 
 CHECKS = (
-    Check("dataset", lambda r: r.data.get("dataset")),
+    Check("data set", lambda r: r.data.get("dataset")),
     Check("class names or their order", lambda r: r.data["classes"]),
     Check("data fingerprint", lambda r: r.data.get("fingerprint")),
     Check("protocol", lambda r: (r.data.get("protocol") or {}).get("name") or r.spec.get("protocol")),
@@ -230,7 +230,8 @@ def load_study(ledger: Ledger, study: Mapping[str, Any] | str) -> StudyData:
     records = [r for r in listed if not is_trial(r)]
     trials = len(listed) - len(records)
     if trials:
-        notes.append(f"{trials} tuning trial{'s' * (trials > 1)} never opened the test, so no table holds them.")
+        which = "1 tuning trial" if trials == 1 else f"{trials} tuning trials"
+        notes.append(f"{which} never opened the test set and {'is' if trials == 1 else 'are'} in no table.")
     arrays: dict[str, np.ndarray] = {}
     runs = [run for r in records if (run := read_run(r, arrays, notes)) is not None]
     runs = _without_repeats(runs, notes)
@@ -253,24 +254,24 @@ def alone(run: Run) -> StudyData:
 
 def _refused(records: Iterable[RunRecord]) -> dict[str, tuple[Any, ...]]:
     """What the seal refused to runs that are left out, by label: one that failed at its attempt has no other trace."""
-    found: dict[str, tuple[Any, ...]] = {}
+    attempts: dict[str, tuple[Any, ...]] = {}
     for record in records:
         with contextlib.suppress(LedgerError, *MALFORMED):
             seal = printable_data(record.json("seal")) if record.has("seal.json") else {}
             label = printable(record.label)
-            found[label] = (*found.get(label, ()), *(seal.get("blocked") or ()))
-    return found
+            attempts[label] = (*attempts.get(label, ()), *(seal.get("blocked") or ()))
+    return attempts
 
 
 def readable(ledger: Ledger, studies: Sequence[Mapping[str, Any] | str]) -> tuple[list[StudyData], list[str]]:
     """The studies that can be reported, and a sentence for each that can't."""
-    found, left_out = [], []
+    studies_read, left_out = [], []
     for study in studies:
         try:
-            found.append(load_study(ledger, study))
+            studies_read.append(load_study(ledger, study))
         except LedgerError as error:
             left_out.append(printable(f"Left out: {error.what}. {error.hint or ''}".strip()))
-    return found, left_out
+    return studies_read, left_out
 
 
 def is_trial(record: RunRecord) -> bool:
@@ -293,7 +294,7 @@ def _assemble(
     _note_gaps(methods, folds, notes)
     reference = study.get("reference")
     if reference is not None and reference not in {m.label for m in methods}:
-        notes.append(f"The reference `{reference}` has no usable run, so no gains are given.")
+        notes.append(f"The reference `{reference}` has no usable run, so no gains are computed.")
         reference = None
     first = {r.fold: r for r in reversed(runs)}
     return StudyData(
@@ -329,7 +330,7 @@ def _without_repeats(runs: list[Run], notes: list[str]) -> list[Run]:
     for run in runs:
         first = kept.setdefault((run.label, run.seed, run.fold), run)
         if first is not run and first.record.id != run.record.id:
-            notes.append(f"{run.name} repeats run {first.record.id}, which is used; it is left out.")
+            notes.append(f"{run.name} duplicates run {first.record.id} and is left out.")
     return list(kept.values())
 
 
@@ -340,7 +341,7 @@ def _agreeing(runs: list[Run], check: Check, notes: list[str]) -> list[Run]:
         return runs
     usual = Counter(keys).most_common(1)[0][0]
     odd = [r for r, k in zip(runs, keys, strict=True) if k != usual]
-    notes += [f"{r.name} differs from the other runs in its {check.what}; it is left out." for r in odd]
+    notes += [f"{r.name} differs from the other runs in its {check.what} and is left out." for r in odd]
     return [r for r, k in zip(runs, keys, strict=True) if k == usual]
 
 
@@ -354,8 +355,8 @@ def _note_gaps(methods: list[MethodRuns], folds: tuple[int, ...], notes: list[st
         for seed in method.seeds:
             gone = set(folds) - {r.fold for r in method.runs if r.seed == seed}
             if gone:
-                lacks = f"`{method.label}` seed {seed} lacks fold {_listed(sorted(gone))}"
-                notes.append(f"{lacks}, so its numbers cover fewer test images.")
+                lacks = f"`{method.label}` seed {seed} is missing fold {_listed(sorted(gone))}"
+                notes.append(f"{lacks}, so its results cover fewer test images.")
 
 
 def _listed(values: list[int]) -> str:

@@ -91,7 +91,7 @@ class Response:
 
     def crossings(self) -> list[Crossing]:
         """Every change of the sign of a gain between neighbouring ratios."""
-        found = []
+        crossings = []
         for method in self.methods:
             for group in self.measures:
                 known = [p for p in self.points if group in p.gain.get(method, {})]
@@ -103,8 +103,10 @@ class Response:
                         certain = not (a.covers(0.0) or b.covers(0.0))
                         seeds = min(p.pairs[method] for p in (left, right))
                         sound = all(p.sound(m) for p in (left, right) for m in (method, str(self.reference)))
-                        found.append(Crossing(method, group, left.ratio, right.ratio, float(at), certain, seeds, sound))
-        return found
+                        crossings.append(
+                            Crossing(method, group, left.ratio, right.ratio, float(at), certain, seeds, sound)
+                        )
+        return crossings
 
 
 def load_response(ledger: Ledger, studies: Sequence[Mapping[str, Any] | str]) -> Response:
@@ -118,7 +120,7 @@ def load_response(ledger: Ledger, studies: Sequence[Mapping[str, Any] | str]) ->
     loaded, left_out = readable(ledger, studies)
     uncounted = [s for s in loaded if "train" not in s.counts]
     left_out += [
-        f"Study `{s.name}` does not tell its training images, so it has no ratio; left out." for s in uncounted
+        f"Study `{s.name}` does not record its training images, so it has no ratio and is left out." for s in uncounted
     ]
     loaded = [s for s in loaded if s not in uncounted]
     notes = [*left_out, *(f"{s.name}: {note}" for s in loaded for note in s.notes)]
@@ -129,7 +131,9 @@ def load_response(ledger: Ledger, studies: Sequence[Mapping[str, Any] | str]) ->
     for study in loaded:
         odd = [what for what, key in SAME.items() if key(study) != key(first)]
         if odd:
-            notes.append(f"Study `{study.name}` differs from `{first.name}` in its {' and '.join(odd)}; left out.")
+            notes.append(
+                f"Study `{study.name}` differs from `{first.name}` in its {' and '.join(odd)} and is left out."
+            )
         else:
             alike.append(study)
     alike.sort(key=lambda s: (_ratio(s), s.name))
@@ -140,7 +144,9 @@ def load_response(ledger: Ledger, studies: Sequence[Mapping[str, Any] | str]) ->
     groups = groups_of(ordered[-1])
     methods = tuple(m.label for m in ordered[0].methods if all(m.label in _labels(s) for s in ordered))
     for study in ordered:
-        notes += [f"`{label}` is not in every study; left out." for label in _labels(study) if label not in methods]
+        notes += [
+            f"`{label}` is not in every study and is left out." for label in _labels(study) if label not in methods
+        ]
     reference = first.reference if first.reference in methods else None
     points = tuple(_point(s, methods, reference, groups) for s in ordered)
     return Response(points, methods, reference, groups, tuple(dict.fromkeys(notes)))

@@ -1,7 +1,7 @@
 """One run as a report reads it from its record, or the reason why it can't be used.
 
 A broken record never stops a report: what is damaged, malformed, or claims more than it holds costs that run, and where
-it is no more than a side file, what that file would tell.
+it is only a side file, the contents of that file.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def read_run(record: RunRecord, arrays: dict[str, np.ndarray], notes: list[str],
         damaged |= {n: "is not listed in done.json" for n in needed if n not in digests}
         bad = {n: damaged[n] for n in needed if n in damaged}
         if bad:
-            notes.append(f"{name}: " + ", ".join(f"{n} {how}" for n, how in bad.items()) + "; the run is left out.")
+            notes.append(f"{name}: " + ", ".join(f"{n} {how}" for n, how in bad.items()) + ". The run is left out.")
             return None
         head, data = (_fitting(_parsed(record, n, texts), n, fits) for n, fits in _HEADS.items())
         canonical_json([head, data])  # runs are compared by it
@@ -100,7 +100,7 @@ def read_run(record: RunRecord, arrays: dict[str, np.ndarray], notes: list[str],
             run = replace(run, groups=_groups(_shared(record, "test_groups", digests, arrays), labels))
     except (LedgerError, *MALFORMED) as error:
         what = error.what if isinstance(error, LedgerError) else f"its record is malformed ({error!r})"
-        notes.append(f"Run {record.id}: {what}; it is left out.")
+        notes.append(f"Run {record.id}: {what}. It is left out.")
         return None
     return _with_facts(run, texts, damaged, notes)
 
@@ -119,7 +119,7 @@ def _fitting(content: Any, name: str, fits: shapes.Fits) -> dict[str, Any]:
 
 def _describe(record: RunRecord) -> str:
     if not record.path.is_dir():
-        raise LedgerError("the ledger holds no such record")
+        raise LedgerError("the ledger has no such record")
     if not record.has("spec.json"):
         return f"Run {record.id}"
     seed, fold = record.spec.get("seed"), record.spec.get("fold")
@@ -141,7 +141,7 @@ def _checked(record: RunRecord, digests: Mapping[str, str]) -> tuple[dict[str, b
         path, data = os.path.join(folder, name), b""
         try:
             if not stat.S_ISREG(os.lstat(path).st_mode):
-                damaged[name] = "is no plain file"
+                damaged[name] = "is not a regular file"
                 continue
             if name.endswith(".json"):
                 with open(path, "rb") as file:
@@ -207,9 +207,9 @@ def _usable(
 def _with_facts(run: Run, texts: Mapping[str, bytes], damaged: Mapping[str, str], notes: list[str]) -> Run:
     facts = {}
     if GROUPS in damaged:
-        notes.append(f"{run.name}: {GROUPS} {damaged[GROUPS]}; which images belong together is read from other runs.")
+        notes.append(f"{run.name}: {GROUPS} {damaged[GROUPS]}. The grouping of images is read from other runs.")
     if EPOCHS in damaged:
-        notes.append(f"{run.name}: {EPOCHS} {damaged[EPOCHS]}; what it would tell is left out.")
+        notes.append(f"{run.name}: {EPOCHS} {damaged[EPOCHS]}, so the report leaves its contents out.")
     for name in OPTIONAL:
         file = f"{name}.json"
         how = damaged.get(file, "is missing")
@@ -221,5 +221,5 @@ def _with_facts(run: Run, texts: Mapping[str, bytes], damaged: Mapping[str, str]
             except LedgerError as error:
                 how = "is damaged" if "damaged" in error.what else error.what.removeprefix(f"{file} ")
         if name in TELL_IF_MISSING or how != "is missing":
-            notes.append(f"{run.name}: {file} {how}; what it would tell is left out.")
+            notes.append(f"{run.name}: {file} {how}, so the report leaves its contents out.")
     return replace(run, facts=facts, damaged=frozenset(damaged))

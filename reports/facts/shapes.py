@@ -1,6 +1,6 @@
-"""What the files of a record must look like, so far as a report reads them: a damaged or foreign one is told, not met.
+"""What the files of a record must look like, as far as a report reads them.
 
-A description says of a value what is wrong with it, in a few words that name the place; nothing where it fits.
+A description says what is wrong with a value, in a few words that name the place, and nothing where the value fits.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ MANY = 10_000_000  # images, epochs, seeds: more is not what fer-bench writes
 
 def text(value: Any) -> str:
     """A string, or nothing."""
-    return "" if value is None or isinstance(value, str) else "is no text"
+    return "" if value is None or isinstance(value, str) else "is not text"
 
 
 def number(value: Any) -> str:
     """A number, or nothing."""
-    return "" if value is None or _sized(value, math.inf) else "is no number"
+    return "" if value is None or _sized(value, math.inf) else "is not a number"
 
 
 def whole(value: Any) -> str:
-    """A whole number of a size that occurs, or nothing."""
-    return "" if value is None or (_sized(value, MANY) and value == int(value)) else "is no whole number that can be"
+    """A whole number of a plausible size, or nothing."""
+    return "" if value is None or (_sized(value, MANY) and value == int(value)) else "is not a plausible whole number"
 
 
 def _sized(value: Any, most: float) -> bool:
-    """Whether a value is a number of no more than that; of NaN nothing is known but that it is none of those."""
+    """Whether a value is a number no larger than `most` in size; NaN is not."""
     if not isinstance(value, (int, float)):
         return False
     return abs(value) <= most if most < math.inf else not isinstance(value, int) or abs(value) < 2**1000
@@ -38,17 +38,17 @@ def _sized(value: Any, most: float) -> bool:
 
 def count(value: Any) -> str:
     """A whole number of images, never nothing."""
-    return "is no number of images" if value is None or whole(value) or value < 0 else ""
+    return "is not a number of images" if value is None or whole(value) or value < 0 else ""
 
 
 def real(value: Any) -> str:
     """A number, never nothing."""
-    return "is no number" if value is None else number(value)
+    return "is not a number" if value is None else number(value)
 
 
 def seed(value: Any) -> str:
     """A whole number of any size."""
-    return "" if isinstance(value, int) and not isinstance(value, bool) else "is no whole number"
+    return "" if isinstance(value, int) and not isinstance(value, bool) else "is not a whole number"
 
 
 def flag(value: Any) -> str:
@@ -58,7 +58,7 @@ def flag(value: Any) -> str:
 
 def year(value: Any) -> str:
     """A number or a text."""
-    return "" if value is None or isinstance(value, (int, str)) else "is no year"
+    return "" if value is None or isinstance(value, (int, str)) else "is not a year"
 
 
 def each(fits: Fits, fewest: int = 0) -> Fits:
@@ -68,7 +68,7 @@ def each(fits: Fits, fewest: int = 0) -> Fits:
         if value is None and not fewest:
             return ""
         if not isinstance(value, list):
-            return "is no list"
+            return "is not a list"
         if len(value) < fewest:
             return f"has fewer than {fewest} entries"
         return next((f"[{place}] {why}" for place, item in enumerate(value) if (why := fits(item))), "")
@@ -78,8 +78,8 @@ def each(fits: Fits, fewest: int = 0) -> Fits:
 
 def names(value: Any) -> str:
     """A list of texts, no two of them alike."""
-    wrong = each(lambda name: text(name) if name is not None else "is no text", fewest=1)(value)
-    return wrong or ("has the same name twice" if len(set(value)) < len(value) else "")
+    wrong = each(lambda name: text(name) if name is not None else "is not text", fewest=1)(value)
+    return wrong or ("contains the same name twice" if len(set(value)) < len(value) else "")
 
 
 def table(*, needed: tuple[str, ...] = (), **fields: Fits) -> Fits:
@@ -87,7 +87,7 @@ def table(*, needed: tuple[str, ...] = (), **fields: Fits) -> Fits:
 
     def check(value: Any) -> str:
         if not isinstance(value, dict):
-            return "is no table of names and values"
+            return "is not a mapping"
         for name in needed:
             if value.get(name) is None:
                 return f"has no '{name}'"
@@ -106,7 +106,7 @@ def values(fits: Fits) -> Fits:
 
     def check(value: Any) -> str:
         if not isinstance(value, dict):
-            return "is no table of names and values"
+            return "is not a mapping"
         return next((f"'{name}' {why}" for name, item in value.items() if (why := fits(item))), "")
 
     return check

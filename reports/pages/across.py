@@ -29,7 +29,8 @@ from fer_bench.reports.facts.records import Run
 from fer_bench.reports.render import blocks, marks
 from fer_bench.reports.render.blocks import Block, Bullets, Code, Document, Figure, Notice, Paragraph, Part, TableBlock
 from fer_bench.reports.render.table import Column, Table, each, tabulate
-from fer_bench.reports.sections import describe, figures
+from fer_bench.reports.sections import figures
+from fer_bench.reports.sections.settings import PER_RUN, flatten, in_words
 from fer_bench.reports.sections.significance import draw_ranks, rank_tests
 
 if TYPE_CHECKING:
@@ -37,12 +38,12 @@ if TYPE_CHECKING:
 
 FEW = 10  # data sets below which tests over ranks find little (Demsar 2006, section 3.2)
 VERDICTS = (
-    "What is called a gain or a loss here is so called in the study's own report. It takes at least "
-    f"{MIN_SEEDS} shared seeds and is corrected for the comparisons of that study, not for the number of data sets. "
-    "A data set whose report may give no verdict does not count."
+    f"Gains and losses are those that a study's own report claims. They need at least {MIN_SEEDS} shared seeds and are "
+    "corrected for the comparisons of that study, but not for the number of data sets. A data set counts only if its "
+    "report can give a verdict."
 )
 IN_TABLE = ("backbone", "pretrained", "recipe.epochs")  # settings that the table of studies shows
-APART = {*describe.PER_RUN, *IN_TABLE, "profile", "dataset_params"}  # not told as a setting that differs
+APART = {*PER_RUN, *IN_TABLE, "profile", "dataset_params"}  # not listed as settings that differ
 
 
 def page(comparison: Comparison, name: str) -> Document:
@@ -59,12 +60,12 @@ def page(comparison: Comparison, name: str) -> Document:
         if folds := answer.missing_folds(entry.study):
             intro.append(Notice(f"{entry.title}: {folds}"))
     parts = {
-        "ranks": ("Over all data sets", _ranks(comparison)),
-        "scores": ("The numbers", _scores(comparison)),
+        "ranks": ("Ranks over all data sets", _ranks(comparison)),
+        "scores": ("Scores", _scores(comparison)),
         "gains": ("Gains over the reference", _gains(comparison)),
         "compared": ("What was compared", _compared(comparison)),
-        "missing": ("What is missing", [Bullets(comparison.notes) if comparison.notes else "Nothing."]),
-        "repeat": ("How to repeat this", _repeat(comparison)),
+        "missing": ("What is missing", [Bullets(comparison.notes) if comparison.notes else "Nothing is missing."]),
+        "repeat": ("How to reproduce this", _repeat(comparison)),
     }
     notes = _footnotes(comparison)
     built = tuple(
@@ -74,7 +75,7 @@ def page(comparison: Comparison, name: str) -> Document:
 
 
 def _footnotes(comparison: Comparison) -> dict[str, str]:
-    """What was tried by the methods that bear ⊘, in any of the studies."""
+    """The attempts of methods marked ⊘, in any of the studies."""
     tried = [e.study.method(label) for label in sorted(comparison.blocked) for e in comparison.entries]
     notes = answer.footnotes(tried)
     notes.pop("⚠", None)  # captions say it
@@ -82,7 +83,7 @@ def _footnotes(comparison: Comparison) -> dict[str, str]:
 
 
 def _origin(comparison: Comparison) -> tuple[str, ...]:
-    """What the numbers were computed from, for the head of a file that may travel alone."""
+    """What the numbers were computed from, for the head of a file that may be passed on alone."""
     lines: list[str] = []
     for study in (e.study for e in comparison.entries):
         lines.append(f"study {study.name}: {study.command}".removesuffix(": "))
@@ -97,52 +98,52 @@ def _origin(comparison: Comparison) -> tuple[str, ...]:
 
 def _ranks(comparison: Comparison) -> list[Block | str]:
     """The tests over all data sets and their diagram, or why there are none."""
-    found = comparison.ranking(MEAN)
+    ranking = comparison.ranking(MEAN)
     methods, sets = len(comparison.ranked), len(comparison.blocks(MEAN))
     aside = " ".join(_set_aside(comparison))
-    if found is None:
+    if ranking is None:
         left = f"{phrases.count(methods, 'method')} and {phrases.count(sets, 'data set')}"
-        why = f"No ranks are given: they need two methods and two data sets at least, and {left} may be ranked."
+        why = f"There are no ranks: they need at least two methods and two data sets, and {left} can be ranked."
         return [why, aside]
     alt = f"Critical-difference diagram: mean ranks of {methods} methods over {sets} data sets"
-    cautions = " ".join(_cautions(comparison, found))
-    return [_tests(found), cautions, aside, Figure("ranks", alt, draw_ranks(found))]
+    cautions = " ".join(_cautions(comparison, ranking))
+    return [_tests(ranking), cautions, aside, Figure("ranks", alt, draw_ranks(ranking))]
 
 
-def _tests(found: Ranking) -> str:
+def _tests(ranking: Ranking) -> str:
     return (
-        f"Ranks of {len(found.names)} methods in mean-class accuracy over {found.blocks} data sets, from one number a "
-        f"method and data set, the mean over seeds; ties share places. {rank_tests(found, 'data sets')}"
+        f"Ranks of {len(ranking.names)} methods in mean-class accuracy over {ranking.blocks} data sets. Each method "
+        f"has one value per data set, the mean over seeds; ties share ranks. {rank_tests(ranking, 'data sets')}"
     )
 
 
-def _cautions(comparison: Comparison, found: Ranking) -> Iterator[str]:
-    """What a reader of the tests must keep in mind."""
-    if found.blocks < FEW:
+def _cautions(comparison: Comparison, ranking: Ranking) -> Iterator[str]:
+    """Caveats about the tests."""
+    if ranking.blocks < FEW:
         yield (
-            f"With fewer than {FEW} data sets such tests find little: a bar does not show that methods are alike, and "
-            "the diagram describes, it does not prove. The p-values of chi² and F are approximations for many data "
-            "sets, and with few F's can be far too small; the one by permutation needs no approximation."
+            f"With fewer than {FEW} data sets these tests have little power: a bar does not show that methods are "
+            "equal, and the diagram is a description, not evidence. The p-values of chi² and F are approximations for "
+            "many data sets, and with few that of F can be far too small; the permutation test needs no approximation."
         )
     studies = [e.study for e in comparison.blocks(MEAN)]
     if min(len({s.dataset for s in studies}), len({s.fingerprint for s in studies})) < len(studies):
         yield (
             "Some of these data sets are the same images under another protocol or profile, so they are not "
-            "independent, and the tests are too sure of themselves."
+            "independent, and the tests are overconfident."
         )
 
 
 def _set_aside(comparison: Comparison) -> Iterator[str]:
     """Which methods and data sets the ranks leave out, and why."""
     if comparison.left_out:
-        yield f"Left out, since not every study has it: {_codes(comparison.left_out)}."
+        yield f"Left out because not in every study: {_codes(comparison.left_out)}."
     if comparison.transductive:
-        yield f"Shown with ⚠ but not ranked, since it reads other test images: {_codes(comparison.transductive)}."
+        yield f"Listed with ⚠ but not ranked (reads other test images): {_codes(comparison.transductive)}."
     if comparison.blocked:
-        yield f"Shown with ⊘ but not ranked, since it tried to get at sealed files: {_codes(comparison.blocked)}."
+        yield f"Listed with ⊘ but not ranked (tried to open sealed files): {_codes(comparison.blocked)}."
     marked = [e.title for e in comparison.entries if e.study.watermarks]
     if marked:
-        yield f"Shown with ⚠ but not ranked, since no number there is a fair estimate: {phrases.listed(marked)}."
+        yield f"Listed with ⚠ but not ranked (not a fair estimate): {phrases.listed(marked)}."
 
 
 def _codes(labels: Iterable[str]) -> str:
@@ -153,28 +154,28 @@ def _codes(labels: Iterable[str]) -> str:
 
 
 def _scores(comparison: Comparison) -> list[Block]:
-    """One table a measure, and which classes are the tail."""
-    hardly = (f"{e.title}: {said}" for e in comparison.entries for said in _no_classifiers(comparison, e))
+    """A table for each measure, and the classes of the tail."""
+    hardly = (f"{e.title}: {sentence}" for e in comparison.entries for sentence in _no_classifiers(comparison, e))
     tables = (_score_table(comparison, m) for m in MEASURES)
     return [*tables, Bullets(tuple(map(_tail, comparison.entries))), Bullets(tuple(hardly))]
 
 
 def _score_table(comparison: Comparison, measure: Measure) -> TableBlock:
     """Method by data set, with the mean rank."""
-    found = comparison.ranking(measure)
-    ranks = {} if found is None else dict(zip(found.names, found.ranks, strict=True))
+    ranking = comparison.ranking(measure)
+    ranks = {} if ranking is None else dict(zip(ranking.names, ranking.ranks, strict=True))
     columns = [Column("Method", lambda label: _name(comparison, label), right=False)]
     columns += [Column(e.title + e.mark, each(_spread, (e, measure))) for e in comparison.entries]
     columns.append(Column("Mean rank", lambda label: f"{ranks[label]:.2f}" if label in ranks else phrases.UNKNOWN))
     title = measure.title[0].upper() + measure.title[1:]
     caption = f"{title} in %, mean ± standard deviation over seeds. "
-    caption += f"Mean rank over {found.blocks} data sets, 1 is best." if found else "Too little may be ranked."
-    aside = [e.title for e in comparison.bought(measure)]
+    caption += f"Mean rank over {ranking.blocks} data sets (1 is best)." if ranking else "Too few can be ranked."
+    aside = [e.title for e in comparison.doubtful(measure)]
     if aside:
-        told = phrases.listed(aside)
-        caption += f" Without {told}, where a method answers nearly everything with such a class or is at chance."
+        titles = phrases.listed(aside)
+        caption += f" Ranks leave out {titles}, where a method has collapsed or is at chance."
     if any(e.mark for e in comparison.entries) or comparison.transductive:
-        caption += " ⚠ is shown, not ranked."
+        caption += " ⚠: listed but not ranked."
     caption += _doubtful(comparison)
     return TableBlock(tabulate(columns, comparison.methods, caption), f"scores-{marks.slug(measure.key)}", title)
 
@@ -195,16 +196,18 @@ def _doubt(entry: Entry, label: str) -> str:
 
 def _doubtful(comparison: Comparison) -> str:
     """What ∅ means, as the end of a caption, where tables may show it."""
-    shown = any(_doubt(e, label) for e in comparison.entries for label in comparison.methods)
-    return " ∅ has collapsed or is not shown to be better than chance, itself or its reference." * shown
+    marked = any(_doubt(e, label) for e in comparison.entries for label in comparison.methods)
+    return " ∅: the method or its reference has collapsed or is not significantly better than chance." * marked
 
 
 def _tail(entry: Entry) -> str:
-    """Which classes are rare in a data set, and how many test images they have."""
+    """The tail classes of a data set, with their numbers of images."""
     if not entry.tail:
-        return f"{entry.title}: no tail, since {entry.numbers.groups.reason}."
+        return f"{entry.title}: no tail, because {entry.numbers.groups.reason}."
     return (
-        f"{entry.title}: tail of " + phrases.listed([phrases.describe_class(entry.study, i) for i in entry.tail]) + "."
+        f"{entry.title}: the tail is "
+        + phrases.listed([phrases.describe_class(entry.study, i) for i in entry.tail])
+        + "."
     )
 
 
@@ -212,17 +215,17 @@ def _tail(entry: Entry) -> str:
 
 
 def _gains(comparison: Comparison) -> list[Block | str | None]:
-    """Sentences made from verdicts alone, a table a measure, and the figure of the tail."""
+    """Sentences that follow from verdicts alone, a table for each measure, and the figure of the tail."""
     if comparison.reference is None:
-        return ["The studies share no reference, so no gains are given."]
+        return ["The studies have no common reference, so no gains are computed."]
     drawn, entries = draw_gains(comparison), comparison.entries
     alt = "Gain in recall of the tail classes on every data set, with intervals"
     return [
         Bullets(tuple(_sentence(comparison, label) for label in comparison.compared)),
         VERDICTS,
-        Bullets(tuple(f"{e.title}: {said}" for e in comparison.entries if (said := phrases.sampling(e.study)))),
+        Bullets(tuple(f"{e.title}: {sentence}" for e in comparison.entries if (sentence := phrases.sampling(e.study)))),
         *(_gain_table(comparison, m) for m in JUDGED),
-        "What goes with these gains:",
+        "Side effects on the frequent classes and on accuracy:",
         *(
             _price_table(comparison, m)
             for m in PRICE
@@ -235,44 +238,48 @@ def _gains(comparison: Comparison) -> list[Block | str | None]:
 def _sentence(comparison: Comparison, label: str) -> str:
     if label in comparison.unranked:
         reasons = ["reads other test images"] * (label in comparison.transductive)
-        reasons += ["tried to get at sealed files"] * (label in comparison.blocked)
-        told = f"nothing is claimed, since it {phrases.listed(reasons)}"
-        return f"{_name(comparison, label)}: {told}; {_price(comparison, label)}."
-    judged = [f"in {m.title} {_counted(comparison.judged(label, m))}" for m in JUDGED]
+        reasons += ["tried to open sealed files"] * (label in comparison.blocked)
+        reason = f"nothing is claimed, because it {phrases.listed(reasons)}"
+        return f"{_name(comparison, label)}: {reason}. {_side_effects(comparison, label)}."
+    judged = [f"{m.title}: {_counted(comparison.judged(label, m))}" for m in JUDGED]
     against = phrases.code(str(comparison.reference))
-    return f"{phrases.code(label)} against {against}: {'; '.join([*judged, _price(comparison, label)])}."
+    return f"{phrases.code(label)} vs {against}. {_sentences([*judged, _side_effects(comparison, label)])}"
 
 
-def _price(comparison: Comparison, label: str) -> str:
-    """What the frequent classes and accuracy do on every data set."""
-    told = []
+def _sentences(parts: Sequence[str]) -> str:
+    return " ".join(f"{part[0].upper()}{part[1:]}." for part in parts)
+
+
+def _side_effects(comparison: Comparison, label: str) -> str:
+    """How recall of the frequent classes and accuracy change on every data set."""
+    changes = []
     for measure in PRICE:
-        found = [(e.title, gain) for e in comparison.entries if (gain := e.gain(label, measure))]
-        if found:
-            each_one = phrases.listed([f"{phrases.points(gain.value)} ({title})" for title, gain in found])
-            told.append(f"{measure.title} moves by {each_one} points")
-    return f"meanwhile {', '.join(told)}" if told else "no accuracy can be compared"
+        gains = [(e.title, gain) for e in comparison.entries if (gain := e.gain(label, measure))]
+        if gains:
+            each_one = phrases.listed([f"{phrases.points(gain.value)} ({title})" for title, gain in gains])
+            changes.append(f"{measure.title} {each_one} points")
+    return f"Side effects: {'; '.join(changes)}" if changes else "Side effects are unknown"
 
 
 def _no_classifiers(comparison: Comparison, entry: Entry) -> Iterator[str]:
     """Sentences on methods that have collapsed or are at chance on a data set."""
     for label in comparison.methods:
-        if said := answer.no_classifier(entry.numbers, entry.numbers.method(label)):
-            yield said
+        if sentence := answer.no_classifier(entry.numbers, entry.numbers.method(label)):
+            yield sentence
 
 
 def _counted(verdicts: dict[str, Verdict]) -> str:
-    """ "a gain in 1 of 2 data sets (toy), a loss in 0 of 2"."""
+    """ "gain in 1 of 2 data sets (toy), loss in 0 of 2"."""
     of = phrases.count(len(verdicts), "data set")
     if not verdicts:
-        return "no data set to judge by"
+        return "no data set allows a verdict"
     by_chance = [t for t, v in verdicts.items() if v is Verdict.CHANCE]
-    aside = f", and on {phrases.listed(by_chance)} a difference is owed to collapse or chance" if by_chance else ""
+    aside = f" (on {phrases.listed(by_chance)} a difference is due to collapse or chance)" if by_chance else ""
     if not {Verdict.GAIN, Verdict.LOSS} & set(verdicts.values()):
-        return f"no gain and no loss is shown in {of}{aside}"
+        return f"no gain or loss shown in {of}{aside}"
     gains, losses = ([t for t, v in verdicts.items() if v is kind] for kind in (Verdict.GAIN, Verdict.LOSS))
     named = [f" ({', '.join(where)})" if where else "" for where in (gains, losses)]
-    return f"a gain in {len(gains)} of {of}{named[0]}, a loss in {len(losses)} of {len(verdicts)}{named[1]}{aside}"
+    return f"gain in {len(gains)} of {of}{named[0]}, loss in {len(losses)} of {len(verdicts)}{named[1]}{aside}"
 
 
 def _gain_table(comparison: Comparison, measure: Measure) -> TableBlock:
@@ -282,7 +289,7 @@ def _gain_table(comparison: Comparison, measure: Measure) -> TableBlock:
         columns.append(Column(heading, each(_count, (comparison, measure, kind))))
     caption = (
         f"Gain in {measure.title} in percentage points over {phrases.code(str(comparison.reference))}, with its 95 % "
-        "interval. Bold and counted: a gain or a loss in the study's own report." + _doubtful(comparison)
+        "interval. Bold and counted: gains and losses that the study's own report claims." + _doubtful(comparison)
     )
     return TableBlock(
         tabulate(columns, comparison.compared, caption),
@@ -296,9 +303,9 @@ def _gain(of: tuple[Comparison, Entry, Measure], label: str) -> str:
     gain = entry.gain(label, measure)
     if gain is None:
         return phrases.UNKNOWN
-    told = phrases.gain_with_interval(gain)
+    text = phrases.gain_with_interval(gain)
     claimed = measure in JUDGED and comparison.judged(label, measure).get(entry.title) in (Verdict.GAIN, Verdict.LOSS)
-    return (f"**{told}**" if claimed else told) + (_doubt(entry, label) or _doubt(entry, str(comparison.reference)))
+    return (f"**{text}**" if claimed else text) + (_doubt(entry, label) or _doubt(entry, str(comparison.reference)))
 
 
 def _price_table(comparison: Comparison, measure: Measure) -> TableBlock:
@@ -320,7 +327,7 @@ def _count(of: tuple[Comparison, Measure, Verdict], label: str) -> str:
 
 @figures.styled
 def draw_gains(comparison: Comparison) -> Drawing | None:
-    """Gain of the tail over the reference, one band a data set and one dot a method; None where none is known."""
+    """Gain of the tail over the reference, a band per data set and a dot per method; None where none is known."""
     labels = comparison.compared
     entries = [e for e in comparison.entries if any(e.gain(label, RARE) for label in labels)]
     if not entries:
@@ -362,34 +369,36 @@ def _compared(comparison: Comparison) -> list[Block | str | None]:
         Column("Test images", lambda e: f"{len(e.study.labels):,}"),
         Column("Data fingerprint", lambda e: phrases.code(e.study.fingerprint), right=False),
     ]
-    caption = "Data sets may need settings of their own; what the methods of a study share stands in its own report."
+    caption = "Settings may differ between data sets; a study's own report lists what its methods share."
     table = TableBlock(tabulate(columns, comparison.entries, caption), "studies", "Studies that were compared")
     different = _different(settings)
-    told = "Other settings that differ between the studies:" if different else "No other setting differs."
-    return [table, told, TableBlock(different, "differing", "Settings that differ") if different else None]
+    heading = "Other settings that differ between the studies:" if different else "No other setting differs."
+    return [table, heading, TableBlock(different, "differing", "Settings that differ") if different else None]
 
 
 def _values(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """Every setting of some runs with all its values, the code of each method included."""
-    found: dict[str, set[str]] = {}
+    """Every setting of some runs with all its values, including the code of each method."""
+    by_setting: dict[str, set[str]] = {}
     for run in runs:
         name = phrases.code(run.label)
         code = {f"code of {name}": str(run.record.json("spec").get("source", ""))[:12]}
-        params = {f"{name} {key}": value for key, value in describe.flatten(run.spec.get("params") or {}).items()}
-        for key, value in (describe.flatten(run.spec) | params | code).items():
-            found.setdefault(key, set()).add(describe.shown(value))
-    return {key: sorted(values) for key, values in found.items()}
+        params = {f"{name} {key}": value for key, value in flatten(run.spec.get("params") or {}).items()}
+        for key, value in (flatten(run.spec) | params | code).items():
+            by_setting.setdefault(key, set()).add(in_words(value))
+    return {key: sorted(values) for key, values in by_setting.items()}
 
 
 def _different(settings: Mapping[str, Mapping[str, list[str]]]) -> Table | None:
-    """Settings by title of the study, as far as they are not the same in all; None where all agree."""
-    keys = sorted({key for found in settings.values() for key in found if APART.isdisjoint((key, key.split(".")[0]))})
-    shown = {key: [" / ".join(found.get(key, [phrases.UNKNOWN])) for found in settings.values()] for key in keys}
-    differing = [key for key, values in shown.items() if len(set(values)) > 1]
+    """The settings that are not the same in all studies, a column per study; None where all agree."""
+    keys = sorted({key for of in settings.values() for key in of if APART.isdisjoint((key, key.split(".")[0]))})
+    cells_of = {key: [" / ".join(of.get(key, [phrases.UNKNOWN])) for of in settings.values()] for key in keys}
+    differing = [key for key, values in cells_of.items() if len(set(values)) > 1]
     if not differing:
         return None
     columns = [Column("Setting", str, right=False)]
-    columns += [Column(title, each(lambda i, key: shown[key][i], i), right=False) for i, title in enumerate(settings)]
+    columns += [
+        Column(title, each(lambda i, key: cells_of[key][i], i), right=False) for i, title in enumerate(settings)
+    ]
     return tabulate(columns, differing)
 
 

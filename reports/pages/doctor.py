@@ -1,4 +1,4 @@
-"""The doctor's findings as a page, in Markdown and HTML: counts, findings and, if wanted, pictures of what was found.
+"""The doctor's findings as a page, in Markdown and HTML: findings, counts and, if wanted, pictures of examples.
 
 The same store gives the same bytes: no dates, no paths of this machine.
 """
@@ -52,8 +52,8 @@ PICTURED = {
     "near-across": "Near-duplicates in more than one split",
     "near": "Near-duplicates",
     "alike": "Likeness of one person",
-    "constant": "Images of one value",
-    "near-constant": "Images almost of one value",
+    "constant": "Constant images",
+    "near-constant": "Nearly constant images",
 }
 GROUPS, MEMBERS = 12, 3  # of a picture: how many groups, and of each how many images
 ACROSS = 12  # images side by side
@@ -71,14 +71,14 @@ def write_page(
 ) -> Path:
     """Write ``README.md`` with ``figures/``, and ``index.html``, which needs no other file, into the folder `out`.
 
-    Files there that are not ours are not replaced.
+    Files in it that fer-bench did not write are not replaced.
 
     Parameters
     ----------
     more : mapping
         Text of further files by name.
     images : bool
-        Show images of the data set; without them the page can be published where its licence forbids showing faces.
+        Show images of the data set. Without them, the page can be published where the licence forbids showing faces.
         Pictures of an earlier page are then removed.
 
     Returns
@@ -107,7 +107,7 @@ def _write(diagnosis: Diagnosis, store: Store, card: DatasetCard, out: Path, ima
     pictures = _pictures(diagnosis, store) if images else {}
     for kind, (_, png) in pictures.items():
         write_bytes(out / "figures" / f"{kind}.png", png)
-    page = _document(diagnosis, store, card, {kind: said for kind, (said, _) in pictures.items()}, images)
+    page = _document(diagnosis, store, card, {kind: caption for kind, (caption, _) in pictures.items()}, images)
     drawings = {"counts": (out / "figures" / "counts.svg").read_bytes()}
     drawings |= {kind: png for kind, (_, png) in pictures.items()}
     write_text(out / WEB_PAGE, printable(html.page(page, drawings)))
@@ -121,7 +121,7 @@ def _document(
         *_findings(diagnosis),
         _counts(diagnosis),
         _conflicts(diagnosis),
-        _shown(pictured),
+        _picture_part(pictured),
         _clean(diagnosis, store, card),
     ]
     return Document(
@@ -132,14 +132,14 @@ def _document(
 
 
 def _facts(diagnosis: Diagnosis, store: Store, card: DatasetCard, images: bool) -> tuple[str, ...]:
-    licence = card.licence or "not stated by its card"
-    shown = "This page contains images of the data set" if images else "This page contains no image of the data set"
+    licence = card.licence or "not stated on its card"
+    content = "This page contains images of the data set" if images else "This page contains no images of the data set"
     shape = "x".join(map(str, store.shape))
     return (
         f"{card.title}; layout {code(store.manifest['layout'])}",
         f"{count(len(store), 'image')} of {shape} (channels, height, width), {diagnosis.exact['distinct']:,} distinct",
         f"fingerprint {code(store.fingerprint)}; fer-bench {__version__}",
-        f"{shown}; its licence: {licence}",
+        f"{content}; licence: {licence}",
     )
 
 
@@ -153,7 +153,7 @@ def _findings(diagnosis: Diagnosis) -> list[Part]:
 
 
 def _chart(diagnosis: Diagnosis) -> Drawing:
-    """Bars of the counts, one panel a split, with the card's counts as lines across."""
+    """Bars of the counts, one panel per split, with the card's counts as lines across them."""
     splits, places = list(diagnosis.counts), np.arange(len(diagnosis.classes))
     figure = Drawing(figsize=(max(4.0, 2.9 * len(splits)), 0.9 + 0.3 * len(places)), layout="constrained")
     FigureCanvasAgg(figure)
@@ -162,7 +162,7 @@ def _chart(diagnosis: Diagnosis) -> Drawing:
         axis.barh(places, diagnosis.counts[split], height=0.62, color=COLOURS[0], label="in the store")
         if split in diagnosis.known:
             known = diagnosis.known[split]
-            axis.vlines(known, places - 0.42, places + 0.42, color=COLOURS[1], linewidth=2, label="known to the card")
+            axis.vlines(known, places - 0.42, places + 0.42, color=COLOURS[1], linewidth=2, label="on the card")
         axis.set_title(split)
         axis.set_xlabel("images")
         axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -182,7 +182,7 @@ def _counts(diagnosis: Diagnosis) -> Part:
         rows.append((name, *cells, f"{sum(int(diagnosis.counts[s][k]) for s in splits):,}"))
     totals = [int(diagnosis.counts[s].sum()) for s in splits]
     rows.append(("all", *(f"{n:,}" for n in totals), f"{sum(totals):,}"))
-    caption = "Labelled images. In brackets: what the card knows, where it differs." if diagnosis.known else ""
+    caption = "Labelled images. In parentheses: the number on the card, where it differs." if diagnosis.known else ""
     titles = ("Class", *splits, "all")
     table = Table(titles, (False, *(True for _ in titles[1:])), tuple(rows), caption)
     chart = Figure("counts", "Counts by class and split", None)
@@ -197,7 +197,7 @@ def _conflicts(diagnosis: Diagnosis) -> Part | None:
     if not diagnosis.conflicts:
         return None
     rows = tuple((f"{a}, {b}", f"{n:,}") for (a, b), n in diagnosis.conflicts.items())
-    caption = "Groups of copies (pixel-equal or near) in which both labels occur."
+    caption = "Groups of copies (pixel-equal or near) that contain both labels."
     table = Table(("Labels", "Groups"), (False, True), rows, caption)
     return Part("conflicts", "Which labels conflict", (TableBlock(table, "conflicts", "Labels that conflict"),))
 
@@ -207,8 +207,9 @@ def _clean(diagnosis: Diagnosis, store: Store, card: DatasetCard) -> Part:
     rows = tuple((kind, f"{n:,}") for kind, n in kinds.most_common())
     share = percent(len(diagnosis.dropped) / len(store))
     text = (
-        f"`clean.csv` leaves out {count(len(diagnosis.dropped), 'row')} ({share} %). Of copies one is kept: of the"
-        " test's if there is one, then of validation's, then of training's. Copies with conflicting labels all go."
+        f"`clean.csv` leaves out {count(len(diagnosis.dropped), 'row')} ({share} %). Of each group of copies, one image"
+        " is kept: a test image if there is one, otherwise a validation image, otherwise a training image. If the"
+        " labels of the copies conflict, none is kept."
     )
     blocks: list[Block] = [Paragraph(text)]
     if rows:
@@ -216,39 +217,39 @@ def _clean(diagnosis: Diagnosis, store: Store, card: DatasetCard) -> Part:
         blocks.append(TableBlock(table, "clean", "Rows left out, by reason"))
         if protocol := without_rejects(store, card):
             run = f"fer-bench run METHOD --dataset {card.name} --protocol {protocol}"
-            blocks += [Paragraph("A study without these rows:"), Code(run)]
+            blocks += [Paragraph("To run a study without these rows:"), Code(run)]
     return Part("clean", "Clean manifest", tuple(blocks))
 
 
-def _shown(pictured: Mapping[str, str]) -> Part | None:
+def _picture_part(pictured: Mapping[str, str]) -> Part | None:
     blocks: list[Block] = []
-    for kind, said in pictured.items():
-        blocks += [Paragraph(f"**{PICTURED[kind]}**: {said}"), Picture(kind, PICTURED[kind])]
+    for kind, caption in pictured.items():
+        blocks += [Paragraph(f"**{PICTURED[kind]}**: {caption}"), Picture(kind, PICTURED[kind])]
     return Part("pictures", "Pictures", tuple(blocks)) if blocks else None
 
 
 def _pictures(diagnosis: Diagnosis, store: Store) -> dict[str, tuple[str, bytes]]:
-    """By kind of finding: what a picture shows, and the picture."""
+    """By kind of finding: a picture and its caption."""
     table = store.columns("label", "split")
     names = [*store.classes, "no label"]  # -1 is the last one
     captions = [(str(s), names[k]) for s, k in zip(table["split"], table["label"].tolist(), strict=True)]
-    found = {}
+    pictures = {}
     for kind in PICTURED:
         finding = diagnosis.of_kind(kind)
         if finding is None:
             continue
         groups = _examples(finding, diagnosis, captions)
         of = f"{len(groups)} of {finding.count:,}"
-        special = {"near": "the least sure pairs", "alike": f"{of} pairs, the most alike"}
+        special = {"near": "the least certain pairs", "alike": f"{of} pairs, the most similar"}
         which = special.get(kind, f"{of} groups, the largest first" if len(groups) < finding.count else "all of them")
-        found[kind] = (f"{which}. Below each image: row, split, label.", _picture(store, groups, captions))
-    return found
+        pictures[kind] = (f"{which}. Below each image: row, split, label.", _picture(store, groups, captions))
+    return pictures
 
 
 def _examples(finding: Finding, diagnosis: Diagnosis, captions: Sequence[tuple[str, str]]) -> list[tuple[int, ...]]:
-    """The groups to be shown, cut to a few members: the least sure pairs of near-duplicates, else the largest groups.
+    """Example groups with a few members each: the least certain pairs of near-duplicates, otherwise the largest groups.
 
-    Of a group that crosses splits one image a split is shown, of one with conflicting labels one image a label.
+    A group that crosses splits is shown with one image per split, one with conflicting labels with one per label.
     """
     if finding.kind == "near":
         weakest = np.argsort(diagnosis.near.score, kind="stable")[:GROUPS]
@@ -256,12 +257,12 @@ def _examples(finding: Finding, diagnosis: Diagnosis, captions: Sequence[tuple[s
     if finding.kind == "alike":
         return list(finding.groups[:GROUPS])
     differing = {"across": 0, "conflict": 1}.get(finding.kind.rpartition("-")[2])
-    shown = []
+    examples = []
     for group in sorted(finding.groups, key=lambda group: (-len(group), group))[:GROUPS]:
         if differing is not None:
             group = tuple({captions[row][differing]: row for row in reversed(group)}.values())
-        shown.append(tuple(sorted(group)[:MEMBERS]))
-    return shown
+        examples.append(tuple(sorted(group)[:MEMBERS]))
+    return examples
 
 
 def _picture(store: Store, groups: Sequence[tuple[int, ...]], captions: Sequence[tuple[str, str]]) -> bytes:

@@ -18,7 +18,8 @@ from fer_bench.reports.facts.response import ACCURACY, MEAN, Crossing, Point, Re
 from fer_bench.reports.render import blocks
 from fer_bench.reports.render.blocks import Block, Bullets, Code, Document, Figure, Notice, Paragraph, Part, TableBlock
 from fer_bench.reports.render.table import Column, Table, each, tabulate
-from fer_bench.reports.sections import describe, figures
+from fer_bench.reports.sections import figures
+from fer_bench.reports.sections.repeat import environment_table
 from fer_bench.stats.intervals import Interval
 
 
@@ -29,22 +30,22 @@ def page(response: Response, name: str) -> Document:
         Paragraph(
             f"{phrases.count(len(response.methods), 'method')} on {first.dataset} under "
             f"`{first.protocol.get('name', '')}`, trained on {phrases.count(len(response.points), 'training set')} of "
-            "different imbalance. The test set is the same throughout."
+            "different imbalance. The test set is always the same."
         ),
     )
     reasons = dict.fromkeys(reason for p in response.points for reason in p.study.watermarks)
     marks = [Notice(f"**Watermarked: not a fair estimate.** {reason}") for reason in reasons]
     folds = ((p.study.name, answer.missing_folds(p.study)) for p in response.points)
-    marks += [Notice(f"{phrases.code(name)}: {told}") for name, told in folds if told]
+    marks += [Notice(f"{phrases.code(name)}: {message}") for name, message in folds if message]
     parts = [
         Part("curves", "Recall against imbalance", _curves(response)),
-        Part("tables", "The numbers", _numbers(response)),
+        Part("tables", "Scores", _numbers(response)),
         Part("crossings", "Where curves cross", _crossings(response)),
         Part("sets", "Training sets", (_sets(response),)),
     ]
     if response.notes:
         parts.append(Part("missing", "What is missing or left out", (Bullets(response.notes),)))
-    parts.append(Part("repeat", "How to repeat this", _repeat(response)))
+    parts.append(Part("repeat", "How to reproduce this", _repeat(response)))
     notes = answer.footnotes([m for label in response.methods for m in response.of(label)])
     noted = tuple(replace(part, blocks=blocks.footnoted(part.blocks, notes)) for part in parts)
     return Document(title=name, intro=(*intro, *marks), parts=noted)
@@ -54,12 +55,12 @@ def _repeat(response: Response) -> tuple[Block, ...]:
     """Commands, versions and run ids."""
     studies = [p.study for p in response.points]
     commands = dict.fromkeys(s.command for s in studies if s.command)
-    environment = describe.environment(studies[0])
-    told = TableBlock(environment, "environment", "Versions and hardware", sortable=False) if environment else None
+    environment = environment_table(studies[0])
+    versions = TableBlock(environment, "environment", "Versions and hardware", sortable=False) if environment else None
     ids = [f"{phrases.code(s.name)}: " + ", ".join(phrases.code(r.record.id) for r in s.runs) for s in studies]
     facts = f"Data fingerprint {phrases.code(studies[0].fingerprint)}. Runs in the ledger:"
-    found = (Code("\n".join(commands)) if commands else None, told, Paragraph(facts), Bullets(tuple(ids)))
-    return tuple(block for block in found if block is not None)
+    parts = (Code("\n".join(commands)) if commands else None, versions, Paragraph(facts), Bullets(tuple(ids)))
+    return tuple(block for block in parts if block is not None)
 
 
 CSV_HEADER = (
@@ -87,7 +88,7 @@ def csv_text(response: Response) -> str:
 
 
 def _standing(point: Point, label: str) -> list[str]:
-    """Whether a method is ranked, and whether it is a classifier, at one point."""
+    """Cells that say whether a method is ranked and has collapsed, at one point."""
     runs = point.study.method(label)
     collapsed = str(int(point.chance[label].collapsed.sum()))
     return [str(runs.transductive).lower(), "; ".join(runs.blocked), collapsed, "; ".join(point.study.watermarks)]
@@ -102,13 +103,15 @@ def _title(measure: str) -> str:
 
 
 def _of(measure: str) -> str:
-    """ "recall of tail", "recall of all classes", "accuracy"."""
-    return ACCURACY if measure == ACCURACY else f"recall of {_title(measure)}"
+    """ "recall of the tail classes", "mean-class accuracy", "accuracy"."""
+    if measure in (MEAN, ACCURACY):
+        return "mean-class accuracy" if measure == MEAN else "accuracy"
+    return f"recall of the {measure} classes"
 
 
 def _names(response: Response, measure: str) -> str:
     if measure == MEAN:
-        return "mean-class accuracy"
+        return "mean recall of all classes"
     if measure == ACCURACY:
         return "share of all test images"
     classes = response.points[0].study.classes
@@ -116,38 +119,38 @@ def _names(response: Response, measure: str) -> str:
 
 
 def _curves(response: Response) -> tuple[Block, ...]:
-    told = [f"**{_title(m)}**: {_names(response, m)}" for m in response.measures]
+    groups = [f"**{_title(m)}**: {_names(response, m)}" for m in response.measures]
     why = f" No groups of classes: {response.groups.reason}." if response.groups.reason else ""
     return (
         Figure(
             "response", "Recall of groups of classes against the ratio of largest to smallest class", draw(response)
         ),
         Paragraph(
-            "Mean recall of a group's classes, mean over seeds, with the 95 % interval over seeds and "
+            "Mean recall over the classes of a group, mean over seeds, with 95 % intervals over seeds and "
             f"images{_one_seed(response)}. The groups are those of the most imbalanced training set.{why}"
         ),
-        Bullets(tuple(told)),
+        Bullets(tuple(groups)),
     )
 
 
 def _one_seed(response: Response) -> str:
-    """What intervals leave out where nothing was trained twice, as the end of a sentence."""
+    """What intervals leave out if every method has a single seed, as the end of a sentence."""
     one = all(len(p.study.method(m).seeds) == 1 for p in response.points for m in response.methods)
-    return " (of images alone here: one training says nothing of others)" * one
+    return " (over images only here: one seed says nothing about other training runs)" * one
 
 
 @figures.styled
 def draw(response: Response) -> Drawing:
-    """One panel a group: recall against the ratio on a logarithmic axis, one line and band a method."""
-    shown = response.measures
-    figure, axes = figures.new_figure(2.7 * len(shown) + 0.4, 3.4, 1, len(shown), sharey=True)
+    """One panel per group: recall against the ratio on a logarithmic axis, a line and a band for each method."""
+    measures = response.measures
+    figure, axes = figures.new_figure(2.7 * len(measures) + 0.4, 3.4, 1, len(measures), sharey=True)
     looks = figures.looks_of(response.methods)
     ratios = [p.ratio for p in response.points]
-    for axis, measure in zip(axes[0], shown, strict=True):
+    for axis, measure in zip(axes[0], measures, strict=True):
         for label in response.methods:
             colour, marker, line = looks[label]
-            found = [p.recall[label][measure] for p in response.points]
-            low, value, high = (100 * np.array([getattr(i, k) for i in found]) for k in ("low", "value", "high"))
+            intervals = [p.recall[label][measure] for p in response.points]
+            low, value, high = (100 * np.array([getattr(i, k) for i in intervals]) for k in ("low", "value", "high"))
             name = label + response.mark(label)
             axis.plot(ratios, value, color=colour, marker=marker, linestyle=line, markersize=4.5, label=name)
             axis.fill_between(ratios, low, high, color=colour, alpha=0.13, linewidth=0)
@@ -189,18 +192,18 @@ def _compared(response: Response) -> list[str]:
 
 def _doubtful(response: Response) -> str:
     """What ∅ means, as the end of a caption, where tables show it."""
-    shown = any(p.chance[m].doubtful for p in response.points for m in response.methods)
-    return " ∅ has collapsed, or is not shown to be better than chance, itself or its reference." * shown
+    marked = any(p.chance[m].doubtful for p in response.points for m in response.methods)
+    return " ∅: the method or its reference has collapsed or is not significantly better than chance." * marked
 
 
 def _numbers(response: Response) -> tuple[Block, ...]:
-    """A table a measure, what gains of the tail go with, and what is no classifier at all."""
+    """A table for each measure, the side effects of gains, and methods that hardly classify."""
     tables = [_table_block(response, m) for m in response.tabled]
     hardly = [
-        f"{phrases.code(p.profile)}: {said}"
+        f"{phrases.code(p.profile)}: {sentence}"
         for p in response.points
         for label in response.methods
-        if (said := answer.hardly_looks(p.study, _name(response, label), p.chance[label]))
+        if (sentence := answer.hardly_looks(p.study, _name(response, label), p.chance[label]))
     ]
     return (
         *tables,
@@ -210,7 +213,7 @@ def _numbers(response: Response) -> tuple[Block, ...]:
 
 
 def _price(response: Response) -> TableBlock:
-    """Every method's gains at every ratio side by side: what the rare classes gain and what is paid for it."""
+    """Every method's gains at every ratio side by side: what the rare classes gain and what it costs."""
     rows = [(label, point) for label in _compared(response) for point in response.points]
     columns = [
         Column("Method", lambda r: _name(response, r[0]), right=False),
@@ -222,11 +225,11 @@ def _price(response: Response) -> TableBlock:
         columns.append(Column(_of(measure).capitalize(), cell))
     barred = f" {_name(response, str(response.reference))} is not ranked, so no gain over it is claimed."
     caption = (
-        f"Gains in points over {phrases.code(str(response.reference))}, each beside its price. A gain is claimed in a "
-        f"study's own report alone, and only from {MIN_SEEDS} shared seeds on."
+        f"Gains in points over {phrases.code(str(response.reference))}, with their cost. Only a study's own report "
+        f"claims gains, and only with at least {MIN_SEEDS} shared seeds."
         f"{barred * bool(response.mark(str(response.reference)))}{_doubtful(response)}"
     )
-    return TableBlock(tabulate(columns, rows, caption), "response-price", "Gains and their price by imbalance")
+    return TableBlock(tabulate(columns, rows, caption), "response-price", "Gains and their cost by imbalance")
 
 
 def _recall(of: tuple[str, str], point: Point) -> str:
@@ -241,25 +244,25 @@ def _gain(of: tuple[Response, str, str], point: Point) -> str:
 
 
 def _crossings(response: Response) -> tuple[Block, ...]:
-    found = response.crossings()
+    crossings = response.crossings()
     if response.reference is None:
-        return (Paragraph("No method is the reference of all studies, so there is nothing to cross."),)
-    if not found:
+        return (Paragraph("The studies have no common reference, so there are no curves to cross."),)
+    if not crossings:
         return (Paragraph(f"No curve crosses that of {phrases.code(response.reference)} between the ratios studied."),)
-    return (Bullets(tuple(_told(c, str(response.reference)) for c in found)),)
+    return (Bullets(tuple(_crossing_sentence(c, str(response.reference)) for c in crossings)),)
 
 
-def _told(crossing: Crossing, reference: str) -> str:
+def _crossing_sentence(crossing: Crossing, reference: str) -> str:
     doubt = ""
     if not crossing.certain:
-        doubt = "; on at least one side the gain is within its interval of 0: no finding"
+        doubt = ". Not a finding: on at least one side the interval of the gain includes 0"
     elif not crossing.sound:
-        doubt = "; one of them is not ranked, has collapsed or is at chance there: no finding"
+        doubt = ". Not a finding: there, one of them is not ranked, has collapsed or is at chance"
     elif crossing.seeds < MIN_SEEDS:
-        doubt = f"; tentative, since fewer than {MIN_SEEDS} seeds do not show training noise"
+        doubt = f". Tentative: fewer than {MIN_SEEDS} seeds can't show training noise"
     return (
-        f"{phrases.code(crossing.method)} and {phrases.code(reference)} cross in the {_of(crossing.group)} "
-        f"between ratio {crossing.below:.3g} and {crossing.above:.3g}, near {crossing.at:.3g}{doubt}."
+        f"{phrases.code(crossing.method)} and {phrases.code(reference)} cross in {_of(crossing.group)} "
+        f"between the ratios {crossing.below:.3g} and {crossing.above:.3g}, near {crossing.at:.3g}{doubt}."
     )
 
 
@@ -274,5 +277,5 @@ def _sets(response: Response) -> TableBlock:
     columns += [Column(study.classes[i], each(lambda i, p: f"{p.study.counts['train'][i]:,}", i)) for i in order]
     columns.append(Column("Seeds", lambda p: str(max(len(m.seeds) for m in p.study.methods))))
     columns.append(Column("Study", lambda p: phrases.code(p.study.name), right=False))
-    table: Table = tabulate(columns, response.points, "Training images by class, the rarest class first.")
+    table: Table = tabulate(columns, response.points, "Training images by class, from the rarest to the most frequent.")
     return TableBlock(table, "response-sets", "Training sets of the curves")

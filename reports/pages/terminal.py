@@ -18,7 +18,8 @@ from fer_bench.reports.facts.numbers import Numbers, compute
 from fer_bench.reports.facts.records import load_study
 from fer_bench.reports.render.marks import spans
 from fer_bench.reports.render.table import Table
-from fer_bench.reports.sections import tables
+from fer_bench.reports.sections.overall import score_table
+from fer_bench.reports.sections.recall import gain_table, recall_table
 
 MOST_WIDE = 5  # columns up to which a terminal of 100 characters has room for intervals
 
@@ -53,11 +54,11 @@ def render(numbers: Numbers) -> RenderableType:
     lines = [*(answer.headline(numbers, m) for m in numbers.compared), *answer.no_classifiers(numbers)]
     parts += [Padding(plain("- " + line), (0, 0, 0, 2)) for line in lines]
     parts += [plain(line) for line in answer.cautions(numbers)]
-    parts += ["", rich_table(tables.recall_table(numbers), "Recall, % [95 %]")]
-    gains = tables.gain_table(numbers)
+    parts += ["", rich_table(recall_table(numbers), "Recall, % [95 %]")]
+    gains = gain_table(numbers)
     if gains is not None:
         parts.append(rich_table(gains, f"Gain over {study.reference}, points [95 %]"))
-    parts.append(rich_table(tables.score_table(numbers), "Overall, %: mean ± sd over seeds [95 %]", stacked=True))
+    parts.append(rich_table(score_table(numbers), "Overall, %: mean ± sd over seeds [95 %]", stacked=True))
     parts += [plain(note, "yellow") for note in answer.all_footnotes(numbers).values()]
     parts += [plain(f"! {note}", "yellow") for note in study.notes]
     return Group(*parts)

@@ -1,8 +1,8 @@
-"""Section "Gains on minority classes": does it help the rare expressions, how much, how sure, at what cost?
+"""Section "Gains on minority classes": do the rare expressions gain, by how much, with what certainty, at what cost?
 
 The rare expressions are the tail of the classes by training images
 (:func:`fer_bench.stats.class_groups.head_middle_tail`), the frequent ones the head. All gains of the table are one
-family for Holm's correction, and the sentences are made from the verdicts alone.
+family for Holm's correction, and the sentences follow from the verdicts alone.
 """
 
 from __future__ import annotations
@@ -15,94 +15,75 @@ import numpy as np
 from matplotlib.figure import Figure as Drawing
 
 from fer_bench.reports.facts import answer, phrases
-from fer_bench.reports.facts.numbers import (
-    MIN_SEEDS,
-    Judgement,
-    MethodNumbers,
-    Numbers,
-    Verdict,
-    group_key,
-    judge,
-    recall_key,
-)
+from fer_bench.reports.facts.minority import HEAD, TAIL, judge_tail, tail_keys
+from fer_bench.reports.facts.numbers import MIN_SEEDS, Judgement, MethodNumbers, Numbers, Verdict, recall_key
 from fer_bench.reports.render.blocks import Block, Bullets, Figure, Paragraph, TableBlock
 from fer_bench.reports.render.table import Column, tabulate
 from fer_bench.reports.sections import figures
-from fer_bench.reports.sections.tables import title
+from fer_bench.reports.sections.section import Context, Section
 from fer_bench.stats import power
 from fer_bench.stats.intervals import Interval
 
-HEAD, TAIL = group_key("head"), group_key("tail")
 CORNERS = (
-    (0.02, 0.98, "rare gain, frequent pay"),
+    (0.02, 0.98, "rare gain, frequent lose"),
     (0.98, 0.98, "both gain"),
     (0.02, 0.02, "both lose"),
-    (0.98, 0.02, "frequent gain, rare pay"),
+    (0.98, 0.02, "frequent gain, rare lose"),
 )
-GROUPS = {TAIL: "tail, mean", HEAD: "head, mean"}
+GROUPS = {TAIL: "tail (mean)", HEAD: "head (mean)"}
 
 
-def build(numbers: Numbers) -> list[Block]:
-    """One sentence and one column a method, and the trade-off between tail and head."""
+def build(context: Context) -> list[Block]:
+    """A sentence and rows of the table for each method, and the trade-off between tail and head."""
+    numbers = context.numbers
     groups = numbers.groups
     if not numbers.compared:
         return []
     if groups.reason:
-        return [Paragraph(f"There are no rare and frequent classes to tell apart: {groups.reason}.")]
+        return [Paragraph(f"The classes can't be divided into rare and frequent ones: {groups.reason}.")]
     judged = judge_tail(numbers)
     lines = tuple(sentence(numbers, m, judged[m.label]) for m in numbers.compared)
-    drawn = tradeoff(numbers)
+    drawn = draw_tradeoff(numbers)
     alt = "Gain in recall of the frequent classes against gain in recall of the rare ones, with intervals"
     return [Bullets(lines), _table(numbers, judged), *([Figure("tradeoff", alt, drawn)] if drawn else [])]
 
 
-def tail_keys(numbers: Numbers) -> list[str]:
-    """Gains that the section judges together: every tail class, the tail and the head."""
-    classes = [recall_key(numbers.study.classes[i]) for i in reversed(numbers.groups.members["tail"])]
-    return [*classes, TAIL, HEAD]
-
-
-def judge_tail(numbers: Numbers) -> dict[str, dict[str, Judgement]]:
-    """The judgements of the section, by method and key of the gain."""
-    return judge(numbers.study, numbers.methods, tail_keys(numbers))
-
-
 def sentence(numbers: Numbers, method: MethodNumbers, judged: dict[str, Judgement]) -> str:
-    """What may be said of one method, and no more; what it costs is always said."""
+    """What the verdicts allow to be said about one method, always with its cost."""
     study = numbers.study
     name, against = phrases.code(method.label), phrases.code(str(study.reference))
     rare = phrases.listed([study.classes[i] for i in reversed(numbers.groups.members["tail"])])
     gain, verdict = method.gains[TAIL], judged[TAIL].verdict
-    told, cost = f"{phrases.gain_with_interval(gain)} points", _cost(method, judged)
+    change, cost = f"{phrases.gain_with_interval(gain)} points", _cost(method, judged)
     if verdict is Verdict.NOT_RANKED:
-        said = f"{told} over {against} in the rare expressions ({rare}); not ranked, so nothing is claimed"
-        return f"{name}{method.mark}: {said}; {cost}."
+        what = f"{name}{method.mark} vs {against} on the rare expressions ({rare})"
+        return f"{what}: {change}. It is not ranked, so nothing is claimed. {cost}."
     if verdict is Verdict.GAIN:
-        return f"{name} helps the rare expressions ({rare}): {told} over {against}; {cost}."
+        return f"{name} helps the rare expressions ({rare}): {change} over {against}. {cost}."
     if verdict is Verdict.LOSS:
-        return f"{name} costs the rare expressions ({rare}): {told} against {against}; {cost}."
+        return f"{name} harms the rare expressions ({rare}): {change} against {against}. {cost}."
     if verdict is Verdict.CHANCE:
         why = answer.not_called(numbers, method, gain)
-        return f"{name}: {told} over {against} in the rare expressions ({rare}), {why}; {cost}."
+        return f"{name} vs {against} on the rare expressions ({rare}): {change}, {why}. {cost}."
     why = {
-        Verdict.NOISE: "that is within noise",
-        Verdict.FEW_SEEDS: f"fewer than {MIN_SEEDS} seeds do not show training noise",
-        Verdict.NOT_ADJUSTED: "that does not survive the correction for all comparisons made here",
-    }.get(verdict, "that can't be judged")
-    return f"{name} is not shown to help the rare expressions ({rare}): {told} over {against}, but {why}; {cost}."
+        Verdict.NOISE: "which is within noise",
+        Verdict.FEW_SEEDS: f"but fewer than {MIN_SEEDS} seeds can't show training noise",
+        Verdict.NOT_ADJUSTED: "which is not significant after correction for all comparisons in this section",
+    }.get(verdict, "which can't be judged")
+    return f"{name} is not shown to help the rare expressions ({rare}): {change} over {against}, {why}. {cost}."
 
 
 def _cost(method: MethodNumbers, judged: dict[str, Judgement]) -> str:
-    """What the frequent classes and accuracy do."""
+    """How recall of the frequent classes and accuracy change."""
     head, verdict = method.gains[HEAD], judged[HEAD].verdict
-    does = "no loss is shown in the frequent ones"
+    frequent = "No loss is shown for the frequent expressions"
     if head.high < 0:
-        seem = "" if verdict is Verdict.LOSS else "seem to "
-        does = f"the frequent ones {seem}{'pay for it' if method.gains[TAIL].value > 0 else 'lose as well'}"
+        lose = "lose" if verdict is Verdict.LOSS else "seem to lose"
+        frequent = f"The frequent expressions {lose}{'' if method.gains[TAIL].value > 0 else ' as well'}"
     elif verdict is Verdict.GAIN:
-        does = "the frequent ones gain too"
+        frequent = "The frequent expressions gain too"
     accuracy = phrases.gain_with_interval(method.gains["accuracy"])
-    return f"{does}, {phrases.gain_with_interval(head)} points; accuracy {accuracy} points"
+    return f"{frequent}: {phrases.gain_with_interval(head)} points; accuracy: {accuracy} points"
 
 
 @dataclass(frozen=True)
@@ -117,7 +98,7 @@ class Row:
 
 
 def _table(numbers: Numbers, judged: dict[str, dict[str, Judgement]]) -> TableBlock:
-    """One row a method and class or group."""
+    """One row for each method and class or group."""
     study, keys = numbers.study, tail_keys(numbers)
     place = {recall_key(c): i for i, c in enumerate(study.classes)}
     family = sum(j.p is not None for of in judged.values() for j in of.values())
@@ -130,7 +111,7 @@ def _table(numbers: Numbers, judged: dict[str, dict[str, Judgement]]) -> TableBl
         return f"{sum(int(study.counts[role][i]) for i in members):,}"
 
     columns = [
-        Column("Method", lambda r: title(r.method), right=False),
+        Column("Method", lambda r: phrases.method_name(r.method), right=False),
         Column("Recall of", named, right=False),
         Column("Gain", lambda r: phrases.gain_with_interval(r.method.gains[r.key])),
         Column("p", lambda r: phrases.p_value(judged[r.method.label][r.key].p)),
@@ -141,16 +122,16 @@ def _table(numbers: Numbers, judged: dict[str, dict[str, Judgement]]) -> TableBl
     corrected = f"p after Holm's correction for the {family} comparisons of this table"
     caption = (
         f"Gain in points over {phrases.code(str(study.reference))} with its 95 % interval; "
-        f"{corrected if family else 'no p, since nothing here is ranked'}. Detectable: the smallest true gain in "
-        f"points that a study of these seeds and images would find with probability {power.POWER:g}, from the spread "
-        f"seen here (> 100: none). Groups by training images ({edges})."
+        f"{corrected if family else 'no p, because nothing here is ranked'}. Detectable: the smallest true gain in "
+        f"points that a study with these seeds and images would detect with probability {power.POWER:g}, given the "
+        f"spread observed here (> 100: none). Groups by training images ({edges})."
     )
     rows = [Row(method, key) for method in numbers.compared for key in keys]
     return TableBlock(tabulate(columns, rows, caption), "minority", "Gains on minority classes")
 
 
 def _detectable(numbers: Numbers, row: Row, place: dict[str, int], family: int) -> str:
-    """The smallest gain that would be found, for single classes and two seeds at least."""
+    """The smallest gain that would be detected, for single classes and at least two seeds."""
     method = row.method
     if row.key not in place or method.pairs < 2:
         return phrases.UNKNOWN
@@ -163,14 +144,14 @@ def _detectable(numbers: Numbers, row: Row, place: dict[str, int], family: int) 
         gains = _by_cluster(gains, study.clusters[study.labels == label][seen])
     if gains.shape[1] < 2:
         return phrases.UNKNOWN
-    gain = power.detectable_gain(power.variance_components(gains), len(shared), gains.shape[1], comparisons=family)
-    if not np.isfinite(gain):
+    smallest = power.detectable_gain(power.variance_components(gains), len(shared), gains.shape[1], comparisons=family)
+    if not np.isfinite(smallest):
         return "> 100"
-    return f"{100 * gain:.1f}" if gain > 0 else phrases.UNKNOWN
+    return f"{100 * smallest:.1f}" if smallest > 0 else phrases.UNKNOWN
 
 
 def _by_cluster(gains: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """Mean gains [S, U] of the images [S, n] that belong together: units that are drawn one by one."""
+    """Mean gains [S, U] of the sampling units to which the images [S, n] belong."""
     place, sizes = np.unique(clusters, return_inverse=True, return_counts=True)[1:]
     return np.stack([np.bincount(place, of) for of in gains]) / sizes if len(place) else gains
 
@@ -179,21 +160,21 @@ def _by_cluster(gains: np.ndarray, clusters: np.ndarray) -> np.ndarray:
 
 
 @figures.styled
-def tradeoff(numbers: Numbers) -> Drawing | None:
-    """Gain of the head across, gain of the tail up: above the diagonal the rare classes gain more than is paid."""
-    shown = [m for m in numbers.compared if all(m.gains[k].known for k in (HEAD, TAIL))]
-    if not shown:
+def draw_tradeoff(numbers: Numbers) -> Drawing | None:
+    """Gain of the head (x) and of the tail (y); above the diagonal the rare classes gain more than the others lose."""
+    methods = [m for m in numbers.compared if all(m.gains[k].known for k in (HEAD, TAIL))]
+    if not methods:
         return None
     figure, axes = figures.new_figure(5.4, 4.6)
     axis, looks = axes[0, 0], figures.looks(numbers)
-    reach = 1.15 * max(_reach(m) for m in shown)
+    reach = 1.15 * max(_reach(m) for m in methods)
     reach = max(reach, 1.0)
     axis.axhspan(0, reach, xmax=0.5, color="#E69F00", alpha=0.07, linewidth=0)
     axis.axhspan(0, reach, xmin=0.5, color="#009E73", alpha=0.07, linewidth=0)
     axis.axhline(0, color="#888888", linewidth=0.8)
     axis.axvline(0, color="#888888", linewidth=0.8)
     axis.plot([-reach, reach], [reach, -reach], color="#BBBBBB", linewidth=0.8, linestyle=":")
-    for method in shown:
+    for method in methods:
         colour, marker, _ = looks[method.label]
         head, tail = (method.gains[k] for k in (HEAD, TAIL))
         axis.errorbar(
@@ -221,3 +202,6 @@ def _reach(method: MethodNumbers) -> float:
 def _bars(interval: Interval) -> Sequence[Sequence[float]]:
     """Lengths of both arms; a percentile interval may leave out the value itself, on one side."""
     return [[100 * max(0.0, interval.value - interval.low)], [100 * max(0.0, interval.high - interval.value)]]
+
+
+SECTION = Section("minority", "Gains on minority classes", build)

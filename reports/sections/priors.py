@@ -1,6 +1,6 @@
-"""Test priors other than the test set's own: what the accuracy would be where expressions have other frequencies.
+"""Section "Accuracy under other test priors": what the accuracy would be if expressions had other frequencies.
 
-Nothing is trained again. If the classes keep their recalls r_c, the accuracy under class shares π is Σ π_c r_c
+Nothing is retrained. If the classes keep their recalls r_c, the accuracy under class shares π is Σ π_c r_c
 (label shift; Hong et al. 2021, "Disentangling label distribution for long-tailed visual recognition", for the forward
 and backward priors). Predictions are not corrected for the prior either.
 """
@@ -18,7 +18,9 @@ from fer_bench.errors import SpecError, unknown
 from fer_bench.reports.facts import phrases
 from fer_bench.reports.facts.numbers import Numbers
 from fer_bench.reports.facts.records import StudyData
+from fer_bench.reports.render.blocks import Block, TableBlock
 from fer_bench.reports.render.table import Column, Table, each, tabulate
+from fer_bench.reports.sections.section import Context, Section
 from fer_bench.stats.confusion import Score, accuracy_under_prior
 from fer_bench.stats.crossed_errors import jackknife
 from fer_bench.stats.intervals import score_intervals
@@ -94,8 +96,8 @@ def prior_table(numbers: Numbers, priors: Sequence[Prior]) -> Table:
         for m in numbers.methods
     ]
     caption = (
-        "Accuracy in % if test images had these class shares and every class kept its recall: re-weighted, not trained "
-        "anew. Forward: shares fall from the most frequent training class to the rarest; backward: the reverse."
+        "Accuracy in % if the test set had these class shares and every class kept its recall (re-weighted, not "
+        "retrained). Forward: shares fall from the most frequent training class to the rarest; backward: the reverse."
     )
     return tabulate(columns, list(asked), caption)
 
@@ -103,3 +105,13 @@ def prior_table(numbers: Numbers, priors: Sequence[Prior]) -> Table:
 def _extremes(study: StudyData, shares: np.ndarray) -> str:
     """Shares of the rarest and of the most frequent training class, in %."""
     return f"{100 * shares[study.order[0]]:.1f} : {100 * shares[study.order[-1]]:.1f}"
+
+
+def build(context: Context) -> Block | None:
+    """Accuracy under the test priors that were asked for."""
+    if not context.priors:
+        return None
+    return TableBlock(prior_table(context.numbers, context.priors), "priors", "Accuracy under other test priors")
+
+
+SECTION = Section("priors", "Accuracy under other test priors", build)

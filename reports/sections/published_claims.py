@@ -1,4 +1,4 @@
-"""Section "Beside published numbers": ours, theirs, the difference, and whether the two may be compared at all."""
+"""Section "Published results": ours, theirs, the difference, and whether the two are comparable at all."""
 
 from __future__ import annotations
 
@@ -7,24 +7,27 @@ from collections.abc import Callable, Sequence
 from fer_bench.reports.claims.comparable import Comparison, Ours, compare
 from fer_bench.reports.claims.published import Claim, load
 from fer_bench.reports.facts import phrases
-from fer_bench.reports.facts.numbers import MethodNumbers, Numbers
+from fer_bench.reports.facts.numbers import MethodNumbers
 from fer_bench.reports.facts.records import StudyData
 from fer_bench.reports.render.blocks import Block, Paragraph, TableBlock
 from fer_bench.reports.render.table import Column, tabulate
-from fer_bench.reports.sections.tables import title
+from fer_bench.reports.sections.section import Context, Section
 
-MOST = 20  # claims in a table; the rest is a command away
+MOST = 20  # claims in a table; `fer-bench claims` lists all
 METRICS = ("accuracy", "mean_recall", "macro_f1")
 HEADINGS = {"accuracy": "accuracy", "mean_recall": "mean-class accuracy", "macro_f1": "macro-F1"}
 
 
-def build(numbers: Numbers) -> list[Block]:
-    """Claims that may be compared with every method of the study, then those that may not, each with its reasons."""
-    study = numbers.study
+def build(context: Context) -> list[Block]:
+    """Claims that are comparable with a method of the study, then those that are not, with the reasons."""
+    numbers, study = context.numbers, context.study
     claims = [c for c in load() if c.dataset == study.dataset.partition(":")[0] and c.metric in METRICS]
     if not claims:
         return []
-    rows = {title(m): {c.claim.id: c for c in compare(claims, _values(m), _ours(study, m))} for m in numbers.methods}
+    rows = {
+        phrases.method_name(m): {c.claim.id: c for c in compare(claims, _values(m), _ours(study, m))}
+        for m in numbers.methods
+    }
     first = list(next(iter(rows.values())).values())
     sound = [c for c in first if any(of[c.claim.id].verdict.ok for of in rows.values())]
     others = [c for c in first if c not in sound]
@@ -34,18 +37,18 @@ def build(numbers: Numbers) -> list[Block]:
         blocks.append(_comparable(sound, rows))
     else:
         name = phrases.code(study.protocol.get("name", ""))
-        blocks.append(Paragraph(f"No published number on record may be compared with results under {name}."))
+        blocks.append(Paragraph(f"No published result on record is comparable with results under {name}."))
     if others:
         blocks.append(_not_comparable(others))
-    hidden = f"{phrases.count(quarantined, 'quarantined number')} not shown. " if quarantined else ""
+    hidden = f"{phrases.count(quarantined, 'quarantined result')} left out. " if quarantined else ""
     dataset = study.dataset.partition(":")[0]
-    blocks.append(Paragraph(f"{hidden}All on record, with their sources: `fer-bench claims --dataset {dataset}`."))
+    blocks.append(Paragraph(f"{hidden}To list all results with their sources: `fer-bench claims --dataset {dataset}`."))
     return blocks
 
 
 def _values(method: MethodNumbers) -> dict[str, tuple[float, float, float]]:
-    found = {name: method.scores[name] for name in METRICS if name in method.scores}
-    return {name: (100 * i.value, 100 * i.low, 100 * i.high) for name, i in found.items()}
+    known = {name: method.scores[name] for name in METRICS if name in method.scores}
+    return {name: (100 * i.value, 100 * i.low, 100 * i.high) for name, i in known.items()}
 
 
 def _ours(study: StudyData, method: MethodNumbers) -> Ours:
@@ -67,13 +70,12 @@ def _ours(study: StudyData, method: MethodNumbers) -> Ours:
 
 def _comparable(sound: Sequence[Comparison], rows: dict[str, dict[str, Comparison]]) -> TableBlock:
     columns = [*_CLAIM, *(Column(label, _difference(of)) for label, of in rows.items())]
-    columns.append(Column("Keep in mind", lambda c: "; ".join(c.verdict.cautions), right=False))
+    columns.append(Column("Notes", lambda c: "; ".join(c.verdict.cautions), right=False))
     caption = (
-        "Theirs in %, read in their code, README, figure or paper unless a mark says otherwise; under each of our "
-        "methods the difference in points, ours less theirs, and whether theirs lies within our 95 % interval."
-        + _more(sound)
+        "Theirs in %, read in their code, README, figure or paper unless marked otherwise. Under each of our methods: "
+        "the difference in points (ours minus theirs), and whether theirs lies within our 95 % interval." + _more(sound)
     )
-    return TableBlock(tabulate(columns, sound[:MOST], caption), "claims", "Published numbers that may be compared")
+    return TableBlock(tabulate(columns, sound[:MOST], caption), "claims", "Comparable published results")
 
 
 def _difference(of: dict[str, Comparison]) -> Callable[[Comparison], str]:
@@ -85,15 +87,17 @@ def _difference(of: dict[str, Comparison]) -> Callable[[Comparison], str]:
 
 
 def _not_comparable(others: Sequence[Comparison]) -> TableBlock:
-    columns = [*_CLAIM, Column("May not be compared, because", lambda c: "; ".join(c.verdict.reasons), right=False)]
-    caption = "Published numbers under other conditions: for orientation only, no difference is computed."
+    columns = [*_CLAIM, Column("Not comparable, because", lambda c: "; ".join(c.verdict.reasons), right=False)]
+    caption = "Published results under other conditions: for orientation only, so no difference is computed."
     return TableBlock(
-        tabulate(columns, others[:MOST], caption + _more(others)), "claims-others", "Published numbers not to compare"
+        tabulate(columns, others[:MOST], caption + _more(others)),
+        "claims-others",
+        "Published results that are not comparable",
     )
 
 
 def _more(rows: Sequence[Comparison]) -> str:
-    return f" The first {MOST} of {len(rows)}." if len(rows) > MOST else ""
+    return f" The first {MOST} of {len(rows)} are listed." if len(rows) > MOST else ""
 
 
 def _method(claim: Claim) -> str:
@@ -104,6 +108,9 @@ def _method(claim: Claim) -> str:
 
 _CLAIM = (
     Column("Published", lambda c: _method(c.claim), right=False),
-    Column("Number", lambda c: HEADINGS[c.claim.metric], right=False),
+    Column("Metric", lambda c: HEADINGS[c.claim.metric], right=False),
     Column("Theirs", lambda c: c.claim.text),
 )
+
+
+SECTION = Section("claims", "Published results", build)

@@ -1,7 +1,7 @@
 """Section "Further tests": probability of improvement, paired bootstrap, McNemar for each seed, ranks over folds.
 
-None of them is the verdict on a method (see :mod:`fer_bench.stats.mcnemar` and :mod:`fer_bench.stats.ranks` for why);
-they stand here because other work reports them.
+None of them decides the verdict on a method (:mod:`fer_bench.stats.mcnemar` and :mod:`fer_bench.stats.ranks` say why);
+they are included because other work reports them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fer_bench.reports.facts.numbers import DRAWS, IMPROVED, SCORES, MethodNumbe
 from fer_bench.reports.render.blocks import Block, Figure, Paragraph, TableBlock
 from fer_bench.reports.render.table import Column, each, tabulate
 from fer_bench.reports.sections import figures
-from fer_bench.reports.sections.tables import title
+from fer_bench.reports.sections.section import Context, Section
 from fer_bench.stats import confusion
 from fer_bench.stats.intervals import Interval
 from fer_bench.stats.mcnemar import McNemar, mcnemar_by_seed
@@ -30,8 +30,9 @@ FEWEST_FOLDS = 3
 SCORE = "mean_recall"
 
 
-def build(numbers: Numbers) -> list[Block]:
+def build(context: Context) -> list[Block]:
     """The tests that the study has data for."""
+    numbers = context.numbers
     return [*_improvement(numbers), *_resampled(numbers), *_mcnemar(numbers), *_ranks(numbers)]
 
 
@@ -57,33 +58,33 @@ def _improvement(numbers: Numbers) -> list[Block]:
     rows = [m for m in numbers.compared if m.improvement]
     if not rows:
         return []
-    columns = [Column("Method", title, right=False)]
+    columns = [Column("Method", phrases.method_name, right=False)]
     columns.append(Column("Seeds", lambda m: str(m.pairs)))
     for name in IMPROVED:
         cell = each(lambda n, m: phrases.share_with_interval(m.improvement[n]), name)
         columns.append(Column(f"P(better {SCORES[name]})", cell))
     caption = (
-        f"In %: how often one training of the method beats one of {phrases.code(str(study.reference))}, a tie counting "
-        "half (Agarwal et al. 2021), with the 95 % bootstrap interval. It asks how often, not by how much."
+        f"In %: how often one run of the method beats one run of {phrases.code(str(study.reference))}, ties counting "
+        "half (Agarwal et al. 2021), with the 95 % bootstrap interval. It says how often, not by how much."
     )
     return [TableBlock(tabulate(columns, rows, caption), "improvement", "Probability of improvement")]
 
 
 def _resampled(numbers: Numbers) -> list[Block]:
-    """The headline's gains with the intervals of the paired bootstrap beside the report's own."""
+    """The headline's gains with the report's own intervals and those of the paired bootstrap."""
     if not numbers.compared:
         return []
     rarest, mean = numbers.headline
-    columns = [Column("Method", title, right=False), Column("Seeds", lambda m: str(m.pairs))]
+    columns = [Column("Method", phrases.method_name, right=False), Column("Seeds", lambda m: str(m.pairs))]
     headings = {rarest: f"recall of {rarest.partition(':')[2]}", mean: SCORES[mean], "accuracy": SCORES["accuracy"]}
     for name, heading in headings.items():
         columns.append(Column(f"Gain in {heading}", each(lambda n, m: phrases.gain_with_interval(m.gains[n]), name)))
-        columns.append(Column("by bootstrap", each(lambda n, m: _limits(m.resampled[n]), name)))
-    drawn = "images within classes" if numbers.study.clusters is None else "what belongs together (see the answer)"
+        columns.append(Column("Bootstrap", each(lambda n, m: _limits(m.resampled[n]), name)))
+    drawn = "images within classes" if numbers.study.clusters is None else "sampling units (see the answer)"
     caption = (
-        f"Gains over {phrases.code(str(numbers.study.reference))} in points. By bootstrap: the 95 % percentile "
-        f"interval of {DRAWS:,} paired draws of seeds and of {drawn}. It is too short where few trainings differ "
-        "a lot and too wide where they do not, so no verdict rests on it."
+        f"Gains over {phrases.code(str(numbers.study.reference))} in points. Bootstrap: the 95 % percentile "
+        f"interval of {DRAWS:,} paired resamples of seeds and of {drawn}. It is too short when few seeds differ a lot "
+        "and too wide when they do not, so no verdict depends on it."
     )
     return [TableBlock(tabulate(columns, numbers.compared, caption), "resampled", "Gains by the paired bootstrap")]
 
@@ -94,25 +95,27 @@ def _limits(interval: Interval) -> str:
 
 def _mcnemar(numbers: Numbers) -> list[Block]:
     if numbers.study.clusters is not None:
-        return [Paragraph("McNemar's test is not given: it takes every test image for a draw of its own.")]
+        return [
+            Paragraph("McNemar's test is not given, because it treats every test image as an independent observation.")
+        ]
     rows: list[tuple[Pair, int, McNemar]] = []
     for pair in pairs(numbers):
-        found = mcnemar_by_seed(numbers.study.labels, pair.ours, pair.theirs)
-        rows += [(pair, seed, test) for seed, test in zip(pair.seeds, found, strict=True)]
+        tests = mcnemar_by_seed(numbers.study.labels, pair.ours, pair.theirs)
+        rows += [(pair, seed, test) for seed, test in zip(pair.seeds, tests, strict=True)]
     if not rows:
         return []
     columns = [
-        Column("Method", lambda r: title(r[0].method), right=False),
+        Column("Method", lambda r: phrases.method_name(r[0].method), right=False),
         Column("Seed", lambda r: str(r[1])),
-        Column("Only ours right", lambda r: f"{r[2].gained:,}"),
+        Column("Only the method right", lambda r: f"{r[2].gained:,}"),
         Column("Only the reference right", lambda r: f"{r[2].lost:,}"),
         Column("Exact p", lambda r: phrases.p_value(r[2].exact_p)),
         Column("mid-p", lambda r: phrases.p_value(r[2].mid_p)),
     ]
     caption = (
         f"McNemar's test of each seed's pair of networks against {phrases.code(str(numbers.study.reference))} "
-        "(Fagerland et al. 2013), uncorrected. It compares two networks, not two methods: networks "
-        "of one method differ, too."
+        "(Fagerland et al. 2013), uncorrected. It compares two networks, not two methods: two networks "
+        "of the same method differ as well."
     )
     return [TableBlock(tabulate(columns, rows, caption), "mcnemar", "McNemar's test by seed")]
 
@@ -141,37 +144,37 @@ def ranking(numbers: Numbers) -> Ranking | None:
 
 
 def _ranks(numbers: Numbers) -> list[Block]:
-    found = ranking(numbers)
-    if found is None:
+    ranks = ranking(numbers)
+    if ranks is None:
         return []
-    told = (
-        f"Ranks in mean-class accuracy over {found.blocks} folds: {rank_tests(found, 'folds')} Folds share training "
-        "images, so these tests are too sure of themselves: the diagram describes, it does not prove."
+    text = (
+        f"Ranks in mean-class accuracy over {ranks.blocks} folds: {rank_tests(ranks, 'folds')} Folds share training "
+        "images, so these tests are overconfident: take the diagram as a description, not as evidence."
     )
     alt = "Critical-difference diagram: mean ranks of the methods over the folds"
-    return [Paragraph(told), Figure("ranks", alt, draw_ranks(found))]
+    return [Paragraph(text), Figure("ranks", alt, draw_ranks(ranks))]
 
 
-def rank_tests(found: Ranking, blocks: str) -> str:
-    """The tests over `blocks`, as they are called, and what the bars of the diagram mean."""
-    f_test = f"Iman and Davenport's F {found.f:.2f}, p {phrases.p_value(found.f_p)}"
-    if not np.isfinite(found.f):
-        f_test = f"Iman and Davenport's F has no bound, for all {blocks} rank alike, so its p is left out"
+def rank_tests(ranks: Ranking, blocks: str) -> str:
+    """The tests over the `blocks` ("folds", "data sets"), and the meaning of the bars in the diagram."""
+    f_test = f"Iman and Davenport's F {ranks.f:.2f}, p {phrases.p_value(ranks.f_p)}"
+    if not np.isfinite(ranks.f):
+        f_test = f"Iman and Davenport's F is infinite, because all {blocks} rank alike, so its p is left out"
     return (
-        f"Friedman's chi² {found.chi2:.2f}, p {phrases.p_value(found.chi2_p)}; {f_test}; by permutation of the methods "
-        f"within the {blocks} p {phrases.p_value(found.exact_p)}. Methods that a bar joins are nearer than Nemenyi's "
-        f"critical difference of {found.critical_difference:.2f} ranks (Demšar 2006)."
+        f"Friedman's chi² {ranks.chi2:.2f}, p {phrases.p_value(ranks.chi2_p)}; {f_test}; permutation of the methods "
+        f"within the {blocks}, p {phrases.p_value(ranks.exact_p)}. Bars join methods whose mean ranks differ by less "
+        f"than Nemenyi's critical difference of {ranks.critical_difference:.2f} (Demšar 2006)."
     )
 
 
 @figures.styled
-def draw_ranks(found: Ranking) -> Drawing:
-    """A critical-difference diagram: the best mean rank at the right, bars join what can't be told apart."""
-    k = len(found.names)
+def draw_ranks(ranks: Ranking) -> Drawing:
+    """A critical-difference diagram: the best mean rank on the right; bars join methods that do not differ."""
+    k = len(ranks.names)
     half = -(-k // 2)
-    figure, axes = figures.new_figure(figures.WIDTH, 1.3 + 0.28 * (half + len(found.cliques)))
+    figure, axes = figures.new_figure(figures.WIDTH, 1.3 + 0.28 * (half + len(ranks.cliques)))
     axis = axes[0, 0]
-    bars = 0.35 * (len(found.cliques) + 1)
+    bars = 0.35 * (len(ranks.cliques) + 1)
     axis.set_xlim(k + 0.6 + 0.12 * k, 0.4 - 0.12 * k)
     axis.set_ylim(-bars - 0.5 * half - 0.2, 1.3)
     axis.axis("off")
@@ -179,17 +182,20 @@ def draw_ranks(found: Ranking) -> Drawing:
     for rank in range(1, k + 1):
         axis.plot([rank, rank], [0, 0.12], color="#222222", linewidth=1)
         axis.text(rank, 0.2, str(rank), ha="center", va="bottom", fontsize=8)
-    for place, (name, rank) in enumerate(zip(found.names, found.ranks, strict=True)):
+    for place, (name, rank) in enumerate(zip(ranks.names, ranks.ranks, strict=True)):
         best = place < half
         depth = -bars - 0.5 * (place if best else k - 1 - place) - 0.2
         end = 0.9 if best else k + 0.1
         axis.plot([rank, rank, end], [0, depth, depth], color="#888888", linewidth=0.9)
         text = f"{figures.shorten(name, 30)}  {rank:.2f}"
         axis.text(end, depth, f"  {text}  ", ha="left" if best else "right", va="center", fontsize=8.5)
-    for level, clique in enumerate(found.cliques):
-        ends = [found.ranks[found.names.index(n)] for n in (clique[0], clique[-1])]
+    for level, clique in enumerate(ranks.cliques):
+        ends = [ranks.ranks[ranks.names.index(n)] for n in (clique[0], clique[-1])]
         axis.plot(ends, [-0.35 * (level + 1)] * 2, color="#D55E00", linewidth=3.5, solid_capstyle="round")
-    width = found.critical_difference
+    width = ranks.critical_difference
     axis.plot([1, 1 + width], [0.85, 0.85], color="#222222", linewidth=1.2)
     axis.text(1 + width / 2, 0.93, f"critical difference {width:.2f}", ha="center", fontsize=8)
     return figure
+
+
+SECTION = Section("tests", "Further tests", build)

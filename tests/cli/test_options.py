@@ -228,6 +228,7 @@ WORDS = ["--dataset", "--dataset-set", "--protocol", "--imbalance", "--class-ord
          "--name"]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", WORDS)
 def test_no_text_given_to_an_option_of_a_training_ends_in_a_traceback_or_leaves_a_trace(
     tmp_path, monkeypatch, found_once, option

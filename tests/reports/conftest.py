@@ -8,10 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from fer_bench.record.ledger import Ledger, run_id
+from fer_bench.reports import study_table
 from fer_bench.reports.facts import second_process
+from fer_bench.reports.facts.numbers import Numbers, compute
+from fer_bench.reports.facts.records import load_study
 from fer_bench.reports.facts.second_process import Job
+from fer_bench.reports.render.blocks import Document
+from fer_bench.reports.render.markdown import page as markdown
+from fer_bench.reports.sections import Context
+from fer_bench.reports.sections.composition import document
+from fer_bench.reports.sections.registry import SECTIONS
 
 CLASSES = ("angry", "disgust", "happy")
 TRAIN = (300, 40, 900)
@@ -26,6 +35,11 @@ def logits_with_hits(labels: np.ndarray, hits: tuple[int, ...], first: int = 0) 
         mine = np.flatnonzero(labels == c)
         predicted[np.roll(mine, -first)[:k]] = c
     return (4.0 * np.eye(classes)[predicted]).astype(np.float32)
+
+
+def constant(labels: np.ndarray, answer: int, classes: int = 3) -> np.ndarray:
+    """Logits of one class for everything."""
+    return np.tile(np.eye(classes, dtype=np.float32)[answer], (len(labels), 1))
 
 
 class Bench:
@@ -100,31 +114,10 @@ class Bench:
         named = {"run_id": writer.id, "label": label, "spec": spec}
         writer.put("spec", named | {"fingerprint": "f00d", "source": "s", "numerics": 1})
         writer.put("data", data)
-        card = {
-            "name": spec["method"],
-            "title": f"The {label} method",
-            "paper": "Doe",
-            "year": 2020,
-            "url": "https://x.org",
-        }
-        card |= {
-            "changes": "loss",
-            "deviations": [],
-            "transductive": transductive,
-            "tier": "method",
-            "parameters": 1_250_000,
-        }
-        writer.put("method", card | (method or {}))
+        writer.put("method", self.card(label, spec["method"], transductive) | (method or {}))
         writer.put("history", self.history(seed))
-        writer.put(
-            "selection", {"rule": "val", "metric": "mean_recall", "epoch": 1, "value": 0.5, "candidates": [0, 1]}
-        )
-        writer.put("seal", {"count": 1, "openings": [{"reason": "final", "rows": len(labels)}], "blocked": []})
-        checks = [{"name": "alone", "max_difference": 1e-7, "flipped": 3 if transductive else 0}]
-        writer.put("probe", {"transductive": transductive, "images": 64, "tolerance": 1e-3, "checks": checks})
-        writer.put("environment", {"versions": {"torch": "2.11", "python": "3.12"}, "device": "cpu"})
-        speed = {"epoch_seconds": [2, 1], "images_per_second": [50.0, 100.0]}
-        writer.put("timing", speed | {"device": "cpu", "total_seconds": 90})
+        for name, content in self.side_files(len(labels), transductive).items():
+            writer.put(name, content)
         predicted = logits.argmax(1).astype(np.uint8)
         arrays = {"rows": np.arange(len(labels)) if rows is None else rows, "labels": labels, "logits": logits}
         arrays["epochs"] = np.stack([predicted, predicted]) if epochs is None else epochs
@@ -138,6 +131,22 @@ class Bench:
         if finish:
             writer.finish()
         return writer.id
+
+    def card(self, label: str, name: str, transductive: bool) -> dict[str, Any]:
+        about = {"name": name, "title": f"The {label} method", "paper": "Doe", "year": 2020, "url": "https://x.org"}
+        about |= {"changes": "loss", "deviations": [], "tier": "method", "parameters": 1_250_000}
+        return about | {"transductive": transductive}
+
+    def side_files(self, images: int, transductive: bool) -> dict[str, Any]:
+        checks = [{"name": "alone", "max_difference": 1e-7, "flipped": 3 if transductive else 0}]
+        speed = {"epoch_seconds": [2, 1], "images_per_second": [50.0, 100.0]}
+        return {
+            "selection": {"rule": "val", "metric": "mean_recall", "epoch": 1, "value": 0.5, "candidates": [0, 1]},
+            "seal": {"count": 1, "openings": [{"reason": "final", "rows": images}], "blocked": []},
+            "probe": {"transductive": transductive, "images": 64, "tolerance": 1e-3, "checks": checks},
+            "environment": {"versions": {"torch": "2.11", "python": "3.12"}, "device": "cpu"},
+            "timing": speed | {"device": "cpu", "total_seconds": 90},
+        }
 
     def history(self, seed: int) -> list[dict[str, Any]]:
         scores = {"val_loss": 1.0, "val_accuracy": 0.6, "val_macro_f1": 0.4, "val_recall": [0.5] * len(self.classes)}
@@ -156,6 +165,37 @@ class Bench:
         study |= {"protocol": "toy/official", "runs": runs, "methods": methods, "reference": reference} | more
         self.ledger.put_study(study["name"], study)
         return study
+
+    def study_of(self, methods: dict, seeds: int = 5, reference: str | None = "base", **more: Any) -> dict[str, Any]:
+        """A study of methods given by their hits, by the class they predict for everything, or by logits of a seed."""
+        runs = []
+        for label, of in methods.items():
+            for seed in range(seeds):
+                if isinstance(of, tuple):
+                    runs.append(self.run(label, seed, of, **more))
+                else:
+                    logits = of(seed) if callable(of) else constant(self.labels, of, len(self.classes))
+                    runs.append(self.run(label, seed, logits=logits, **more))
+        return self.study(runs, list(methods), reference)
+
+    def numbers(self, study: dict[str, Any]) -> Numbers:
+        return compute(load_study(self.ledger, study), draws=100)
+
+    def page(self, numbers: Numbers) -> Document:
+        """The page without what takes long."""
+        slow = ("frequency", "curves", "confusion", "recall", "further", "calibration")
+        return document(Context(numbers), [s for s in SECTIONS if s.name not in slow])
+
+    def section(self, page: Document, name: str) -> str:
+        """The text of a section."""
+        match = re.search(rf"^## {name}\n(.*?)(?=^## |\Z)", markdown(page), re.MULTILINE | re.DOTALL)
+        assert match
+        return match[1]
+
+    def terminal(self, study: dict[str, Any]) -> str:
+        console = Console(width=500, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+        console.print(study_table(self.ledger, study))
+        return console.export_text()
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,8 @@ from fer_bench.errors import FerBenchError
 from fer_bench.reports import build_report
 from fer_bench.reports.facts.numbers import compute
 from fer_bench.reports.facts.records import load_study
+from fer_bench.reports.sections.overall import fold_table
 from fer_bench.reports.sections.priors import Prior, parse_prior, prior_table
-from fer_bench.reports.sections.tables import fold_table
 from fer_bench.stats.confusion import accuracy_under_prior
 
 # toy data: angry 300 train / 50 test, disgust 40 / 20, happy 900 / 100
@@ -43,14 +43,14 @@ def test_pooled_and_by_fold_stand_side_by_side(two_folds):
     assert cells["Pooled accuracy"] == "84.1"
     assert cells["Accuracy by fold"] == "84.1 ± 4.2 (81.2 to 87.1)"
     assert cells["Folds"] == "2"
-    assert "no standard error" in table.caption
+    assert "not a standard error" in table.caption
     assert "repetitions" not in table.caption
 
 
 def test_images_that_several_folds_test_are_told(bench):
     runs = [bench.run("base", 0, h, spec={"fold": f}, data={"fold": f}) for f, h in ((0, WORSE), (1, BETTER))]
     table = fold_table(numbers_of(bench, bench.study(runs, ["base"])))
-    assert "170 of the pooled test images are repetitions of images in other folds" in table.caption
+    assert "170 of the pooled test images repeat images of other folds" in table.caption
 
 
 def test_one_fold_has_no_fold_table(bench):
@@ -154,7 +154,7 @@ def test_priors_print_as_they_are_typed():
 @pytest.mark.slow
 def test_the_command_adds_the_section_only_when_asked(bench, tmp_path):
     bench.study([bench.run("base", 0, WORSE)], ["base"])
-    for args, shown in (([], False), (["--test-prior", "uniform", "--test-prior", "backward:50"], True)):
+    for args, output in (([], False), (["--test-prior", "uniform", "--test-prior", "backward:50"], True)):
         done = CliRunner().invoke(command, ["--home", str(tmp_path), "--out", str(tmp_path / "r"), *args])
         assert done.exit_code == 0, done.output
-        assert ("## Under other test priors" in (tmp_path / "r" / "report.md").read_text()) == shown
+        assert ("## Accuracy under other test priors" in (tmp_path / "r" / "report.md").read_text()) == output

@@ -18,8 +18,19 @@ from fer_bench.reports.facts import phrases
 from fer_bench.reports.facts.numbers import Verdict, compute
 from fer_bench.reports.facts.records import load_study
 from fer_bench.reports.render.markdown import page, table_markdown
-from fer_bench.reports.sections import figures, tables
-from fer_bench.reports.sections.contents import SECTIONS, Context, Section, document
+from fer_bench.reports.sections import (
+    Context,
+    Section,
+    compared,
+    confusion_matrices,
+    oracle,
+    overall,
+    recall,
+    table_csv,
+    trust,
+)
+from fer_bench.reports.sections.composition import document
+from fer_bench.reports.sections.registry import SECTIONS
 
 # toy data: angry 300 train / 50 test, disgust 40 / 20, happy 900 / 100
 BASE, BETTER = (40, 8, 90), (40, 18, 90)
@@ -70,16 +81,16 @@ def test_a_large_gain_in_five_seeds_is_called_one(five_seeds):
     assert set(numbers.method("better").verdicts.values()) == {Verdict.GAIN}
     text = text_of(numbers)
     assert (
-        "`better` gains over `base` in recall of the rarest class, *disgust* (40 training and 20 test images)" in text
+        "`better` improves on `base` in recall of the rarest class, *disgust* (40 training and 20 test images)" in text
     )
-    assert re.search(r"recall of disgust \+50\.0 \[\+\d+\.\d, \+\d+\.\d\] points, a gain;", text)
+    assert re.search(r"recall of disgust \+50\.0 \[\+\d+\.\d, \+\d+\.\d\] points \(gain\);", text)
 
 
 def test_spread_over_seeds_uses_one_less_than_their_number(bench):
     runs = [bench.run("base", s, (40, k, 90)) for s, k in enumerate((8, 10, 12))]
     numbers = numbers_of(bench, bench.study(runs, ["base"]))
     # mean-class accuracy .70, .7333, .7667: sd with n - 1 is .0333
-    assert rows_of(tables.score_table(numbers))["base"][2].startswith("73.3 ± 3.3 [")
+    assert rows_of(overall.score_table(numbers))["base"][2].startswith("73.3 ± 3.3 [")
     assert numbers.method("base").recall[1].value == pytest.approx(0.5)
 
 
@@ -96,7 +107,7 @@ def test_a_gain_within_its_interval_is_never_claimed(bench):
     assert gains["recall:disgust"].covers(0)
     assert gains["mean_recall"].covers(0)
     text = text_of(numbers)
-    assert "`same` is not shown to gain over `base`" in text
+    assert "`same` is not shown to improve on `base`" in text
     assert text.count("within noise") == 3
     assert "`same` is not shown to help the rare expressions" in text
     assert ", a gain" not in text
@@ -110,8 +121,8 @@ def test_few_seeds_never_make_a_gain(bench, seeds):
     assert numbers.method("better").gains["recall:disgust"].low > 0
     assert set(numbers.method("better").verdicts.values()) == {Verdict.FEW_SEEDS}
     text = text_of(numbers)
-    assert "is not shown to gain" in text
-    assert "A gain is claimed only from 5 shared seeds on." in text
+    assert "is not shown to improve on" in text
+    assert "Gains are claimed only with at least 5 shared seeds." in text
     assert ("With one seed" in text) == (seeds == 1)
 
 
@@ -127,7 +138,7 @@ def test_many_comparisons_are_corrected(bench):
 
 def test_classes_run_from_the_rarest_and_rare_ones_are_bold(five_seeds):
     bench, study = five_seeds
-    table = tables.recall_table(numbers_of(bench, study))
+    table = recall.recall_table(numbers_of(bench, study))
     assert [row[:3] for row in table.rows] == [
         ("**disgust**", "40", "20"),
         ("angry", "300", "50"),
@@ -141,13 +152,13 @@ def test_a_transductive_method_is_marked_listed_last_and_not_ranked(bench):
     numbers = numbers_of(bench, bench.study(runs, ["reader", "base"]))
     assert [m.label for m in numbers.methods] == ["base", "reader"]
     assert set(numbers.method("reader").verdicts.values()) == {Verdict.NOT_RANKED}
-    for table in (tables.recall_table(numbers), tables.gain_table(numbers), tables.score_table(numbers)):
+    for table in (recall.recall_table(numbers), recall.gain_table(numbers), overall.score_table(numbers)):
         assert "`reader` ⚠" in table_markdown(table)
-    for table in (tables.leak_table(numbers), tables.seal_table(numbers.study), tables.method_table(numbers.study)):
+    for table in (oracle.leak_table(numbers), trust.seal_table(numbers.study), compared.method_table(numbers.study)):
         assert "`reader` ⚠" in table_markdown(table)
     text = text_of(numbers)
-    assert "⚠ **`reader`** against `base`" in text
-    assert "not ranked: it reads other test images" in text
+    assert "⚠ **`reader`** vs `base`" in text
+    assert "not ranked, because it reads other test images" in text
     assert "3 of 64" in text
 
 
@@ -196,7 +207,7 @@ def test_settings_that_differ_are_told(bench):
 
 def test_the_csv_holds_the_numbers_of_the_table(five_seeds):
     bench, study = five_seeds
-    rows = list(csv.DictReader(tables.csv_text(numbers_of(bench, study)).splitlines()))
+    rows = list(csv.DictReader(table_csv.csv_text(numbers_of(bench, study)).splitlines()))
     row = next(r for r in rows if (r["method"], r["quantity"]) == ("better", "recall:disgust"))
     assert (row["train_images"], row["test_images"], row["seeds"]) == ("40", "20", "5")
     assert (row["percent"], row["gain_points"]) == ("90.0000", "50.0000")
@@ -209,7 +220,7 @@ def test_the_terminal_shows_the_same_numbers(five_seeds):
     console.print(study_table(bench.ledger, study))
     text = console.export_text()
     numbers = compute(load_study(bench.ledger, study))
-    for cell in [c for row in tables.recall_table(numbers).rows for c in row[3:]]:
+    for cell in [c for row in recall.recall_table(numbers).rows for c in row[3:]]:
         assert cell in text
 
 
@@ -292,9 +303,9 @@ def test_a_section_is_an_entry_and_a_failing_one_breaks_nothing(five_seeds):
 
 
 def test_many_confusion_matrices_stand_in_one_picture(bench):
-    hits = [(40, 2 * k, 90) for k in range(figures.WRITTEN + 2)]
+    hits = [(40, 2 * k, 90) for k in range(confusion_matrices.WRITTEN + 2)]
     runs = [bench.run(f"m{k}", 0, of) for k, of in enumerate(hits)]
-    drawn = figures.confusion(numbers_of(bench, bench.study(runs, [f"m{k}" for k in range(len(hits))]), draws=20))
+    drawn = confusion_matrices.draw(numbers_of(bench, bench.study(runs, [f"m{k}" for k in range(len(hits))]), draws=20))
     axis = drawn.axes[0]
     picture = axis.images[0].get_array().filled(np.nan)
     assert picture.shape == (4 * 4, 3 * 4 - 1)  # four rows of three: a title above, a gap between
@@ -316,8 +327,8 @@ def test_many_confusion_matrices_stand_in_one_picture(bench):
 
 def test_a_figure_without_data_is_left_out(bench):
     numbers = numbers_of(bench, bench.study([bench.run("base", 0, BASE)], ["base"], None))
-    assert figures.gains(numbers) is None
-    assert tables.gain_table(numbers) is None
+    assert recall.draw_gains(numbers) is None
+    assert recall.gain_table(numbers) is None
 
 
 @pytest.mark.slow

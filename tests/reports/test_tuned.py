@@ -47,15 +47,15 @@ def test_the_search_behind_each_method_is_told(page, check_latex):
     base |= {"values": {"recipe.lr": 0.004}, "value": 0.4125, "seed": 3, "pruned": 0}
     pages, tables = page(tuned={LABEL: FACTS, "base": base})
     text = pages[".md"]
-    sentence = "The methods were tuned on validation images first with 20 trials each; the test stayed sealed."
+    sentence = "The methods were first tuned on validation images (20 trials each); the test set stayed sealed."
     assert text.count(sentence) == 2  # above everything, and beside the tables
     assert text.index(sentence) < text.index("## Answer")
-    found = rows(text, f"`{LABEL}`")
-    assert [f"`{LABEL}`", "20", "7", "3", "12", "41.2", "48.8"] in found
-    assert [f"`{LABEL}`", "`gamma`", "0.5 to 5", "1.5"] in found
-    assert [f"`{LABEL}`", "`recipe.lr`", "0.0004 to 0.012, logarithmic", "0.0031"] in found
+    result = rows(text, f"`{LABEL}`")
+    assert [f"`{LABEL}`", "20", "7", "3", "12", "41.2", "48.8"] in result
+    assert [f"`{LABEL}`", "`gamma`", "0.5 to 5", "1.5"] in result
+    assert [f"`{LABEL}`", "`recipe.lr`", "0.0004 to 0.012, logarithmic", "0.0031"] in result
     assert ["`base`", "20", "0", "3", "12", "41.2", "41.2"] in rows(text, "`base`")
-    assert "`val_mean_recall` in %" in text
+    assert "the score in % that the search maximised (`val_mean_recall`)" in text
     assert "0.0004 to 0.012, logarithmic" in pages[".html"]
     assert "0.0004 to 0.012, logarithmic" in tables["chosen.tex"]
     check_latex(tables["chosen.tex"])

@@ -24,34 +24,34 @@ def test_like_is_compared_with_like():
 @pytest.mark.parametrize(
     ("theirs", "ours", "reason"),
     [
-        ({"dataset": "other"}, {}, "other data set: other"),
-        ({"metric": "mean_recall"}, {}, "other metric: mean_recall"),
-        ({"classes": 8}, {"classes": 7}, "other classes: 8 of them"),
-        ({"selection": "test-best"}, {}, "theirs was picked on the test set"),
-        ({"selection": "unknown"}, {}, "how its epoch was picked is not stated"),
-        ({"selection": "none stated"}, {}, "how its epoch was picked is not stated"),
-        ({"split": "PublicTest", "protocol": "toy/swap"}, {}, "other split: PublicTest"),
-        ({"split": "PublicTest", "protocol": ""}, {}, "other split: PublicTest"),
-        ({"protocol": "toy/dedup"}, {}, "other protocol: toy/dedup"),
+        ({"dataset": "other"}, {}, "different data set: other"),
+        ({"metric": "mean_recall"}, {}, "different metric: mean_recall"),
+        ({"classes": 8}, {"classes": 7}, "different number of classes: 8"),
+        ({"selection": "test-best"}, {}, "theirs was selected on the test set"),
+        ({"selection": "unknown"}, {}, "epoch selection not stated"),
+        ({"selection": "none stated"}, {}, "epoch selection not stated"),
+        ({"split": "PublicTest", "protocol": "toy/swap"}, {}, "different split: PublicTest"),
+        ({"split": "PublicTest", "protocol": ""}, {}, "different split: PublicTest"),
+        ({"protocol": "toy/dedup"}, {}, "different protocol: toy/dedup"),
         ({"protocol": ""}, {}, "no protocol here matches theirs"),
         ({"protocol": "", "flags": ("protocol-unknown",)}, {}, "protocol not stated"),
         ({"tag": "recalled"}, {}, "the number is from memory: verify it in its source"),
-        ({"flags": ("quarantined",)}, {}, "theirs is quarantined: not confirmed, or known not to hold"),
+        ({"flags": ("quarantined",)}, {}, "theirs is quarantined: not confirmed, or known to be wrong"),
         ({"flags": ("transductive",)}, {}, "theirs reads the test batch"),
-        ({"flags": ("oracle",)}, {}, "theirs is an upper bound that needs the test's labels"),
-        ({"flags": ("ensemble",)}, {}, "theirs joins several networks"),
-        ({"flags": ("extra-data",)}, {}, "theirs is trained on more than this data set"),
-        ({"flags": ("trained-on-val",)}, {}, "theirs is trained on the selection's images, too"),
-        ({"flags": ("human",)}, {}, "theirs is of people, not of a network"),
-        ({"flags": ("human",), "selection": "none stated"}, {}, "theirs is of people, not of a network"),
-        ({"flags": ("validation",)}, {}, "its source calls it a validation accuracy"),
+        ({"flags": ("oracle",)}, {}, "theirs is an upper bound that needs test labels"),
+        ({"flags": ("ensemble",)}, {}, "theirs is an ensemble"),
+        ({"flags": ("extra-data",)}, {}, "theirs is trained on additional data"),
+        ({"flags": ("trained-on-val",)}, {}, "theirs is also trained on the validation images"),
+        ({"flags": ("human",)}, {}, "theirs is human performance"),
+        ({"flags": ("human",), "selection": "none stated"}, {}, "theirs is human performance"),
+        ({"flags": ("validation",)}, {}, "its source calls it validation accuracy"),
         ({"pretraining": "faces", "flags": ("face-pretrained",)}, {}, "theirs is pretrained on faces"),
         ({}, {"pretraining": "MS-Celeb-1M"}, "ours is pretrained on faces"),
         ({}, {"transductive": True}, "ours reads other test images"),
-        ({}, {"selection_rule": "test_best"}, "ours was picked on the test set"),
-        ({}, {"val_is_test": True}, "ours was picked on the test set"),
-        ({}, {"profile": "exp:50"}, "ours is trained on a part of the training images: exp:50"),
-        ({}, {"folds": 10, "folds_run": 1}, "ours holds 1 of the 10 folds"),
+        ({}, {"selection_rule": "test_best"}, "ours was selected on the test set"),
+        ({}, {"val_is_test": True}, "ours was selected on the test set"),
+        ({}, {"profile": "exp:50"}, "ours is trained on a subset of the training images: exp:50"),
+        ({}, {"folds": 10, "folds_run": 1}, "ours covers 1 of the 10 folds"),
     ],
 )
 def test_one_difference_forbids_the_comparison_and_is_the_only_reason(theirs, ours, reason):
@@ -81,11 +81,11 @@ def test_what_both_sides_share_forbids_nothing(theirs, ours):
 @pytest.mark.parametrize(
     ("theirs", "ours", "caution"),
     [
-        ({"seeds": 1}, {}, "theirs is one training"),
-        ({"seeds": 0}, {}, "theirs tells no number of trainings"),
-        ({"pretraining": "ImageNet"}, {}, "other pretraining: theirs ImageNet, ours none"),
-        ({"backbone": "VGG19"}, {"backbone": "resnet18"}, "other network: theirs VGG19, ours resnet18"),
-        ({"tta": "TenCrop"}, {}, "theirs averages test views: TenCrop"),
+        ({"seeds": 1}, {}, "theirs is a single run"),
+        ({"seeds": 0}, {}, "theirs gives no number of runs"),
+        ({"pretraining": "ImageNet"}, {}, "different pretraining: theirs ImageNet, ours none"),
+        ({"backbone": "VGG19"}, {"backbone": "resnet18"}, "different network: theirs VGG19, ours resnet18"),
+        ({"tta": "TenCrop"}, {}, "theirs uses test-time augmentation: TenCrop"),
         ({"tag": "inferred"}, {}, "theirs is inferred"),
         ({"flags": ("approximate",)}, {}, "theirs is rounded or reported in passing"),
         ({}, {"watermark": "subjects leak"}, "both: subjects leak"),
@@ -105,9 +105,9 @@ def test_leaks_and_swaps_forbid_the_comparison_with_another_protocol():
     flagged = replace(NET, protocol="toy/leaky", flags=("subject-leak", "swapped"))
     reasons = comparable(flagged, OURS, "accuracy").reasons
     assert reasons == (
-        "other protocol: toy/leaky",
-        "subjects leak from training into test",
-        "the public parts are swapped: picked on PrivateTest, measured on PublicTest",
+        "different protocol: toy/leaky",
+        "the same people are in training and test",
+        "the public splits are swapped: selected on PrivateTest, measured on PublicTest",
     )
 
 
@@ -120,8 +120,8 @@ def test_the_lead_claim_can_be_compared_with_nothing():
     ours = Ours(dataset="rafdb", protocol="rafdb/holdout10", split="test", pretraining="ImageNet")
     verdict = comparable(BY_ID["rafdb/rasn:accuracy"], ours, "accuracy")
     assert verdict.reasons == (
-        "how its epoch was picked is not stated",
-        "its source calls it a validation accuracy",
+        "epoch selection not stated",
+        "its source calls it validation accuracy",
         "protocol not stated",
     )
 
@@ -132,20 +132,20 @@ def test_the_lead_claim_can_be_compared_with_nothing():
         (
             "ferplus/eac:accuracy",
             Ours(dataset="ferplus", protocol="ferplus8/majority", split="PrivateTest", classes=8),
-            ("other classes: 7 of them", "how its epoch was picked is not stated", "protocol not stated"),
+            ("different number of classes: 7", "epoch selection not stated", "protocol not stated"),
         ),
         (
             "ferplus/tagger:mean_recall",
             Ours(dataset="ferplus", protocol="ferplus8/majority", split="PrivateTest", classes=8),
-            ("theirs is of people, not of a network",),
+            ("theirs is human performance",),
         ),
         (
             "affectnet/posterpp-8:accuracy",
             Ours(dataset="affectnet", protocol="affectnet7", split="val", classes=7),
             (
-                "other classes: 8 of them",
+                "different number of classes: 8",
                 "no protocol here matches theirs",
-                "theirs was picked on the test set",
+                "theirs was selected on the test set",
                 "theirs is pretrained on faces",
             ),
         ),
@@ -158,11 +158,11 @@ def test_the_lead_claim_can_be_compared_with_nothing():
             "ckplus/crossval-dan:accuracy",
             Ours(dataset="ckplus", protocol="ckplus/subject10", classes=8, folds=10, folds_run=10),
             (
-                "other classes: 7 of them",
-                "other protocol: ckplus/frame_random",
+                "different number of classes: 7",
+                "different protocol: ckplus/frame_random",
                 "theirs is pretrained on faces",
-                "subjects leak from training into test",
-                "frames of one sequence leak from training into test",
+                "the same people are in training and test",
+                "frames of the same sequence are in training and test",
             ),
         ),
         (  # 84.05 is the best epoch of the training whose last one is 82.44, that of ResNet-18 (face) + MEK
@@ -174,15 +174,15 @@ def test_the_lead_claim_can_be_compared_with_nothing():
             "fer2013/khaireddin-vgg:accuracy",
             Ours(dataset="fer2013", protocol="fer2013/official", split="PrivateTest"),
             (
-                "other split: PublicTest",
-                "the public parts are swapped: picked on PrivateTest, measured on PublicTest",
+                "different split: PublicTest",
+                "the public splits are swapped: selected on PrivateTest, measured on PublicTest",
             ),
         ),
     ],
 )
 def test_known_numbers_are_kept_apart_for_the_right_reasons(claim, ours, reasons):
-    found = BY_ID[claim]
-    assert comparable(found, ours, found.metric).reasons == reasons
+    result = BY_ID[claim]
+    assert comparable(result, ours, result.metric).reasons == reasons
 
 
 def test_official_fer2013_meets_the_one_family_that_selects_on_public_and_reports_private():

@@ -190,17 +190,17 @@ def test_who_starts_from_faces_and_who_re_ran_is_on_record():
 
 
 def test_how_far_people_agree_on_ferplus_stands_as_computed_and_as_human():
-    found = {c.metric: c for c in ALL if (c.dataset, c.entry) == ("ferplus", "tagger")}
-    assert {c.tag for c in found.values()} == {"computed"}
-    assert {c.flags for c in found.values()} == {("human",)}
-    assert (found["accuracy"].text, found["mean_recall"].text) == ("77.1", "67.6")
+    result = {c.metric: c for c in ALL if (c.dataset, c.entry) == ("ferplus", "tagger")}
+    assert {c.tag for c in result.values()} == {"computed"}
+    assert {c.flags for c in result.values()} == {("human",)}
+    assert (result["accuracy"].text, result["mean_recall"].text) == ("77.1", "67.6")
     classes = ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear", "contempt")
-    assert [found[f"recall:{c}"].value for c in classes] == [74, 91, 75, 67, 69, 49, 58, 56]
+    assert [result[f"recall:{c}"].value for c in classes] == [74, 91, 75, 67, 69, 49, 58, 56]
 
 
 def test_no_two_numbers_read_alike():
-    told = [(c.dataset, c.method, c.metric, c.split, c.classes) for c in ALL]
-    assert len(set(told)) == len(told)
+    text = [(c.dataset, c.method, c.metric, c.split, c.classes) for c in ALL]
+    assert len(set(text)) == len(text)
 
 
 def test_every_protocol_named_is_one_of_the_data_sets():
@@ -246,34 +246,34 @@ tags = { mean_recall = "computed" }
 
 def test_a_file_gives_one_claim_a_number_and_entries_outweigh_their_group(tmp_path):
     (tmp_path / "toy.toml").write_text(GOOD)
-    found = {c.id: c for c in load(tmp_path)}
-    assert list(found) == [
+    result = {c.id: c for c in load(tmp_path)}
+    assert list(result) == [
         "toy/c:mean_recall", "toy/c:recall:angry", "toy/c:recall:happy", "toy/a:accuracy", "toy/b:accuracy",
     ]  # fmt: skip
-    assert [c.text for c in found.values()] == ["64.0", "65", "90.5", "70.20", "71 ± 2"]
-    assert [c.tag for c in found.values()] == ["computed", "read", "read", "read", "read"]
-    assert (found["toy/a:accuracy"].split, found["toy/a:accuracy"].flags) == ("test", ("third-party",))
-    assert (found["toy/b:accuracy"].split, found["toy/b:accuracy"].flags) == ("val", ())
-    assert found["toy/b:accuracy"].spread == 2.0
+    assert [c.text for c in result.values()] == ["64.0", "65", "90.5", "70.20", "71 ± 2"]
+    assert [c.tag for c in result.values()] == ["computed", "read", "read", "read", "read"]
+    assert (result["toy/a:accuracy"].split, result["toy/a:accuracy"].flags) == ("test", ("third-party",))
+    assert (result["toy/b:accuracy"].split, result["toy/b:accuracy"].flags) == ("val", ())
+    assert result["toy/b:accuracy"].spread == 2.0
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "words"),
     [
         ("accuracy = 70.20", "acuracy = 70.20", ["unknown field 'acuracy'", "'accuracy'", "entry 2 ('a')"]),
-        ("accuracy = 70.20", "accuracy = 170.20", ["170.2 is no percentage", "entry 2 ('a')"]),
-        ("accuracy = 70.20", "accuracy = 0", ["is no percentage"]),
-        ("accuracy = 70.20", "accuracy = nan", ["is no number"]),
-        ("accuracy = 70.20", "accuracy = true", ["is no number"]),
-        ("accuracy = 70.20", 'accuracy = "70.20"', ["is no number", "[71.3, 0.4]"]),
-        ("accuracy = 70.20", "accuracy = [1, 2, 3]", ["is no number"]),
-        ("accuracy = [71, 2]", "accuracy = [71, 200]", ["spread 200 is no percentage"]),
-        (", accuracy = 70.20 }", " }", ["holds no number"]),
+        ("accuracy = 70.20", "accuracy = 170.20", ["170.2 is not a percentage", "entry 2 ('a')"]),
+        ("accuracy = 70.20", "accuracy = 0", ["is not a percentage"]),
+        ("accuracy = 70.20", "accuracy = nan", ["is not a number"]),
+        ("accuracy = 70.20", "accuracy = true", ["is not a number"]),
+        ("accuracy = 70.20", 'accuracy = "70.20"', ["is not a number", "[71.3, 0.4]"]),
+        ("accuracy = 70.20", "accuracy = [1, 2, 3]", ["is not a number"]),
+        ("accuracy = [71, 2]", "accuracy = [71, 200]", ["spread 200 is not a percentage"]),
+        (", accuracy = 70.20 }", " }", ["contains no number"]),
         ('method = "A", ', "", ["lacks method"]),
-        ('method = "A"', "method = 3", ["'method' is not a text"]),
+        ('method = "A"', "method = 3", ["'method' is not text"]),
         ('"third-party"', '"third-prty"', ["unknown flag 'third-prty'", "'third-party'"]),
-        ('"third-party"', "3", ["'flags' holds more than texts"]),
-        ('"computed"', "[]", ["'tags' holds more than texts"]),
+        ('"third-party"', "3", ["'flags' may contain only text"]),
+        ('"computed"', "[]", ["'tags' may contain only text"]),
         ("angry = 65", "angri = 65", ["unknown metric 'recall:angri'", "'recall:angry'"]),
         ('mean_recall = "computed"', 'mean_recall = "counted"', ["unknown tag 'counted'", "'computed'"]),
         (
@@ -288,25 +288,25 @@ def test_a_file_gives_one_claim_a_number_and_entries_outweigh_their_group(tmp_pa
         ('split = "test"', 'pretraining = "faces"', ["face-pretrained"]),
         ('split = "test"', 'pretraining = "imagenet"', ["unknown pretraining", "'ImageNet'"]),
         ('flags = ["third-party"]', 'protocol = "toy/x"\nflags = ["protocol-unknown"]', ["contradict"]),
-        ('id = "b"', 'id = "a"', ["'toy/a' stands twice", "entry 3 ('a')"]),
-        ('dataset = "toy"', "", ["says no data set", "toy.toml"]),
+        ('id = "b"', 'id = "a"', ["'toy/a' occurs twice", "entry 3 ('a')"]),
+        ('dataset = "toy"', "", ["names no data set", "toy.toml"]),
         ('dataset = "toy"', "dataset = ", ["can't be read", "toy.toml"]),
-        ("[[claim]]", "[claim]", ["'claim' is no list of tables"]),
+        ("[[claim]]", "[claim]", ["'claim' is not a list of tables"]),
     ],
 )
-def test_a_mistake_in_a_file_is_told_with_its_place(tmp_path, old, new, told):
+def test_a_mistake_in_a_file_is_told_with_its_place(tmp_path, old, new, words):
     assert old in GOOD
     (tmp_path / "toy.toml").write_text(GOOD.replace(old, new, 1))
     with pytest.raises(FerBenchError) as caught:
         load(tmp_path)
-    assert [t for t in told if t not in str(caught.value)] == []
+    assert [t for t in words if t not in str(caught.value)] == []
     assert "toy.toml" in str(caught.value)
 
 
 def test_an_id_may_not_stand_in_two_files_of_one_data_set(tmp_path):
     (tmp_path / "one.toml").write_text(GOOD)
     (tmp_path / "two.toml").write_text(GOOD)
-    with pytest.raises(DataError, match="'toy/c' stands twice"):
+    with pytest.raises(DataError, match="'toy/c' occurs twice"):
         load(tmp_path)
 
 
@@ -319,12 +319,17 @@ def test_a_folder_without_files_is_an_error(tmp_path):
 
 
 def test_select_narrows_and_leaves_the_quarantine_out():
-    found = select(dataset="fer2013", metric="accuracy")
-    assert {c.dataset for c in found} == {"fer2013"}
-    assert {c.metric for c in found} == {"accuracy"}
-    assert not any(c.quarantined for c in found)
+    result = select(dataset="fer2013", metric="accuracy")
+    assert {c.dataset for c in result} == {"fer2013"}
+    assert {c.metric for c in result} == {"accuracy"}
+    assert not any(c.quarantined for c in result)
     more = select(dataset="fer2013", metric="accuracy", include_quarantined=True)
-    assert {c.method for c in more} - {c.method for c in found} == {"ResEmoteNet", "SDAFE", "EfficientFER", "PAtt-Lite"}
+    assert {c.method for c in more} - {c.method for c in result} == {
+        "ResEmoteNet",
+        "SDAFE",
+        "EfficientFER",
+        "PAtt-Lite",
+    }
 
 
 def test_select_knows_a_class_under_its_other_names_and_a_method_in_any_case():

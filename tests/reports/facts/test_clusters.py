@@ -12,7 +12,7 @@ from statsmodels.stats.proportion import proportion_confint
 from fer_bench.reports import build_report
 from fer_bench.reports.facts.numbers import compute, recall_key
 from fer_bench.reports.facts.records import load_study
-from fer_bench.reports.sections import minority
+from fer_bench.reports.sections import Context, minority
 from fer_bench.reports.sections.priors import parse_prior, prior_table
 
 # toy data: angry 300 train / 50 test, disgust 40 / 20, happy 900 / 100
@@ -31,8 +31,8 @@ def study_of(bench, name="toy", copies=1, folds=1, **options):
         for seed, hits in enumerate(seeds):
             for fold in range(folds):
                 times = tuple(copies * h for h in hits)
-                told = {"spec": {"fold": fold}, "data": {"fold": fold}} if folds > 1 else {}
-                runs.append(bench.run(label, seed, times, labels=labels, **told, **options))
+                text = {"spec": {"fold": fold}, "data": {"fold": fold}} if folds > 1 else {}
+                runs.append(bench.run(label, seed, times, labels=labels, **text, **options))
     return bench.study(runs, ["better", "base"], name=name)
 
 
@@ -67,8 +67,8 @@ def test_three_frames_of_a_sequence_that_are_answered_alike_count_once(bench, on
 
 def test_without_groups_they_would_count_three_times(bench):
     tripled = bench.run("base", 0, (120, 24, 270), labels=np.repeat(bench.labels, 3))
-    found = numbers_of(bench, bench.study([tripled], ["base"])).method("base").recall[1]
-    assert (found.low, found.high) == pytest.approx(proportion_confint(24, 60, method="wilson"))
+    result = numbers_of(bench, bench.study([tripled], ["base"])).method("base").recall[1]
+    assert (result.low, result.high) == pytest.approx(proportion_confint(24, 60, method="wilson"))
 
 
 def test_people_who_show_every_expression_are_drawn_with_all_of_it(bench):
@@ -76,18 +76,18 @@ def test_people_who_show_every_expression_are_drawn_with_all_of_it(bench):
     # person in turn the recall is 7/18 (eight times) or 8/18, so V = 9/10 · 10 · .8 · .2 / 18² by the jackknife.
     people = np.concatenate([np.arange(50) % 10, np.arange(20) % 10, np.arange(100) % 10])
     runs = [bench.run("base", 0, HITS["base"][0], groups=people)]
-    found = numbers_of(bench, bench.study(runs, ["base"])).method("base").recall[1]
+    result = numbers_of(bench, bench.study(runs, ["base"])).method("base").recall[1]
     images = 1 + 0.4 * 0.6 / (9 * 0.16 / 18**2)
     t, z = distributions.t.ppf(0.975, 9), distributions.norm.ppf(0.975)
     low, high = proportion_confint(0.4 * images * (z / t) ** 2, images * (z / t) ** 2, method="wilson")
-    assert (found.low, found.high) == pytest.approx((low, high))
+    assert (result.low, result.high) == pytest.approx((low, high))
 
 
 def test_the_detectable_gain_is_that_of_the_independent_images(bench, once):
     thrice = numbers_of(bench, study_of(bench, "frames", copies=3, groups=np.repeat(np.arange(170), 3)))
 
     def detectable(numbers):
-        (table, *_) = [b for b in minority.build(numbers) if getattr(b, "id", "") == "minority"]
+        (table, *_) = [b for b in minority.build(Context(numbers)) if getattr(b, "id", "") == "minority"]
         return [row[table.table.titles.index("Detectable")] for row in table.table.rows]
 
     assert detectable(thrice) == detectable(once)
@@ -103,13 +103,13 @@ def test_other_test_priors_resample_the_same_groups(bench, once):
 def test_the_report_says_what_is_drawn(bench, tmp_path):
     people = np.arange(170) % 17
     text = build_report(bench.ledger, study_of(bench, groups=people), tmp_path / "p", formats=["markdown"]).read_text()
-    drawn = (
-        "Intervals and tests draw 17 people (or sequences, where nobody is named), all images of one together, not 170"
-    )
-    assert drawn in " ".join(text.split())
+    units = "form one sampling unit: intervals and tests are based on 17 units, not 170 images."
+    assert units in " ".join(text.split())
     assert "McNemar's test is not given" in text
     text = build_report(bench.ledger, study_of(bench, "f", folds=2), tmp_path / "f", formats=["markdown"]).read_text()
-    assert "draw 170 distinct images, all folds that test one together, not 340 single images" in " ".join(text.split())
+    assert "is one sampling unit: intervals and tests are based on 170 images, not 340 predictions." in " ".join(
+        text.split()
+    )
     text = build_report(bench.ledger, study_of(bench, "s"), tmp_path / "s", formats=["markdown"]).read_text()
     assert "Intervals and tests draw" not in text
     assert "McNemar's test of each seed" in text
@@ -118,8 +118,8 @@ def test_the_report_says_what_is_drawn(bench, tmp_path):
 def test_a_run_without_groups_takes_those_of_another_with_the_same_images(bench):
     groups = np.arange(170) // 2
     runs = [bench.run("base", 0, HITS["base"][0], groups=groups), bench.run("base", 1, HITS["base"][1])]
-    found = load_study(bench.ledger, bench.study(runs, ["base"]))
-    assert found.clusters.tolist() == groups.tolist()
+    result = load_study(bench.ledger, bench.study(runs, ["base"]))
+    assert result.clusters.tolist() == groups.tolist()
     alone = load_study(bench.ledger, bench.study(runs[1:], ["base"]))
     assert alone.clusters is None
 
@@ -132,26 +132,26 @@ def test_one_image_a_person_changes_nothing(bench, once):
 
 def test_a_fold_with_one_image_a_person_does_not_hide_the_people_of_another(bench):
     groups = {0: np.arange(170) % 85, 1: np.arange(170) + 100}
-    told = [{"spec": {"fold": f}, "data": {"fold": f}, "rows": np.arange(170) + 170 * f} for f in groups]
-    runs = [bench.run("base", 0, HITS["base"][0], groups=groups[f], **told[f]) for f in groups]
-    found = load_study(bench.ledger, bench.study(runs, ["base"]))
-    assert found.clusters.tolist() == [*groups[0].tolist(), *groups[1].tolist()]
+    text = [{"spec": {"fold": f}, "data": {"fold": f}, "rows": np.arange(170) + 170 * f} for f in groups]
+    runs = [bench.run("base", 0, HITS["base"][0], groups=groups[f], **text[f]) for f in groups]
+    result = load_study(bench.ledger, bench.study(runs, ["base"]))
+    assert result.clusters.tolist() == [*groups[0].tolist(), *groups[1].tolist()]
 
 
 def test_damaged_groups_are_told_and_cost_nothing_else(bench):
     run = bench.run("base", 0, HITS["base"][0], groups=np.arange(170) // 2)
     file = bench.ledger.run(run).path / "test_groups.npy"
     file.write_bytes(file.read_bytes()[:-1])
-    found = load_study(bench.ledger, bench.study([run], ["base"]))
-    assert found.clusters is None
-    assert any("test_groups.npy has changed since the run" in note for note in found.notes)
+    result = load_study(bench.ledger, bench.study([run], ["base"]))
+    assert result.clusters is None
+    assert any("test_groups.npy has changed since the run" in note for note in result.notes)
 
 
 def test_groups_that_do_not_fit_the_images_cost_the_run(bench):
     runs = [bench.run("base", 0, HITS["base"][0], groups=np.arange(3)), bench.run("base", 1, HITS["base"][1])]
-    found = load_study(bench.ledger, bench.study(runs, ["base"]))
-    assert [r.seed for r in found.runs] == [1]
-    assert any("(3,) groups do not fit 170 labels" in note for note in found.notes)
+    result = load_study(bench.ledger, bench.study(runs, ["base"]))
+    assert [r.seed for r in result.runs] == [1]
+    assert any("(3,) groups do not fit 170 labels" in note for note in result.notes)
 
 
 def test_gains_of_rare_classes_are_judged_by_group(bench):

@@ -13,7 +13,7 @@ import pytest
 
 from fer_bench.reports.facts.numbers import compute
 from fer_bench.reports.facts.records import load_study
-from fer_bench.reports.sections import figures
+from fer_bench.reports.sections import confusion_matrices, figures, frequency, recall
 from fer_bench.stats import confusion, crossed_errors
 from fer_bench.stats.sampling import Truth
 
@@ -68,11 +68,11 @@ def test_a_report_on_two_thousand_classes_needs_little_memory(bench, tmp_path):
     bench.study([run for run, _ in runs], ["better", "base"])
     within_limit(REPORT, str(bench.ledger.root), str(tmp_path / "out"))
     with open(tmp_path / "out" / "table.csv", encoding="utf-8") as file:
-        found = {(row["method"], row["quantity"]): row for row in csv.DictReader(file)}
-    assert len(found) == 2 * (MANY + 3)
+        result = {(row["method"], row["quantity"]): row for row in csv.DictReader(file)}
+    assert len(result) == 2 * (MANY + 3)
     for label, (_, accuracy) in zip(("base", "better"), runs, strict=True):
-        assert float(found[label, "accuracy"]["percent"]) == pytest.approx(100 * accuracy)
-        assert float(found[label, "mean_recall"]["percent"]) == pytest.approx(100 * accuracy)
+        assert float(result[label, "accuracy"]["percent"]) == pytest.approx(100 * accuracy)
+        assert float(result[label, "mean_recall"]["percent"]) == pytest.approx(100 * accuracy)
     with open(tmp_path / "out" / "tables" / "leak.csv", encoding="utf-8") as file:  # in 8 bits 300 would be 44
         leak = {row["Method"]: row["Oracle accuracy"] for row in csv.DictReader(file)}
     assert leak == {label: f"{100 * a:.1f}" for label, (_, a) in zip(("base", "better"), runs, strict=True)}
@@ -80,12 +80,12 @@ def test_a_report_on_two_thousand_classes_needs_little_memory(bench, tmp_path):
 
 
 def test_people_who_show_many_classes_need_little_memory():
-    told = ast.literal_eval(within_limit(CLUSTERS))
+    text = ast.literal_eval(within_limit(CLUSTERS))
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(2000), 2)
     rng.permutation(np.repeat(np.arange(800), 5))
     right = np.where(rng.random((3, 4000)) < 0.5, labels, rng.integers(0, 2000, (3, 4000))) == labels
-    assert told["accuracy"] == told["mean_recall"] == pytest.approx(right.mean(), abs=1e-9)  # two images of each class
+    assert text["accuracy"] == text["mean_recall"] == pytest.approx(right.mean(), abs=1e-9)  # two images of each class
 
 
 @pytest.mark.parametrize("clustered", [False, True])
@@ -115,9 +115,9 @@ def test_figures_of_many_classes_show_the_rarest_in_a_bearable_size(bench, tmp_p
     logits = np.eye(classes, dtype=np.float32)
     study = bench.study([bench.run("base", 0, logits=logits), bench.run("b", 0, logits=logits)], ["b", "base"])
     numbers = compute(load_study(bench.ledger, study), draws=20)
-    for draw in (figures.recall, figures.gains, figures.frequency, figures.confusion):
+    for draw in (recall.draw_recall, recall.draw_gains, frequency.draw, confusion_matrices.draw):
         drawn = draw(numbers)
         width, height = 160 * drawn.get_size_inches()
         assert width * height < 4e7, draw.__name__  # 160 MB of colours
-    names = [label.get_text() for label in figures.confusion(numbers).axes[0].get_yticklabels()]
+    names = [label.get_text() for label in confusion_matrices.draw(numbers).axes[0].get_yticklabels()]
     assert names == [f"c{k}" for k in range(classes - 1, classes - 1 - figures.MOST, -1)]

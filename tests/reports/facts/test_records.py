@@ -51,7 +51,7 @@ def test_missing_logits_cost_that_run_only(sound):
     runs.append(bench.run("better", 1, BETTER))
     (bench.ledger.root / runs[-1] / "test_logits.npy").unlink()
     study, notes = load(bench, runs)
-    assert f"`better` seed 1 (run {runs[-1]}): test_logits.npy is missing; the run is left out." in notes
+    assert f"`better` seed 1 (run {runs[-1]}): test_logits.npy is missing. The run is left out." in notes
     assert "`better` has no usable run for seed 1; gains use shared seeds only." in notes
     assert len(study.runs) == 3
 
@@ -97,7 +97,7 @@ def test_a_run_on_other_data_is_left_out(sound, what, data):
     bench, runs = sound
     runs.append(bench.run("better", 1, BETTER, data=data))
     study, notes = load(bench, runs)
-    assert f"(run {runs[-1]}) differs from the other runs in its {what}; it is left out." in notes
+    assert f"(run {runs[-1]}) differs from the other runs in its {what} and is left out." in notes
     assert len(study.runs) == 3
 
 
@@ -131,7 +131,7 @@ def test_a_reference_without_runs_means_no_gains(sound):
     bench, runs = sound
     study, notes = load(bench, runs[2:])
     assert study.reference is None
-    assert "The reference `base` has no usable run, so no gains are given." in notes
+    assert "The reference `base` has no usable run, so no gains are computed." in notes
     assert not compute(study, draws=50).compared
 
 
@@ -144,7 +144,7 @@ def test_a_second_run_of_the_same_seed_is_left_out(sound):
     bench, runs = sound
     runs.append(bench.run("base", 0, BETTER, spec={"backbone": "other"}))
     study, notes = load(bench, runs)
-    assert f"repeats run {runs[0]}" in notes
+    assert f"duplicates run {runs[0]}" in notes
     assert len(study.runs) == 3
 
 
@@ -160,7 +160,7 @@ def test_a_missing_fold_is_told_and_the_rest_is_counted(bench):
     runs = [bench.run("base", 0, BASE, spec={"fold": f}, data={"fold": f}) for f in (0, 1)]
     runs.append(bench.run("better", 0, BETTER, spec={"fold": 1}))
     study, notes = load(bench, runs)
-    assert "`better` seed 0 lacks fold 0, so its numbers cover fewer test images." in notes
+    assert "`better` seed 0 is missing fold 0, so its results cover fewer test images." in notes
     numbers = compute(study, draws=50)
     assert numbers.method("better").recall[1].value == pytest.approx(18 / 20)
     assert numbers.method("better").gains["recall:disgust"].value == pytest.approx(0.5)
@@ -186,9 +186,9 @@ def npy(array, claims=None):
     data = out.getvalue()
     if claims is None:
         return data
-    head, told = data[:128], str(array.shape).encode()
-    assert told in head
-    return head.replace(told + b", }" + b" " * (len(claims) - len(told)), claims + b", }") + data[128:]
+    head, text = data[:128], str(array.shape).encode()
+    assert text in head
+    return head.replace(text + b", }" + b" " * (len(claims) - len(text)), claims + b", }") + data[128:]
 
 
 class Trap:
@@ -289,7 +289,7 @@ def test_a_side_file_of_other_types_costs_what_it_tells_and_the_report_is_built(
     study, notes = load(bench, runs)
     assert len(study.runs) == 3
     assert f"{name}.json " in notes
-    assert "what it would tell is left out" in notes
+    assert "so the report leaves its contents out" in notes
     page = build_report(bench.ledger, bench.ledger.study(), tmp_path / "out", formats=["csv"])
     assert "40.0000" in page.read_text()
 
@@ -315,7 +315,7 @@ def test_changed_predictions_of_epochs_are_told_and_not_used(bench):
     run = bench.run("base", 0, BASE)
     np.save(bench.ledger.root / run / "test_epochs.npy", np.stack([LABELS, LABELS]))
     study, notes = load(bench, [run], ["base"])
-    assert "test_epochs.npy has changed since the run; what it would tell is left out." in notes
+    assert "test_epochs.npy has changed since the run, so the report leaves its contents out." in notes
     assert compute(study, draws=20).method("base").leak == {}
 
 
@@ -336,7 +336,7 @@ def test_a_fifo_or_a_folder_in_the_place_of_a_file_stops_nothing(sound):
     (bench.ledger.root / runs[4] / "data.json").mkdir()
     study, notes = load(bench, runs)
     assert {r.record.id for r in study.runs} == set(runs[:3])
-    assert notes.count("is no plain file; the run is left out.") == 2
+    assert notes.count("is not a regular file. The run is left out.") == 2
 
 
 # -- studies ---------------------------------------------------------------------------------------------------------

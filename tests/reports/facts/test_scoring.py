@@ -49,8 +49,8 @@ def flat(results):
     """Everything there is to compare."""
     out = []
     for method in results.methods:
-        for name, found in method.metrics.items():
-            value = (found.values, found.reason) if isinstance(found, Values) else (None, found.what)
+        for name, result in method.metrics.items():
+            value = (result.values, result.reason) if isinstance(result, Values) else (None, result.what)
             out.append((name, None if value[0] is None else value[0].tobytes(), value[1]))
         out.append([getattr(method.diagram, a).tobytes() for a in ("counts", "confidence", "frequency")])
     return out
@@ -83,10 +83,10 @@ def test_a_registered_column_is_computed_where_it_is_known(study, registry, leav
     registry.add(Metric(name="mine", title="Mine", compute=lambda p, t, c: np.full(len(p), float(os.getpid()))))
     leave_to_helper()
     with SharedWork() as work:
-        found = begin(study, work).results()
-    assert [m.metrics["mine"].values.tolist() for m in found.methods] == [[here, here]] * 3
-    assert found.metrics[-1] == "mine"
-    assert found.metrics[:-1] == [n for n in found.metrics if n in metrics.BUILT_IN]
+        result = begin(study, work).results()
+    assert [m.metrics["mine"].values.tolist() for m in result.methods] == [[here, here]] * 3
+    assert result.metrics[-1] == "mine"
+    assert result.metrics[:-1] == [n for n in result.metrics if n in metrics.BUILT_IN]
 
 
 def test_a_registered_metric_sees_what_the_program_has_set(study, registry, leave_to_helper, tmp_path, monkeypatch):
@@ -105,15 +105,15 @@ def test_a_registered_metric_sees_what_the_program_has_set(study, registry, leav
     registry.add(module.METRIC)
     leave_to_helper()
     with SharedWork() as work:
-        found = begin(study, work).results()
-    assert [m.metrics["set"].values.tolist() for m in found.methods] == [[3.0, 3.0]] * 3
+        result = begin(study, work).results()
+    assert [m.metrics["set"].values.tolist() for m in result.methods] == [[3.0, 3.0]] * 3
 
 
 def test_a_registered_column_that_fails_costs_itself_only(study, registry):
     registry.add(Metric(name="mine", title="Mine", compute=lambda p, t, c: 1 / 0))
-    found = begin(study, Work()).results()
-    assert all(isinstance(m.metrics["mine"], PluginError) for m in found.methods)
-    assert all(isinstance(m.metrics["ece"], Values) for m in found.methods)
+    result = begin(study, Work()).results()
+    assert all(isinstance(m.metrics["mine"], PluginError) for m in result.methods)
+    assert all(isinstance(m.metrics["ece"], Values) for m in result.methods)
 
 
 def test_lost_logits_cost_what_needs_them(study):

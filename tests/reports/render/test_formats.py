@@ -27,8 +27,9 @@ from fer_bench.reports.render.markdown import block_markdown
 from fer_bench.reports.render.marks import Span, plain, slug, spans
 from fer_bench.reports.render.page_folder import REPORT
 from fer_bench.reports.render.table import Table, table_csv
-from fer_bench.reports.sections import figures
-from fer_bench.reports.sections.contents import SECTIONS, Context, Section, all_sections, document
+from fer_bench.reports.sections import Context, Section, recall
+from fer_bench.reports.sections.composition import document
+from fer_bench.reports.sections.registry import SECTIONS, all_sections
 
 BASE, BETTER = (40, 8, 90), (40, 18, 90)
 QUICK = ("latex", "csv")  # formats without figures
@@ -72,10 +73,10 @@ def test_what_is_not_closed_is_text(text):
 
 @given(st.text(alphabet="ab *`[]()\\", max_size=30))
 def test_no_letter_is_lost_and_no_text_is_empty(text):
-    found = spans(text)
-    assert all(s.text for s in found)
+    result = spans(text)
+    assert all(s.text for s in result)
     letters = re.sub(r"[^ab]", "", text)
-    assert re.sub(r"[^ab]", "", "".join(s.text + s.url for s in found)) == letters
+    assert re.sub(r"[^ab]", "", "".join(s.text + s.url for s in result)) == letters
 
 
 def test_what_a_section_returns_becomes_blocks():
@@ -127,7 +128,7 @@ def test_every_format_tells_command_data_runs_versions_watermark_and_what_is_mis
     latex_text = "".join(p.read_text() for p in sorted((folder / "tables").glob("*.tex")))
     texts = {name: (folder / f"report.{name}").read_text() for name in ("md", "html")}
     for name, text in (texts | {"tex": re.sub(r"[\\{}]", "", latex_text)}).items():
-        for said in (
+        for sentence in (
             study["command"],
             "f00d",
             runs[0],
@@ -135,7 +136,7 @@ def test_every_format_tells_command_data_runs_versions_watermark_and_what_is_mis
             "Watermarked: not a fair estimate.",
             "as the paper did",
         ):
-            assert said in text, (name, said)
+            assert sentence in text, (name, sentence)
         assert re.search("seed 0 .run " + runs[1] + ". is (unfinished|running|started) and is left out", text), name
     assert "% \\u26a0 selects on test" in (folder / "tables" / "recall.tex").read_text()
     assert "selects on test" in (folder / "table.csv").read_text()
@@ -163,7 +164,7 @@ def install(tmp_path, monkeypatch):
 
 THEIRS = """
 from fer_bench.reports.render.blocks import Bullets, TableBlock
-from fer_bench.reports.sections.contents import Section
+from fer_bench.reports.sections import Section
 from fer_bench.reports.render.table import pairs
 
 def seeds(context):
@@ -188,7 +189,7 @@ def test_an_installed_package_adds_sections_to_every_format(install, small, tmp_
     assert titles[2:5] == ["Recall for every class", "Seeds", "Overall scores"]
     assert titles[-2:] == ["Wrong", "Lost"]
     assert "could not be built: entry point seeds_pkg:MORE raised ZeroDivisionError: division by zero." in text
-    assert "The section `lost` stands last: there is none called `nowhere`." in text
+    assert "The section `lost` comes last, because there is no section `nowhere`." in text
     page = (folder / "report.html").read_text()
     assert page.index('id="s-recall"') < page.index('id="s-seeds"') < page.index('id="s-scores"')
     assert (folder / "tables" / "recall-2.csv").read_text() == "What,Value\nbetter[a=<b>],1\nbase,1\n"
@@ -202,15 +203,15 @@ def test_a_broken_entry_point_is_named_and_skipped(install, small, tmp_path):
     text = build_report(bench.ledger, study, tmp_path / "out", formats=["markdown"]).read_text()
     assert "## Seeds" in text
     missing = text[text.index("## What is missing or failed") :]
-    assert "`odd` of `broken_pkg:NOTHING` is broken and left out: it holds int, not a Section." in missing
-    assert re.search(r"`gone` of `broken_pkg:GONE` is broken and left out: AttributeError", missing)
-    assert re.search(r"`none` of `no_such_pkg:X` is broken and left out: ModuleNotFoundError", missing)
+    assert "`odd` of `broken_pkg:NOTHING` can't be used and is left out: it holds int, not a Section." in missing
+    assert re.search(r"`gone` of `broken_pkg:GONE` can't be used and is left out: AttributeError", missing)
+    assert re.search(r"`none` of `no_such_pkg:X` can't be used and is left out: ModuleNotFoundError", missing)
 
 
 def test_the_garbage_collector_runs_again_after_a_report(small, tmp_path, monkeypatch):
     bench, study = small
     seen = []
-    monkeypatch.setattr(build, "compute", lambda found: seen.append(gc.isenabled()) or compute(found, draws=50))
+    monkeypatch.setattr(build, "compute", lambda result: seen.append(gc.isenabled()) or compute(result, draws=50))
     build_report(bench.ledger, study, tmp_path / "out", formats=["csv"])
     with pytest.raises(LedgerError):
         build_report(bench.ledger, study | {"runs": []}, tmp_path / "out", formats=["csv"])
@@ -234,17 +235,17 @@ def test_sections_after_the_same_one_keep_their_order():
 def test_slow_sections_are_built_last_and_stand_where_they_belong(small):
     bench, study = small
     numbers = compute(load_study(bench.ledger, study), draws=100)
-    told = []
+    text = []
 
     def section(name, slow=False):
-        build = lambda c: (told.append(name), c.figure(name, figures.recall, name))[1]  # noqa: E731
+        build = lambda c: (text.append(name), c.figure(name, recall.draw_recall, name))[1]  # noqa: E731
         return Section(name, name, build, slow=slow)
 
     order = [section("one"), section("two", slow=True), section("three")]
-    drawn = lambda figure: told.append(f"drawn {figure.name}")  # noqa: E731
-    found = document(Context(numbers), order, drawn)
-    assert told == ["one", "drawn one", "three", "drawn three", "two", "drawn two"]
-    assert [part.name for part in found.parts] == ["one", "two", "three"]
+    drawn = lambda figure: text.append(f"drawn {figure.name}")  # noqa: E731
+    result = document(Context(numbers), order, drawn)
+    assert text == ["one", "drawn one", "three", "drawn three", "two", "drawn two"]
+    assert [part.name for part in result.parts] == ["one", "two", "three"]
 
 
 def test_a_bug_in_a_built_in_section_is_not_hidden(small):
@@ -259,8 +260,8 @@ def test_a_bug_in_a_built_in_section_is_not_hidden(small):
 
 def contents(folder: Path) -> dict[str, bytes]:
     """All files but the list of them."""
-    found = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != REPORT]
-    return {str(p.relative_to(folder)): p.read_bytes() for p in found}
+    result = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != REPORT]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in result}
 
 
 def test_only_the_formats_asked_for_are_written(small, tmp_path):

@@ -34,8 +34,8 @@ CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e\ud800-\udfff]")
 def hostile(bench, tmp_path):
     bench = type(bench)(tmp_path / "ledger", HOSTILE, tuple(range(5, 13)), (6,) * 8)
     runs = [bench.run(label, 0, hits) for label, hits in (("base", (3,) * 8), (LABEL, (5,) * 8))]
-    told = "\x1b[31mloss is nan\x1b[0m"
-    runs.append(bench.run("base", 1, (3,) * 8, finish=False, edit=lambda w: w.fail(ValueError(told))))
+    text = "\x1b[31mloss is nan\x1b[0m"
+    runs.append(bench.run("base", 1, (3,) * 8, finish=False, edit=lambda w: w.fail(ValueError(text))))
     return bench, bench.study(runs, [LABEL, "base"], command="fer-bench run \x1b[8mhidden")
 
 
@@ -67,9 +67,9 @@ def test_the_terminal_obeys_nothing(hostile, tmp_path):
     bench, study = hostile
     console = Console(width=400, file=io.StringIO(), force_terminal=True, color_system=None)
     console.print(study_table(bench.ledger, study))
-    shown = re.sub(r"\x1b\[[0-9;]*m", "", console.file.getvalue())  # its own bold type
-    assert not CONTROL.search(shown)
-    assert r"\x1b[2J\x1b]0;title\x07" in shown
+    output = re.sub(r"\x1b\[[0-9;]*m", "", console.file.getvalue())  # its own bold type
+    assert not CONTROL.search(output)
+    assert r"\x1b[2J\x1b]0;title\x07" in output
     for what in ("runs", "studies"):
         listed = CliRunner().invoke(cli, ["list", what, "--home", str(tmp_path)])
         assert listed.exit_code == 0, listed.output

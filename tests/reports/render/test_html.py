@@ -155,8 +155,8 @@ def test_ids_are_unique_and_every_entry_of_the_contents_leads_somewhere(report):
 def test_the_page_names_command_versions_data_and_runs(report, small_study):
     text = report.read_text()
     _, study = small_study
-    for said in (study["command"], "<td>f00d</td>", "2.11", *study["runs"]):
-        assert said.replace("f00d", "<code>f00d</code>") in text
+    for sentence in (study["command"], "<td>f00d</td>", "2.11", *study["runs"]):
+        assert sentence.replace("f00d", "<code>f00d</code>") in text
 
 
 def test_a_table_names_its_columns_rows_and_foot():
@@ -301,8 +301,8 @@ class Browser:
 
     def complaints(self) -> list[Any]:
         """Whatever the page wrote to its console, threw, or asked the network for besides its own file."""
-        told = {"Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown"}
-        out: list[Any] = [e["params"] for e in self.events if e.get("method") in told]
+        messages = {"Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown"}
+        out: list[Any] = [e["params"] for e in self.events if e.get("method") in messages]
         asked = [e["params"]["request"]["url"] for e in self.events if e.get("method") == "Network.requestWillBeSent"]
         return out + [url for url in asked if not url.startswith("data:")][1:]
 
@@ -356,7 +356,7 @@ def test_no_width_and_no_theme_overflows_or_complains(browser, report):
     for width, dark in itertools.product((360, 1280), (False, True)):
         browser.show(report, width, dark)
         assert browser.complaints() == []
-        found = browser.run(
+        result = browser.run(
             """(() => {
             const wide = [...document.querySelectorAll("body *")].filter((e) => !e.closest(".scroll")
                 && e.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5);
@@ -366,30 +366,30 @@ def test_no_width_and_no_theme_overflows_or_complains(browser, report):
                     scrolls: [...document.querySelectorAll(".scroll")].some((e) => e.scrollWidth > e.clientWidth)};
             })()"""
         )
-        assert found["page"] == width
-        assert found["wide"] == []
-        assert found["size"] == "16px"
-        light = [sum(map(int, re.findall(r"\d+", found[c])[:3])) / 765 for c in ("colour", "ground")]
+        assert result["page"] == width
+        assert result["wide"] == []
+        assert result["size"] == "16px"
+        light = [sum(map(int, re.findall(r"\d+", result[c])[:3])) / 765 for c in ("colour", "ground")]
         assert (light[0] > 0.8 and light[1] < 0.2) if dark else (light[0] < 0.2 and light[1] > 0.8)
         if width == 360:
-            assert found["scrolls"]
+            assert result["scrolls"]
 
 
 def test_drawings_stand_on_white_in_the_dark_and_are_not_shrunk_on_a_phone(browser, report):
     browser.show(report, 360, dark=True)
-    found = browser.run(
+    result = browser.run(
         """[...document.querySelectorAll("svg")].map((e) => [
         getComputedStyle(e.parentElement).backgroundColor, e.getBoundingClientRect().width])"""
     )
-    assert len(found) == 7
-    assert {ground for ground, _ in found} == {"rgb(255, 255, 255)"}
-    assert min(width for _, width in found) >= 540
+    assert len(result) == 7
+    assert {ground for ground, _ in result} == {"rgb(255, 255, 255)"}
+    assert min(width for _, width in result) >= 540
 
 
 COLUMN = 'document.querySelector("#t-mine").querySelectorAll("tbody td")'
 
 
-def shown(browser) -> list[str]:
+def column_of(browser) -> list[str]:
     return browser.run(f"[...{COLUMN}].map((e) => e.textContent)")
 
 
@@ -410,12 +410,12 @@ def test_numbers_sort_as_numbers_and_missing_ones_come_last(browser, tmp_path, c
     path = tmp_path / "page.html"
     path.write_text(page_of(table(*rows)))
     browser.show(path)
-    first = shown(browser)
+    first = column_of(browser)
     orders = []
     for _ in range(3):
         browser.run('document.querySelectorAll("#t-mine thead button")[1].click()')
         direction = browser.run('document.querySelectorAll("#t-mine th")[1].getAttribute("aria-sort")')
-        orders.append((direction, [first.index(c) for c in shown(browser)]))
+        orders.append((direction, [first.index(c) for c in column_of(browser)]))
     missing = [i for i, c in enumerate(first) if c in ("–", "nan", "")]
     known = [i for i in falling if i not in missing]
     assert orders == [
@@ -522,5 +522,5 @@ def test_the_doctors_page_with_pictures_fits_every_width_and_loads_nothing(brows
         widths = browser.run("[...document.images].map((e) => [e.naturalWidth, e.getBoundingClientRect().width])")
         assert len(widths) == 2
         assert all(natural > 390 for natural, _ in widths)
-        assert all(shown == natural if width == 390 else shown <= 960 for natural, shown in widths)
+        assert all(output == natural if width == 390 else output <= 960 for natural, output in widths)
     assert "<script>alert" not in page.read_text().split("</head>")[1]

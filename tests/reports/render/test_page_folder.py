@@ -28,8 +28,8 @@ def study(bench):
 
 def contents(folder: Path) -> dict[str, str]:
     """Text of all files but the list of ours."""
-    found = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name not in (REPORT, CHECK)]
-    return {str(p.relative_to(folder)): p.read_text(errors="replace") for p in found}
+    result = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name not in (REPORT, CHECK)]
+    return {str(p.relative_to(folder)): p.read_text(errors="replace") for p in result}
 
 
 def listed(folder: Path, name: str = REPORT) -> dict[str, str]:
@@ -136,14 +136,14 @@ def test_a_file_of_ours_that_somebody_has_edited_is_kept_under_another_name(benc
 
 
 def test_what_a_page_no_longer_has_goes_unless_it_was_edited(tmp_path):
-    said: list[str] = []
-    target = Target(out=tmp_path, say=said.append)
+    sentence: list[str] = []
+    target = Target(out=tmp_path, say=sentence.append)
     write(target, report_md="1", figures__a_svg="1", figures__b_svg="1", tables__a_tex="1")
     put(tmp_path, figures__b_svg="retouched", figures__mine_svg="mine")
     write(target, report_md="2", figures__c_svg="2")
     kept = {"figures/b.svg": "retouched", "figures/mine.svg": "mine", "tables/a.tex": "1"}  # no table was written
     assert contents(tmp_path) == kept | {"report.md": "2", "figures/c.svg": "2"}
-    assert said == [f"{tmp_path}/figures/b.svg has been edited, so it is kept, although no page needs it now"]
+    assert sentence == [f"{tmp_path}/figures/b.svg has been edited, so it is kept, although no page needs it now"]
     assert set(listed(tmp_path)) == {"report.md", "figures/c.svg", "tables/a.tex"}
 
 
@@ -157,8 +157,8 @@ def test_two_kinds_of_pages_in_one_folder_leave_each_other_alone(tmp_path):
 
 @pytest.mark.parametrize("place", [1, 2, 3, 4, 5])
 def test_a_kill_at_any_rename_leaves_files_that_are_still_known_as_ours(tmp_path, monkeypatch, place):
-    said: list[str] = []
-    target = Target(out=tmp_path, say=said.append)
+    sentence: list[str] = []
+    target = Target(out=tmp_path, say=sentence.append)
     write(target, report_md="1", figures__a_svg="1", figures__b_svg="1")
     child = os.fork()
     if child == 0:
@@ -175,7 +175,7 @@ def test_a_kill_at_any_rename_leaves_files_that_are_still_known_as_ours(tmp_path
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
     write(target, report_md="3", figures__a_svg="3", figures__c_svg="3")
     assert contents(tmp_path) == {"report.md": "3", "figures/a.svg": "3", "figures/c.svg": "3"}
-    assert said == []
+    assert sentence == []
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fer_bench.reports.facts.minority import judge_tail
 from fer_bench.reports.facts.numbers import Verdict, compute
 from fer_bench.reports.facts.records import load_study
 from fer_bench.reports.render.blocks import Bullets, Figure, Paragraph, TableBlock
-from fer_bench.reports.sections import further, minority, published_claims, significance
-from fer_bench.reports.sections.contents import Context
+from fer_bench.reports.sections import Context, calibration, further, minority, oracle, published_claims, significance
 from fer_bench.stats.intervals import Interval
 
 # toy data: angry 300 train / 50 test (middle), disgust 40 / 20 (tail), happy 900 / 100 (head)
@@ -36,8 +36,8 @@ def by_class(block: TableBlock) -> dict[str, dict[str, str]]:
     return {row[1].strip("*"): dict(zip(block.table.titles, row, strict=True)) for row in block.table.rows}
 
 
-def told(numbers) -> str:
-    (bullets,) = [b for b in minority.build(numbers) if isinstance(b, Bullets)]
+def sentences(numbers) -> str:
+    (bullets,) = [b for b in minority.build(Context(numbers)) if isinstance(b, Bullets)]
     return " ".join(bullets.items)
 
 
@@ -46,18 +46,18 @@ def told(numbers) -> str:
 
 def test_a_sure_gain_of_the_tail_is_claimed_with_what_the_head_pays(bench):
     numbers = numbers_of(bench, {"better": (40, 18, 60), "base": BASE})
-    assert told(numbers).startswith("`better` helps the rare expressions (disgust): +50.0 [")
-    assert "the frequent ones pay for it, −30.0 [" in told(numbers)
+    assert sentences(numbers).startswith("`better` helps the rare expressions (disgust): +50.0 [")
+    assert "The frequent expressions lose: −30.0 [" in sentences(numbers)
 
 
 def test_few_seeds_claim_nothing(bench):
     numbers = numbers_of(bench, {"better": (40, 18, 90), "base": BASE}, seeds=3)
-    assert "is not shown to help the rare expressions (disgust): +50.0" in told(numbers)
-    assert "fewer than 5 seeds do not show training noise" in told(numbers)
+    assert "is not shown to help the rare expressions (disgust): +50.0" in sentences(numbers)
+    assert "fewer than 5 seeds can't show training noise" in sentences(numbers)
 
 
 def test_a_loss_is_told_as_one(bench):
-    assert "`worse` costs the rare expressions (disgust): −35.0" in told(
+    assert "`worse` harms the rare expressions (disgust): −35.0" in sentences(
         numbers_of(bench, {"worse": (40, 1, 90), "base": BASE})
     )
 
@@ -70,18 +70,18 @@ def test_a_watermarked_study_claims_nothing(bench):
         for seed in range(5)
     ]
     numbers = compute(load_study(bench.ledger, bench.study(runs, ["better", "base"])), draws=200)
-    assert "not ranked, so nothing is claimed" in told(numbers)
+    assert "It is not ranked, so nothing is claimed" in sentences(numbers)
 
 
 def test_the_table_corrects_for_all_its_comparisons(bench):
     numbers = numbers_of(bench, {"better": (40, 18, 90), "base": BASE})
-    (block,) = [b for b in minority.build(numbers) if isinstance(b, TableBlock)]
+    (block,) = [b for b in minority.build(Context(numbers)) if isinstance(b, TableBlock)]
     rows = by_class(block)
-    assert list(rows) == ["disgust", "tail, mean", "head, mean"]
+    assert list(rows) == ["disgust", "tail (mean)", "head (mean)"]
     assert (rows["disgust"]["Train"], rows["disgust"]["Test"]) == ("40", "20")
-    assert rows["head, mean"]["Train"] == "900"
+    assert rows["head (mean)"]["Train"] == "900"
     assert "for the 3 comparisons of this table" in block.table.caption
-    judged = minority.judge_tail(numbers)["better"]
+    judged = judge_tail(numbers)["better"]
     alone = numbers.method("better").gains["recall:disgust"].p
     assert judged["recall:disgust"].p == pytest.approx(min(1.0, 3 * alone))
     assert judged["group:head"].verdict is Verdict.NOISE
@@ -96,20 +96,21 @@ def test_the_detectable_gain_falls_with_more_seeds(bench):
 
         return of
 
-    found = []
+    result = []
     for seeds in (3, 8):
         numbers = numbers_of(bench, {f"x{seeds}": noisy(1.2), f"b{seeds}": noisy(1.2)}, seeds, reference=f"b{seeds}")
-        (block,) = [b for b in minority.build(numbers) if isinstance(b, TableBlock)]
-        found.append(float(by_class(block)["disgust"]["Detectable"].replace("> ", "")))
-    assert found[0] > found[1] > 5
+        (block,) = [b for b in minority.build(Context(numbers)) if isinstance(b, TableBlock)]
+        result.append(float(by_class(block)["disgust"]["Detectable"].replace("> ", "")))
+    assert result[0] > result[1] > 5
 
 
 def test_balanced_training_has_no_rare_classes(bench):
     bench.train = (100, 100, 100)
-    blocks = minority.build(numbers_of(bench, {"better": (40, 18, 90), "base": BASE}, seeds=2))
+    blocks = minority.build(Context(numbers_of(bench, {"better": (40, 18, 90), "base": BASE}, seeds=2)))
     assert blocks == [
         Paragraph(
-            "There are no rare and frequent classes to tell apart: all classes have the same number of training images."
+            "The classes can't be divided into rare and frequent ones: all classes have the same number of training "
+            "images."
         )
     ]
 
@@ -117,15 +118,15 @@ def test_balanced_training_has_no_rare_classes(bench):
 def test_an_interval_that_leaves_out_its_value_can_be_drawn(bench):
     numbers = numbers_of(bench, {"better": (40, 18, 60), "base": BASE})
     numbers.method("better").gains["group:tail"] = Interval(0.5, 0.51, 0.6)
-    assert minority.tradeoff(numbers) is not None
+    assert minority.draw_tradeoff(numbers) is not None
 
 
 def test_a_study_without_comparison_has_no_such_section(bench):
-    assert minority.build(numbers_of(bench, {"base": BASE}, 1)) == []
+    assert minority.build(Context(numbers_of(bench, {"base": BASE}, 1))) == []
 
 
 def test_the_tradeoff_is_drawn_at_the_gains(bench):
-    drawn = minority.tradeoff(numbers_of(bench, {"better": (40, 18, 60), "base": BASE}))
+    drawn = minority.draw_tradeoff(numbers_of(bench, {"better": (40, 18, 60), "base": BASE}))
     x, y = drawn.axes[0].containers[0].lines[0].get_data()
     assert (float(x[0]), float(y[0])) == pytest.approx((-30.0, 50.0))
 
@@ -135,7 +136,7 @@ def test_the_tradeoff_is_drawn_at_the_gains(bench):
 
 def test_further_scores_are_those_computed_by_hand(bench):
     numbers = numbers_of(bench, {"base": BASE}, 2)
-    blocks = further.further_section(numbers, Context(numbers).results)
+    blocks = further.build(Context(numbers))
     scores = rows_of(next(b for b in blocks if isinstance(b, TableBlock)))
     assert scores["Geometric mean of recalls"]["`base`"] == f"{100 * (0.8 * 0.4 * 0.9) ** (1 / 3):.1f} ± 0.0"
     assert scores["Recall of the worst class"]["`base`"] == "40.0 ± 0.0"
@@ -147,7 +148,7 @@ def test_further_scores_are_those_computed_by_hand(bench):
 
 def test_calibration_of_known_confidences(bench):
     numbers = numbers_of(bench, {"base": BASE}, 1)
-    blocks = further.calibration_section(numbers, Context(numbers).results)
+    blocks = calibration.build(Context(numbers))
     scores = rows_of(next(b for b in blocks if isinstance(b, TableBlock)))
     confidence = np.exp(4) / (np.exp(4) + 2)  # every answer has logits 4, 0, 0
     assert scores["ECE ↓"]["`base`"] == f"{100 * (confidence - 138 / 170):.1f} ± –"
@@ -159,8 +160,8 @@ def test_calibration_of_known_confidences(bench):
 def test_lost_logits_cost_the_calibration_only(bench):
     numbers = numbers_of(bench, {"base": BASE}, 1)
     (bench.ledger.run(numbers.study.runs[0].record.id).path / "test_logits.npy").unlink()
-    (reasons,) = further.calibration_section(numbers, Context(numbers).results)
-    assert "not given, the logits were not kept" in reasons.items[0]
+    (reasons,) = calibration.build(Context(numbers))
+    assert "not computed. Reason: the logits were not kept" in reasons.items[0]
 
 
 def test_luck_is_the_spread_over_the_last_epochs(bench):
@@ -168,16 +169,16 @@ def test_luck_is_the_spread_over_the_last_epochs(bench):
     epochs = np.stack([np.where(np.arange(170) < k, bench.labels, wrong) for k in (0, 100, 150, 170)]).astype(np.uint8)
     run = bench.run("base", 0, BASE, epochs=epochs)
     numbers = compute(load_study(bench.ledger, bench.study([run], ["base"])), draws=50)
-    table = further.luck_table(numbers)
+    table = oracle.luck_table(numbers)
     cells = dict(zip(table.titles, table.rows[0], strict=False))
     accuracy = 100 * np.array([100, 150, 170]) / 170
-    assert cells["Epochs watched"] == "3"
-    assert cells["Accuracy: sd between epochs"] == f"{accuracy.std(ddof=1):.2f}"
+    assert cells["Last epochs"] == "3"
+    assert cells["Accuracy: sd over epochs"] == f"{accuracy.std(ddof=1):.2f}"
     assert table.rows[0][5] == f"{np.ptp(accuracy):.2f}"
 
 
 def test_two_epochs_tell_nothing_of_luck(bench):
-    assert further.luck_table(numbers_of(bench, {"base": BASE}, 1)) is None
+    assert oracle.luck_table(numbers_of(bench, {"base": BASE}, 1)) is None
 
 
 # -- published numbers -----------------------------------------------------------------------------------------------
@@ -191,45 +192,45 @@ def on(bench, dataset: str, protocol: str, *, spec: dict | None = None, **more):
 
 
 def test_claims_under_the_same_protocol_are_compared_and_others_explained(bench):
-    blocks = published_claims.build(on(bench, "fer2013", "fer2013/official"))
+    blocks = published_claims.build(Context(on(bench, "fer2013", "fer2013/official")))
     sound, others = (b for b in blocks if isinstance(b, TableBlock))
     row = rows_of(sound)["ResNet-34 (ResMaskingNet baseline)"]
     ours = 100 * 138 / 170
     assert (row["Theirs"], row["`base`"]) == ("72.42", f"+{ours - 72.42:.1f}")
-    assert "ImageNet" in row["Keep in mind"]
+    assert "ImageNet" in row["Notes"]
     lethesec = next(r for n, r in rows_of(others).items() if n.startswith("LetheSec"))
-    assert "theirs was picked on the test set" in lethesec["May not be compared, because"]
+    assert "theirs was selected on the test set" in lethesec["Not comparable, because"]
     assert "`base`" not in lethesec
 
 
 def test_quarantined_claims_are_counted_and_never_shown(bench):
-    blocks = published_claims.build(on(bench, "fer2013", "fer2013/official"))
-    shown = [cell for b in blocks if isinstance(b, TableBlock) for row in b.table.rows for cell in row]
-    assert not [cell for cell in shown if "ResEmoteNet" in cell]
-    assert "quarantined numbers not shown" in blocks[-1].text
+    blocks = published_claims.build(Context(on(bench, "fer2013", "fer2013/official")))
+    output = [cell for b in blocks if isinstance(b, TableBlock) for row in b.table.rows for cell in row]
+    assert not [cell for cell in output if "ResEmoteNet" in cell]
+    assert "quarantined results left out" in blocks[-1].text
 
 
 def test_without_comparable_claims_the_section_says_so(bench):
-    blocks = published_claims.build(on(bench, "fer2013", "fer2013/folder7178x"))
-    assert "No published number on record may be compared" in blocks[0].text
+    blocks = published_claims.build(Context(on(bench, "fer2013", "fer2013/folder7178x")))
+    assert "No published result on record is comparable" in blocks[0].text
 
 
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"spec": {"profile": "exp:50"}}, "ours is trained on a part of the training images: exp:50"),
-        ({"folds": 10}, "ours holds 1 of the 10 folds"),
+        ({"spec": {"profile": "exp:50"}}, "ours is trained on a subset of the training images: exp:50"),
+        ({"folds": 10}, "ours covers 1 of the 10 folds"),
     ],
 )
 def test_a_thinned_training_and_a_part_of_the_folds_are_compared_with_nothing(bench, changes, reason):
-    told, others, _ = published_claims.build(on(bench, "fer2013", "fer2013/official", **changes))
-    assert told.text.startswith("No published number on record may be compared")
+    text, others, _ = published_claims.build(Context(on(bench, "fer2013", "fer2013/official", **changes)))
+    assert text.text.startswith("No published result on record is comparable")
     row = rows_of(others)["ResMaskingNet"]
-    assert reason == row["May not be compared, because"]
+    assert reason == row["Not comparable, because"]
 
 
 def test_a_data_set_without_claims_has_no_such_section(bench):
-    assert published_claims.build(on(bench, "toy", "toy/official")) == []
+    assert published_claims.build(Context(on(bench, "toy", "toy/official"))) == []
 
 
 # -- further tests ---------------------------------------------------------------------------------------------------
@@ -238,7 +239,7 @@ def test_a_data_set_without_claims_has_no_such_section(bench):
 def test_mcnemar_counts_the_images_on_which_one_network_is_right(bench):
     # `better` finds the base's 8 disgust images and 10 more; 2 ** -10 each way: p = 2 / 1024
     numbers = numbers_of(bench, {"better": (40, 18, 90), "base": BASE}, 2)
-    block = next(b for b in significance.build(numbers) if getattr(b, "id", "") == "mcnemar")
+    block = next(b for b in significance.build(Context(numbers)) if getattr(b, "id", "") == "mcnemar")
     assert [row[2:] for row in block.table.rows] == [("10", "0", "0.002", "< 0.001")] * 2
 
 
@@ -246,7 +247,7 @@ def test_probability_of_improvement_counts_pairs_of_trainings(bench):
     runs = [bench.run("base", s, (40, 8, 90)) for s in (0, 1)]
     runs += [bench.run("mixed", s, h) for s, h in ((0, (40, 18, 90)), (1, (40, 8, 90)))]  # one better, one alike
     numbers = compute(load_study(bench.ledger, bench.study(runs, ["mixed", "base"])), draws=50)
-    block = next(b for b in significance.build(numbers) if getattr(b, "id", "") == "improvement")
+    block = next(b for b in significance.build(Context(numbers)) if getattr(b, "id", "") == "improvement")
     assert block.table.rows[0][2].startswith("75.0 [")  # 2 of 4 pairs won, 2 tied
 
 
@@ -256,15 +257,15 @@ def test_folds_are_ranked_and_drawn(bench):
         for label, hits in (("good", (45, 18, 95)), ("fair", (40, 14, 90)), ("base", BASE)):
             runs.append(bench.run(label, 0, hits, spec={"fold": fold}, data={"fold": fold}))
     numbers = compute(load_study(bench.ledger, bench.study(runs, ["good", "fair", "base"])), draws=50)
-    found = significance.ranking(numbers)
-    assert (found.names, found.ranks.tolist(), found.blocks) == (("good", "fair", "base"), [1.0, 2.0, 3.0], 4)
+    result = significance.ranking(numbers)
+    assert (result.names, result.ranks.tolist(), result.blocks) == (("good", "fair", "base"), [1.0, 2.0, 3.0], 4)
     # three treatments that all four blocks rank alike: chi² = N (k - 1) = 8
-    assert found.chi2 == pytest.approx(8.0)
-    told = [b.text for b in significance.build(numbers) if isinstance(b, Paragraph)]
-    assert "over 4 folds: Friedman's chi² 8.00, p 0.018" in told[-1]
-    figure = next(b for b in significance.build(numbers) if isinstance(b, Figure))
-    shown = [t.get_text().strip() for t in figure.drawn.axes[0].texts]
-    assert {"good  1.00", "fair  2.00", "base  3.00"} <= set(shown)
+    assert result.chi2 == pytest.approx(8.0)
+    text = [b.text for b in significance.build(Context(numbers)) if isinstance(b, Paragraph)]
+    assert "over 4 folds: Friedman's chi² 8.00, p 0.018" in text[-1]
+    figure = next(b for b in significance.build(Context(numbers)) if isinstance(b, Figure))
+    output = [t.get_text().strip() for t in figure.drawn.axes[0].texts]
+    assert {"good  1.00", "fair  2.00", "base  3.00"} <= set(output)
 
 
 def test_one_fold_is_not_ranked(bench):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fer_bench.reports.render.blocks import Bullets
-from fer_bench.reports.sections.contents import Context, Section
+from fer_bench.reports.sections import Context, Section
 
 
 def most_confused(context: Context) -> Bullets:

@@ -1,0 +1,26 @@
+"""Section "Answer"."""
+
+from __future__ import annotations
+
+from fer_bench.reports.facts import answer, phrases
+from fer_bench.reports.render.blocks import Bullets
+from fer_bench.reports.sections import missing
+from fer_bench.reports.sections.section import Context, Section
+
+
+def build(context: Context) -> list:
+    """The summary, one line per method, methods that hardly classify, and caveats."""
+    study, numbers = context.study, context.numbers
+    remarks = phrases.count(len(study.notes), "remark")
+    return [
+        answer.missing_folds(study),
+        answer.summary(numbers),
+        Bullets(tuple(answer.headline(numbers, m) for m in numbers.compared)),
+        Bullets(tuple(answer.no_classifiers(numbers))),
+        " ".join(answer.cautions(numbers)),
+        phrases.sampling(study),
+        f"{remarks} on missing or unusable records: see the section *{missing.SECTION.title}*." if study.notes else "",
+    ]
+
+
+SECTION = Section("answer", "Answer", build)
