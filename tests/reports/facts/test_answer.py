@@ -102,7 +102,7 @@ def test_what_bold_means_is_what_is_bold(bench):
     )
     assert caption((400, 300, 500)).endswith("to the most frequent; bold: the rarest class.")
     assert caption((300, 300, 500)).endswith("to the most frequent; bold: the rarest classes.")
-    assert caption((300, 300, 300)).endswith("All classes have equally many training images.")
+    assert caption((300, 300, 300)).endswith("All classes have the same number of training images.")
 
 
 def test_a_card_that_does_not_say_what_changes_is_not_said_to_change_nothing(bench):

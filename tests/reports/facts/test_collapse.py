@@ -127,7 +127,7 @@ def test_the_levels_of_chance_stand_below_the_table(bench):
     # training shares 300, 40, 900 of 1240 on 50, 20, 100 of 170 images
     guess = 100 * np.dot([300, 40, 900], [50, 20, 100]) / 1240 / 170
     assert (
-        f"guessing with the shares of training {guess:.1f} %, and both have 33.3 % mean-class accuracy" in table.caption
+        f"guessing by class frequency in training {guess:.1f} %; both give 33.3 % mean-class accuracy" in table.caption
     )
     assert table.rows[0][1] == "+36.7"  # (.8 + .4 + .9) / 3 - 1 / 3
     assert table.rows[0][3] == "+22.4"  # 138 / 170 - 100 / 170
