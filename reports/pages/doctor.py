@@ -89,7 +89,7 @@ def write_page(
     Raises
     ------
     FerBenchError
-        The folder can't be written, or holds files of others in the place of ours.
+        The folder can't be written, or fer-bench did not write a file that would be replaced.
     """
     target = out if isinstance(out, Target) else Target(out=Path(out), kept=CHECK)
     check(target, [PAGE, WEB_PAGE, *more])
