@@ -134,7 +134,7 @@ class MethodNumbers:
 
     @property
     def mark(self) -> str:
-        """What stands beside its label: why it is not ranked, and ∅ where it has collapsed or is at chance."""
+        """The signs beside its label: why it is not ranked, and ∅ where it has collapsed or is at chance."""
         return self.runs.mark + " ∅" * self.chance.doubtful
 
 

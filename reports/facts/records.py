@@ -61,7 +61,7 @@ class MethodRuns:
 
     @property
     def mark(self) -> str:
-        """What stands beside its label: ⚠ reads other test images, ⊘ tried to get at sealed files."""
+        """The signs beside its label: ⚠ reads other test images, ⊘ tried to open sealed files."""
         return " ⚠" * self.transductive + " ⊘" * bool(self.blocked)
 
     @cached_property

@@ -85,7 +85,7 @@ class Response:
         return [p.study.method(label) for p in self.points]
 
     def mark(self, label: str) -> str:
-        """What stands beside a method that is not ranked, at one point at least."""
+        """The signs beside a method that is not ranked, at one point at least."""
         runs = self.of(label)
         return " ⚠" * any(m.transductive for m in runs) + " ⊘" * any(m.blocked for m in runs)
 

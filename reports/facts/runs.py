@@ -1,7 +1,7 @@
 """One run as a report reads it from its record, or the reason why it can't be used.
 
-A broken record never stops a report: what is damaged, malformed, or claims more than it holds costs that run, and where
-it is only a side file, the contents of that file.
+A broken record never stops a report. A run that is damaged, malformed, or lacks what it claims to have is left out;
+where only a side file is affected, the contents of that file are left out.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ _HEADS = {"spec": shapes.SPEC, "data": shapes.DATA}
 
 
 def _fitting(content: Any, name: str, fits: shapes.Fits) -> dict[str, Any]:
-    """The content of a JSON file, harmless to show; raises LedgerError where it is not what such a file holds."""
+    """The content of a JSON file, printable; raises LedgerError if it is not what such a file should contain."""
     content = printable_data(content)
     wrong = fits(content)
     if wrong:

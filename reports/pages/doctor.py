@@ -46,14 +46,14 @@ from fer_bench.reports.sections.figures import COLOURS
 PAGE = "README.md"
 WEB_PAGE = "index.html"
 PICTURED = {
-    "exact-conflict": "Pixel-equal images with conflicting labels",
-    "exact-across": "Pixel-equal images in more than one split",
+    "exact-conflict": "Identical images with conflicting labels",
+    "exact-across": "Identical images in more than one split",
     "near-conflict": "Near-duplicates with conflicting labels",
     "near-across": "Near-duplicates in more than one split",
     "near": "Near-duplicates",
-    "alike": "Likeness of one person",
+    "alike": "Similar images of the same person",
     "constant": "Constant images",
-    "near-constant": "Nearly constant images",
+    "near-constant": "Almost constant images",
 }
 GROUPS, MEMBERS = 12, 3  # of a picture: how many groups, and of each how many images
 ACROSS = 12  # images side by side
@@ -89,7 +89,7 @@ def write_page(
     Raises
     ------
     FerBenchError
-        The folder can't be written, or holds files of others in the place of ours.
+        The folder can't be written, or fer-bench did not write a file that would be replaced.
     """
     target = out if isinstance(out, Target) else Target(out=Path(out), kept=CHECK)
     check(target, [PAGE, WEB_PAGE, *more])
@@ -197,7 +197,7 @@ def _conflicts(diagnosis: Diagnosis) -> Part | None:
     if not diagnosis.conflicts:
         return None
     rows = tuple((f"{a}, {b}", f"{n:,}") for (a, b), n in diagnosis.conflicts.items())
-    caption = "Groups of copies (pixel-equal or near) that contain both labels."
+    caption = "Groups of copies (identical or near-duplicates) that contain both labels."
     table = Table(("Labels", "Groups"), (False, True), rows, caption)
     return Part("conflicts", "Which labels conflict", (TableBlock(table, "conflicts", "Labels that conflict"),))
 

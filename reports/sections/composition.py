@@ -20,7 +20,7 @@ def document(
 ) -> Document:
     """Build the sections and put them together; names of tables and figures are made unique.
 
-    `drawn` is called with each figure as soon as it is drawn and named.
+    `drawn` is called with each figure once it is drawn and has its name.
     """
     study = context.study
     split = f" under `{study.protocol.get('name', '')}`" if study.protocol.get("name") else ""

@@ -1,6 +1,6 @@
 """What the figures of a report share. No pyplot, so no global state and no display.
 
-Methods are told apart by colour, marker and line style, in the colour-blind-safe order of Okabe and Ito (2008), so that
+Methods differ in colour, marker and line style, in the colour-blind-safe order of Okabe and Ito (2008), so that
 a figure survives grey printing. Classes always run from the rarest to the most frequent.
 """
 

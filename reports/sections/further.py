@@ -10,7 +10,7 @@ from fer_bench.reports.sections.section import Context, Section
 
 
 def build(context: Context) -> list[Block]:
-    """Every registered metric that is no calibration and stands nowhere else; reasons for those that can't be had."""
+    """Every registered metric that is in no other section; reasons for those that can't be computed."""
     numbers, results = context.numbers, context.results
     metrics, reasons = by_metric(results, [n for n in results.metrics if n not in CALIBRATION])
     blocks = metric_blocks(numbers, metrics, "further")

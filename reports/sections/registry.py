@@ -107,5 +107,5 @@ def _load(point: EntryPoint) -> list[Section]:
     sections = list(loaded) if isinstance(loaded, (list, tuple)) else [loaded]
     for section in sections:
         if not isinstance(section, Section):
-            raise PluginError(f"it holds {type(section).__name__}, not a Section")
+            raise PluginError(f"it contains {type(section).__name__}, not a Section")
     return [dataclasses.replace(s, origin=f"entry point {point.value}") for s in sections]

@@ -398,7 +398,7 @@ def test_page_has_the_same_bytes_each_time_and_no_path_of_the_machine(tmp_path):
     assert texts[0] == texts[1]
     text = page.read_text()
     assert str(tmp_path) not in text
-    assert "contains images of the data set; its licence: toys are free" in text
+    assert "contains images of the data set; licence: toys are free" in text
     assert store.fingerprint in text
     figures = set(re.findall(r"\(figures/(.+?)\)", text))
     assert figures >= {"counts.svg", "exact-conflict.png", "near-across.png", "constant.png"}
@@ -428,18 +428,19 @@ def test_page_without_images_shows_none_and_removes_older_ones(tmp_path):
     assert "data:image/png" in (tmp_path / "page" / "index.html").read_text()
     page = write_page(diagnosis, store, CARD, tmp_path / "page", images=False)
     assert {p.name for p in (tmp_path / "page" / "figures").iterdir()} == {"counts.svg", "counts.png"}
-    assert "contains no image of the data set" in page.read_text()
+    assert "contains no images of the data set" in page.read_text()
     assert ".png" not in page.read_text()
     assert "data:image/png" not in page.with_name("index.html").read_text()
 
 
 def test_the_committed_page_shows_no_face():
     folder = Path(__file__).parents[2] / "docs" / "data-check" / "fer2013"
-    assert "contains no image of the data set" in (folder / "README.md").read_text()
-    assert {p.name for p in folder.rglob("*.*")} == {"README.md", "index.html", "counts.svg", "counts.png"}
+    assert "contains no images of the data set" in (folder / "README.md").read_text()
+    pages = {"README.md", "index.html", "counts.svg", "counts.png"}
+    assert {p.name for p in folder.rglob("*.*")} == {*pages, ".fer-bench-check.json"}
     page = (folder / "index.html").read_text()
     assert "data:image" not in page
-    assert "contains no image of the data set" in page
+    assert "contains no images of the data set" in page
 
 
 def test_progress_goes_from_nothing_to_all_of_each_step(tmp_path):

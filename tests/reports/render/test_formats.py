@@ -203,7 +203,7 @@ def test_a_broken_entry_point_is_named_and_skipped(install, small, tmp_path):
     text = build_report(bench.ledger, study, tmp_path / "out", formats=["markdown"]).read_text()
     assert "## Seeds" in text
     missing = text[text.index("## What is missing or failed") :]
-    assert "`odd` of `broken_pkg:NOTHING` can't be used and is left out: it holds int, not a Section." in missing
+    assert "`odd` of `broken_pkg:NOTHING` can't be used and is left out: it contains int, not a Section." in missing
     assert re.search(r"`gone` of `broken_pkg:GONE` can't be used and is left out: AttributeError", missing)
     assert re.search(r"`none` of `no_such_pkg:X` can't be used and is left out: ModuleNotFoundError", missing)
 
