@@ -219,7 +219,7 @@ def test_faults_are_listed_by_the_printed_command(typed, tmp_path):
     code, _, err = typed("fer-bench data prepare folder:lab --from lab")
     assert code == 1
     assert "mend" not in err
-    assert "files that are no images: move them out of the class folders" in err
+    assert "files that are not images: move them out of the class folders" in err
     assert "unreadable images: fetch these files anew" in err
     assert command_in(err) == "fer-bench data check folder:lab --from lab"
     code, out, _ = typed(command_in(err))
