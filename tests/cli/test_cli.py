@@ -80,6 +80,7 @@ def test_help_names_every_command(call):
         assert f"  {name} " in out
 
 
+@pytest.mark.slow
 def test_lists_tell_what_there_is(call):
     assert "rasn" in call("list", "methods")[1]
     assert "fer2013/official" in call("list", "protocols")[1]
@@ -91,6 +92,7 @@ def test_lists_tell_what_there_is(call):
 # -- what is wrong, and the nearest name -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -304,6 +306,7 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(on_tiny, tmp_path):
     assert len(record.json("history")) == 2
 
 
+@pytest.mark.slow
 def test_data_is_prepared_counted_and_pictured(call, plugin_folder, tmp_path):
     code, out, err = call("data", "prepare", "tiny", "--plugins", plugin_folder, "--home", tmp_path)
     assert code == 0, err

@@ -248,6 +248,7 @@ def test_an_installed_package_is_followed_through_its_own_names(tmp_path, monkey
     assert plugins().methods["theirs"].source_hash() == before
 
 
+@pytest.mark.slow
 def test_built_in_plugins_reach_their_own_folder_only():
     for plugin in [*plugins().methods.values(), *plugins().datasets.values()]:
         files = files_of(plugin.path, plugin.tree)

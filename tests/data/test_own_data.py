@@ -18,6 +18,8 @@ from fer_bench.data.store import Store
 from fer_bench.errors import DataError, SpecError, UnknownNameError
 from fer_bench.record.home import Home
 
+pytestmark = pytest.mark.slow  # every test prepares a set of pictures
+
 
 @pytest.fixture
 def faces(tmp_path: Path) -> Path:
@@ -48,7 +50,6 @@ def test_a_label_makes_a_store_of_its_own(lab, faces):
     assert Store.open(lab.store("folder:lab")).manifest["dataset"] == "folder:lab"
 
 
-@pytest.mark.slow
 def test_a_run_takes_the_parameters_that_the_store_was_prepared_with(lab):
     card = plugins().dataset_card("folder:lab")
     assert dataset_params(options(lab), card)["subject"] == r"^(p\d+)"
@@ -76,7 +77,6 @@ def test_a_split_that_is_missing_leads_to_a_protocol_that_fits(lab):
         roles_of(Store.open(lab.store("folder:lab")), card, lab, protocol="given", fold=0, profile="natural")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["folder:", "folder:a/b", "folder:..", "folder:a b", "folder:-"])
 def test_a_label_that_is_no_file_name_is_refused(name):
     with pytest.raises(SpecError, match="can't be a data set's name"):
@@ -128,7 +128,6 @@ def test_what_is_derived_from_it_stays_with_it(earlier):
     assert [p.name for p in (earlier.data / "splits").iterdir()] == [f"folder:lab-{store.fingerprint}"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("asked", "taken"), [(None, "subject4"), ("dedup", "subject4-dedup"), ("given", "given")])
 def test_the_protocol_that_fits_is_taken_and_its_twin_where_dedup_is_asked_for(lab, asked, taken):
     card = plugins().dataset_card("folder:lab")

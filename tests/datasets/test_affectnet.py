@@ -175,6 +175,7 @@ MALFORMED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", MALFORMED)
 def test_malformed_source_is_named_and_nothing_is_written(tmp_path, case):
     write, reason = MALFORMED[case]

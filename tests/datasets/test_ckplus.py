@@ -418,6 +418,7 @@ MALFORMED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", MALFORMED)
 def test_malformed_source_is_named_and_leaves_no_store(tmp_path, case):
     write, reason = MALFORMED[case]

@@ -215,6 +215,7 @@ def test_numbers_in_another_order_are_read_as_the_parameter_says(tmp_path, name,
     assert read(prepared(name, raw, tmp_path / "officially")[0]) != known
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [0, 1])
 def test_numbered_folders_may_begin_at_0_or_1(tmp_path, first):
     for k in range(7):

@@ -199,6 +199,7 @@ def test_a_table_is_found_with_any_ending(tmp_path, world, ending):
     assert store.fingerprint == expected.fingerprint
 
 
+@pytest.mark.slow
 def test_the_three_tables_and_the_pair_of_fer2013_have_every_form_too(tmp_path):
     prints = set()
     for k, make in enumerate((plain, *FORMS.values())):

@@ -557,6 +557,7 @@ def test_source_is_examined_leniently_and_without_touching_the_home(files):
     assert {p.name for p in (files / "page").iterdir()} == written
 
 
+@pytest.mark.slow
 def test_strict_makes_an_error_exit_with_one(files):
     run(files, "files", "--strict", "--from", str(files / "raw"))
     (files / "raw" / "3.png").write_bytes(b"")
@@ -607,6 +608,7 @@ def test_built_in_faces_that_are_prepared_are_examined_as_they_are(tmp_path):
     assert Store.open(made.path).fingerprint == made.fingerprint
 
 
+@pytest.mark.slow
 def test_built_in_faces_are_prepared_and_examined(tmp_path):
     options = ["--home", str(tmp_path), "--dataset-set", "size=300"]
     result = CliRunner().invoke(check, ["synthetic", *options], catch_exceptions=False)

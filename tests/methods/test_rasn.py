@@ -265,6 +265,7 @@ def test_a_backbone_without_a_convolutional_map_is_refused_by_its_kind(make_meth
         make_method(RASN).build_model(lambda: Trunk(ChannelsLastBody(512, 7)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "resnet18"])
 @pytest.mark.parametrize("level", ["map", "pooled"])
 def test_any_convolutional_backbone_fits(make_method, make_batch, name, level):

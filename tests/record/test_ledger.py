@@ -81,6 +81,7 @@ def test_fingerprint_source_and_numerics_take_part_in_the_id(monkeypatch: pytest
     assert run_id(spec, "data", "code") != base
 
 
+@pytest.mark.slow
 def test_other_pixels_of_the_data_make_another_id(workplace, tiny_run, tmp_path: Path):
     from fer_bench.contract.plugins import plugins
     from fer_bench.data.prepare import prepare

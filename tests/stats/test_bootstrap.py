@@ -65,6 +65,7 @@ def test_bootstrap_of_seeds_that_differ_as_wholes_has_their_standard_error():
     assert (interval.value, interval.low, interval.high) == pytest.approx((0.4, 0.1, 0.7))  # binomial(10, .4) quantiles
 
 
+@pytest.mark.slow
 def test_difference_equals_a_plain_loop_over_seeds_and_images():
     rng = np.random.default_rng(3)
     labels = np.repeat([0, 1, 2], [4, 6, 10])
@@ -164,6 +165,7 @@ def test_the_probability_of_improvement_is_the_mann_whitney_statistic(ours, thei
     assert p == pytest.approx(u / len(ours) / len(theirs))
 
 
+@pytest.mark.slow
 def test_improvement_has_the_interval_of_a_plain_loop_over_seeds_and_images():
     rng = np.random.default_rng(8)
     labels = np.repeat([0, 1], [12, 20])

@@ -52,6 +52,7 @@ def study(rng, gain: float, seeds: int, images: int, own: float = 0.1):
     return [(rng.random((seeds, images)) > c).astype(int) for c in chance]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "images"), [(5, 55), (3, 160)])
 def test_the_crossed_test_finds_the_detectable_gain_in_about_four_of_five_simulated_studies(seeds, images):
     rng = np.random.default_rng(2)

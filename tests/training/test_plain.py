@@ -76,6 +76,7 @@ def fitted(seed: int = 0) -> LogisticRegression:
     return LogisticRegression().fit(draw.normal(size=(40, 3)), np.arange(40) % 3)
 
 
+@pytest.mark.slow
 def test_estimators_come_back_and_predict_the_same(tmp_path: Path):
     from imblearn.over_sampling import SMOTE
     from sklearn.neighbors import KNeighborsClassifier

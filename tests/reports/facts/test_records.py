@@ -247,6 +247,7 @@ BAD_HEADS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "content"), [(n, c) for n, contents in BAD_HEADS.items() for c in contents])
 def test_a_record_of_other_types_costs_its_run(sound, name, content):
     bench, runs = sound

@@ -160,6 +160,7 @@ def test_a_method_that_reads_other_test_images_is_shown_last_and_not_ranked(benc
     assert "`cheat` reads other test images (in `on-faces`): listed with ⚠, not ranked." in comparison.notes
 
 
+@pytest.mark.slow
 def test_a_watermarked_study_is_shown_and_counts_nowhere(bench, add):
     hits = {"a": [HIGH] * 5, "b": [MIDDLE] * 5, "base": [LOW] * 5}
     marked = add("masks", hits, protocol={"watermark": "people are in training and test"})

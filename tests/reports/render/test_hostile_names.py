@@ -63,6 +63,7 @@ def test_no_cell_of_a_csv_file_is_a_formula(hostile, tmp_path):
     assert [c for c in begun if not re.fullmatch(r"[+-][\d.]+ \[.*\]|[+-][\d.]+ \(.* to .*\)", c)] == []
 
 
+@pytest.mark.slow
 def test_the_terminal_obeys_nothing(hostile, tmp_path):
     bench, study = hostile
     console = Console(width=400, file=io.StringIO(), force_terminal=True, color_system=None)
