@@ -12,6 +12,8 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 SETUP := .venv/.installed
 TYPES := build/types# the package as it is installed, so that the types of all four folders are checked
+COVERAGE := build/coverage
+MERGE = $(BIN)/python -m slipcover --merge $(COVERAGE)/*.json
 PYTEST := $(BIN)/pytest --numprocesses 2 --dist worksteal
 
 .PHONY: setup demo test test-fast coverage lint bench dist clean
@@ -37,14 +39,17 @@ lint: setup
 	cd $(TYPES) && MYPYPATH=$(CURDIR)/$(TYPES) $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml
 
 test: lint
-	$(PYTEST) --cov --cov-report=
-	@echo "coverage: $$($(BIN)/coverage report --format=total) % of all lines; 'make coverage' lists them by file"
+	rm -rf $(COVERAGE) && mkdir -p $(COVERAGE)
+	FER_BENCH_COVERAGE=$(CURDIR)/$(COVERAGE) $(PYTEST)
+	@$(MERGE) --json --out $(COVERAGE)/total >/dev/null
+	@$(BIN)/python -c "import json; s = json.load(open('$(COVERAGE)/total'))['summary']; \
+	    print('coverage:', s['percent_covered_display'], '% of', s['covered_lines'] + s['missing_lines'], 'lines, by file: make coverage')"
 
 test-fast: setup
 	$(PYTEST) -m "not slow"
 
 coverage: setup
-	$(BIN)/coverage report --show-missing --skip-covered
+	@$(MERGE) --skip-covered --out $(COVERAGE)/by-file
 
 bench: setup
 	$(BIN)/python benchmarks/loop.py
@@ -54,4 +59,4 @@ dist: setup
 	$(BIN)/python -m build
 
 clean:
-	rm -rf demo build dist .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

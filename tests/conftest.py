@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -20,6 +21,21 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell leaves it in
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the commands under test must hear Ctrl-C all the same
 
 ROOT = Path(__file__).parent.parent
+
+if "FER_BENCH_COVERAGE" in os.environ:  # before any module of ours is imported
+    # SlipCover writes probes into bytecode and takes them out again. Tracing (coverage.py before Python 3.12) doubles
+    # the time of the tests. Processes that tests start are not measured.
+    import slipcover
+
+    SOURCES = [ROOT / folder for folder in ("fer_bench", "methods", "datasets", "reports")]
+    COVERED = slipcover.Slipcover(source=[str(folder) for folder in SOURCES])
+    slipcover.ImportManager(COVERED, slipcover.FileMatcher(SOURCES)).__enter__()
+
+    def pytest_sessionfinish() -> None:
+        """Write which lines this process has run."""
+        file = Path(os.environ["FER_BENCH_COVERAGE"], f"{os.getpid()}.json")
+        file.write_text(json.dumps(COVERED.get_coverage()))
+
 
 # Which tests are slow, and why, is read off what they call: a test gets the marker of every kind whose names are
 # mentioned by it, its fixtures or the helpers in its file, and `slow` with each of them. What is slow for another
