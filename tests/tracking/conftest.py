@@ -140,9 +140,8 @@ def server(ui):
 
 
 def mlflow_client(uri):
-    from mlflow import MlflowClient, set_tracking_uri
+    from mlflow import MlflowClient
 
-    set_tracking_uri(uri)  # download_artifacts of older clients reads it
     return MlflowClient(tracking_uri=uri)
 
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import setuptools  # noqa: F401  used by torch.compile; wants to be imported before anything imports distutils
 import torch
 from torch import nn
 from torch.nn import functional as F
