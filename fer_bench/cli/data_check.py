@@ -66,6 +66,7 @@ def check(
 
     from fer_bench.cli.progress import Steps
     from fer_bench.data.clean_manifest import NAME, clean_text, save_clean
+    from fer_bench.data.copies import save_copies
     from fer_bench.doctor.examine import examine
     from fer_bench.reports.pages.doctor import PAGE, WEB_PAGE, write_page
     from fer_bench.reports.render import page_folder
@@ -89,6 +90,8 @@ def check(
         page = write_page(diagnosis, store, dataset.card, target, images=not no_images, more=more)
         splits = place.splits(store.path.name, store.fingerprint)
         clean = folder / NAME if source else save_clean(splits, diagnosis.dropped)
+        if source is None:
+            save_copies(splits, diagnosis.copies)
     console = Console(highlight=False, soft_wrap=True)
     _print_findings(diagnosis, console)
     _print_remedy(dataset, store, console)
