@@ -11,10 +11,11 @@ from typing import Any
 
 from fer_bench.base.files import canonical_json
 from fer_bench.base.next_command import complete
-from fer_bench.errors import FerBenchError, LedgerError, LockedError, SpecError
+from fer_bench.errors import FerBenchError, LedgerError, LockedError, SpecError, TrainingError
 from fer_bench.record.ledger import Ledger, RunRecord
 from fer_bench.runs.executor import Workplace, execute, identify
 from fer_bench.runs.model_check import check_backbones
+from fer_bench.runs.readout import base_of
 from fer_bench.runs.spec import RunSpec, StudySpec
 
 Say = Callable[[str], None]
@@ -68,7 +69,10 @@ def run_study(study: StudySpec, work: Workplace, *, say: Say = print, replace: b
             outcome.finished.append(work.home.ledger.run(key))
             say(f"{title}: finished before, run {key}")
             continue
+        base = base_of(spec, work.plugins)
         try:
+            if base and (of := identify(base, work)[0]) in outcome.failed:
+                raise TrainingError(f"run {of}, which it is read out of, failed in this study")
             record_of_run = execute(spec, work, started=partial(say, f"{title}: run {key}"))
         except LockedError:
             todo.append((number, key, spec))
@@ -127,6 +131,8 @@ def check_name_is_free(study: StudySpec, ledger: Ledger) -> None:
 
 def _chosen(run: RunRecord) -> str:
     """What selection made of a run; the test's numbers belong to the report, beside their intervals."""
+    if run.has("derived.json"):
+        return f"read out of the logits of run {run.json('derived')['run_id']}, without training"
     selection, seconds = run.json("selection"), run.json("timing")["total_seconds"]
     score = f"validation {selection['metric']} {100 * selection['value']:.1f} %"
     return f"epoch {selection['epoch'] + 1} chosen, {score}, {seconds:.0f} s"
