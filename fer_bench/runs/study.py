@@ -15,7 +15,7 @@ from fer_bench.errors import FerBenchError, LedgerError, LockedError, SpecError,
 from fer_bench.record.ledger import Ledger, RunRecord
 from fer_bench.runs.executor import Workplace, execute, identify
 from fer_bench.runs.model_check import check_backbones
-from fer_bench.runs.readout import base_of
+from fer_bench.runs.readout import base_of, check_fresh
 from fer_bench.runs.spec import RunSpec, StudySpec
 
 Say = Callable[[str], None]
@@ -64,15 +64,15 @@ def run_study(study: StudySpec, work: Workplace, *, say: Say = print, replace: b
     while todo:
         number, key, spec = todo.pop(0)
         title = f"[{number}/{len(ids)}] {describe(spec, work)}"
-        if work.home.ledger.run(key).status == "finished":
-            outcome.reused += 1
-            outcome.finished.append(work.home.ledger.run(key))
-            say(f"{title}: finished before, run {key}")
-            continue
-        base = base_of(spec, work.plugins)
+        known = work.home.ledger.run(key)
         try:
-            if base and (of := identify(base, work)[0]) in outcome.failed:
-                raise TrainingError(f"run {of}, which it is read out of, failed in this study")
+            if known.status == "finished":
+                check_fresh(known, work.home.ledger)
+                outcome.reused += 1
+                outcome.finished.append(known)
+                say(f"{title}: finished before, run {key}")
+                continue
+            _check_base(spec, work, outcome)
             record_of_run = execute(spec, work, started=partial(say, f"{title}: run {key}"))
         except LockedError:
             todo.append((number, key, spec))
@@ -92,6 +92,13 @@ def run_study(study: StudySpec, work: Workplace, *, say: Say = print, replace: b
         say(" " * len(f"[{number}/{len(ids)}]") + f" {_chosen(record_of_run)}")
         after_run(record)
     return outcome
+
+
+def _check_base(spec: RunSpec, work: Workplace, outcome: Outcome) -> None:
+    """Raise TrainingError if the run is read out of one that has failed in this study: it would be trained again."""
+    base = base_of(spec, work.plugins)
+    if base is not None and (key := identify(base, work)[0]) in outcome.failed:
+        raise TrainingError(f"run {key}, which it is read out of, failed in this study")
 
 
 def _begin(study: StudySpec, record: dict[str, Any], work: Workplace, *, replace: bool) -> None:
@@ -115,6 +122,7 @@ def check_name_is_free(study: StudySpec, ledger: Ledger) -> None:
         return
     wanted = {canonical_json(spec.to_dict()) for spec in study.runs}
     records = [r for r in map(ledger.run, there["runs"]) if r.status == "finished"]
+    records = [r for r in records if r.label != there.get("second_reference")]  # it was added, and costs no training
     lost = [f"{r.label} with seed {r.spec['seed']}" for r in records if canonical_json(r.spec) not in wanted]
     if not lost and there.get("kind", study.kind) == study.kind:
         return

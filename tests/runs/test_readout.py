@@ -79,7 +79,12 @@ def test_a_read_out_is_the_stored_logits_adjusted(with_plugins, tiny_run, roles)
         expected = base.array(f"{role}_logits") + 0.25 * np.arange(4)
         np.testing.assert_allclose(record.array(f"{role}_logits"), expected, rtol=1e-6)
         assert record.array(f"{role}_logits").dtype == np.float32
-    same = ("history.json", "selection.json", "data.json", *(f"{r}_{a}.npy" for r in ("val", "test") for a in ("rows", "labels")))
+    same = (
+        "history.json",
+        "selection.json",
+        "data.json",
+        *(f"{r}_{a}.npy" for r in ("val", "test") for a in ("rows", "labels")),
+    )
     assert {n: (record.path / n).read_bytes() for n in same} == {n: (base.path / n).read_bytes() for n in same}
     assert not record.has("test_epochs.npy"), "only classes of other epochs were stored, which can't be adjusted"
     derived = record.json("derived")
@@ -146,14 +151,14 @@ def test_the_seal_counts_no_opening_but_inherits_what_was_refused(with_plugins, 
 
 
 def test_another_network_gives_another_run(with_plugins, tiny_run, tmp_path):
-    network = '''
+    network = """
 from fer_bench import Method, MethodCard
 card = MethodCard(name="network", title="n")
 class Network(Method):
     card = card
     def on_epoch_start(self, epoch, model):
         self.mark = 1
-'''
+"""
     of_network = SHIFT.replace('"baseline_resnet"', '"network"').replace("(Method)", "(Network)")
     of_network = of_network.replace("import Method, MethodCard", "import MethodCard\nfrom .network import Network")
     work = with_plugins(network=network, shift=of_network)
@@ -251,7 +256,8 @@ OVERRIDES = "\n    def criterion(self, output, target):\n        return output.l
 )
 def test_what_can_not_be_read_out_is_refused(with_plugins, tiny_run, changed, message):
     posthoc = SHIFT.replace('readout_of="baseline_resnet", tier="second reference"', "").replace('"shift"', '"posthoc"')
-    work = with_plugins(shift=changed, posthoc=posthoc.replace("assert", "pass #"))
+    posthoc = posthoc.replace("assert", "pass #").replace("    def fit", "    step, seen = 0.0, 0\n\n    def fit")
+    work = with_plugins(shift=changed, posthoc=posthoc)
     with pytest.raises(PluginError, match=message):
         execute(short(tiny_run, recipe={"epochs": 1}), work)
 
@@ -292,7 +298,9 @@ def test_a_trial_reads_out_validation_alone(with_plugins, tiny_run, roles):
     assert not record.has("test_logits.npy")
 
 
-@pytest.mark.parametrize("moment", ["before spec.json 1", "after val_logits.npy 1", "before probe.json 1", "before done.json 1"])
+@pytest.mark.parametrize(
+    "moment", ["before spec.json 1", "after val_logits.npy 1", "before probe.json 1", "before done.json 1"]
+)
 def test_a_read_out_that_is_killed_ends_in_the_same_record(with_plugins, tiny_run, copy_of, server, moment):
     work = with_plugins(shift=SHIFT)
     execute(short(tiny_run, "baseline_resnet"), work)
