@@ -148,7 +148,8 @@ def _announce(study: StudySpec, options: dict[str, Any], preset: str, work: Work
     card = work.plugins.dataset_card(first.dataset)
     protocol = card.protocol(first.protocol)
     folds = len({r.fold for r in study.runs})
-    parts = f"{plural(len(study.labels), 'method')} x {plural(options['seeds'], 'seed')}"
+    trained = [label for label in study.labels if label != study.second_reference]
+    parts = f"{plural(len(trained), 'method')} x {plural(options['seeds'], 'seed')}"
     parts += f" x {folds} folds" if folds > 1 else ""
     profile = "" if first.profile == "natural" else f", imbalance {first.profile}"
     say(f"study {study.name}: {parts} on {card.full_name(protocol)}{profile}")
