@@ -112,5 +112,5 @@ def test_a_study_may_lose_its_second_reference_but_no_other_run(study, tmp_path)
 
 def test_the_reference_has_its_default_parameters(tiny_run):
     available = plugins()
-    assert second_reference(available, tiny_run("baseline_resnet")).name == "logit_adjust_posthoc"
+    assert second_reference(available, tiny_run("baseline_resnet")) == "logit_adjust_posthoc"
     assert second_reference(available, tiny_run("logit_adjust_posthoc")) is None
