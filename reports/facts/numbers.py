@@ -250,8 +250,9 @@ def headline_of(study: StudyData) -> tuple[str, ...]:
 
 def second_reference_of(study: StudyData) -> str | None:
     """The second reference, if it has runs and may be compared; it shifts the decisions of the first."""
-    second = getattr(study, "second_reference", None)
-    return next((m.label for m in study.methods if m.label == second != study.reference and m.ranked), None)
+    second = study.second_reference
+    usable = second not in (None, study.reference) and study.method(str(second)).ranked
+    return second if usable else None
 
 
 def family_of(study: StudyData) -> Family:
