@@ -189,7 +189,7 @@ TRAINING = [
     "methods",
 ]
 COMMANDS = {
-    "run": sorted([*TRAINING, "--folds", "--reference", "--replace", "--seeds", "--tuned"]),
+    "run": sorted([*TRAINING, "--folds", "--no-second-reference", "--reference", "--replace", "--seeds", "--tuned"]),
     "tune": sorted([*TRAINING, "--seed", "--trials"]),
     "report": ["--force", "--format", "--home", "--out", "--test-prior", "study"],
     "response": ["--force", "--format", "--home", "--out", "studies"],

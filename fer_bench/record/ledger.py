@@ -16,6 +16,8 @@
       {val,test}_logits.npy          float32 [n, K] at the selected epoch
       {val,test}_epochs.npy          uint8 [E, n] (uint16 above 256 classes): predicted class after each candidate epoch
       model.pt          weights and method state of the selected epoch
+      derived.json      only of a run that is read out of another one's logits: the id of that run and the hash of its
+                        done.json, and what was learned on validation. It has no {val,test}_epochs.npy
       environment.json, timing.json  versions, hardware, durations: the only files that differ between equal runs
       done.json         the mark of a finished record, with a hash of every other file
       work/             checkpoint and snapshots of an unfinished run
@@ -52,9 +54,13 @@ VOLATILE = ("environment.json", "timing.json")  # differ between equal runs, so 
 UNHASHED = (*VOLATILE, "done.json", "lock", "failed.json")
 
 
-def run_id(spec: Mapping[str, Any], fingerprint: str, source: str, rows: str = "") -> str:
-    """Content address of a run: spec, data fingerprint, method's source, rows by role, numerics version (hashes)."""
+def run_id(spec: Mapping[str, Any], fingerprint: str, source: str, rows: str = "", base: str = "") -> str:
+    """Content address of a run: spec, data fingerprint, method's source, rows by role, numerics version (hashes).
+
+    `base` is the id of the run that this one is read out of, if it trains no network of its own.
+    """
     key = {"spec": spec, "fingerprint": fingerprint, "source": source, "rows": rows, "numerics": NUMERICS}
+    key |= {"base": base} if base else {}
     return hashlib.sha256(canonical_json(key).encode()).hexdigest()[:16]
 
 
@@ -210,7 +216,7 @@ def _texts(value: Any) -> bool:
 FIELDS: dict[str, Callable[[Any], bool]] = {
     "runs": _texts,
     "methods": _texts,
-    "reference": lambda value: value is None or isinstance(value, str),
+    **dict.fromkeys(("reference", "second_reference"), lambda value: value is None or isinstance(value, str)),
     **dict.fromkeys(("name", "command", "kind", "dataset", "protocol"), lambda value: isinstance(value, str)),
 }
 """What the fields of a study's record must be, where they are there."""

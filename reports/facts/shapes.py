@@ -141,6 +141,7 @@ FACTS: dict[str, Fits] = {
         checks=each(table(name=text, max_difference=number, flipped=number)),
     ),
     "environment": table(versions=maybe(table())),
+    "derived": table(needed=("run_id",), run_id=text, method=text, learned=maybe(table())),
     "timing": table(
         device=text, total_seconds=number, epoch_seconds=each(real), images_per_second=each(real), started=text,
         finished=text,
