@@ -103,7 +103,7 @@ def test_behind_a_primary_endpoint_that_shows_nothing_no_class_is_claimed():
     judged = numbers.method("swap").judged
     assert judged["group:tail"].verdict is Verdict.NOISE
     assert judged["recall:disgust"].verdict is judged["recall:fear"].verdict is Verdict.BEHIND
-    assert judged["recall:disgust"].raw < 0.001
+    assert 5 * judged["recall:disgust"].raw < 0.01  # of five secondary endpoints
     assert judged["recall:disgust"].p == judged["group:tail"].p > 0.05
     assert judged["recall:disgust"].interval.low > 0
 
