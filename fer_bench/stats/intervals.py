@@ -178,6 +178,24 @@ def score_differences(ours: Jackknife, reference: Jackknife, level: float = LEVE
     return out
 
 
+def difference_estimates(ours: Jackknife, reference: Jackknife) -> dict[str, Estimate]:
+    """Estimates of `ours` minus `reference` for planning (:func:`fer_bench.stats.power.detectable_by_design`).
+
+    Their `var_excess` is the part of the variance that counts as estimated from S trainings in
+    :func:`score_differences`.
+    """
+    return {
+        name: replace(of, var_excess=_of_trainings(of, ours.estimates[name], reference.estimates[name]))
+        for name, of in (ours - reference).estimates.items()
+    }
+
+
+def _of_trainings(difference: Estimate, ours: Estimate, reference: Estimate) -> float:
+    """The part of the variance of a difference that counts as estimated from S trainings."""
+    part = max(difference.var_seeds, math.hypot(ours.var_excess, reference.var_excess))
+    return min(part, difference.var_seeds + difference.var_images)
+
+
 @dataclass(frozen=True)
 class _Difference:
     """What the interval of a difference is made of, at every level: both sides, k, and the degrees of freedom."""
@@ -191,8 +209,7 @@ class _Difference:
     @classmethod
     def of(cls, ours: Jackknife, reference: Jackknife, name: str, difference: Estimate) -> _Difference:
         sides = [side.estimates[name] for side in (ours, reference)]
-        trainings = max(difference.var_seeds, math.hypot(*(side.var_excess for side in sides)))
-        df = difference.df_for(min(trainings, difference.var_seeds + difference.var_images))
+        df = difference.df_for(_of_trainings(difference, *sides))
         units = min(side.effective_units[name] for side in (ours, reference))
         unpaired = sum(side.standard_error**2 for side in sides)
         k = 1.0
