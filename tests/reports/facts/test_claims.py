@@ -179,12 +179,12 @@ def by_hand(study: StudyData, seeds: int, alpha: float) -> float:
     _, ours, theirs = study.paired("ours", "base")
     sides = [[(side == i)[:, study.labels == i].astype(float) for i in (1, 2)] for side in (ours, theirs)]
     difference = [a - b for a, b in zip(*sides, strict=True)]
-    trainings, excess, common, c = parts(difference)
-    excess = max(excess, np.hypot(*(parts(side)[1] for side in sides)))
-    excess = min(excess, trainings + len(ours) * common)
+    trainings, _, common, c = parts(difference)
+    counted = max(trainings, np.hypot(*(parts(side)[1] for side in sides)))
+    counted = min(counted, trainings + len(ours) * common)
     variance = trainings / seeds + common
     terms = sum(of**2 / (n - 1) for of, n in zip(c, (20, 25), strict=True))
-    df = variance**2 / ((excess / seeds) ** 2 / (seeds - 1) + terms)
+    df = variance**2 / ((counted / seeds) ** 2 / (seeds - 1) + terms)
     critical = scipy_stats.f.isf(alpha, 1, df)
 
     def missing(gain: float) -> float:
