@@ -404,15 +404,15 @@ def measured(work: tuple[Callable[..., Iterator[Cell]], tuple]) -> list[Cell]:
 
 def simulated(draws: int, jobs: int) -> list[Cell]:
     """All cells, measured in `jobs` processes."""
-    half, third, some = (max(1, draws // part) for part in (2, 3, 12))
+    half, some = (max(1, draws // part) for part in (2, 12))
     work: list[tuple[Callable[..., Iterator[Cell]], tuple]] = [(wilson_of_one, ())]
     work += [(recalls, (draws, *c)) for c in itertools.product(SIZES, RECALLS, SEEDS, SPREADS)]
     extreme = itertools.product(EXTREME_SIZES, EXTREME_RECALLS, SEEDS[1:], (EXTREME_SPREAD,))
     work += [(recalls, (5 * draws, *c)) for c in extreme]
     work += [(gains, (half, some, *c)) for c in itertools.product(SIZES, GAIN_RECALLS, SEEDS[1:], SPREADS)]
     work += [(equal_classes, (10 * draws, *c)) for c in itertools.product(EQUAL_SIZES, SEEDS[1:], EQUAL_SPREADS)]
-    work += [(people, (third, *c)) for c in itertools.product(PEOPLE, ALIKE)]
-    work += [(false_alarms, (third, c)) for c in SPREADS]
+    work += [(people, (2 * draws, *c)) for c in itertools.product(PEOPLE, ALIKE)]
+    work += [(false_alarms, (draws, c)) for c in SPREADS]
     with multiprocessing.Pool(jobs) as pool:
         return [cell for part in pool.imap(measured, work) for cell in part]
 
