@@ -35,6 +35,7 @@ from fer_bench.data.store import Store
 from fer_bench.errors import DataError, FerBenchError, LedgerError, PrunedTrial, TrainingError
 from fer_bench.record.home import Home
 from fer_bench.record.ledger import NUMERICS, RunRecord, RunWriter, run_id
+from fer_bench.record.relabelled import labels_folder
 from fer_bench.runs import forkserver
 from fer_bench.runs.probe import IMAGES, PROCESSES, chosen_rows, judge
 from fer_bench.runs.spec import RunSpec, label_of
@@ -253,7 +254,7 @@ class _Run:
             "record": str(self.writer.path),
             "classes": list(self.roles.classes),
             "counts": self.roles.counts["train"],
-            "folders": {str(home.data): "", str(home.ledger.root): "test_"},
+            "folders": {str(home.data): "", str(home.ledger.root): "test_", str(labels_folder(home.ledger.root)): ""},
         }
 
     def _call(self, role: str, arrays: Mapping[str, np.ndarray], **order: Any) -> None:
