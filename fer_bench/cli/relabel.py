@@ -106,7 +106,8 @@ def _prepared(name: str, available: Plugins, place: Home) -> Store:
     except ChangedStoreError:
         raise
     except StoreError as error:
-        raise StoreError(error.what, where=error.where, hint=available.dataset_card(name).get, next=error.next) from None
+        hint = available.dataset_card(name).get or error.hint
+        raise StoreError(error.what, where=error.where, hint=hint, next=error.next) from None
 
 
 def _described(found: Relabelled, dataset: str) -> str:

@@ -59,7 +59,7 @@ class Line(Protocol):
 
 @dataclass(frozen=True)
 class Order:
-    """What a process is asked to do; plain data, made by :func:`fer_bench.runs.executor.order_of`."""
+    """What a process is asked to do; plain data, made by :mod:`fer_bench.runs.executor`."""
 
     given: Mapping[str, Any]
     arrays: Arrays

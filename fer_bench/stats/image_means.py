@@ -13,7 +13,7 @@ import numpy as np
 
 from fer_bench.stats.confusion import ratio
 from fer_bench.stats.crossed_errors import Jackknife
-from fer_bench.stats.sampling import Truth, strata
+from fer_bench.stats.sampling import Stratum, Truth, strata
 
 
 def jackknife_of_means(truth: Truth, values: Mapping[str, np.ndarray]) -> Jackknife:
@@ -33,14 +33,14 @@ def jackknife_of_means(truth: Truth, values: Mapping[str, np.ndarray]) -> Jackkn
     for name, of in values.items():
         seen = np.isfinite(of)
         known, number = np.where(seen, of, 0.0), seen.astype(float)
-        means[name] = ratio(known.sum(1), number.sum(1))
-        sums = [(_by_unit(known, p.predictions[0], p.units), _by_unit(number, p.predictions[0], p.units)) for p in parts]
-        left_out[name] = {
-            k: ratio(known.sum(1) - total, number.sum(1) - images) for k, (total, images) in enumerate(sums)
-        }
-        heaviest = max((float(images.max()) for _, images in sums), default=0.0)
-        units = sum(int((images > 0).any(1).sum()) for _, images in sums)
-        behind[name] = min(float(number.sum(1).max()) / heaviest, float(units)) if heaviest else 0.0
+        total, images = known.sum(1), number.sum(1)
+        sums = [_by_unit(known, part) for part in parts]
+        sizes = [_by_unit(number, part) for part in parts]
+        means[name] = ratio(total, images)
+        left_out[name] = {k: ratio(total - sums[k], images - sizes[k]) for k in range(len(parts))}
+        heaviest = max(float(size.max()) for size in sizes)
+        units = sum(int((size > 0).any(1).sum()) for size in sizes)
+        behind[name] = min(float(images.max()) / heaviest, float(units)) if heaviest else 0.0
     return Jackknife(
         values=means,
         left_out=left_out,
@@ -50,7 +50,7 @@ def jackknife_of_means(truth: Truth, values: Mapping[str, np.ndarray]) -> Jackkn
     )
 
 
-def _by_unit(values: np.ndarray, images: np.ndarray, units: np.ndarray) -> np.ndarray:
-    """Sums [U, S] over the images of each unit; `values` are [S, n], `images` their places in a stratum."""
-    size = int(units.max()) + 1
-    return np.stack([np.bincount(units, weights=of[images], minlength=size) for of in values], axis=1)
+def _by_unit(values: np.ndarray, part: Stratum) -> np.ndarray:
+    """Sums [U, S] of `values` [S, n] over the images of each unit of a stratum."""
+    images = part.predictions[0]
+    return np.stack([np.bincount(part.units, weights=of[images], minlength=part.size) for of in values], axis=1)

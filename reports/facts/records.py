@@ -260,7 +260,8 @@ def _other_labels(ledger: Ledger, fingerprint: str, notes: list[str]) -> tuple[R
             try:
                 found.append(read_relabelled(ledger.root, fingerprint, name))
             except LedgerError as error:
-                notes.append(f"{error.what[0].upper()}{error.what[1:]}. They are in no table; `{error.next}` renews them.")
+                what = f"{error.what[0].upper()}{error.what[1:]}"
+                notes.append(f"{what}. They are in no table; `{error.next}` renews them.")
     return tuple(found)
 
 

@@ -64,12 +64,14 @@ def coverage(images: SameImages) -> str:
     text += f"{images.total:,} in the test set that it assigns to a class of this study{rule}."
     reasons = []
     if lost.undecided:
-        reasons.append(f"{lost.undecided:,} have no label")
+        reasons.append(f"{phrases.count(lost.undecided, 'image has', 'images have')} no label")
     if lost.elsewhere:
-        reasons.append(f"{lost.elsewhere:,} {'has' if lost.elsewhere == 1 else 'have'} a label that is no class of this study "
-                       f"({phrases.listed([f'*{name}*' for name in lost.classes_elsewhere])})")  # fmt: skip
+        names = phrases.listed([f"*{name}*" for name in lost.classes_elsewhere])
+        number = phrases.count(lost.elsewhere, "image belongs", "images belong")
+        reasons.append(f"{number} to a class that this study lacks ({names})")
     if lost.unmatched:
-        reasons.append(f"{lost.unmatched:,} are not among its images, or have copies that can't be told apart")
+        number = phrases.count(lost.unmatched, "image was", "images were")
+        reasons.append(f"{number} not found among its images, or not with certainty among copies")
     return f"{text} Of the others, {phrases.listed(reasons)}." if reasons else text
 
 
@@ -82,7 +84,7 @@ def agreement(images: SameImages) -> str:
         return text
     own, best = images.expected(images.own.labels).mean(), images.votes.max(1).mean()
     text += " *Expected accuracy* is the probability that a prediction agrees with one annotator drawn at random: "
-    text += f"the mean share of an image's votes for the predicted class. Only votes for classes of this study count, "
+    text += "the mean share of an image's votes for the predicted class. Only votes for classes of this study count, "
     text += f"{phrases.percent(images.votes_kept)} % of all. The own labels reach {phrases.percent(own)} %, the labels "
     text += f"of {title} {phrases.percent(images.expected(images.other.labels).mean())} %, and nothing can reach more "
     return text + f"than {phrases.percent(best)} %."
@@ -129,7 +131,9 @@ def _rows(images: SameImages) -> list[tuple[str, str, str, str]]:
     for label in study.order:
         for kind, name, part in kinds:
             number = f"{int((part.labels == label).sum()):,}"
-            rows.append((f"recall of {study.classes[label]}", name, number, f"{kind} {recall_key(study.classes[label])}"))
+            rows.append(
+                (f"recall of {study.classes[label]}", name, number, f"{kind} {recall_key(study.classes[label])}")
+            )
     everything = f"{len(study.labels):,}"
     rows += [(text, name, everything, f"{kind} {key}") for key, text in OVERALL.items() for kind, name, _ in kinds]
     if images.votes is not None:
