@@ -68,7 +68,8 @@ def test_the_search_is_done_once(album, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "copies_of", lambda patient: pytest.fail("looked for again"))
     again = known_copies(store, CARD, tmp_path, announce)
     assert announced == [True]
-    assert (first.near == again.near).all() and (first.exact == again.exact).all()  # the numbers too: they are recorded
+    assert (first.near == again.near).all()  # the numbers too: they are recorded
+    assert (first.exact == again.exact).all()
 
 
 def test_a_file_that_can_not_be_used_is_replaced(album, tmp_path):
@@ -87,7 +88,8 @@ def test_images_that_are_drawn_are_copies_only_where_they_are_identical(album, t
     drawn = replace(CARD, built_in=True)
     found = known_copies(album(), drawn, tmp_path, lambda: pytest.fail("announced a search"))
     assert groups(found.near) == [[3, 20]]
-    assert found.facts["near"] is False and "drawn" in found.facts["reason"]
+    assert found.facts["near"] is False
+    assert "drawn" in found.facts["reason"]
 
 
 def test_a_large_store_is_searched_for_identical_images_alone(album, tmp_path, monkeypatch):
