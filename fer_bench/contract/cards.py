@@ -60,6 +60,8 @@ class MethodCard:
         What differs from plain cross-entropy.
     deviations : tuple of str
         What differs from the paper.
+    calibration : str
+        What the method does to confidences by design, said where reports show calibration.
     params : mapping of name to Param
     tier : {"baseline", "method"}
         A study's reference is taken from its baselines.
@@ -80,6 +82,7 @@ class MethodCard:
     url: str = ""
     changes: str = ""
     deviations: tuple = ()
+    calibration: str = ""
     params: Mapping[str, Param] = field(default_factory=dict)
     tier: str = "method"
     transductive: bool = False
