@@ -140,6 +140,7 @@ FACTS: dict[str, Fits] = {
         needed=("images",), transductive=flag, images=whole, tolerance=number,
         checks=each(table(name=text, max_difference=number, flipped=number)),
     ),
+    "copies": table(near=flag, reason=text, people=text),
     "environment": table(versions=maybe(table())),
     "timing": table(
         device=text, total_seconds=number, epoch_seconds=each(real), images_per_second=each(real), started=text,

@@ -30,6 +30,7 @@ from fer_bench.reports.sections import (
     published_claims,
     recall,
     repeat,
+    seen,
     significance,
     trust,
 )
@@ -46,6 +47,7 @@ SECTIONS: tuple[Section, ...] = (
     further.SECTION,
     calibration.SECTION,
     oracle.SECTION,
+    seen.SECTION,
     published_claims.SECTION,
     significance.SECTION,
     confusion_matrices.SECTION,
