@@ -32,6 +32,7 @@ from fer_bench.reports.sections import (
     published_claims,
     recall,
     repeat,
+    seen,
     significance,
     trust,
 )
@@ -50,6 +51,7 @@ SECTIONS: tuple[Section, ...] = (
     calibration.SECTION,
     other_labels.SECTION,
     oracle.SECTION,
+    seen.SECTION,
     published_claims.SECTION,
     significance.SECTION,
     confusion_matrices.SECTION,
