@@ -171,8 +171,8 @@ def gain_table(numbers: Numbers, labels: Sequence[str]) -> Table | None:
         Column("Gain on unseen images", lambda r: phrases.gain_with_interval(r[2])),
     ]
     caption = (
-        f"Paired gains over {phrases.code(str(study.reference))} in points, with {phrases.interval_of(numbers)}, on all "
-        "test images and on those without any copy in training or validation."
+        f"Paired gains over {phrases.code(str(study.reference))} in points, with {phrases.interval_of(numbers)}, on "
+        "all test images and on those without any copy in training or validation."
     )
     return tabulate(columns, rows, caption)
 
