@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @click.argument("methods", nargs=-1, required=True)
 @training_options
 @number_option("--seeds", int, 1, 1000, "Seeds per method: 0 to N-1.", default=3)
+@number_option("--subsets", int, 1, 100, "Draws of the training set that --imbalance thins: 0 to N-1.", default=1)
 @click.option("--folds", metavar="LIST", help="Folds of the protocol, such as 0,1 or 0-4  [default: all]")
 @click.option("--reference", metavar="METHOD", help="Method against which gains are measured  [default: a baseline]")
 @click.option("--tuned", is_flag=True, help="Use each method's best configuration from `fer-bench tune`.")
@@ -41,7 +42,7 @@ def run(methods: tuple[str, ...], **options: Any) -> int:
     """Train METHODS under the same conditions and compare them.
 
     A method may have parameters: 'rasn[share.source=ema]'. Finished runs are reused, interrupted ones are resumed.
-    Each of several imbalance profiles becomes a separate study.
+    Each of several imbalance profiles becomes a separate study. With --subsets, every seed trains on every draw.
     """
     from fer_bench.cli.preflight import preflight
 
@@ -86,8 +87,9 @@ def _study(
     tuned = _tuned(variants, template, preset, work) if options["tuned"] else None
     variants = tuned.variants if tuned else variants
     folds = parse_folds(options["folds"], _protocol(template, work).folds)
+    subsets = range(1 if template["profile"] == "natural" else options["subsets"])
     runs, labels = expand(
-        work.plugins, variants, range(options["seeds"]), template, folds=folds,
+        work.plugins, variants, range(options["seeds"]), template, folds=folds, subsets=subsets,
         per_label=tuned.recipes if tuned else {},
     )  # fmt: skip
     name = options["name"] and shortened(options["name"] + (f"-{file_name(template['profile'])}" if several else ""))
@@ -124,8 +126,9 @@ def _announce(study: StudySpec, options: dict[str, Any], preset: str, work: Work
     first, recipe = study.runs[0], study.runs[0].recipe
     card = work.plugins.dataset_card(first.dataset)
     protocol = card.protocol(first.protocol)
-    folds = len({r.fold for r in study.runs})
+    folds, subsets = len({r.fold for r in study.runs}), len({r.subset for r in study.runs})
     parts = f"{plural(len(study.labels), 'method')} x {plural(options['seeds'], 'seed')}"
+    parts += f" x {subsets} subsets" if subsets > 1 else ""
     parts += f" x {folds} folds" if folds > 1 else ""
     profile = "" if first.profile == "natural" else f", imbalance {first.profile}"
     say(f"study {study.name}: {parts} on {card.full_name(protocol)}{profile}")
