@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fer_bench.reports.facts.numbers import MethodNumbers, Numbers
+from fer_bench.reports.facts.numbers import SCORES, MethodNumbers, Numbers, covered
 from fer_bench.reports.facts.records import MethodRuns, StudyData
 from fer_bench.stats.intervals import Interval
 
@@ -36,6 +36,11 @@ def gain_with_interval(interval: Interval) -> str:
     if not np.isfinite(interval.value):
         return UNKNOWN
     return f"{points(interval.value)} [{points(interval.low)}, {points(interval.high)}]"
+
+
+def limits(interval: Interval | None) -> str:
+    """ "[+1.0, +7.5]"; a dash where there is none."""
+    return UNKNOWN if interval is None else gain_with_interval(interval).partition(" ")[2] or UNKNOWN
 
 
 def mean_and_spread(values: np.ndarray) -> str:
@@ -92,6 +97,17 @@ def describe_class(study: StudyData, index: int) -> str:
     return f"*{study.classes[index]}* ({train}{count(int(counts['test'][index]), 'test image')})"
 
 
+def endpoint(study: StudyData, key: str) -> str:
+    """What a gain is about: "recall of disgust", "mean recall of the tail (disgust and fear)", "accuracy"."""
+    kind, _, of = key.partition(":")
+    if kind == "recall":
+        return f"recall of {of}"
+    if kind != "group":
+        return SCORES[key]
+    classes = [study.classes[i] for i in study.order if i in covered(study, key)]
+    return f"{'mean ' * (len(classes) > 1)}recall of the {of} ({listed(classes)})"
+
+
 def sampling(study: StudyData) -> str:
     """The sampling units of intervals and tests where these are not single images; empty where they are."""
     if study.clusters is None:
@@ -114,6 +130,19 @@ def interval_of(numbers: Numbers) -> str:
     if one_seed_each(numbers):
         return "95 % intervals over images (one seed says nothing about other training runs)"
     return "95 % intervals over seeds and images"
+
+
+def conditions(study: StudyData) -> str:
+    """What the claims of a report are conditional on."""
+    seeds = [len(m.seeds) for m in study.methods]
+    several = "1 seed" if max(seeds) == 1 else f"{span(sorted(set(seeds)))} seeds"
+    chosen = {(r.spec.get("selection") or {}).get("rule") for r in study.runs} - {None}
+    rule = f" (`{'`, `'.join(sorted(map(str, chosen)))}`)" if chosen else ""
+    return (
+        f"All of this is conditional on this training set, this test set, {several} per method and this rule for "
+        f"selecting the epoch{rule}. Intervals cover other test images of the same kind"
+        f"{'' if max(seeds) == 1 else ' and other seeds'}, but not another training set."
+    )
 
 
 def mean_over_seeds(numbers: Numbers) -> str:
