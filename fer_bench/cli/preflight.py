@@ -56,6 +56,6 @@ def _check_subsets(options: dict[str, Any]) -> None:
         raise SpecError(
             "a natural training set has only one draw: all images of the fold",
             where=f"--subsets {options['subsets']}",
-            hint="subsets are draws of a training set that --imbalance thins, such as --imbalance exp:50; other natural "
-            "training sets are the folds of a protocol (`fer-bench show DATASET` lists those with folds)",
+            hint="subsets are draws of a training set that --imbalance thins, as with --imbalance exp:50; other "
+            "natural training sets are the folds of a protocol (`fer-bench show DATASET` lists those with folds)",
         )

@@ -41,8 +41,8 @@ class RunSpec:
     """One training, completely described. Its canonical form takes part in the run's id.
 
     `params` holds every parameter of the method, defaults included, so that a changed default makes a new run.
-    `profile` is the text of a :class:`fer_bench.data.imbalance.Profile`, `subset` the number of the draw of its training
-    images. Draw 0 is not written down, so that records and ids are those of versions that knew one draw.
+    `profile` is the text of a :class:`fer_bench.data.imbalance.Profile`, `subset` the number of its draw of the
+    training images. Draw 0 is not written down, so that records and ids are those of versions that knew one draw.
     `test` is False for tuning trials: they never open the test.
     """
 
@@ -202,7 +202,8 @@ class StudySpec:
 
 def expand(
     plugins: Plugins, variants: Sequence[Variant], seeds: Sequence[int], template: Mapping[str, Any],
-    *, folds: Sequence[int] = (0,), subsets: Sequence[int] = (0,), per_label: Mapping[str, Mapping[str, Any]] | None = None,
+    *, folds: Sequence[int] = (0,), subsets: Sequence[int] = (0,),
+    per_label: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[tuple[RunSpec, ...], tuple[str, ...]]:  # fmt: skip
     """All runs of variants x folds x subsets x seeds, and the variants' labels.
 

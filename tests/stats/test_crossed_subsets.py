@@ -61,7 +61,9 @@ def by_hand(labels, answers):
     sums = {"own": [], "subset": [], "seed": [], "neither": []}
     for i, (r, s) in enumerate(cells):
         for j, (q, t) in enumerate(cells):
-            kind = {(True, True): "own", (True, False): "subset", (False, True): "seed"}.get((r == q, s == t), "neither")
+            kind = {(True, True): "own", (True, False): "subset", (False, True): "seed"}.get(
+                (r == q, s == t), "neither"
+            )
             sums[kind].append(cov[i, j])
     v, c1, c2, c3 = (np.mean(sums[k]) for k in ("own", "subset", "seed", "neither"))
     values = correct.mean(2)
@@ -160,16 +162,18 @@ def test_the_bootstrap_draws_subsets_as_well():
     subsets, draws = np.array([0, 0, 1, 1]), Draws(number=400)
     drawn = replicates(Truth(labels=labels, classes=2), answers, RECALL, draws, subsets)
     assert drawn.shares.sum(1) == pytest.approx(np.ones(400))
-    # A draw of two subsets takes one of them twice in half of the draws; both seeds of it then have equal shares or not.
+    # A draw of two subsets takes one of them twice in half of the draws.
     assert np.isclose(drawn.shares.reshape(400, 2, 2).sum(2), 1).any(1).mean() == pytest.approx(0.5, abs=0.1)
     wide, narrow = (
-        replicates(Truth(labels=labels, classes=2), answers, RECALL, draws, of).intervals()["r"] for of in (subsets, None)
+        replicates(Truth(labels=labels, classes=2), answers, RECALL, draws, of).intervals()["r"]
+        for of in (subsets, None)
     )
     assert wide.low < narrow.low
     gain = bootstrap_difference(
         Truth(labels=labels, classes=2), answers, np.ones_like(answers), RECALL, draws, subsets=subsets
     )["r"]
-    assert gain.low < 0.25 and gain.p > 0.05
+    assert gain.low < 0.25
+    assert gain.p > 0.05
 
 
 def simulated(rng, subsets, seeds, images=46, recall=0.6, spread=(0.057, 0.015)):
@@ -198,7 +202,8 @@ def test_one_draw_hides_its_own_effect():
         of_rows = np.repeat(np.arange(subsets), seeds)
         samples = [of(labels, simulated(rng, subsets, seeds, images=800), of_rows) for _ in range(80)]
         missed[subsets] = np.mean([not score_intervals(sample)["r"].covers(0.6) for sample in samples])
-    assert missed[1] > 0.3 and missed[5] < 0.12
+    assert missed[1] > 0.3
+    assert missed[5] < 0.12
 
 
 def test_macro_scores_take_the_same_way():
