@@ -136,14 +136,15 @@ def table_of(subsets: np.ndarray, known: np.ndarray) -> np.ndarray:
 def complete(present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Subsets and seeds, as positions, of a complete part of a table [R, S] of which some cells are `present`.
 
-    The subset or seed that lacks the largest share of its cells is left out until none lacks any; of equal ones a seed
-    before a subset, and the last one first.
+    Until nothing is missing, one is left out after the other: the subset that lacks most, if it lacks more than half of
+    its seeds, or else the seed that lacks most, the last of equal ones. Subsets are kept where that is possible, since
+    they are fewer and tend to differ more.
     """
     subsets, seeds = np.arange(present.shape[0]), np.arange(present.shape[1])
     while len(subsets) and len(seeds) and not (part := present[np.ix_(subsets, seeds)]).all():
-        gaps = (~part).mean(1), (~part).mean(0)
-        if gaps[1].max() >= gaps[0].max():
-            seeds = np.delete(seeds, np.flatnonzero(gaps[1] == gaps[1].max())[-1])
+        of_subsets, of_seeds = (~part).mean(1), (~part).mean(0)
+        if of_subsets.max() > 0.5:
+            subsets = np.delete(subsets, np.flatnonzero(of_subsets == of_subsets.max())[-1])
         else:
-            subsets = np.delete(subsets, np.flatnonzero(gaps[0] == gaps[0].max())[-1])
+            seeds = np.delete(seeds, np.flatnonzero(of_seeds == of_seeds.max())[-1])
     return subsets, seeds
