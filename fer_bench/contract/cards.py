@@ -40,7 +40,7 @@ FAMILIES = {
     "ensemble": "several models, each trained on its own part or balance of the data",
     "other": "none of these",
 }
-TIERS = ("baseline", "method")
+TIERS = ("baseline", "second reference", "method")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,16 +60,27 @@ class MethodCard:
         What differs from plain cross-entropy.
     deviations : tuple of str
         What differs from the paper.
+    calibration : str
+        What the method does to confidences by design, said where reports show calibration.
     params : mapping of name to Param
-    tier : {"baseline", "method"}
-        A study's reference is taken from its baselines.
+    tier : {"baseline", "second reference", "method"}
+        A study's reference is taken from its baselines. A "second reference" joins every study whose reference it
+        reads out, with default parameters on both sides.
     transductive : bool
         It reads other test images; its results are watermarked.
+    readout_of : str
+        The method whose trained network this one reads out; empty for a method that trains its own. Its runs are made
+        from the logits that the finished runs of that method stored (with default parameters, and the same data,
+        recipe and seed), without images and without training. So it may override ``fit_posthoc``, ``adjust`` and the
+        two hooks of its state, and nothing else; ``fit_posthoc`` gets an empty module in place of the network, and no
+        features.
 
     Raises
     ------
     UnknownNameError
         `family` or `tier` is none of those.
+    SpecError
+        It reads itself out, or is a second reference that reads no other method out.
     """
 
     name: str
@@ -80,9 +91,11 @@ class MethodCard:
     url: str = ""
     changes: str = ""
     deviations: tuple = ()
+    calibration: str = ""
     params: Mapping[str, Param] = field(default_factory=dict)
     tier: str = "method"
     transductive: bool = False
+    readout_of: str = ""
 
     def __post_init__(self) -> None:
         where = f"the card of '{self.name}'"
@@ -90,6 +103,17 @@ class MethodCard:
             raise unknown("family", self.family, FAMILIES, where=where)
         if self.tier not in TIERS:
             raise unknown("tier", self.tier, TIERS, where=where)
+        if self.readout_of == self.name:
+            raise SpecError("a method can't read itself out", where=f"{where}, readout_of")
+        if self.tier == "second reference" and not self.readout_of:
+            raise SpecError("a second reference must say which method it reads out", where=f"{where}, readout_of")
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the record of a run says of its method."""
+        kept = ("name", "title", "paper", "year", "url", "changes", "deviations", "calibration", "transductive", "tier")
+        facts = {k: getattr(self, k) for k in (*kept, "family")}
+        return {**facts, "readout_of": self.readout_of} if self.readout_of else facts
 
     def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All parameters with their values: the given ones checked, the others at their defaults.

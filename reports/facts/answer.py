@@ -107,7 +107,7 @@ def headline(numbers: Numbers, method: MethodNumbers) -> str:
     """One method's gains on the rarest class, the tail and the mean over classes, with verdicts and side effects."""
     study = numbers.study
     parts = [
-        f"{phrases.endpoint(study, key)} {phrases.gain_with_interval(method.gains[key])} points "
+        f"{phrases.endpoint(study, key, named=False)} {phrases.gain_with_interval(method.gains[key])} points "
         f"({_verdict_words(numbers, method, key)})"
         for key in numbers.headline
     ]
@@ -128,7 +128,8 @@ def beyond(numbers: Numbers, method: MethodNumbers) -> str:
     why = "" if method.verdicts[key] in (Verdict.GAIN, Verdict.LOSS) else f" ({_verdict_words(numbers, method, key)})"
     others = [TAIL, "accuracy"] if TAIL in method.beyond else ["accuracy"]
     beside = ", ".join(
-        f"{phrases.endpoint(numbers.study, name)} {phrases.gain_with_interval(method.beyond[name])}" for name in others
+        f"{phrases.endpoint(numbers.study, name, named=False)} {phrases.gain_with_interval(method.beyond[name])}"
+        for name in others
     )
     return (
         f"{did} the second reference {phrases.code(str(numbers.second))}: {SCORES[JUDGED_BEYOND]} "
@@ -190,9 +191,9 @@ def family_in_words(numbers: Numbers) -> str:
     return (
         f"Claims form one family: {phrases.count(levels.methods, 'method')}. The primary endpoint of each is the "
         f"{phrases.endpoint(study, family.primary)}, tested at α = {ALPHA:g} / {levels.methods} = "
-        f"{levels.primary_alpha:.2g}. Only if it differs are {phrases.count(levels.secondary, 'secondary endpoint')} "
-        f"tested ({phrases.listed(behind)}), each at {levels.primary_alpha:.2g} / {levels.secondary} = "
-        f"{levels.secondary_alpha:.2g}. So the probability of any false claim is at most {100 * ALPHA:g} % (Bonferroni "
+        f"{levels.primary_alpha:.3g}. Only if it differs are {phrases.count(levels.secondary, 'secondary endpoint')} "
+        f"tested ({phrases.listed(behind)}), each at {levels.primary_alpha:.3g} / {levels.secondary} = "
+        f"{levels.secondary_alpha:.3g}. So the probability of any false claim is at most {100 * ALPHA:g} % (Bonferroni "
         "gatekeeping, Bretz et al. 2009). Intervals are unadjusted 95 % intervals unless they are called simultaneous."
     )
 
@@ -212,7 +213,7 @@ def detectable_in_words(numbers: Numbers) -> str:
     return (
         f"Detectable: {phrases.span(seeds)} {study.one}s and {images:,} test images detect a true gain in "
         f"{phrases.endpoint(study, family.primary)} of {_range_of(numbers, tested)} with probability {POWER:g}, at "
-        f"α = {family.hierarchy.primary_alpha:.2g} and with the spread seen here.{more}"
+        f"α = {family.hierarchy.primary_alpha:.3g} and with the spread seen here.{more}"
     )
 
 

@@ -18,7 +18,7 @@ from fer_bench.stats.chance import Chance, against_chance
 from fer_bench.stats.class_groups import Groups, head_middle_tail
 from fer_bench.stats.confusion import ClassRecall, GroupRecall, Margins, Score, mean_confusion_matrix
 from fer_bench.stats.crossed_errors import Estimate, Jackknife, jackknife
-from fer_bench.stats.intervals import Interval, score_differences, score_intervals
+from fer_bench.stats.intervals import Interval, difference_estimates, score_differences, score_intervals
 from fer_bench.stats.sampling import paired
 
 IMPROVED = ("mean_recall", "accuracy")  # scores for which a report gives the probability of improvement
@@ -266,8 +266,9 @@ def headline_of(study: StudyData) -> tuple[str, ...]:
 
 def second_reference_of(study: StudyData) -> str | None:
     """The second reference, if it has runs and may be compared; it shifts the decisions of the first."""
-    second = getattr(study, "second_reference", None)
-    return next((m.label for m in study.methods if m.label == second != study.reference and m.ranked), None)
+    second = study.second_reference
+    usable = second not in (None, study.reference) and study.method(str(second)).ranked
+    return second if usable else None
 
 
 def family_of(study: StudyData) -> Family:
@@ -347,12 +348,12 @@ def _gains(study: StudyData, family: Family, own: _Scored, scored: dict[str, _Sc
     second = second_reference_of(study)
     pair = None if second is None or scored[second] is own else _paired(study, own, scored[second])
     if pair is not None and len(pair[0].trainings) > 1:
-        beyond = score_differences(*(side.sample for side in pair))
+        beyond = score_differences(pair[0].sample, pair[1].sample)
         corrected |= {BEYOND + key: interval for key, interval in _simultaneous(family, *pair, BEYOND).items()}
     return _Gains(
         gains=score_differences(ours.sample, reference.sample),
         corrected=corrected,
-        spread=(ours.sample - reference.sample).estimates,
+        spread=difference_estimates(ours.sample, reference.sample),
         beyond=beyond,
         resampled=(drawn[0] - drawn[1]).intervals(),
         improvement=scores[0].improvements(scores[1]) if len(ours.trainings) > 1 else {},
@@ -374,7 +375,7 @@ def _paired(study: StudyData, ours: _Scored, other: _Scored) -> tuple[_Scored, _
 
 def _simultaneous(family: Family, ours: _Scored, other: _Scored, prefix: str = "") -> dict[str, Interval]:
     """Intervals of the endpoints, each at the level of its test; `prefix` selects those of one reference."""
-    out = {}
+    out: dict[str, Interval] = {}
     levels = {key: family.alpha(prefix + key) for key in ours.sample.values}
     for alpha in {alpha for alpha in levels.values() if alpha is not None}:
         intervals = score_differences(ours.sample, other.sample, level=1 - alpha)

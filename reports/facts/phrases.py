@@ -101,15 +101,18 @@ def describe_class(study: StudyData, index: int) -> str:
     return f"*{study.classes[index]}* ({train}{count(int(counts['test'][index]), 'test image')})"
 
 
-def endpoint(study: StudyData, key: str) -> str:
-    """What a gain is about: "recall of disgust", "mean recall of the tail (disgust and fear)", "accuracy"."""
+def endpoint(study: StudyData, key: str, *, named: bool = True) -> str:
+    """What a gain is about: "recall of disgust", "mean recall of the tail (disgust and fear)", "accuracy".
+
+    Without `named`, the classes of a group are left out.
+    """
     kind, _, of = key.partition(":")
     if kind == "recall":
         return f"recall of {of}"
     if kind != "group":
         return SCORES[key]
     classes = [study.classes[i] for i in study.order if i in covered(study, key)]
-    return f"{'mean ' * (len(classes) > 1)}recall of the {of} ({listed(classes)})"
+    return f"{'mean ' * (len(classes) > 1)}recall of the {of}{f' ({listed(classes)})' * named}"
 
 
 def sampling(study: StudyData) -> str:

@@ -87,7 +87,8 @@ class StudyData:
     """Everything a report is computed from.
 
     `methods` come in the order asked, those that are not ranked after all others. `labels` [n] are the true classes
-    of the test images of all folds, fold by fold. `tuned` is the record of a search, unchecked.
+    of the test images of all folds, fold by fold. `second_reference` is the method that reads the reference's network
+    out at another operating point, where the study has it. `tuned` is the record of a search, unchecked.
     """
 
     name: str
@@ -103,6 +104,7 @@ class StudyData:
     labels: np.ndarray
     notes: tuple[str, ...]
     tuned: Any = None
+    second_reference: str | None = None
 
     @property
     def runs(self) -> list[Run]:
@@ -334,6 +336,7 @@ def _assemble(
         notes.append(f"The reference `{reference}` has no usable run, so no gains are computed.")
         reference = None
     first = {r.fold: r for r in sorted(runs, key=lambda r: (r.training, r.fold), reverse=True)}
+    second = study.get("second_reference")
     return StudyData(
         name=study.get("name", "study"),
         command=hide_command(study).get("command", ""),
@@ -348,6 +351,7 @@ def _assemble(
         labels=np.concatenate([first[f].labels for f in folds]).astype(np.int64),
         notes=tuple(map(printable, notes)),
         tuned=study.get("tuned"),
+        second_reference=second if second in {m.label for m in methods} else None,
     )
 
 

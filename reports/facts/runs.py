@@ -24,7 +24,7 @@ from fer_bench.reports.facts import shapes
 
 HEAD = ("spec.json", "data.json")
 ANSWERS = {split: tuple(f"{split}_{part}.npy" for part in ("rows", "labels", "logits")) for split in ("test", "val")}
-OPTIONAL = ("method", "selection", "history", "seal", "probe", "environment", "timing")
+OPTIONAL = ("method", "selection", "history", "seal", "probe", "environment", "timing", "derived")
 TELL_IF_MISSING = ("method", "selection", "history", "seal", "probe")
 GROUPS = "test_groups.npy"
 EPOCHS = "test_epochs.npy"

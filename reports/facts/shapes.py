@@ -132,7 +132,7 @@ DATA = table(
 FACTS: dict[str, Fits] = {
     "method": table(
         title=text, paper=text, year=year, url=text, changes=text, tier=text, parameters=number, transductive=flag,
-        deviations=each(text),
+        deviations=each(text), calibration=text,
     ),
     "selection": table(needed=("epoch",), rule=text, metric=text, epoch=whole, value=number, candidates=each(whole)),
     "history": each(table(needed=("epoch",), epoch=whole, train_loss=number, val_mean_recall=number)),
@@ -142,6 +142,7 @@ FACTS: dict[str, Fits] = {
         checks=each(table(name=text, max_difference=number, flipped=number)),
     ),
     "environment": table(versions=maybe(table())),
+    "derived": table(needed=("run_id",), run_id=text, method=text, learned=maybe(table())),
     "timing": table(
         device=text, total_seconds=number, epoch_seconds=each(real), images_per_second=each(real), started=text,
         finished=text,

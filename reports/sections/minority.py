@@ -179,7 +179,7 @@ def _beyond(numbers: Numbers) -> list[Block]:
         f"Differences from the second reference {second} in points, with unadjusted 95 % intervals. It moves the "
         "decisions of the first reference towards rare classes without learning anything new. A method that only "
         "moves them too can gain recall of the tail, but not mean-class accuracy; so a method beats the second "
-        f"reference (bold) if its mean-class accuracy is higher, tested at α = {alpha:.2g} as one of its secondary "
+        f"reference (bold) if its mean-class accuracy is higher, tested at α = {alpha:.3g} as one of its secondary "
         "endpoints."
     )
     return [TableBlock(tabulate(columns, rows, caption), "second-reference", "Against the second reference")]

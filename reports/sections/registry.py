@@ -24,6 +24,7 @@ from fer_bench.reports.sections import (
     further,
     minority,
     missing,
+    operating_point,
     oracle,
     overall,
     priors,
@@ -39,6 +40,7 @@ GROUP = "fer_bench.report_sections"
 SECTIONS: tuple[Section, ...] = (
     answer.SECTION,
     minority.SECTION,
+    operating_point.SECTION,
     recall.SECTION,
     overall.SECTION,
     priors.SECTION,

@@ -82,7 +82,7 @@ def _resampled(numbers: Numbers) -> list[Block]:
         return []
     columns = [Column("Method", phrases.method_name, right=False), _shared(numbers.study)]
     for name in (*numbers.headline, "accuracy"):
-        heading = phrases.endpoint(numbers.study, name)
+        heading = phrases.endpoint(numbers.study, name, named=False)
         columns.append(Column(f"Gain in {heading}", each(lambda n, m: phrases.gain_with_interval(m.gains[n]), name)))
         columns.append(Column("Bootstrap", each(lambda n, m: phrases.limits(m.resampled[n]), name)))
     varied = phrases.varied(numbers.study)
