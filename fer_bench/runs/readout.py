@@ -2,7 +2,8 @@
 
 The card of such a method names the method whose network it reads out (``MethodCard.readout_of``). Its run is made from
 the record of that method's run with the same data, fold, profile, subset, backbone, recipe, seed and selection. That
-run is carried out first if the ledger lacks it, and has a record of its own. The read-out's record can be read without it.
+run is carried out first if the ledger lacks it, and has a record of its own. The read-out's record can be read without
+it.
 """
 
 from __future__ import annotations
