@@ -192,7 +192,18 @@ TRAINING = [
     "methods",
 ]
 COMMANDS = {
-    "run": sorted([*TRAINING, "--folds", "--no-second-reference", "--reference", "--replace", "--seeds", "--tuned"]),
+    "run": sorted(
+        [
+            *TRAINING,
+            "--folds",
+            "--no-second-reference",
+            "--reference",
+            "--replace",
+            "--seeds",
+            "--subsets",
+            "--tuned",
+        ]
+    ),
     "tune": sorted([*TRAINING, "--seed", "--trials"]),
     "report": ["--force", "--format", "--home", "--out", "--test-prior", "study"],
     "response": ["--force", "--format", "--home", "--out", "studies"],

@@ -81,7 +81,9 @@ def _id(spec: RunSpec, store: Store, work: Workplace) -> str:
 
 def _roles(spec: RunSpec, store: Store, work: Workplace) -> Roles:
     card = work.plugins.dataset_card(spec.dataset)
-    return known_roles(store, card, work.home, protocol=spec.protocol, fold=spec.fold, profile=spec.profile)
+    return known_roles(
+        store, card, work.home, protocol=spec.protocol, fold=spec.fold, profile=spec.profile, subset=spec.subset
+    )
 
 
 def execute(spec: RunSpec, work: Workplace, *, started: Callable[[], None] = lambda: None) -> RunRecord:

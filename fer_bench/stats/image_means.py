@@ -16,15 +16,18 @@ from fer_bench.stats.crossed_errors import Jackknife
 from fer_bench.stats.sampling import Stratum, Truth, strata
 
 
-def jackknife_of_means(truth: Truth, values: Mapping[str, np.ndarray]) -> Jackknife:
-    """Mean over images for each seed, with all sampling units and without each in turn.
+def jackknife_of_means(truth: Truth, values: Mapping[str, np.ndarray], subsets: np.ndarray | None = None) -> Jackknife:
+    """Mean over images for each training, with all sampling units and without each in turn.
 
     Parameters
     ----------
     truth : Truth
         The test set, with its sampling units; as for other scores, class sizes stay fixed if each unit is of one class.
     values : mapping of name to ndarray [S, n]
-        What each of S seeds gets for each image, 0 to 1; NaN where a seed has not seen it.
+        What each of S trainings gets for each image, 0 to 1; NaN where a training has not seen it.
+    subsets : int ndarray [S], optional
+        The subset of the training images of each training, as :func:`fer_bench.stats.crossed_errors.jackknife` takes
+        it.
     """
     places = np.arange(len(truth.labels))[None]
     parts = list(strata(truth, places))  # the images of a stratum stand where its predictions would
@@ -47,6 +50,7 @@ def jackknife_of_means(truth: Truth, values: Mapping[str, np.ndarray]) -> Jackkn
         units=tuple(part.size for part in parts),
         effective_units=behind,
         units_are_images=all(part.one_class_of_images for part in parts),
+        subsets=None if subsets is None or len(np.unique(subsets)) < 2 else np.asarray(subsets),
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from fer_bench.record.relabelled import Relabelled
 from fer_bench.reports.facts.numbers import recall_key
 from fer_bench.reports.facts.records import Run, StudyData
+from fer_bench.reports.facts.runs import Training, subsets_of
 from fer_bench.stats.confusion import ClassRecall, Score, accuracy, mean_recall
 from fer_bench.stats.crossed_errors import Jackknife, jackknife
 from fer_bench.stats.image_means import jackknife_of_means
@@ -152,28 +153,28 @@ def _part(study: StudyData, kept: np.ndarray) -> StudyData:
 
 def rescore(images: SameImages) -> list[Rescored]:
     """Every method's scores and gains under each labelling."""
-    reference = images.own.reference
-    samples = {m.label: _samples(images, images.own.predictions(m.label)[1]) for m in images.own.methods}
-    out = []
-    for label, sample in samples.items():
+    reference, out = images.own.reference, []
+    for label in (m.label for m in images.own.methods):
         gains: dict[tuple[str, str], Interval] = {}
         if reference is not None and label != reference:
             shared, ours, theirs = images.own.paired(label, reference)
             if shared:
-                sides = [_samples(images, side) for side in paired(ours, theirs)]
+                sides = [_samples(images, shared, side) for side in paired(ours, theirs)]
                 gains = _flat({k: score_differences(sides[0][k], sides[1][k]) for k in sides[0]})
+        sample = _samples(images, *images.own.predictions(label))
         out.append(Rescored(label, _flat({k: score_intervals(of) for k, of in sample.items()}), gains))
     return out
 
 
-def _samples(images: SameImages, predictions: np.ndarray) -> dict[str, Jackknife]:
-    """What intervals are made of, for each labelling."""
-    names = images.own.classes
+def _samples(images: SameImages, trainings: Sequence[Training], predictions: np.ndarray) -> dict[str, Jackknife]:
+    """What intervals are made of, for each labelling; `predictions` are [R, m]."""
+    names, subsets = images.own.classes, subsets_of(trainings)
     scores: dict[str, Score] = {"accuracy": accuracy, "mean_recall": mean_recall}
     scores |= {recall_key(name): ClassRecall(i) for i, name in enumerate(names)}
-    out = {k: jackknife(s.truth, predictions, scores) for k, s in ((OWN, images.own), (OTHER, images.other))}
+    out = {k: jackknife(s.truth, predictions, scores, subsets) for k, s in ((OWN, images.own), (OTHER, images.other))}
     if images.votes is not None:
-        out[VOTES] = jackknife_of_means(images.other.truth, {EXPECTED: images.expected(predictions)})
+        expected = {EXPECTED: images.expected(predictions)}
+        out[VOTES] = jackknife_of_means(images.other.truth, expected, subsets)
     return out
 
 

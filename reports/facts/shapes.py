@@ -119,7 +119,8 @@ _PROTOCOL = table(
 )  # fmt: skip
 _SPEC = table(
     needed=("seed",), method=text, params=maybe(table()), dataset=text, protocol=text, fold=whole, profile=text,
-    backbone=text, pretrained=flag, seed=seed, selection=maybe(table(rule=text, metric=text)), recipe=maybe(table()),
+    subset=whole, backbone=text, pretrained=flag, seed=seed,
+    selection=maybe(table(rule=text, metric=text)), recipe=maybe(table()),
     test=flag,
 )  # fmt: skip
 

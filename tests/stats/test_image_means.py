@@ -53,6 +53,21 @@ def test_values_of_0_and_1_are_an_accuracy(clustered, unseen):
     assert [gains[0].low, gains[0].high, gains[0].p] == pytest.approx([gains[1].low, gains[1].high, gains[1].p])
 
 
+def test_subsets_of_the_training_images_are_a_third_source_of_variance():
+    """Against the jackknife of confusion matrices, which shares no code with it."""
+    rng = np.random.default_rng(7)
+    labels, subsets = np.repeat([0, 1], [30, 60]), np.repeat([0, 1, 2], 2)
+    truth = Truth(labels=labels, classes=2)
+    rates = np.repeat([0.6, 0.7, 0.9], 2)[:, None]
+    predictions = np.where(rng.random((6, 90)) < rates, labels, 1 - labels)
+    ours = jackknife_of_means(truth, {"a": (predictions == labels).astype(float)}, subsets)
+    theirs = jackknife(truth, predictions, {"a": accuracy}, subsets)
+    same = score_intervals(ours)["a"], score_intervals(theirs)["a"]
+    assert [same[0].low, same[0].high] == pytest.approx([same[1].low, same[1].high])
+    without = score_intervals(jackknife_of_means(truth, {"a": (predictions == labels).astype(float)}))["a"]
+    assert same[0].high - same[0].low > without.high - without.low
+
+
 def test_images_that_a_seed_has_not_seen_do_not_count():
     truth = Truth(labels=np.zeros(3, dtype=int), classes=2)
     sample = jackknife_of_means(truth, {"share": np.array([[0.5, 1.0, np.nan], [0.0, 0.5, 1.0]])})

@@ -13,6 +13,9 @@ from fer_bench.reports.facts.other_labels import OTHER, OWN, VOTES, rescore, sam
 from fer_bench.reports.facts.records import load_study
 from fer_bench.reports.render.blocks import Bullets, Paragraph, TableBlock
 from fer_bench.reports.sections import Context, other_labels
+from fer_bench.stats.confusion import accuracy
+from fer_bench.stats.crossed_errors import jackknife
+from fer_bench.stats.intervals import score_intervals
 from tests.reports.conftest import Bench
 
 # Ten test images: own labels, and what the other data set says of them. -1: no label; 3: contempt, which no class here
@@ -139,6 +142,19 @@ def test_a_missing_fold_is_not_counted_as_wrong(tmp_path):
     assert by["base"].scores[OTHER, "accuracy"].value == pytest.approx((5 / 8 + 3 / 5) / 2)
     first, both = np.mean([0.8, 0.5, 0.0, 0.8, 0.4]), np.mean([0.8, 0.5, 0.0, 0.8, 0.4, 1.0, 0.8, 0.4])
     assert by["base"].scores[VOTES, "expected"].value == pytest.approx((first + both) / 2)
+
+
+def test_intervals_are_over_subsets_of_the_training_images_too(tmp_path):
+    bench = Bench(tmp_path / "ledger", test=(3, 3, 4))
+    runs, every = [], []
+    for subset in (0, 1):
+        for seed in (0, 1):
+            every.append(PREDICTED["better" if subset else "base"])
+            runs.append(bench.run("base", seed, logits=logits(every[-1]), spec={"subset": subset}))
+    images, by = scored(bench, bench.study(runs, ["base"], None))
+    kept = np.array(every)[:, [0, 1, 2, 3, 4, 6, 7, 9]]
+    sample = jackknife(images.other.truth, kept, {"accuracy": accuracy}, np.array([0, 0, 1, 1]))
+    assert by["base"].scores[OTHER, "accuracy"] == score_intervals(sample)["accuracy"]
 
 
 def test_without_votes_there_is_no_expected_accuracy(small):
