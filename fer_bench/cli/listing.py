@@ -139,7 +139,7 @@ def _facts(card: Any, names: tuple[str, ...]) -> None:
 
 def _show_method(card: Any) -> None:
     click.secho(f"{card.name}: {card.title}", bold=True)
-    _facts(card, ("family", "tier", "paper", "year", "url", "changes"))
+    _facts(card, ("family", "tier", "paper", "year", "url", "changes", "calibration"))
     for line in card.deviations:
         click.echo(f"deviation  {line}")
     _show_params(card)

@@ -105,10 +105,9 @@ def _study(
     name = options["name"] and shortened(options["name"] + (f"-{file_name(template['profile'])}" if several else ""))
     name = name or study_name(template["dataset"], labels, runs)
     reference = choose_reference(work.plugins, labels, runs, options["reference"])
-    second = None
+    second: str | None = None
     if reference is not None and not options["no_second_reference"]:
-        card = second_reference(work.plugins, runs[labels.index(reference)])
-        second = card and card.name
+        second = second_reference(work.plugins, runs[labels.index(reference)])
     if second is not None and second not in labels:
         recipes[second] = recipes.get(str(reference), {})  # a tuned reference's, so that its own runs are read out
         both = [*variants, Variant(second)]

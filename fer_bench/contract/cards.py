@@ -60,6 +60,8 @@ class MethodCard:
         What differs from plain cross-entropy.
     deviations : tuple of str
         What differs from the paper.
+    calibration : str
+        What the method does to confidences by design, said where reports show calibration.
     params : mapping of name to Param
     tier : {"baseline", "second reference", "method"}
         A study's reference is taken from its baselines. A "second reference" joins every study whose reference it
@@ -89,6 +91,7 @@ class MethodCard:
     url: str = ""
     changes: str = ""
     deviations: tuple = ()
+    calibration: str = ""
     params: Mapping[str, Param] = field(default_factory=dict)
     tier: str = "method"
     transductive: bool = False
@@ -108,8 +111,9 @@ class MethodCard:
     @property
     def facts(self) -> dict[str, Any]:
         """What the record of a run says of its method."""
-        kept = ("name", "title", "paper", "year", "url", "changes", "deviations", "transductive", "tier")
-        return {**{k: getattr(self, k) for k in kept}, **({"readout_of": self.readout_of} if self.readout_of else {})}
+        kept = ("name", "title", "paper", "year", "url", "changes", "deviations", "calibration", "transductive", "tier")
+        facts = {k: getattr(self, k) for k in (*kept, "family")}
+        return {**facts, "readout_of": self.readout_of} if self.readout_of else facts
 
     def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All parameters with their values: the given ones checked, the others at their defaults.

@@ -12,7 +12,11 @@
       probe.json        batch-invariance of the predictions
       {val,test}_{rows,labels}.npy   int64 [n]: rows of the store, labels
       train_rows.npy    int64 [n], where an imbalance profile left a part of the training fold
-      test_groups.npy   int64 [n], where test images are of named people or sequences: equal numbers belong together
+      test_groups.npy   int64 [n], where images of the store are copies, or of named people or sequences: test images
+                        with equal numbers belong together
+      test_copies.npy   uint8 [n, 2], copies of each test image among this run's training and validation images: 0 none,
+                        1 near ones, 2 an exact one; plus 4 where a copy of that kind has another label
+      copies.json       near: whether near copies were looked for; reason: why not; people: the column that names them
       {val,test}_logits.npy          float32 [n, K] at the selected epoch
       {val,test}_epochs.npy          uint8 [E, n] (uint16 above 256 classes): predicted class after each candidate epoch
       model.pt          weights and method state of the selected epoch

@@ -30,8 +30,9 @@ from fer_bench.base.credentials import words
 from fer_bench.base.files import read_json, write_json, writing
 from fer_bench.contract.cards import DatasetCard
 from fer_bench.contract.plugins import Plugins
-from fer_bench.data.fold_rows import Roles, groups_of_test, known_roles, labels_of_test
+from fer_bench.data.fold_rows import Roles, copies_of_test, groups_of_test, known_roles, labels_of_test, people_column
 from fer_bench.data.store import Store
+from fer_bench.doctor.copies import known_copies
 from fer_bench.errors import DataError, FerBenchError, LedgerError, LockedError, PrunedTrial, TrainingError
 from fer_bench.record.home import Home
 from fer_bench.record.ledger import NUMERICS, RunRecord, RunWriter, run_id
@@ -383,10 +384,19 @@ class _Run:
         self.writer.put("probe", self.probe("probe", {"probe_rows": probed}, len(probed), epoch=chosen["epoch"]))
         logits = self.output("test_logits.npy", (len(rows), len(self.roles.classes)), "f")
         epochs = self.output("test_epochs.npy", (len(chosen["candidates"]), len(rows)), "u")
-        self._write_rows("test", labels_of_test(self.store, self.card, rows, protocol=self.spec.protocol))
+        labels = labels_of_test(self.store, self.card, rows, protocol=self.spec.protocol)
+        self._write_rows("test", labels)
         self.writer.put("test_logits", logits)
         self.writer.put("test_epochs", epochs)
-        groups = groups_of_test(self.store, rows)
+        self._write_copies(labels)
+
+    def _write_copies(self, labels: np.ndarray) -> None:
+        """Which test images the run met in training, and which belong together."""
+        store, rows = self.store, self.roles.rows["test"]
+        copies = known_copies(store, self.card, self.work.home.splits(store.path.name, store.fingerprint))
+        self.writer.put("copies", {**copies.facts, "people": people_column(store, rows)})
+        self.writer.put("test_copies", copies_of_test(copies, self.roles, labels))
+        groups = groups_of_test(store, rows, labels, copies)
         if groups is not None:
             self.writer.put("test_groups", groups)
 

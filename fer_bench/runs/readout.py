@@ -24,9 +24,10 @@ from fer_bench.runs.probe import IMAGES, chosen_rows
 from fer_bench.runs.spec import RunSpec
 from fer_bench.training.job import fitted_file
 
-SAME = ("history.json", "selection.json", "val_rows.npy", "val_labels.npy")
-SAME_OF_TEST = ("test_rows.npy", "test_labels.npy")
-NOT_NEEDED = ("model.pt", "val_epochs.npy", "test_epochs.npy", "train_rows.npy", "test_groups.npy")
+NEEDED = ("history.json", "selection.json", "val_rows.npy", "val_labels.npy", "val_logits.npy")
+NEEDED_OF_TEST = ("test_rows.npy", "test_labels.npy", "test_logits.npy")
+NETWORKS_ALONE = ("model.pt", "val_epochs.npy", "test_epochs.npy")
+OWN = ("spec.json", "data.json", "method.json", "seal.json", "probe.json", "val_logits.npy", "test_logits.npy")
 
 
 class Carrier(Protocol):
@@ -89,11 +90,9 @@ def read_out(run: Carrier, base: RunRecord, network: Plugin) -> dict[str, Any]:
         The record of `base` has changed, or lacks outputs.
     """
     writer, tested = run.writer, run.spec.test
-    kept = [*SAME, *(SAME_OF_TEST if tested else ())]
-    _check(base, [*kept, "val_logits.npy", *(["test_logits.npy"] if tested else [])], run.spec.method)
-    for name in (*kept, "test_groups.npy"):
-        if base.has(name):
-            _copy(base, name, writer)
+    _check(base, [*NEEDED, *(NEEDED_OF_TEST if tested else ())], run.spec.method)
+    for name in sorted(set(base.json("done")["files"]) - {*OWN, *NETWORKS_ALONE}):
+        _copy(base, name, writer)  # rows, labels, history, ...: what is true of both
     epoch, card = base.json("selection")["epoch"], run.plugin.card
     writer.put("method", {**card.facts, "parameters": base.json("method").get("parameters")})
     order = {"epoch": epoch, "network": plugin_facts(network)}
@@ -152,7 +151,7 @@ def _check(base: RunRecord, needed: list[str], method: str) -> None:
             "network is trained again",
             next="the same command with --no-second-reference",
         )
-    base.verify(spared=NOT_NEEDED)
+    base.verify(spared=NETWORKS_ALONE)
 
 
 def _copy(base: RunRecord, name: str, writer: RunWriter) -> None:

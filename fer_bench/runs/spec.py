@@ -228,8 +228,8 @@ def choose_reference(plugins: Plugins, labels: Sequence[str], runs: Sequence[Run
     return (plain or baselines or list(labels))[0]
 
 
-def second_reference(plugins: Plugins, reference: RunSpec) -> MethodCard | None:
-    """The card of the method that is the second reference where `reference` is a run of the first.
+def second_reference(plugins: Plugins, reference: RunSpec) -> str | None:
+    """The name of the method that is the second reference where `reference` is a run of the first.
 
     It is found by the cards alone: the second reference that reads out the reference's method, which must have its
     default parameters. None where there is no such method.
@@ -243,10 +243,10 @@ def second_reference(plugins: Plugins, reference: RunSpec) -> MethodCard | None:
     if dict(reference.params) != card.resolve({}):
         return None
     cards = [p.card for p in plugins.methods.values()]
-    claims = [c for c in cards if c.tier == "second reference" and c.readout_of == card.name]
+    claims = sorted(c.name for c in cards if c.tier == "second reference" and c.readout_of == card.name)
     if len(claims) > 1:
         raise SpecError(
-            f"{' and '.join(sorted(c.name for c in claims))} claim to be the second reference beside '{card.name}'",
+            f"{' and '.join(claims)} claim to be the second reference beside '{card.name}'",
             hint='give all but one of their cards the tier "method"',
             next="the same command with --no-second-reference",
         )

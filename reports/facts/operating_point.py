@@ -6,7 +6,8 @@ falls. A method on that curve could have been had from the reference by a shift 
 lies above. The curve is drawn from test outputs, and nothing is chosen by it.
 
 The distance of a method from the curve is its recall of the tail minus that of the reference at the τ that gives the
-reference the method's accuracy: the largest such τ, with straight lines between the points of :data:`TAUS`. A method
+reference the method's accuracy: the largest such τ, with straight lines between the points of :data:`TAUS`, or a
+smaller one where that has more recall of the tail (a large τ takes images of one rare class for another). A method
 that is more accurate than the reference is at any τ is compared with the reference's most accurate point, and one that
 is less accurate than the reference at the largest τ with that point. The distance is measured seed by seed, paired as
 gains are, and its interval is the t-interval of the crossed jackknife (:mod:`fer_bench.stats.crossed_errors`).
@@ -87,7 +88,11 @@ def operating_points(study: StudyData) -> OperatingPoints:
 
 
 def on_curve(accuracy: np.ndarray, tail: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Recall of the tail [R] on curves [R, T] at the accuracies `target` [R]; beyond their ends, that of the end."""
+    """Recall of the tail [R] on curves [R, T] at the accuracies `target` [R]; beyond their ends, that of the end.
+
+    Where more shift costs recall of the tail as well, the best recall of a smaller shift counts.
+    """
+    tail = np.maximum.accumulate(tail, axis=1)
     rows, reached = np.arange(len(target)), accuracy >= target[:, None]
     last = np.where(reached.any(1), reached.shape[1] - 1 - reached[:, ::-1].argmax(1), accuracy.argmax(1))
     after = np.where(reached.any(1), np.minimum(last + 1, reached.shape[1] - 1), last)

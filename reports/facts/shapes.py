@@ -131,7 +131,7 @@ DATA = table(
 FACTS: dict[str, Fits] = {
     "method": table(
         title=text, paper=text, year=year, url=text, changes=text, tier=text, parameters=number, transductive=flag,
-        deviations=each(text),
+        deviations=each(text), calibration=text,
     ),
     "selection": table(needed=("epoch",), rule=text, metric=text, epoch=whole, value=number, candidates=each(whole)),
     "history": each(table(needed=("epoch",), epoch=whole, train_loss=number, val_mean_recall=number)),

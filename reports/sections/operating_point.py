@@ -19,6 +19,8 @@ from fer_bench.stats import confusion
 from fer_bench.stats.intervals import Interval
 from fer_bench.stats.metrics import Values
 
+MARGIN = 8.0  # points of accuracy that the figure shows below the least accurate mark
+
 
 def build(context: Context) -> list[Block]:
     """The curve of the shifted reference with every method as a point, and the distances from it."""
@@ -90,7 +92,8 @@ def _table(context: Context, points: OperatingPoints) -> Table:
         "class against the rest) are means over the classes of the tail; AUROC hardly depends on τ. Above the curve: "
         f"recall of the tail in points above that of {against} at the τ that gives it the method's accuracy, seed by "
         "seed, with a 95 % t-interval that is not corrected for the number of methods. A method beyond an end of the "
-        "curve is compared with that end."
+        "curve is compared with that end. Where the curve is steep, near the reference's highest accuracy, intervals "
+        "are wide."
     )
     return tabulate(columns, numbers.methods, caption)
 
@@ -146,7 +149,7 @@ def draw(numbers: Numbers, points: OperatingPoints) -> Drawing:
     for tau, text in marks:
         x, y = (100 * v for v in curve.at(tau))
         axis.plot(x, y, "|", color="#555555", markersize=11, markeredgewidth=1.4, zorder=1)
-        axis.annotate(text, (x, y), xytext=(5, -11), textcoords="offset points", fontsize=8, color="#555555")
+        axis.annotate(text, (x, y), xytext=(-6, 6), textcoords="offset points", ha="right", fontsize=8, color="#555555")
     for method in numbers.methods:
         colour, marker, _ = looks[method.label]
         tail, accuracy = method.scores[TAIL], method.scores["accuracy"]
@@ -154,6 +157,8 @@ def draw(numbers: Numbers, points: OperatingPoints) -> Drawing:
             100 * accuracy.value, 100 * tail.value, xerr=_arms(accuracy), yerr=_arms(tail), color=colour, marker=marker,
             markersize=6, linewidth=1.1, capsize=2.5, linestyle="none", label=figures.legend_name(method),
         )  # fmt: skip
+    lowest = min(curve.at(max(tau for tau, _ in marks))[0], *(m.scores["accuracy"].low for m in numbers.methods))
+    axis.set_xlim(left=max(0.0, 100 * lowest - MARGIN))
     axis.set_xlabel("accuracy, %")
     axis.set_ylabel("mean recall of the tail, %")
     axis.grid()

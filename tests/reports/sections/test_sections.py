@@ -184,6 +184,13 @@ def test_calibration_of_known_confidences(bench):
     assert (float(x[0]), float(y[0])) == pytest.approx((100 * confidence, 100 * 138 / 170))
 
 
+def test_calibration_says_what_a_card_says_of_confidences(bench, monkeypatch):
+    with_text = bench.card("other", "other", False) | {"calibration": "confidences are lower than the targets"}
+    monkeypatch.setattr(bench, "card", lambda label, *_: with_text if label == "other" else {})
+    blocks = calibration.build(Context(numbers_of(bench, {"base": BASE, "other": BASE}, 1)))
+    assert blocks[-1] == Bullets(("`other`, by design: confidences are lower than the targets",))
+
+
 def test_lost_logits_cost_the_calibration_only(bench):
     numbers = numbers_of(bench, {"base": BASE}, 1)
     (bench.ledger.run(numbers.study.runs[0].record.id).path / "test_logits.npy").unlink()
