@@ -162,12 +162,14 @@ def _announce(study: StudySpec, options: dict[str, Any], preset: str, work: Work
 
 
 def _carry_out(study: StudySpec, work: Workplace, mirror: Mirror, *, replace: bool) -> Outcome:
+    from fer_bench.cli.relabel import add_labels
     from fer_bench.cli.workplace import finish_study
     from fer_bench.runs.live import say, warn
     from fer_bench.runs.study import run_study
 
     outcome = run_study(study, work, say=say, replace=replace, after_run=mirror)
     if outcome.finished:
+        add_labels(study.runs[0].dataset, work)
         finish_study(outcome.study, work, mirror)
     if outcome.failed:
         warn(f"{len(outcome.failed)} of {len(study.runs)} runs failed. Rerun the command to retry them.")

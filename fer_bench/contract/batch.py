@@ -253,7 +253,10 @@ class Resampled:
 
 @dataclass(frozen=True, kw_only=True)
 class ValOutputs:
-    """What :meth:`Method.fit_posthoc` may use: validation logits [n, K], features [n, D] and labels [n]."""
+    """What :meth:`fer_bench.contract.method.Method.fit_posthoc` may use.
+
+    These are validation logits [n, K], features [n, D] and labels [n].
+    """
 
     logits: np.ndarray
     labels: np.ndarray

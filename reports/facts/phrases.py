@@ -117,10 +117,20 @@ def sampling(study: StudyData) -> str:
         return ""
     units, images = len(np.unique(study.clusters)), len(study.clusters)
     if study.grouped:
-        together = "Images of the same person (or sequence, where no person is named) form one sampling unit"
+        together = f"{_together(study)} form one sampling unit"
         return f"{together}: intervals and tests are based on {units:,} units, not {images:,} images."
     together = "An image that several folds test is one sampling unit"
     return f"{together}: intervals and tests are based on {units:,} images, not {images:,} predictions."
+
+
+def _together(study: StudyData) -> str:
+    """Which images form one sampling unit; records of earlier versions know people and sequences alone."""
+    people = "Images of the same person (or sequence, where no person is named)"
+    facts = next((r.facts["copies"] for r in study.runs if r.facts.get("copies")), None)
+    if facts is None:
+        return people
+    copies = "copies of one photograph" if facts.get("near") else "identical images"
+    return f"{people}, and {copies}," if facts.get("people") else f"{copies.capitalize()} with the same label"
 
 
 def one_seed_each(numbers: Numbers) -> bool:

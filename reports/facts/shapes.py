@@ -140,6 +140,7 @@ FACTS: dict[str, Fits] = {
         needed=("images",), transductive=flag, images=whole, tolerance=number,
         checks=each(table(name=text, max_difference=number, flipped=number)),
     ),
+    "copies": table(near=flag, reason=text, people=text),
     "environment": table(versions=maybe(table())),
     "derived": table(needed=("run_id",), run_id=text, method=text, learned=maybe(table())),
     "timing": table(
