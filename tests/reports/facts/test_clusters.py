@@ -89,7 +89,7 @@ def test_the_detectable_gain_is_that_of_the_independent_images(bench, once):
         (table, *_) = [b for b in minority.build(Context(numbers)) if getattr(b, "id", "") == "minority"]
         return [row[table.table.titles.index("Detectable")] for row in table.table.rows]
 
-    alone = detectable(once)  # before its records make room for those of the copies
+    alone = detectable(once)
     thrice = numbers_of(bench, study_of(bench, "frames", copies=3, groups=np.repeat(np.arange(170), 3)))
     assert detectable(thrice) == alone
     assert any(cell not in ("–", "> 100") for cell in alone)
