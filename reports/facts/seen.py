@@ -105,9 +105,9 @@ class Seen:
         if not classes:
             return {}
         scores = scores_of(self.study, classes)
-        samples = [self._sample(self.answers(which), scores) for which in (self.seen, self.unseen)]
-        seen, unseen = (score_intervals(sample) for sample in samples)
-        differences = score_differences(*samples)
+        on_seen, on_unseen = (self._sample(self.answers(which), scores) for which in (self.seen, self.unseen))
+        seen, unseen = score_intervals(on_seen), score_intervals(on_unseen)
+        differences = score_differences(on_seen, on_unseen)
         images = {name: self._images(name) for name in scores}
         return {name: Compared(images[name], seen[name], unseen[name], differences[name]) for name in scores}
 
@@ -164,4 +164,4 @@ def unseen_gains(study: StudyData, label: str) -> dict[str, Interval]:
     if not classes:
         return {}
     scores = scores_of(study, classes)
-    return score_differences(*(jackknife(study.truth, side, scores) for side in (ours, theirs)))
+    return score_differences(jackknife(study.truth, ours, scores), jackknife(study.truth, theirs, scores))

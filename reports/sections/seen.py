@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -58,7 +59,7 @@ def _silent(unknown: Sequence[str], methods: int) -> str:
 
 def _searched(study: StudyData) -> str:
     """Why near copies were not looked for, where they were not."""
-    facts = next((r.facts["copies"] for r in study.runs if r.facts.get("copies")), {})
+    facts: dict[str, Any] = next((r.facts["copies"] for r in study.runs if r.facts.get("copies")), {})
     reason = " ".join(str(facts.get("reason") or "").split())
     return (
         ""
@@ -80,7 +81,7 @@ def _counted(seen: Sequence[Seen]) -> str:
 
 def _images(seen: Sequence[Seen], names: Sequence[str]) -> str:
     """Images of some parts: the number, or the range where runs have trained on different images."""
-    numbers = sorted({int(n) for own in seen for n in sum(own.parts[name] for name in names).sum(1)})
+    numbers = sorted({int(n) for own in seen for n in np.sum([own.parts[name] for name in names], axis=(0, 2))})
     return f"{numbers[0]:,}" if len(numbers) == 1 else f"{numbers[0]:,} to {numbers[-1]:,}"
 
 
@@ -170,7 +171,7 @@ def gain_table(numbers: Numbers, labels: Sequence[str]) -> Table | None:
         Column("Gain on unseen images", lambda r: phrases.gain_with_interval(r[2])),
     ]
     caption = (
-        f"Paired gains over {phrases.code(study.reference)} in points, with {phrases.interval_of(numbers)}, on all "
+        f"Paired gains over {phrases.code(str(study.reference))} in points, with {phrases.interval_of(numbers)}, on all "
         "test images and on those without any copy in training or validation."
     )
     return tabulate(columns, rows, caption)
