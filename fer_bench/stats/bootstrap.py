@@ -8,7 +8,7 @@ Reports show it beside the intervals of :mod:`fer_bench.stats.intervals`, but no
 resampling scheme gets the variance of a mean over crossed seeds and images right (McCullagh 2000). This one counts the
 seed-by-image part more than once (Owen 2007), understates the variance between S seeds by (S - 1) / S and, as a
 percentile of few values, ignores the t-distribution. Where trainings differ much, its intervals are too short;
-elsewhere they are too wide. So the p-value of a difference comes from the crossed t-test.
+elsewhere they are too wide. So a difference has the p-value of the interval that reports print.
 
 References
 ----------
@@ -29,7 +29,7 @@ import numpy as np
 from fer_bench.rng import numpy_generator
 from fer_bench.stats.confusion import SCORES, Margins, Score, ratio
 from fer_bench.stats.crossed_errors import jackknife
-from fer_bench.stats.intervals import LEVEL, Interval, t_intervals
+from fer_bench.stats.intervals import LEVEL, Interval, score_differences
 from fer_bench.stats.sampling import Stratum, Truth, paired, strata
 
 CHUNK = 4_000_000  # resampled images held at once: 32 MB of 64-bit counts
@@ -178,14 +178,15 @@ def bootstrap_difference(
     An image that one side has not seen (-1) is left out of that seed on both sides. Other parameters as in
     :func:`replicates`.
 
-    The p-values are those of the crossed t-test (:func:`fer_bench.stats.intervals.t_intervals`). A percentile's own
-    p-value would be wrong for few seeds that differ much (docs/results/coverage.md), and could not fall below
-    2 / (draws + 1), which Holm multiplies by the number of comparisons.
+    The p-values are those of the intervals that reports print (:func:`fer_bench.stats.intervals.score_differences`), so
+    that a difference has one verdict; they need not agree with the percentile intervals. A percentile's own p-value
+    would be wrong for few seeds that differ much (docs/results/coverage.md), and could not fall below 2 / (draws + 1),
+    which a correction multiplies by the number of comparisons.
     """
     sides = paired(ours, reference)
     a, b = (replicates(truth, side, scores, draws, subsets) for side in sides)
     exact, other = (jackknife(truth, side, scores, subsets) for side in sides)
-    tests = t_intervals(exact - other, level)
+    tests = score_differences(exact, other, level)
     return {name: replace(interval, p=tests[name].p) for name, interval in (a - b).intervals(level).items()}
 
 

@@ -14,10 +14,7 @@ numerous enough to estimate v - c well. With a single seed, the standard error i
 about other trainings.
 
 The degrees of freedom are Hillis's, variance² / ((MS / S)² / (S - 1)), with a similar term for every class of n images,
-c_class² / (n - 1), because our classes are small where his cases were many. Tests use max(MS, v - c) in place of MS.
-Intervals use max(MS - v + c, 0): the part that images explain is estimated from many images, so only the remainder,
-estimated from few trainings, costs degrees of freedom. Tests are the more conservative of the two: the type I error of
-comparing equal methods must not exceed its nominal level.
+c_class² / (n - 1), because our classes are small where his cases were many; MS is max(MS, v - c) there as well.
 
 Where trainings have different training sets as well, draws of one thinned set, three things vary: subsets, seeds and
 images. :mod:`fer_bench.stats.crossed_subsets` says what then takes the place of MS.
@@ -92,28 +89,28 @@ class Estimate:
 
     @property
     def df(self) -> float:
-        """Degrees of freedom of intervals."""
-        return self.df_for(self.var_excess)
-
-    @property
-    def df_test(self) -> float:
-        """Degrees of freedom of tests: no more than those of intervals."""
+        """Degrees of freedom of the standard error."""
         return self.df_for(self.var_seeds)
 
     @property
     def p(self) -> float:
-        """Two-sided p-value against zero; NaN where nothing varies, so that chance can't be judged."""
+        """Two-sided p-value against zero, which inverts :meth:`limits`; NaN where they are."""
         if round(self.value, 12) == 0:
             return 1.0
         if not self.standard_error > 0:
             return float("nan")
-        return float(2 * special.stdtr(self.df_test, -abs(self.value) / self.standard_error))
+        return float(2 * special.stdtr(self.df, -abs(self.value) / self.standard_error))
 
     def limits(self, level: float) -> tuple[float, float]:
-        """Both limits of the t-interval: the values that the test does not reject."""
-        error = self.standard_error
-        half = error * float(special.stdtrit(self.df_test, 0.5 + level / 2)) if error > 0 else error
-        return self.value - half, self.value + half
+        """Both limits of the t-interval: the values that the test does not reject.
+
+        NaN where nothing varies, so that chance can't be judged; a difference of 0 is then exactly 0.
+        """
+        error, value = self.standard_error, round(self.value, 12)
+        if not error > 0:
+            return (0.0, 0.0) if value == 0 else (float("nan"), float("nan"))
+        half = error * -float(special.stdtrit(self.df, (1 - level) / 2))
+        return value - half, value + half
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,8 @@ comparisons where there are several, as a Bonferroni correction does:
 - :func:`detectable_gain`: S seeds of two methods on n images of a class. The gain of seed s on image i is +1, 0 or -1;
   its variance has components between seeds, between images and a residual (:func:`variance_components`), so its mean
   over both has the variance var_seeds / S + var_images / n + var_residual / (S n). Power is that of a t-test with the
-  degrees of freedom of :mod:`fer_bench.stats.crossed_errors`: a non-central t, squared.
+  degrees of freedom of :mod:`fer_bench.stats.crossed_errors`: a non-central t, squared. The p-value that reports print,
+  which inverts their interval (:func:`fer_bench.stats.intervals.score_differences`), detects as much.
 - :func:`detectable_by_design`: the same for a score of any kind, as the mean recall of several classes, from the
   variance that a study has measured (:class:`fer_bench.stats.crossed_errors.Estimate`). Images are stratified by class:
   var_images and the residual are sums over the classes, var_seeds is that of the mean over classes, so trainings that
@@ -161,7 +162,7 @@ def detectable_by_design(
     Parameters
     ----------
     difference : Estimate
-        Of the paired difference: the variance that its test uses, with the same degrees of freedom.
+        Of the paired difference (:func:`fer_bench.stats.intervals.difference_estimates`).
     seeds : int, optional
         Shared seeds of a study with the same test images; those of this study if left out.
 

@@ -18,7 +18,7 @@ from fer_bench.stats.chance import Chance, against_chance
 from fer_bench.stats.class_groups import Groups, head_middle_tail
 from fer_bench.stats.confusion import ClassRecall, GroupRecall, Margins, Score, mean_confusion_matrix
 from fer_bench.stats.crossed_errors import Estimate, Jackknife, jackknife
-from fer_bench.stats.intervals import Interval, difference_estimates, score_differences, score_intervals
+from fer_bench.stats.intervals import LEVEL, Interval, difference_estimates, score_differences_at, score_intervals
 from fer_bench.stats.sampling import paired
 
 IMPROVED = ("mean_recall", "accuracy")  # scores for which a report gives the probability of improvement
@@ -343,15 +343,15 @@ def _gains(study: StudyData, family: Family, own: _Scored, scored: dict[str, _Sc
     ours, reference = both
     drawn = [side.replicates for side in both]
     scores = [side.only(IMPROVED) for side in drawn]
-    corrected = _simultaneous(family, ours, reference)
+    gains, corrected = _differences(family, ours, reference)
     beyond: dict[str, Interval] = {}
     second = second_reference_of(study)
     pair = None if second is None or scored[second] is own else _paired(study, own, scored[second])
     if pair is not None and len(pair[0].trainings) > 1:
-        beyond = score_differences(pair[0].sample, pair[1].sample)
-        corrected |= {BEYOND + key: interval for key, interval in _simultaneous(family, *pair, BEYOND).items()}
+        beyond, further = _differences(family, *pair, BEYOND)
+        corrected |= {BEYOND + key: interval for key, interval in further.items()}
     return _Gains(
-        gains=score_differences(ours.sample, reference.sample),
+        gains=gains,
         corrected=corrected,
         spread=difference_estimates(ours.sample, reference.sample),
         beyond=beyond,
@@ -373,14 +373,17 @@ def _paired(study: StudyData, ours: _Scored, other: _Scored) -> tuple[_Scored, _
     return _Scored(study, shared, one, ours.draws), _Scored(study, shared, two, ours.draws)
 
 
-def _simultaneous(family: Family, ours: _Scored, other: _Scored, prefix: str = "") -> dict[str, Interval]:
-    """Intervals of the endpoints, each at the level of its test; `prefix` selects those of one reference."""
-    out: dict[str, Interval] = {}
-    levels = {key: family.alpha(prefix + key) for key in ours.sample.values}
-    for alpha in {alpha for alpha in levels.values() if alpha is not None}:
-        intervals = score_differences(ours.sample, other.sample, level=1 - alpha)
-        out |= {key: intervals[key] for key, of in levels.items() if of == alpha}
-    return out
+def _differences(
+    family: Family, ours: _Scored, other: _Scored, prefix: str = ""
+) -> tuple[dict[str, Interval], dict[str, Interval]]:
+    """Paired differences by key, and those of the endpoints at the level of their tests.
+
+    `prefix` is what stands before the keys of endpoints that are about this other side.
+    """
+    alphas = {key: family.alpha(prefix + key) for key in ours.sample.values}
+    levels = {key: 1 - alpha for key, alpha in alphas.items() if alpha is not None}
+    intervals = score_differences_at(ours.sample, other.sample, {LEVEL, *levels.values()})
+    return intervals[LEVEL], {key: intervals[level][key] for key, level in levels.items()}
 
 
 def _judge(numbers: Numbers, method: MethodNumbers, corrected: dict[str, Interval]) -> dict[str, Judgement]:

@@ -14,7 +14,7 @@ from fer_bench.stats import bootstrap
 from fer_bench.stats.bootstrap import Draws, bootstrap_difference, replicates
 from fer_bench.stats.confusion import SCORES, ClassRecall
 from fer_bench.stats.crossed_errors import jackknife
-from fer_bench.stats.intervals import t_intervals
+from fer_bench.stats.intervals import score_differences
 from fer_bench.stats.sampling import Truth, paired
 
 RECALL = {"r": ClassRecall(0)}
@@ -223,12 +223,12 @@ def test_improvement_on_every_draw_is_that_of_a_plain_loop_over_pairs():
     assert median.value == pytest.approx(expected[0])
 
 
-def test_the_p_value_of_a_difference_is_that_of_the_crossed_t_test():
+def test_the_p_value_of_a_difference_is_that_of_the_interval_that_reports_print():
     rng = np.random.default_rng(1)
     labels, (ours, theirs) = np.repeat([0, 1], 40), rng.integers(0, 2, (2, 5, 80))
     a, b = (jackknife(truth(labels), side, SCORES) for side in paired(ours, theirs))
     gains = bootstrap_difference(truth(labels), ours, theirs, draws=Draws(number=100))
-    assert {name: i.p for name, i in gains.items()} == {name: i.p for name, i in t_intervals(a - b).items()}
+    assert {name: i.p for name, i in gains.items()} == {name: i.p for name, i in score_differences(a, b).items()}
 
 
 def test_unpaired_shapes_are_refused():

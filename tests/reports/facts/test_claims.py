@@ -161,9 +161,11 @@ def test_one_seed_says_that_nothing_is_claimed(bench):
 
 
 def parts(hits: list[np.ndarray]) -> tuple[float, float, float, list[float]]:
-    """Variance of the mean over classes, and its parts, from hits or differences [S, n] by class.
+    """Variances of the mean over two classes, from hits or differences [S, n] by class.
 
-    Of every class, v is the variance of one training's mean due to images and c its part that all trainings share.
+    They are that between trainings, the part of it that images do not explain, and that due to images common to all
+    trainings, in total and by class. Of every class, v is the variance of one training's mean due to images and c its
+    part that all trainings share.
     """
     seeds, classes = len(hits[0]), len(hits)
     v = [of.var(axis=1, ddof=1).mean() / of.shape[1] / classes**2 for of in hits]
@@ -178,13 +180,12 @@ def by_hand(study: StudyData, seeds: int, alpha: float) -> float:
     """The gain in the mean recall of disgust and fear that `seeds` seeds detect four times out of five."""
     _, ours, theirs = study.paired("ours", "base")
     sides = [[(side == i)[:, study.labels == i].astype(float) for i in (1, 2)] for side in (ours, theirs)]
-    difference = [a - b for a, b in zip(*sides, strict=True)]
-    trainings, excess, common, c = parts(difference)
-    excess = max(excess, np.hypot(*(parts(side)[1] for side in sides)))
-    excess = min(excess, trainings + len(ours) * common)
+    trainings, _, common, c = parts([a - b for a, b in zip(*sides, strict=True)])
+    few = max(trainings, np.hypot(*(parts(side)[1] for side in sides)))
+    few = min(few, trainings + len(ours) * common)
     variance = trainings / seeds + common
     terms = sum(of**2 / (n - 1) for of, n in zip(c, (20, 25), strict=True))
-    df = variance**2 / ((excess / seeds) ** 2 / (seeds - 1) + terms)
+    df = variance**2 / ((few / seeds) ** 2 / (seeds - 1) + terms)
     critical = scipy_stats.f.isf(alpha, 1, df)
 
     def missing(gain: float) -> float:
