@@ -20,7 +20,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fer_bench.base.process import WAITING
+from fer_bench.base.process import WAITING, cores
 
 SETTINGS = {
     "spin": {"GOMP_SPINCOUNT": "300000"},  # what libgomp does by itself
@@ -85,10 +85,10 @@ def main() -> None:
     if options.epoch:
         print(epoch(options.backbone, options.images))
         return
-    cores = len(os.sched_getaffinity(0))
+    number = cores()
     seconds: dict[tuple[str, int], list[float]] = {}
     for _ in range(options.rounds):
-        for busy in (0, cores):
+        for busy in (0, number):
             loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
             try:
                 for name, setting in SETTINGS.items():
@@ -97,12 +97,12 @@ def main() -> None:
                 for loop in loops:
                     loop.kill()
                     loop.wait()
-    print(f"{options.backbone}, {options.images} images, {cores} cores; seconds an epoch: median (least to most)")
+    print(f"{options.backbone}, {options.images} images, {number} cores; seconds an epoch: median (least to most)")
     for name in SETTINGS:
-        alone, beside = (seconds[name, busy] for busy in (0, cores))
+        alone, beside = (seconds[name, busy] for busy in (0, number))
         ratio = statistics.median(beside) / statistics.median(alone)
         times = " ".join(f"{statistics.median(s):6.2f} ({min(s):.2f} to {max(s):.2f})" for s in (alone, beside))
-        print(f"{name:10}  alone, beside {cores} busy loops: {times}   {ratio:.1f} times as long")
+        print(f"{name:10}  alone, beside {number} busy loops: {times}   {ratio:.1f} times as long")
 
 
 if __name__ == "__main__":

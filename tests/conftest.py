@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
@@ -27,7 +28,7 @@ settings.load_profile("untimed")
 
 ROOT = Path(__file__).parent.parent
 
-if "FER_BENCH_COVERAGE" in os.environ:  # before any module of ours is imported
+if "FER_BENCH_COVERAGE" in os.environ and find_spec("slipcover"):  # before any module of ours is imported
     # SlipCover writes probes into bytecode and takes them out again. Tracing (coverage.py before Python 3.12) doubles
     # the time of the tests. Processes that tests start are not measured.
     import slipcover
@@ -47,7 +48,7 @@ if "FER_BENCH_COVERAGE" in os.environ:  # before any module of ours is imported
 # reason is marked by hand.
 KINDS = {
     "training": {"execute", "run_study", "tune", "run_path"},
-    "process": {"subprocess", "Popen", "ForkServer", "multiprocessing", "openpty"},
+    "process": {"subprocess", "Popen", "ForkServer", "multiprocessing", "openpty", "this_machine"},
     "server": {"serve_forever", "create_server"},
     "mlflow": {"mlflow_client", "schema"},
     "command": {"shlex"},
@@ -66,6 +67,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             for kind in kinds_of(item.function, *fixtures, mentioned=item.fixturenames):
                 item.add_marker(kind)
                 item.add_marker("slow")
+        if item.get_closest_marker("realdata"):
+            item.add_marker("slow")
 
 
 def kinds_of(*functions: Callable[..., Any], mentioned: Iterable[str] = ()) -> set[str]:

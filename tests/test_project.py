@@ -85,3 +85,8 @@ def test_tests_that_train_or_build_reports_are_slow_and_others_are_not(pytestcon
     assert kinds_of(types_a_command) == {"training"}
     assert kinds_of(reads_a_record) == set()
     assert kinds_of(reads_a_record, helper) == {"process"}
+
+
+def test_tests_of_the_real_files_are_slow(request):
+    realdata = [i for i in request.session.items if i.get_closest_marker("realdata")]
+    assert [i.nodeid for i in realdata if not i.get_closest_marker("slow")] == []

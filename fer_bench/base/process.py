@@ -32,6 +32,13 @@ def settle() -> None:
         write_anything(stream)
 
 
+def cores() -> int:
+    """Processor cores that this process may use; macOS and Windows can't restrict them."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def wait_passively() -> None:
     """Let threads of OpenMP sleep while they wait for each other; torch reads this when it is imported.
 

@@ -226,7 +226,7 @@ def train(order: Order) -> None:
 
 def method_facts(card: Any, model: nn.Module) -> dict[str, Any]:
     """What the record says of the method."""
-    kept = ("name", "title", "paper", "year", "url", "changes", "deviations", "transductive", "tier")
+    kept = ("name", "title", "paper", "year", "url", "changes", "deviations", "transductive", "tier", "family")
     return {**{k: getattr(card, k) for k in kept}, "parameters": sum(p.numel() for p in model.parameters())}
 
 

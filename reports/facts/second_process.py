@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from fer_bench.base import process
 from fer_bench.base.scratch import Scratch
 
 MANY = 200  # runs from which a helper saves time: it takes most of a second to start
@@ -125,7 +126,7 @@ class SharedWork(Work):
 
 def work_for(runs: int) -> Work:
     """The work of a report on `runs` runs: shared, if there are many and a helper can be started."""
-    if runs >= MANY and len(os.sched_getaffinity(0)) > 1:
+    if runs >= MANY and process.cores() > 1:
         with contextlib.suppress(OSError):  # no room for a folder or a process
             return SharedWork()
     return Work()

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from fer_bench.base.process import cores
+
 WRITES = """
 import os, sys, click
 from fer_bench.base.process import settle
@@ -96,3 +98,20 @@ def test_openmp_has_heard_of_it_when_torch_is_there():
         pytest.skip("torch here has an OpenMP that does not tell its settings")
     assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr
     assert "GOMP_SPINCOUNT = '1000'" in done.stderr
+
+
+def test_cores_are_those_that_this_process_may_use():
+    if sys.platform != "linux":
+        assert cores() == os.cpu_count()
+        return
+    out = subprocess.run(
+        ["taskset", "1", sys.executable, "-c", "from fer_bench.base.process import cores; print(cores())"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert out.stdout == "1\n"
+
+
+def test_systems_that_do_not_restrict_a_process_give_all_cores(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    assert cores() == 12

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from matplotlib.ticker import FuncFormatter
 
+from fer_bench.base import process
 from fer_bench.reports import build
 from fer_bench.reports.build import build_report
 from fer_bench.reports.facts import second_process
@@ -188,16 +189,16 @@ def test_the_helper_imports_what_its_jobs_need():
 
 
 def test_small_reports_are_made_by_one_process(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    monkeypatch.setattr(process, "cores", lambda: 2)
     assert type(work_for(second_process.MANY - 1)) is Work
     with work_for(second_process.MANY) as shared:
         assert type(shared) is SharedWork
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
+    monkeypatch.setattr(process, "cores", lambda: 1)
     assert type(work_for(second_process.MANY)) is Work
 
 
 def test_where_no_helper_can_be_started_this_process_does_all(monkeypatch, tmp_path):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    monkeypatch.setattr(process, "cores", lambda: 2)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "missing"))
     assert type(work_for(second_process.MANY)) is Work
 
