@@ -38,8 +38,8 @@ card = DatasetCard(
         "size": Param(9666, "images in all splits together; 35887 gives FER2013's very counts", low=84, high=1_000_000),
         "least_test": Param(
             50,
-            "fewest test images of the rarest class, and half as many for validation: both splits grow as a whole, at the "
-            "cost of train; 0: four of every class are enough",
+            "fewest test images of the rarest class, and half as many for validation; both splits grow as a whole, at "
+            "the cost of train; 0: four of every class are enough",
             low=0,
             high=100_000,
         ),

@@ -122,8 +122,8 @@ def draw_units(expressions: np.ndarray, rng: np.random.Generator, shared: float 
     rng : Generator
         Row i uses its own draws, so it does not depend on the number of rows.
     shared : float
-        Share of the minority's mass on units of other expressions, 0 to 1. Draws do not depend on it: the rows of all
-        other expressions are the same at every value.
+        Share of the minority's mass on units of other expressions, 0 to 1. Draws do not depend on it: other
+        expressions' rows stay, but below ``EMFACS_SHARE`` the units of no prototype, too, occur in them by chance.
 
     Returns
     -------
@@ -140,11 +140,18 @@ def draw_units(expressions: np.ndarray, rng: np.random.Generator, shared: float 
     spurious = ((probability == 0) & (happens < SPURIOUS)) * (0.15 + 0.4 * amount)
     units = np.zeros((len(expressions), len(UNITS)), np.int64)
     units[:, :drawn] = np.rint(100 * np.clip(own + spurious, 0, 1))
+    # What is left of a draw once it has said whether the unit takes part: uniform, and independent of that.
+    chance = np.where(probability == 0, SPURIOUS, probability)
+    left = np.where(happens < chance, happens / chance, (happens - chance) / (1 - chance))
     for unit, (other, share) in stand_ins(shared).items():
-        k, chance = UNITS.index(unit), EXPRESSIONS[MINORITY][unit][0]
-        # what is left of the draw once it has said whether the unit takes part: uniform, and independent of that
-        draw = np.where(happens[:, k] < chance, happens[:, k] / chance, (happens[:, k] - chance) / (1 - chance))
-        rows = np.flatnonzero((expressions == list(EXPRESSIONS).index(MINORITY)) & (draw < share))
-        pair = [k, UNITS.index(other)]
-        units[np.ix_(rows, pair)] = units[np.ix_(rows, pair[::-1])]
+        k, place = UNITS.index(unit), UNITS.index(other)
+        if place >= drawn:  # a unit of no prototype, spurious as any other
+            units[:, place] = np.rint(100 * _spurious(1 - left[:, k]))
+        rows = np.flatnonzero((expressions == list(EXPRESSIONS).index(MINORITY)) & (left[:, k] < share))
+        units[np.ix_(rows, [k, place])] = units[np.ix_(rows, [place, k])]
     return units
+
+
+def _spurious(happens: np.ndarray) -> np.ndarray:
+    """Intensities of a unit that does not belong to the expression, mostly 0, from one uniform draw each."""
+    return (happens < SPURIOUS) * (0.15 + 0.4 * happens / SPURIOUS)

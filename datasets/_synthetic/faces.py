@@ -382,7 +382,7 @@ def _mouth(p: SimpleNamespace, canvas: np.ndarray, u: np.ndarray, v: np.ndarray,
 
 
 def _dimples(p: SimpleNamespace, canvas: np.ndarray, out: np.ndarray, down: np.ndarray, size: int) -> None:
-    """AU14 draws a pit and an upright crease beside each corner of the mouth, from which `out` and `down` are counted."""
+    """AU14 draws a pit and an upright crease beside each corner of the mouth; `out` and `down` are 0 in the corner."""
     few = np.flatnonzero(p.au14 > 0)
     out, down, depth = out[few], down[few], p.au14[few]
     pit = _blob((out - np.float32(1.9)) / np.float32(1.6), down / np.float32(2.4))
