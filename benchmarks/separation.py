@@ -24,7 +24,7 @@ import numpy as np
 from fer_bench.contract.plugins import plugins
 from fer_bench.data.prepare import ensure_store
 from fer_bench.record.home import Home
-from fer_bench.runs import forkserver, worker
+from fer_bench.runs import forkserver, order, worker
 from fer_bench.runs.executor import Workplace, execute
 from fer_bench.runs.spec import RunSpec
 from fer_bench.training.job import Runtime
@@ -53,13 +53,13 @@ def one_process() -> Iterator[None]:
     def call(
         server: forkserver.ForkServer,
         role: str,
-        order: Mapping[str, Any],
+        given: Mapping[str, Any],
         arrays: Mapping[str, np.ndarray],
         handle: Handle,
     ) -> int:
-        return worker.ROLES[role](json.loads(json.dumps(order)), arrays, Line(handle))
+        return worker.ROLES[role](json.loads(json.dumps(given)), arrays, Line(handle))
 
-    with mock.patch.object(forkserver.ForkServer, "call", call), mock.patch.object(worker, "guard"):
+    with mock.patch.object(forkserver.ForkServer, "call", call), mock.patch.object(order, "guard"):
         yield
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from torch import Tensor
+from torch.nn import functional as F
 
-from fer_bench import Choice, Float, Method, MethodCard, Output, Param
+from fer_bench import Batch, Choice, Float, Method, MethodCard, Output, Param
 
-from ._shared.losses import inverse_weights, weighted_cross_entropy
+from ._shared.losses import inverse_weights, relative
 
 card = MethodCard(
     name="baseline_weighted",
@@ -15,9 +16,11 @@ card = MethodCard(
     year=2001,
     url="https://doi.org/10.1093/oxfordjournals.pan.a004868",
     family="reweighting",
-    changes="class weights w_c = N/(C n_c) on the cross-entropy, counted on the training fold",
+    changes="each image's cross-entropy has the weight of its class, w_c = N/(C n_c), counted on the training fold",
     deviations=(
-        "soft targets weight each class by its share, and both reductions agree with hard labels on one-hot rows",
+        "label smoothing comes after the weights: an image has the weight of its label, whatever smoothing adds to its "
+        "target. PyTorch's weight argument would also multiply the smoothed share of rare classes in every image",
+        "an image with soft labels (votes, mixup) has their expected weight",
         "a class without training images gets weight 0, not infinity",
     ),
     params={
@@ -52,6 +55,11 @@ class BaselineWeighted(Method):
     card = card
 
     def criterion(self, output: Output, target: Tensor) -> Tensor:
-        """Weighted cross-entropy of the batch."""
+        """Cross-entropy of each image [B]."""
+        return F.cross_entropy(output.logits, target, reduction="none")
+
+    def image_weights(self, batch: Batch) -> Tensor:
+        """The weight of each image's class [B]; for votes and mixed labels its expected value."""
         weights = inverse_weights(self.ctx.counts, self.params["power"], self.params["normalise"])
-        return weighted_cross_entropy(output.logits, target, weights, self.params["reduction"])
+        images = batch.expected(weights)
+        return relative(images) if self.params["reduction"] == "weights" else images

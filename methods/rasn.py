@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from fer_bench import Batch, Choice, Float, LossOut, Method, MethodCard, Output, Param, Stage, StreamSpec
 
 from ._rasn.sharing_net import build_sharing_classifier
-from ._shared.losses import inverse_weights, weighted_cross_entropy
+from ._shared.losses import inverse_weights, relative
 from ._shared.samplers import BalancedCapped
 
 card = MethodCard(
@@ -102,7 +102,7 @@ card = MethodCard(
         "sampler": Param(
             "shuffle",
             "balanced_capped: N/C images of each class an epoch, a reading of ARM's MRR; class_weighted_ce: shuffle, "
-            "and cross-entropy weighted by N/(C n_c)",
+            "and each image's cross-entropy weighted by N/(C n_c) of its class",
             choices=("shuffle", "balanced_capped", "class_weighted_ce"),
         ),
     },
@@ -126,13 +126,18 @@ class RASN(Method):
     def training_step(self, model: nn.Module, batch: Batch) -> LossOut:
         """Loss of one batch; the labels reach the network here only, for the class-balanced affinity."""
         output = model(batch.x, batch.y)
-        return LossOut(total=self.criterion(output, batch.target), output=output)
+        return LossOut(total=self.batch_loss(output, batch), output=output)
 
     def criterion(self, output: Output, target: Tensor) -> Tensor:
-        """Cross-entropy, weighted where the sampler switch says so."""
-        if self.params["sampler"] == "class_weighted_ce":
-            return weighted_cross_entropy(output.logits, target, inverse_weights(self.ctx.counts))
-        return F.cross_entropy(output.logits, target)
+        """Cross-entropy: of each image [B] where images have weights, otherwise its mean."""
+        weighted = self.params["sampler"] == "class_weighted_ce"
+        return F.cross_entropy(output.logits, target, reduction="none" if weighted else "mean")
+
+    def image_weights(self, batch: Batch) -> Tensor | None:
+        """The weight of each image's class over their mean [B], where the sampler switch says so."""
+        if self.params["sampler"] != "class_weighted_ce":
+            return None
+        return relative(batch.expected(inverse_weights(self.ctx.counts)))
 
     def before_eval(self, model: nn.Module, batches: Callable[[], Iterable[Batch]]) -> None:
         """Measure the training fold's mean affinity, where evaluation uses it."""

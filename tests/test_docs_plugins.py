@@ -71,7 +71,8 @@ def test_every_block_of_the_page_on_methods_works(tmp_path, quick):
     reader.follow("methods.md", short=quick)
     runs = fer_bench.results(tmp_path).drop_duplicates("run")
     expected = {"logit_adjusted", "logit_adjusted[tau=0.5]", "baseline_resnet", "root_sampling", "plain_mixup"}
-    assert set(runs.method) == expected | {"classifier_retraining", "logistic_readout"}
+    expected |= {"effective_number", "classifier_retraining", "logistic_readout", "logit_adjust_posthoc"}
+    assert set(runs.method) == expected
     assert not (runs.transductive | runs.blocked).any()
     assert any("2 passed" in output for output in reader.output.values())
 

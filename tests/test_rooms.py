@@ -29,7 +29,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "doctor": ("base", "contract", "data"),
     "fetching": ("base", "contract", "record"),
     "training": ("base", "contract", "stats"),
-    "runs": ("base", "contract", "data", "record", "stats", "training"),
+    "runs": ("base", "contract", "data", "doctor", "record", "stats", "training"),
     "tuning": ("base", "contract", "record", "runs", "training"),
     "tracking": ("base", "record", "stats"),
     "reports": ("base", "contract", "data", "doctor", "record", "stats"),

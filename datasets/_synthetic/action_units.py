@@ -148,7 +148,7 @@ def draw_units(expressions: np.ndarray, rng: np.random.Generator, shared: float 
         if place >= drawn:  # a unit of no prototype, spurious as any other
             units[:, place] = np.rint(100 * _spurious(1 - left[:, k]))
         rows = np.flatnonzero((expressions == list(EXPRESSIONS).index(MINORITY)) & (left[:, k] < share))
-        units[np.ix_(rows, [k, place])] = units[np.ix_(rows, [place, k])]
+        units[rows, k], units[rows, place] = units[rows, place], units[rows, k]
     return units
 
 

@@ -112,7 +112,8 @@ def _scores(record: RunRecord) -> tuple[str, str, str, str, str]:
 def _warnings(record: RunRecord) -> list[str]:
     watermarked = (_optional(record, "data").get("protocol") or {}).get("watermark")
     transductive = any(_optional(record, name).get("transductive") for name in ("probe", "method"))
-    return ["WATERMARKED"] * bool(watermarked) + ["transductive"] * transductive
+    derived = [f"derived from {_optional(record, 'derived').get('run_id')}"] * record.has("derived.json")
+    return ["WATERMARKED"] * bool(watermarked) + ["transductive"] * transductive + derived
 
 
 def _optional(record: RunRecord, name: str) -> dict[str, Any]:

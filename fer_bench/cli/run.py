@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 @number_option("--seeds", int, 1, 1000, "Seeds per method: 0 to N-1.", default=3)
 @click.option("--folds", metavar="LIST", help="Folds of the protocol, such as 0,1 or 0-4  [default: all]")
 @click.option("--reference", metavar="METHOD", help="Method against which gains are measured  [default: a baseline]")
+@click.option(
+    "--no-second-reference",
+    is_flag=True,
+    help="Leave out the second reference: the reference's own logits, adjusted on validation (no training).",
+)
 @click.option("--tuned", is_flag=True, help="Use each method's best configuration from `fer-bench tune`.")
 @click.option("--name", metavar="NAME", help="Name of the study  [default: derived from data set and methods]")
 @click.option("--replace", is_flag=True, help="Let --name replace another study of this name; its runs are kept.")
@@ -80,23 +85,40 @@ def _study(
     from fer_bench.base.credentials import command_line
     from fer_bench.base.names import shortened
     from fer_bench.data.imbalance import file_name
-    from fer_bench.runs.spec import StudySpec, choose_reference, expand, parse_folds, parse_variant, study_name
+    from fer_bench.runs.spec import (
+        StudySpec,
+        Variant,
+        choose_reference,
+        expand,
+        parse_folds,
+        parse_variant,
+        second_reference,
+        study_name,
+    )
 
     variants = [parse_variant(text) for text in methods]
     tuned = _tuned(variants, template, preset, work) if options["tuned"] else None
     variants = tuned.variants if tuned else variants
     folds = parse_folds(options["folds"], _protocol(template, work).folds)
-    runs, labels = expand(
-        work.plugins, variants, range(options["seeds"]), template, folds=folds,
-        per_label=tuned.recipes if tuned else {},
-    )  # fmt: skip
+    recipes, seeds = dict(tuned.recipes) if tuned else {}, range(options["seeds"])
+    runs, labels = expand(work.plugins, variants, seeds, template, folds=folds, per_label=recipes)
     name = options["name"] and shortened(options["name"] + (f"-{file_name(template['profile'])}" if several else ""))
+    name = name or study_name(template["dataset"], labels, runs)
+    reference = choose_reference(work.plugins, labels, runs, options["reference"])
+    second: str | None = None
+    if reference is not None and not options["no_second_reference"]:
+        second = second_reference(work.plugins, runs[labels.index(reference)])
+    if second is not None and second not in labels:
+        recipes[second] = recipes.get(str(reference), {})  # a tuned reference's, so that its own runs are read out
+        both = [*variants, Variant(second)]
+        runs, labels = expand(work.plugins, both, seeds, template, folds=folds, per_label=recipes)
     return StudySpec(
-        name=name or study_name(template["dataset"], labels, runs),
+        name=name,
         command=command_line(),
         runs=runs,
         labels=labels,
-        reference=choose_reference(work.plugins, labels, runs, options["reference"]),
+        reference=reference,
+        second_reference=second,
         tuned=tuned.facts if tuned else {},
     )
 
@@ -125,24 +147,29 @@ def _announce(study: StudySpec, options: dict[str, Any], preset: str, work: Work
     card = work.plugins.dataset_card(first.dataset)
     protocol = card.protocol(first.protocol)
     folds = len({r.fold for r in study.runs})
-    parts = f"{plural(len(study.labels), 'method')} x {plural(options['seeds'], 'seed')}"
+    trained = [label for label in study.labels if label != study.second_reference]
+    parts = f"{plural(len(trained), 'method')} x {plural(options['seeds'], 'seed')}"
     parts += f" x {folds} folds" if folds > 1 else ""
     profile = "" if first.profile == "natural" else f", imbalance {first.profile}"
     say(f"study {study.name}: {parts} on {card.full_name(protocol)}{profile}")
     if protocol.watermark:
         warn(f"{card.full_name(protocol)} is watermarked: {protocol.watermark}")
+    if study.second_reference is not None:
+        say(f"second reference: {study.second_reference}, read out of the logits of {study.reference}, not trained")
     say(f"recipe {preset}: {first.backbone}, {plural(recipe.epochs, 'epoch')}, {recipe.optimizer}, lr {recipe.lr}")
     if recipe.precision == "bf16" and fast_precision(options["device"]) != "bf16":
         warn("bf16 is several times slower on this machine; use --precision auto for the faster precision")
 
 
 def _carry_out(study: StudySpec, work: Workplace, mirror: Mirror, *, replace: bool) -> Outcome:
+    from fer_bench.cli.relabel import add_labels
     from fer_bench.cli.workplace import finish_study
     from fer_bench.runs.live import say, warn
     from fer_bench.runs.study import run_study
 
     outcome = run_study(study, work, say=say, replace=replace, after_run=mirror)
     if outcome.finished:
+        add_labels(study.runs[0].dataset, work)
         finish_study(outcome.study, work, mirror)
     if outcome.failed:
         warn(f"{len(outcome.failed)} of {len(study.runs)} runs failed. Rerun the command to retry them.")

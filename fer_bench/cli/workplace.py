@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fer_bench.base.addresses import absolute, check_uri, is_server
 from fer_bench.base.credentials import holds_secret, public_address
@@ -25,6 +26,9 @@ from fer_bench.runs.live import Live, say, warn
 from fer_bench.runs.machine import this_machine
 from fer_bench.tracking.background import try_sync
 
+if TYPE_CHECKING:
+    from fer_bench.doctor.near_duplicates import Progress
+
 EVERY = 60.0  # seconds between updates of the MLflow mirror while a study runs
 
 
@@ -42,6 +46,7 @@ def open_workplace(options: dict[str, Any], available: Plugins) -> Workplace:
     _fit_protocol(options, store, dataset.card)
     template, _ = template_of(options, available)
     _ensure_clean(home, store, dataset.card, template["protocol"], available.folders)
+    _look_for_copies(home, store, dataset.card)
     profile = template["profile"]
     roles = roles_of(store, dataset.card, home, protocol=template["protocol"], fold=0, profile=profile)
     first = roles.counts["train"]
@@ -74,6 +79,7 @@ def _ensure_clean(home: Home, store: Store, card: DatasetCard, protocol: str, fo
     """Let the doctor write the clean manifest if the protocol needs one and there is none."""
     from fer_bench.cli.progress import Steps
     from fer_bench.data.clean_manifest import has_clean, save_clean
+    from fer_bench.data.copies import save_copies
     from fer_bench.doctor.examine import examine
 
     folder = home.splits(store.path.name, store.fingerprint)
@@ -82,8 +88,23 @@ def _ensure_clean(home: Home, store: Store, card: DatasetCard, protocol: str, fo
     check = complete(f"fer-bench data check {shlex.quote(card.name)}", home=home.root, plugins=folders)
     say(f"{card.name}: checking the data set first; see the findings with {check}")
     with Steps(card.name) as steps:
-        dropped = examine(store, card, progress=steps).dropped
-    say(f"{card.name}: {save_clean(folder, dropped)} leaves out {len(dropped):,} rows")
+        diagnosis = examine(store, card, progress=steps)
+    save_copies(folder, diagnosis.copies)
+    say(f"{card.name}: {save_clean(folder, diagnosis.dropped)} leaves out {len(diagnosis.dropped):,} rows")
+
+
+def _look_for_copies(home: Home, store: Store, card: DatasetCard) -> None:
+    """Find the copies in the store before the first run needs them, and show progress."""
+    from fer_bench.cli.progress import Steps
+    from fer_bench.doctor.copies import known_copies
+
+    with contextlib.ExitStack() as shown:
+
+        def announce() -> Progress:
+            say(f"{card.name}: looking for copies among the images (once for these data)")
+            return shown.enter_context(Steps(card.name))
+
+        known_copies(store, card, home.splits(store.path.name, store.fingerprint), announce)
 
 
 class Mirror:

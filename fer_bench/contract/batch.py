@@ -160,7 +160,10 @@ class Batch:
     y : int64 tensor [B]
         Hard labels.
     soft : float32 tensor [B, K] or None
-        Soft targets; replaces `y` as target when set (mixup, votes, label smoothing).
+        Soft targets before label smoothing; they replace `y` as target when set (mixup, votes).
+    smoothing : float
+        Share ε of label smoothing. The harness sets it after :meth:`Method.on_batch`, and `soft` with it where that was
+        None. Only `target` is smoothed: what is known of an image's label stays readable in `y` and `soft`.
     index : int64 tensor [B]
         Positions in the training view, stable over epochs.
     groups : int64 tensor [B] or None
@@ -179,6 +182,7 @@ class Batch:
     epoch: int = 0
     step: int = 0
     soft: Tensor | None = None
+    smoothing: float = 0.0
     groups: Tensor | None = None
     aux: dict[str, Batch] = field(default_factory=dict)
 
@@ -189,12 +193,30 @@ class Batch:
 
     @property
     def target(self) -> Tensor:
-        """Soft targets [B, K] where set, otherwise hard labels [B]."""
-        return self.y if self.soft is None else self.soft
+        """What the loss compares with: soft targets [B, K] where set, smoothed, otherwise hard labels [B].
+
+        Smoothing takes q to (1 - ε) q + ε / K (Szegedy et al. 2016, section 7).
+        """
+        if self.soft is None or not self.smoothing:
+            return self.y if self.soft is None else self.soft
+        return self.soft * (1 - self.smoothing) + self.smoothing / self.soft.shape[1]
 
     def soft_target(self, num_classes: int) -> Tensor:
-        """Targets as distributions, float32 [B, K]: the soft ones, or hard labels one-hot."""
+        """Targets before smoothing as distributions, float32 [B, K]: the soft ones, or hard labels one-hot."""
         return F.one_hot(self.y, num_classes).float() if self.soft is None else self.soft
+
+    def expected(self, values: np.ndarray | Tensor) -> Tensor:
+        """Expected value of a quantity of classes under each image's label: Σ_c q_ic v_c, float32 [B].
+
+        q is the target before smoothing. A hard label gives v_y, votes and mixed labels give the mean over them.
+
+        Parameters
+        ----------
+        values : array or tensor [K]
+            One value a class, such as a class weight.
+        """
+        row = torch.as_tensor(values, dtype=torch.float32, device=self.y.device)
+        return row[self.y] if self.soft is None else (self.soft * row).sum(1)
 
     def with_(self, **changes: Any) -> Batch:
         """A copy with some fields replaced."""
@@ -231,7 +253,10 @@ class Resampled:
 
 @dataclass(frozen=True, kw_only=True)
 class ValOutputs:
-    """What :meth:`Method.fit_posthoc` may use: validation logits [n, K], features [n, D] and labels [n]."""
+    """What :meth:`fer_bench.contract.method.Method.fit_posthoc` may use.
+
+    These are validation logits [n, K], features [n, D] and labels [n].
+    """
 
     logits: np.ndarray
     labels: np.ndarray

@@ -40,7 +40,7 @@ FAMILIES = {
     "ensemble": "several models, each trained on its own part or balance of the data",
     "other": "none of these",
 }
-TIERS = ("baseline", "method")
+TIERS = ("baseline", "second reference", "method")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,16 +60,27 @@ class MethodCard:
         What differs from plain cross-entropy.
     deviations : tuple of str
         What differs from the paper.
+    calibration : str
+        What the method does to confidences by design, said where reports show calibration.
     params : mapping of name to Param
-    tier : {"baseline", "method"}
-        A study's reference is taken from its baselines.
+    tier : {"baseline", "second reference", "method"}
+        A study's reference is taken from its baselines. A "second reference" joins every study whose reference it
+        reads out, with default parameters on both sides.
     transductive : bool
         It reads other test images; its results are watermarked.
+    readout_of : str
+        The method whose trained network this one reads out; empty for a method that trains its own. Its runs are made
+        from the logits that the finished runs of that method stored (with default parameters, and the same data,
+        recipe and seed), without images and without training. So it may override ``fit_posthoc``, ``adjust`` and the
+        two hooks of its state, and nothing else; ``fit_posthoc`` gets an empty module in place of the network, and no
+        features.
 
     Raises
     ------
     UnknownNameError
         `family` or `tier` is none of those.
+    SpecError
+        It reads itself out, or is a second reference that reads no other method out.
     """
 
     name: str
@@ -80,9 +91,11 @@ class MethodCard:
     url: str = ""
     changes: str = ""
     deviations: tuple = ()
+    calibration: str = ""
     params: Mapping[str, Param] = field(default_factory=dict)
     tier: str = "method"
     transductive: bool = False
+    readout_of: str = ""
 
     def __post_init__(self) -> None:
         where = f"the card of '{self.name}'"
@@ -90,6 +103,17 @@ class MethodCard:
             raise unknown("family", self.family, FAMILIES, where=where)
         if self.tier not in TIERS:
             raise unknown("tier", self.tier, TIERS, where=where)
+        if self.readout_of == self.name:
+            raise SpecError("a method can't read itself out", where=f"{where}, readout_of")
+        if self.tier == "second reference" and not self.readout_of:
+            raise SpecError("a second reference must say which method it reads out", where=f"{where}, readout_of")
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the record of a run says of its method."""
+        kept = ("name", "title", "paper", "year", "url", "changes", "deviations", "calibration", "transductive", "tier")
+        facts = {k: getattr(self, k) for k in (*kept, "family")}
+        return {**facts, "readout_of": self.readout_of} if self.readout_of else facts
 
     def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All parameters with their values: the given ones checked, the others at their defaults.
@@ -145,6 +169,36 @@ class Fetch:
         for file in self.sha256:
             if self.files and file not in self.files:
                 raise unknown("file", file, self.files, where=f"{where}, sha256")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relabelling:
+    """Says that a data set labels the images of another one anew, so that runs on those can be scored with its labels.
+
+    Parameters
+    ----------
+    of : str
+        The data set whose images these are. They are recognised by their pixels.
+    title : str
+        What tables call the labels.
+    rule : str
+        What makes a label, in a few words that can stand in brackets.
+    names : mapping of str to str
+        Classes of this data set whose counterpart in the other one has another name, with that name. The others go by
+        their own; a class that the other data set does not know has no counterpart.
+    votes : mapping of str to str
+        Each answer that annotators could give, classes by the other data set's names, with the column of its votes;
+        empty where there are no votes.
+    label : str
+        Column of the labels: positions in `classes` of the card, -1 for none.
+    """
+
+    of: str
+    title: str
+    rule: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)
+    votes: Mapping[str, str] = field(default_factory=dict)
+    label: str = "label"
 
 
 SCHEMES = ("splits", "kfold", "shuffle", "blocks")
@@ -293,6 +347,8 @@ class DatasetCard:
         How to obtain it.
     fetch : tuple of Fetch
         What ``fer-bench data fetch`` downloads, where a licence allows it.
+    relabels : Relabelling, optional
+        The data set whose images this one labels anew.
     """
 
     name: str
@@ -314,6 +370,7 @@ class DatasetCard:
     params: Mapping[str, Param] = field(default_factory=dict)
     built_in: bool = False
     image: str = ""
+    relabels: Relabelling | None = None
 
     def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All parameters with their values, as :meth:`MethodCard.resolve`."""

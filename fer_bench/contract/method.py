@@ -1,12 +1,13 @@
 """The method contract: the one class that every method derives from.
 
-The defaults are plain cross-entropy. A new loss overrides :meth:`Method.criterion`; a new sampler
-:meth:`Method.streams`; a two-stage method :meth:`Method.stages`; and so on. Hooks run in this order::
+The defaults are plain cross-entropy. A new loss overrides :meth:`Method.criterion`; class or sample weights
+:meth:`Method.image_weights`; a new sampler :meth:`Method.streams`; a two-stage method :meth:`Method.stages`; and so on.
+Hooks run in this order::
 
     build_model -> on_fit_start
       for each stage:  resample | fit_estimator | generate | on_stage_start
         for each epoch:  on_epoch_start
-          for each batch:  on_batch -> training_step (criterion) -> grad_hook -> on_step_end
+          for each batch:  on_batch -> training_step (criterion, image_weights) -> grad_hook -> on_step_end
           on_epoch_end -> before_eval -> predict (validation, by the harness)
     select an epoch -> fit_posthoc -> adjust (validation)
 
@@ -141,11 +142,14 @@ class Method:
         """Called before each epoch, counted from 0 over all stages."""
 
     def on_batch(self, batch: Batch) -> Batch:
-        """Change a batch before the forward pass (mixup, pasting); draw from ``batch.generator``."""
+        """Change a batch before the forward pass (mixup, pasting); draw from ``batch.generator``.
+
+        The harness smooths the targets afterwards.
+        """
         return batch
 
     def training_step(self, model: nn.Module, batch: Batch) -> LossOut:
-        """Loss of one batch; by default the criterion on the first view."""
+        """Loss of one batch; by default :meth:`batch_loss` on the first view."""
         output = model(batch.x)
         expected = (len(batch.y), self.ctx.num_classes)
         if tuple(output.logits.shape) != expected:
@@ -153,11 +157,46 @@ class Method:
                 f"the model of '{self.card.name}' gives logits of shape {tuple(output.logits.shape)}, not {expected}",
                 where="build_model",
             )
-        return LossOut(total=self.criterion(output, batch.target), output=output)
+        return LossOut(total=self.batch_loss(output, batch), output=output)
 
     def criterion(self, output: Output, target: Tensor) -> Tensor:
-        """Scalar loss from the output and hard [B] or soft [B, K] targets; both must agree on one-hot targets."""
+        """Loss from the output and hard [B] or soft [B, K] targets; both must agree on one-hot targets.
+
+        Either a scalar, the mean over images, or one value for each image [B], which :meth:`image_weights` needs. It
+        must not weigh classes itself: smoothing gives every image a little of the target of every class, and a weight
+        of the rarest class would multiply that share as well.
+        """
         return F.cross_entropy(output.logits, target)
+
+    def image_weights(self, batch: Batch) -> Tensor | None:
+        """Weight of each image in the loss, float [B]; None weighs all alike.
+
+        ``batch.expected(class_weights)`` weighs images by the classes of their labels before smoothing. The loss is
+        Σ_i w_i l_i / B; a method that divides by the weights of the batch instead returns w / mean(w).
+        """
+        return None
+
+    def batch_loss(self, output: Output, batch: Batch) -> Tensor:
+        """Scalar: the mean over images of :meth:`criterion` times :meth:`image_weights`; not to be overridden.
+
+        A training step with several outputs or streams calls it for each.
+
+        Raises
+        ------
+        TrainingError
+            Images have weights, but the criterion has no value for each.
+        """
+        losses, weights = self.criterion(output, batch.target), self.image_weights(batch)
+        if weights is None:
+            return losses.mean() if losses.ndim else losses
+        if losses.shape != weights.shape or losses.ndim != 1:
+            raise TrainingError(
+                f"the criterion of '{self.card.name}' gives a loss of shape {tuple(losses.shape)} for image weights of "
+                f"shape {tuple(weights.shape)}",
+                where="criterion",
+                hint="return one value for each image, as F.cross_entropy(..., reduction='none') does",
+            )
+        return (weights * losses).mean()
 
     def grad_hook(self, model: nn.Module) -> None:
         """Called after the backward pass, before clipping and the optimiser's step."""
@@ -221,5 +260,6 @@ def checked(value: Any, kind: type, hook: str, method: Method) -> Any:
     if isinstance(value, LossOut) and (value.total.numel() != 1 or not value.total.requires_grad):
         what = f"the loss of '{method.card.name}' must be one number that depends on the learning weights"
         actual = f"shape {tuple(value.total.shape)}, requires_grad {value.total.requires_grad}"
-        raise TrainingError(what, where=hook, hint=f"it has {actual}")
+        several = "; self.batch_loss(output, batch) takes the mean" if value.total.numel() != 1 else ""
+        raise TrainingError(what, where=hook, hint=f"it has {actual}{several}")
     return value

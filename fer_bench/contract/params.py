@@ -68,6 +68,8 @@ class Param:
         default, and a typing error is reported before anything is trained.
     special : tuple, optional
         Numbers that are accepted beside the range, such as 0 for "none".
+    words : tuple of str, optional
+        Words that are accepted in place of a real number, such as "auto". The default may be one of them.
     """
 
     default: Any
@@ -77,6 +79,7 @@ class Param:
     low: float | None = None
     high: float | None = None
     special: tuple = ()
+    words: tuple = ()
 
     @property
     def accepts(self) -> str:
@@ -85,7 +88,7 @@ class Param:
             return ", ".join(map(str, self.choices))
         if isinstance(self.default, bool):
             return "true or false"
-        return in_words(self.low, self.high, self.special)
+        return in_words(self.low, self.high, (*self.special, *self.words))
 
     def parse(self, text: Any, *, name: str, owner: str) -> Any:
         """Convert command-line text (or a YAML value) to this parameter's type.
@@ -95,7 +98,10 @@ class Param:
         SpecError
             The value has the wrong type, is not one of the choices, or lies outside the range.
         """
-        value = _convert(text, self.default) if isinstance(text, str) else text
+        if text in self.words:
+            return text
+        model = 0.0 if self.default in self.words else self.default
+        value = _convert(text, model) if isinstance(text, str) else text
         typed = abbreviated(text)
         where = f"{owner}[{name}={typed}]"
         if self.choices is not None:
@@ -105,15 +111,15 @@ class Param:
             return value
         hint = f"accepted: {self.accepts}; " if self.accepts else ""
         hint += f"the default is {'empty' if self.default == '' else self.default}"
-        if not _same_kind(value, self.default):
-            raise SpecError(f"{name} must be {KIND_NAMES[type(self.default)]}, not '{typed}'", where=where, hint=hint)
+        if not _same_kind(value, model):
+            raise SpecError(f"{name} must be {KIND_NAMES[type(model)]}, not '{typed}'", where=where, hint=hint)
         if isinstance(value, str) and not value.isprintable():
             raise SpecError(f"{name} can't be '{typed}'", where=where, hint="only characters that can be printed")
         if value is None or isinstance(value, (str, bool)):
             return value
         if not within(value, self.low, self.high, self.special):
             raise SpecError(f"{name}={typed} is out of range", where=where, hint=hint)
-        return float(value) if isinstance(self.default, float) else value
+        return float(value) if isinstance(model, float) else value
 
 
 KIND_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}

@@ -15,6 +15,7 @@ import numpy as np
 from fer_bench.base.files import write_text
 from fer_bench.contract.cards import DatasetCard, Protocol
 from fer_bench.data.clean_manifest import CleanManifest, load_clean
+from fer_bench.data.copies import Copies, copies_among, joined
 from fer_bench.data.imbalance import Profile, file_name, pick
 from fer_bench.data.splits import ROLES, Division, check_fold, divide
 from fer_bench.data.store import Store
@@ -148,19 +149,48 @@ def labels_of_test(store: Store, card: DatasetCard, rows: np.ndarray, *, protoco
     return np.asarray([chosen.classes.index(n) for n in names], dtype=np.int64)
 
 
-def groups_of_test(store: Store, rows: np.ndarray) -> np.ndarray | None:
-    """Group numbers of the test rows, int64 [n]: by person, or by sequence if no subjects are known.
+def groups_of_test(store: Store, rows: np.ndarray, labels: np.ndarray, copies: Copies) -> np.ndarray | None:
+    """Group numbers of the test rows, int64 [n]: images that another test set would have drawn in one piece.
 
-    Equal numbers mean the same group, in every fold. A row without a name forms its own group; None if every row does.
+    Equal numbers mean the same group, in every fold. Images of one person belong together (of one sequence, if no
+    subjects are known), and so do copies; a copy links the people that it is labelled as. Where nobody is named, copies
+    with different labels stay apart: each class is sampled by itself then, and a unit of two classes would end that.
+
+    Parameters
+    ----------
+    rows, labels : int64 [n]
+        The rows, and their class positions.
+
+    Returns
+    -------
+    int64 [n] or None
+        None if every row of the store is a group of its own.
     """
-    for name in PEOPLE:
-        if name not in store.column_names:
-            continue
-        values = store.columns(name)[name].astype(str)
-        if (values[rows] != "").any():
-            codes = np.unique(values, return_inverse=True)[1]
-            return np.where(values == "", len(values) + np.arange(len(values)), codes)[rows].astype(np.int64)
-    return None
+    column = people_column(store, rows)
+    if column is not None:
+        names = store.columns(column)[column].astype(str)
+        codes = np.unique(names, return_inverse=True)[1]
+        people = np.where(names == "", len(names) + np.arange(len(names)), codes)  # each unnamed image by itself
+        return joined(people, copies.near)[rows]
+    if len(np.unique(copies.near)) == len(copies.near):
+        return None
+    return copies.near[rows] * len(store.classes) + labels
+
+
+def people_column(store: Store, rows: np.ndarray) -> str | None:
+    """The column that names the people on the test images, or their sequences if no person is named."""
+    there = (name for name in PEOPLE if name in store.column_names)
+    return next((name for name in there if (store.columns(name)[name][rows].astype(str) != "").any()), None)
+
+
+def copies_of_test(copies: Copies, roles: Roles, labels: np.ndarray) -> np.ndarray:
+    """What copies each test image has among the images of a run, uint8 [n, 2]: in training, and in validation.
+
+    `labels` (int64 [n]) are the class positions of the test rows; see :func:`fer_bench.data.copies.copies_among` for
+    the numbers.
+    """
+    met = [copies_among(copies, roles.rows["test"], labels, roles.rows[r], roles.labels[r]) for r in ("train", "val")]
+    return np.stack(met, axis=1)
 
 
 _KNOWN: dict[tuple, Roles] = {}

@@ -20,15 +20,16 @@ from fer_bench.base.quantities import plural
 from fer_bench.contract.cards import DatasetCard
 from fer_bench.contract.dataset import Problems
 from fer_bench.data.clean_manifest import Dropped, conflicting, grouped, rows_to_drop
+from fer_bench.data.copies import Copies
 from fer_bench.data.label_order import describe_mapping, suspicion
 from fer_bench.data.splits import fitting
 from fer_bench.data.store import Store, check_counts, duplicates
+from fer_bench.doctor.copies import copies_of
 from fer_bench.doctor.label_checks import LEVEL, SLIPS, Exchange, disagreements, exchanges
 from fer_bench.doctor.near_duplicates import Pairs, Progress, close_hashes, no_progress
 from fer_bench.doctor.patient import FLAT, Patient
 
 LEVELS = ("error", "warning", "note")
-CROWDED = 0.4  # share of images with a near-duplicate; collections from the internet stay below it
 LISTED = 8  # lines of detail in a finding
 
 
@@ -83,6 +84,8 @@ class Diagnosis:
         Number of groups of copies that contain both labels.
     dropped : tuple of Dropped
         The rows to leave out, as in the clean manifest.
+    copies : Copies
+        What runs take for copies.
     """
 
     findings: tuple[Finding, ...]
@@ -93,6 +96,7 @@ class Diagnosis:
     near: Pairs
     conflicts: dict[tuple[str, str], int]
     dropped: tuple[Dropped, ...]
+    copies: Copies
 
     def number(self, level: str) -> int:
         """Number of findings of this level."""
@@ -141,6 +145,7 @@ def examine(
         near=patient.pairs,
         conflicts=_conflicts(patient),
         dropped=tuple(dropped),
+        copies=copies_of(patient),
     )
 
 
@@ -373,17 +378,16 @@ def _alike(patient: Patient) -> list[Finding]:
 
 
 def _crowd(patient: Patient) -> list[Finding]:
-    """Whether so many images look alike that they must have been posed, although no subjects are known."""
-    sizes = np.bincount(patient.near)[patient.near]
-    share = float((sizes > 1).mean())
-    if share <= CROWDED or (patient.subject != "").any():
+    """Whether copies can't be told from pictures of one person, because nobody is named."""
+    if not patient.crowded:
         return []
-    title = f"{share:.0%} of the images closely resemble another one, as faces posed in a laboratory do"
+    title = f"{patient.share_alike:.0%} of the images closely resemble another one, as faces posed in a laboratory do"
     detail = (
         "without known subjects, similar images of the same person can't be distinguished from copies",
         f"use a layout or parameter that provides the subjects: fer-bench show {patient.card.base}",
     )
-    return [Finding(level="warning", kind="crowded", title=title, detail=detail, count=int((sizes > 1).sum()))]
+    count = round(patient.share_alike * len(patient.near))
+    return [Finding(level="warning", kind="crowded", title=title, detail=detail, count=count)]
 
 
 def _conflicts(patient: Patient) -> dict[tuple[str, str], int]:

@@ -12,6 +12,7 @@ from fer_bench.data.store import Store
 from fer_bench.doctor.near_duplicates import Looks, Pairs, Progress, components, look, near_duplicates, no_progress
 
 FLAT = 16  # an image with a smaller range of grey levels shows nothing
+CROWDED = 0.4  # share of images with a near-duplicate; collections from the internet stay below it
 
 
 class Patient:
@@ -90,6 +91,16 @@ class Patient:
         """Group number of each row; copies share a number, identical or not."""
         first, second = self.exact[self.pairs.first], self.exact[self.pairs.second]
         return components(first, second, len(self.first))[self.exact]
+
+    @cached_property
+    def share_alike(self) -> float:
+        """Share of the images that closely resemble another one."""
+        return float((np.bincount(self.near)[self.near] > 1).mean())
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many images look alike that they must have been posed, although no subjects are known."""
+        return not (self.subject != "").any() and self.share_alike > CROWDED
 
     @cached_property
     def rank(self) -> np.ndarray:

@@ -12,14 +12,21 @@
       probe.json        batch-invariance of the predictions
       {val,test}_{rows,labels}.npy   int64 [n]: rows of the store, labels
       train_rows.npy    int64 [n], where an imbalance profile left a part of the training fold
-      test_groups.npy   int64 [n], where test images are of named people or sequences: equal numbers belong together
+      test_groups.npy   int64 [n], where images of the store are copies, or of named people or sequences: test images
+                        with equal numbers belong together
+      test_copies.npy   uint8 [n, 2], copies of each test image among this run's training and validation images: 0 none,
+                        1 near ones, 2 an exact one; plus 4 where a copy of that kind has another label
+      copies.json       near: whether near copies were looked for; reason: why not; people: the column that names them
       {val,test}_logits.npy          float32 [n, K] at the selected epoch
       {val,test}_epochs.npy          uint8 [E, n] (uint16 above 256 classes): predicted class after each candidate epoch
       model.pt          weights and method state of the selected epoch
+      derived.json      only of a run that is read out of another one's logits: the id of that run and the hash of its
+                        done.json, and what was learned on validation. It has no {val,test}_epochs.npy
       environment.json, timing.json  versions, hardware, durations: the only files that differ between equal runs
       done.json         the mark of a finished record, with a hash of every other file
       work/             checkpoint and snapshots of an unfinished run
     ledger/studies/<name>.json       a study: run ids, reference, command
+    ledger/labels/<fingerprint>/     other labels for these data (:mod:`fer_bench.record.relabelled`)
 
 A record without ``done.json`` is unfinished. No module here imports torch.
 """
@@ -52,9 +59,13 @@ VOLATILE = ("environment.json", "timing.json")  # differ between equal runs, so 
 UNHASHED = (*VOLATILE, "done.json", "lock", "failed.json")
 
 
-def run_id(spec: Mapping[str, Any], fingerprint: str, source: str, rows: str = "") -> str:
-    """Content address of a run: spec, data fingerprint, method's source, rows by role, numerics version (hashes)."""
+def run_id(spec: Mapping[str, Any], fingerprint: str, source: str, rows: str = "", base: str = "") -> str:
+    """Content address of a run: spec, data fingerprint, method's source, rows by role, numerics version (hashes).
+
+    `base` is the id of the run that this one is read out of, if it trains no network of its own.
+    """
     key = {"spec": spec, "fingerprint": fingerprint, "source": source, "rows": rows, "numerics": NUMERICS}
+    key |= {"base": base} if base else {}
     return hashlib.sha256(canonical_json(key).encode()).hexdigest()[:16]
 
 
@@ -210,7 +221,7 @@ def _texts(value: Any) -> bool:
 FIELDS: dict[str, Callable[[Any], bool]] = {
     "runs": _texts,
     "methods": _texts,
-    "reference": lambda value: value is None or isinstance(value, str),
+    **dict.fromkeys(("reference", "second_reference"), lambda value: value is None or isinstance(value, str)),
     **dict.fromkeys(("name", "command", "kind", "dataset", "protocol"), lambda value: isinstance(value, str)),
 }
 """What the fields of a study's record must be, where they are there."""

@@ -30,13 +30,16 @@ from fer_bench.base.credentials import words
 from fer_bench.base.files import read_json, write_json, writing
 from fer_bench.contract.cards import DatasetCard
 from fer_bench.contract.plugins import Plugins
-from fer_bench.data.fold_rows import Roles, groups_of_test, known_roles, labels_of_test
+from fer_bench.data.fold_rows import Roles, copies_of_test, groups_of_test, known_roles, labels_of_test, people_column
 from fer_bench.data.store import Store
-from fer_bench.errors import DataError, FerBenchError, LedgerError, PrunedTrial, TrainingError
+from fer_bench.doctor.copies import known_copies
+from fer_bench.errors import DataError, FerBenchError, LedgerError, LockedError, PrunedTrial, TrainingError
 from fer_bench.record.home import Home
 from fer_bench.record.ledger import NUMERICS, RunRecord, RunWriter, run_id
+from fer_bench.record.relabelled import labels_folder
 from fer_bench.runs import forkserver
 from fer_bench.runs.probe import IMAGES, PROCESSES, chosen_rows, judge
+from fer_bench.runs.readout import base_of, check_fresh, plugin_facts, read_out, read_out_pruned
 from fer_bench.runs.spec import RunSpec, label_of
 from fer_bench.seal import inodes
 from fer_bench.training.job import FORMAT, Listener, Runtime, ready_file
@@ -66,9 +69,14 @@ def identify(spec: RunSpec, work: Workplace) -> tuple[str, Store]:
             where=f"store {store.manifest.get('params')}, run {dict(spec.dataset_params)}",
             next=f"fer-bench data prepare {spec.dataset} --force",
         )
+    return _id(spec, store, work), store
+
+
+def _id(spec: RunSpec, store: Store, work: Workplace) -> str:
     source = work.plugins.method(spec.method).source_hash()
+    base = base_of(spec, work.plugins)
     rows = _roles(spec, store, work).digest
-    return run_id(spec.to_dict(), store.fingerprint, source, rows), store
+    return run_id(spec.to_dict(), store.fingerprint, source, rows, _id(base, store, work) if base else "")
 
 
 def _roles(spec: RunSpec, store: Store, work: Workplace) -> Roles:
@@ -79,28 +87,30 @@ def _roles(spec: RunSpec, store: Store, work: Workplace) -> Roles:
 def execute(spec: RunSpec, work: Workplace, *, started: Callable[[], None] = lambda: None) -> RunRecord:
     """Carry out a run, or return its record if it is finished already.
 
-    `started` is called when training really begins: the run is neither finished nor held by another process.
+    A run that is read out of another one has that carried out first, if it isn't finished. `started` is called when
+    training really begins: the run is neither finished nor held by another process.
 
     Raises
     ------
     LockedError
-        Another process is training this run.
+        Another process is training this run, or the one that it is read out of.
     FerBenchError
         The run failed; the reason is in the record too, and the next call tries again.
+    LedgerError
+        It is finished, but was read out of a record that is no longer the ledger's (:mod:`fer_bench.runs.readout`).
     """
     key, store = identify(spec, work)
     writer = work.home.ledger.writer(key)
     if writer.status in ("finished", "pruned"):
         writer.tidy()
+        check_fresh(writer, work.home.ledger)
         return work.home.ledger.run(key)
     with writer.locked():
         if writer.status in ("finished", "pruned"):  # by another process, since the look above
             return work.home.ledger.run(key)
-        started()
-        writer.start()
         try:
-            _Run(spec, store, work, writer).carry_out()
-        except PrunedTrial:
+            _Run(spec, store, work, writer).carry_out(started)
+        except (PrunedTrial, LockedError):
             raise
         except Exception as error:
             writer.fail(error)
@@ -177,17 +187,19 @@ class _Run:
         self.listener = Listener()
         self.messages: dict[str, dict[str, Any]] = {}  # the last of each kind from the process at work
 
-    def carry_out(self) -> None:
-        """Everything from the record's first file to its done mark."""
+    def carry_out(self, started: Callable[[], None]) -> None:
+        """Everything from the record's first file to its done mark; `started` is called when the work begins."""
+        base = base_of(self.spec, self.work.plugins)
         try:
-            self._carry_out()
+            self._train_and_score(started) if base is None else self._read_out(base, started)
         except Exception:
             self.seal.save()
             raise
 
-    def _carry_out(self) -> None:
-        started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
-        self._write_identity()
+    def _train_and_score(self, started: Callable[[], None]) -> None:
+        started()
+        clock = _Clock()
+        self._begin()
         trained = self._trained_before() or self._train()
         chosen = trained["selection"]
         self._write_rows("val", self.roles.labels["val"])
@@ -196,21 +208,55 @@ class _Run:
         scored_with = ready_file(self.writer.work, chosen["epoch"])
         with writing(self.writer.path / "model.pt") as file, open(scored_with, "rb") as source:
             shutil.copyfileobj(source, file)
+        self._finish(environment(trained["hardware"]), clock.timing(trained))
+
+    def _read_out(self, spec: RunSpec, started: Callable[[], None]) -> None:
+        """Make the record from that of the run `spec`, which is carried out first where it is not finished."""
+        self._begin()
+        announced: list[bool] = []
+
+        def announce() -> None:
+            if not announced:
+                announced.append(True)
+                started()
+
+        reason: PrunedTrial | None = None
+        try:
+            base = execute(spec, self.work, started=announce)
+        except PrunedTrial as pruned:
+            reason, base = pruned, self.work.home.ledger.run(_id(spec, self.store, self.work))
+        announce()
+        clock, of_base = _Clock(), base.json("environment")
+        for attempt in base.json("seal")["blocked"]:
+            self.seal.note(self.seal.blocked, attempt)
+        done = {"seconds": [], "speeds": [], "resumed": 0, "hardware": of_base}
+        if base.status == "pruned":
+            read_out_pruned(self, base)
+            self._finish(environment(of_base), clock.timing(done), "pruned")
+            raise reason or PrunedTrial(f"run {base.id}, which is read out, was stopped early")
+        read_out(self, base, self.work.plugins.method(spec.method))
+        self._finish(environment(of_base), clock.timing(done))
+
+    def _finish(self, environment: Mapping[str, Any], timing: Mapping[str, Any], status: str = "finished") -> None:
         self.writer.put("seal", self.seal.record())
-        self.writer.put("environment", environment(trained["hardware"]))
-        self.writer.put("timing", _timing(trained, started, clock))
-        self.writer.finish()
+        self.writer.put("environment", environment)
+        self.writer.put("timing", timing)
+        self.writer.finish(status)
 
     # -- the record --------------------------------------------------------------------------------------------------
 
-    def _write_identity(self) -> None:
+    def _begin(self) -> None:
+        """Make the record's folder, and write what the run is."""
         spec, writer, roles = self.spec, self.writer, self.roles
+        writer.start()
         identity: dict[str, Any] = {
             "spec": spec.to_dict(),
             "fingerprint": self.store.fingerprint,
             "source": self.plugin.source_hash(),
         }
         identity |= {"rows": roles.digest, "numerics": NUMERICS}
+        base = base_of(spec, self.work.plugins)
+        identity |= {"base": _id(base, self.store, self.work)} if base else {}
         writer.put("spec", {"run_id": writer.id, "label": self.work.label(spec), **identity})
         protocol = self.card.protocol(spec.protocol)
         named = {**dataclasses.asdict(protocol), "name": self.card.full_name(protocol), **roles.facts}
@@ -234,16 +280,11 @@ class _Run:
 
     def _order(self) -> dict[str, Any]:
         """What every process of the run is given."""
-        plugin, home = self.plugin, self.work.home
+        home = self.work.home
         return {
             "spec": self.spec.to_dict(),
             "runtime": dataclasses.asdict(self.work.runtime),
-            "plugin": {
-                "path": str(plugin.path),
-                "module": plugin.module,
-                "origin": plugin.origin,
-                "tree": [str(plugin.tree.root), plugin.tree.package],
-            },
+            "plugin": plugin_facts(self.plugin),
             "store": {
                 "path": str(self.store.path),
                 "fingerprint": self.store.fingerprint,
@@ -253,10 +294,10 @@ class _Run:
             "record": str(self.writer.path),
             "classes": list(self.roles.classes),
             "counts": self.roles.counts["train"],
-            "folders": {str(home.data): "", str(home.ledger.root): "test_"},
+            "folders": {str(home.data): "", str(home.ledger.root): "test_", str(labels_folder(home.ledger.root)): ""},
         }
 
-    def _call(self, role: str, arrays: Mapping[str, np.ndarray], **order: Any) -> None:
+    def call(self, role: str, arrays: Mapping[str, np.ndarray], **order: Any) -> None:
         """Have a fresh process play a role.
 
         Raises
@@ -303,7 +344,7 @@ class _Run:
         arrays |= {k: v for k, v in (("groups", roles.groups), ("soft", roles.soft)) if v is not None}
         self.listener = self.work.listener(self.spec, self.work.label(self.spec))
         try:
-            self._call("train", arrays)
+            self.call("train", arrays)
         except PrunedTrial:
             self.writer.put("seal", self.seal.record())
             self.writer.put("environment", environment(self.messages["environment"]["facts"]))
@@ -336,46 +377,54 @@ class _Run:
 
     def _score(self, chosen: Mapping[str, Any]) -> None:
         """Open the test: have it predicted, and join what comes with rows and labels."""
-        rows, work = self.roles.rows["test"], self.writer.work
+        rows = self.roles.rows["test"]
         opening = {"reason": "score the selected epoch and the oracle", "rows": len(rows), "epoch": chosen["epoch"]}
         self.seal.note(self.seal.openings, opening)
-        self._call("score", {"test_rows": rows}, epoch=chosen["epoch"], candidates=chosen["candidates"])
-        self.writer.put("probe", self._probe(chosen["epoch"]))
-        logits = _array(work / "test_logits.npy", (len(rows), len(self.roles.classes)), "f")
-        epochs = _array(work / "test_epochs.npy", (len(chosen["candidates"]), len(rows)), "u")
-        self._write_rows("test", labels_of_test(self.store, self.card, rows, protocol=self.spec.protocol))
+        self.call("score", {"test_rows": rows}, epoch=chosen["epoch"], candidates=chosen["candidates"])
+        probed = np.concatenate([chosen_rows(self.roles.rows[role], IMAGES // 2) for role in ("val", "test")])
+        self.writer.put("probe", self.probe("probe", {"probe_rows": probed}, len(probed), epoch=chosen["epoch"]))
+        logits = self.output("test_logits.npy", (len(rows), len(self.roles.classes)), "f")
+        epochs = self.output("test_epochs.npy", (len(chosen["candidates"]), len(rows)), "u")
+        labels = labels_of_test(self.store, self.card, rows, protocol=self.spec.protocol)
+        self._write_rows("test", labels)
         self.writer.put("test_logits", logits)
         self.writer.put("test_epochs", epochs)
-        groups = groups_of_test(self.store, rows)
+        self._write_copies(labels)
+
+    def _write_copies(self, labels: np.ndarray) -> None:
+        """Which test images the run met in training, and which belong together."""
+        store, rows = self.store, self.roles.rows["test"]
+        copies = known_copies(store, self.card, self.work.home.splits(store.path.name, store.fingerprint))
+        self.writer.put("copies", {**copies.facts, "people": people_column(store, rows)})
+        self.writer.put("test_copies", copies_of_test(copies, self.roles, labels))
+        groups = groups_of_test(store, rows, labels, copies)
         if groups is not None:
             self.writer.put("test_groups", groups)
 
-    def _probe(self, epoch: int) -> dict[str, Any]:
-        """The batch-invariance probe on validation and test images."""
-        parts = [chosen_rows(self.roles.rows[role], IMAGES // 2) for role in ("val", "test")]
-        rows = np.concatenate(parts)
-        shape = (len(rows), len(self.roles.classes))
+    def probe(self, role: str, arrays: Mapping[str, np.ndarray], images: int, **order: Any) -> dict[str, Any]:
+        """The batch-invariance probe: a role whose processes predict `images` images, or adjust their logits."""
+        shape = (images, len(self.roles.classes))
         outputs: list[list[np.ndarray | str]] = []
         for number, passes in enumerate(PROCESSES):
-            self._call("probe", {"probe_rows": rows}, epoch=epoch, number=number)
+            self.call(role, arrays, number=number, **order)
             failed = {k: self.messages.get(f"failed_pass {k}") for k in range(len(passes))}
-            files = [self.writer.work / f"probe_{number}_{k}.npy" for k in range(len(passes))]
+            names = [f"probe_{number}_{k}.npy" for k in range(len(passes))]
             outputs.append(
-                [str(e["error"]) if (e := failed[k]) else _array(f, shape, "f") for k, f in enumerate(files)]
+                [str(e["error"]) if (e := failed[k]) else self.output(n, shape, "f") for k, n in enumerate(names)]
             )
         return judge(outputs)
 
-
-def _array(file: Path, shape: tuple[int, ...], kind: str) -> np.ndarray:
-    """An array that a process wrote, which must be of the kind and shape that it was asked for."""
-    try:
-        array = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise TrainingError(f"the scoring process left no readable {file.name}", where=str(file)) from error
-    if array.shape != shape or array.dtype.kind != kind:
-        what = f"{file.name} holds {array.dtype} {array.shape}, expected {shape}"
-        raise TrainingError(f"the scoring process did not write predictions: {what}", where=str(file))
-    return array
+    def output(self, name: str, shape: tuple[int, ...], kind: str) -> np.ndarray:
+        """An array that a process left in the work folder, which must be of the kind and shape that was asked for."""
+        file = self.writer.work / name
+        try:
+            array = np.load(file, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise TrainingError(f"the scoring process left no readable {name}", where=str(file)) from error
+        if array.shape != shape or array.dtype.kind != kind:
+            what = f"{name} holds {array.dtype} {array.shape}, expected {shape}"
+            raise TrainingError(f"the scoring process did not write predictions: {what}", where=str(file))
+        return array
 
 
 def error_of(failure: Mapping[str, Any]) -> Exception:
@@ -408,13 +457,20 @@ def environment(facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _timing(trained: Mapping[str, Any], started: datetime.datetime, clock: float) -> dict[str, Any]:
-    return {
-        "started": started.isoformat(timespec="seconds"),
-        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "total_seconds": round(time.perf_counter() - clock, 3),
-        "epoch_seconds": [round(s, 3) for s in trained["seconds"]],
-        "images_per_second": [round(s, 1) for s in trained["speeds"]],
-        "resumed": trained["resumed"],
-        "device": trained["hardware"]["device"],
-    }
+class _Clock:
+    """When the work of a run began."""
+
+    def __init__(self) -> None:
+        self._started, self._seconds = datetime.datetime.now(datetime.UTC), time.perf_counter()
+
+    def timing(self, trained: Mapping[str, Any]) -> dict[str, Any]:
+        """Content of ``timing.json``, now."""
+        return {
+            "started": self._started.isoformat(timespec="seconds"),
+            "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "total_seconds": round(time.perf_counter() - self._seconds, 3),
+            "epoch_seconds": [round(s, 3) for s in trained["seconds"]],
+            "images_per_second": [round(s, 1) for s in trained["speeds"]],
+            "resumed": trained["resumed"],
+            "device": trained["hardware"]["device"],
+        }

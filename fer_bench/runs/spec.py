@@ -160,8 +160,9 @@ def label_of(card: MethodCard, params: Mapping[str, Any]) -> str:
 class StudySpec:
     """A set of runs that are compared.
 
-    `labels` are the methods in the order asked, `reference` the one that gains are measured against. `tuned` says by
-    label how a configuration was searched for, where it was.
+    `labels` are the methods in the order asked, `reference` the one that gains are measured against,
+    `second_reference` the one that reads the reference's network out at another operating point. `tuned` says by label
+    how a configuration was searched for, where it was.
     """
 
     name: str
@@ -169,6 +170,7 @@ class StudySpec:
     runs: tuple[RunSpec, ...]
     labels: tuple[str, ...]
     reference: str | None
+    second_reference: str | None = None
     kind: str = "run"
     tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -183,6 +185,7 @@ class StudySpec:
             "runs": list(run_ids),
             "methods": list(self.labels),
             "reference": self.reference,
+            "second_reference": self.second_reference,
             "kind": self.kind,
             **tuned,
         }
@@ -223,6 +226,31 @@ def choose_reference(plugins: Plugins, labels: Sequence[str], runs: Sequence[Run
     baselines = [n for n in labels if getattr(plugins.method(by_label[n].method).card, "tier", "") == "baseline"]
     plain = [n for n in baselines if not by_label[n].params]
     return (plain or baselines or list(labels))[0]
+
+
+def second_reference(plugins: Plugins, reference: RunSpec) -> str | None:
+    """The name of the method that is the second reference where `reference` is a run of the first.
+
+    It is found by the cards alone: the second reference that reads out the reference's method, which must have its
+    default parameters. None where there is no such method.
+
+    Raises
+    ------
+    SpecError
+        Two methods claim to be it.
+    """
+    card = plugins.method(reference.method).card
+    if dict(reference.params) != card.resolve({}):
+        return None
+    cards = [p.card for p in plugins.methods.values()]
+    claims = sorted(c.name for c in cards if c.tier == "second reference" and c.readout_of == card.name)
+    if len(claims) > 1:
+        raise SpecError(
+            f"{' and '.join(claims)} claim to be the second reference beside '{card.name}'",
+            hint='give all but one of their cards the tier "method"',
+            next="the same command with --no-second-reference",
+        )
+    return claims[0] if claims else None
 
 
 def study_name(dataset: str, labels: Sequence[str], runs: Sequence[RunSpec]) -> str:

@@ -11,10 +11,11 @@ from typing import Any
 
 from fer_bench.base.files import canonical_json
 from fer_bench.base.next_command import complete
-from fer_bench.errors import FerBenchError, LedgerError, LockedError, SpecError
+from fer_bench.errors import FerBenchError, LedgerError, LockedError, SpecError, TrainingError
 from fer_bench.record.ledger import Ledger, RunRecord
 from fer_bench.runs.executor import Workplace, execute, identify
 from fer_bench.runs.model_check import check_backbones
+from fer_bench.runs.readout import base_of, check_fresh
 from fer_bench.runs.spec import RunSpec, StudySpec
 
 Say = Callable[[str], None]
@@ -63,12 +64,15 @@ def run_study(study: StudySpec, work: Workplace, *, say: Say = print, replace: b
     while todo:
         number, key, spec = todo.pop(0)
         title = f"[{number}/{len(ids)}] {describe(spec, work)}"
-        if work.home.ledger.run(key).status == "finished":
-            outcome.reused += 1
-            outcome.finished.append(work.home.ledger.run(key))
-            say(f"{title}: finished before, run {key}")
-            continue
+        known = work.home.ledger.run(key)
         try:
+            if known.status == "finished":
+                check_fresh(known, work.home.ledger)
+                outcome.reused += 1
+                outcome.finished.append(known)
+                say(f"{title}: finished before, run {key}")
+                continue
+            _check_base(spec, work, outcome)
             record_of_run = execute(spec, work, started=partial(say, f"{title}: run {key}"))
         except LockedError:
             todo.append((number, key, spec))
@@ -88,6 +92,13 @@ def run_study(study: StudySpec, work: Workplace, *, say: Say = print, replace: b
         say(" " * len(f"[{number}/{len(ids)}]") + f" {_chosen(record_of_run)}")
         after_run(record)
     return outcome
+
+
+def _check_base(spec: RunSpec, work: Workplace, outcome: Outcome) -> None:
+    """Raise TrainingError if the run is read out of one that has failed in this study: it would be trained again."""
+    base = base_of(spec, work.plugins)
+    if base is not None and (key := identify(base, work)[0]) in outcome.failed:
+        raise TrainingError(f"run {key}, which it is read out of, failed in this study")
 
 
 def _begin(study: StudySpec, record: dict[str, Any], work: Workplace, *, replace: bool) -> None:
@@ -111,6 +122,7 @@ def check_name_is_free(study: StudySpec, ledger: Ledger) -> None:
         return
     wanted = {canonical_json(spec.to_dict()) for spec in study.runs}
     records = [r for r in map(ledger.run, there["runs"]) if r.status == "finished"]
+    records = [r for r in records if r.label != there.get("second_reference")]  # it was added, and costs no training
     lost = [f"{r.label} with seed {r.spec['seed']}" for r in records if canonical_json(r.spec) not in wanted]
     if not lost and there.get("kind", study.kind) == study.kind:
         return
@@ -127,6 +139,8 @@ def check_name_is_free(study: StudySpec, ledger: Ledger) -> None:
 
 def _chosen(run: RunRecord) -> str:
     """What selection made of a run; the test's numbers belong to the report, beside their intervals."""
+    if run.has("derived.json"):
+        return f"read out of the logits of run {run.json('derived')['run_id']}, without training"
     selection, seconds = run.json("selection"), run.json("timing")["total_seconds"]
     score = f"validation {selection['metric']} {100 * selection['value']:.1f} %"
     return f"epoch {selection['epoch'] + 1} chosen, {score}, {seconds:.0f} s"

@@ -13,10 +13,8 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,105 +22,29 @@ from torch import Tensor, nn
 
 from fer_bench.base.files import write_array
 from fer_bench.contract.backbones import Trunk, build_trunk, try_backbone
-from fer_bench.contract.batch import Context, TrainView, ValOutputs
-from fer_bench.contract.card_reader import read_card
-from fer_bench.contract.cards import Card
+from fer_bench.contract.batch import TrainView, ValOutputs
 from fer_bench.contract.method import Method
-from fer_bench.contract.plugins import Plugin
-from fer_bench.contract.sources import Tree
-from fer_bench.data.store import Store
 from fer_bench.errors import FerBenchError, PrunedTrial, TrainingError
-from fer_bench.record.ledger import RunWriter
 from fer_bench.rng import seed_all, stream_seed
 from fer_bench.runs.blame import frame_to_blame
+from fer_bench.runs.order import Arrays, Line, Order
 from fer_bench.runs.probe import PROCESSES, order_of
+from fer_bench.runs.readout_worker import apply_readout, fit_readout, probe_readout
 from fer_bench.runs.spec import RunSpec
-from fer_bench.seal import Guard
 from fer_bench.training.checkpoint import load_model, load_progress, save_model
-from fer_bench.training.evaluate import EVAL_BATCH, check_logits, class_dtype, predict, predict_exactly
+from fer_bench.training.evaluate import (
+    EVAL_BATCH,
+    adjusted,
+    adjusts,
+    check_logits,
+    class_dtype,
+    predict,
+    predict_exactly,
+)
 from fer_bench.training.fit import candidates, fit, has_estimator
 from fer_bench.training.job import Fold, Job, Listener, Progress, Runtime, fitted_file, ready_file, snapshot_file
 
-Arrays = Mapping[str, np.ndarray]
 STEP_SECONDS = 0.2  # between messages about steps: a progress bar needs no more
-
-
-class Line(Protocol):
-    """A process's line to its driver."""
-
-    def tell(self, kind: str, **message: Any) -> None:
-        """Send a message."""
-
-    def ask(self, kind: str, **message: Any) -> Any:
-        """Send a message and wait for the reply."""
-
-
-@dataclass(frozen=True)
-class Order:
-    """What a process is asked to do; plain data, made by :func:`fer_bench.runs.executor.order_of`."""
-
-    given: Mapping[str, Any]
-    arrays: Arrays
-    line: Line
-
-    @cached_property
-    def spec(self) -> RunSpec:
-        """The run."""
-        return RunSpec.from_dict(self.given["spec"])
-
-    @cached_property
-    def runtime(self) -> Runtime:
-        """How it is carried out."""
-        return Runtime(**self.given["runtime"])
-
-    @property
-    def record(self) -> RunWriter:
-        """The run's record."""
-        return RunWriter(Path(self.given["record"]))
-
-    @cached_property
-    def plugin(self) -> Plugin[Card]:
-        """The method's plug-in."""
-        given = self.given["plugin"]
-        path, tree = Path(given["path"]), Tree(Path(given["tree"][0]), given["tree"][1])
-        return Plugin("methods", read_card(path, tree), path, given["module"], given["origin"], tree)
-
-    def images(self, rows: np.ndarray, device: torch.device) -> Tensor:
-        """Images of store rows, uint8 [n, C, H, W] on the device; an error if the store has changed since."""
-        state = self.given["store"]
-        store = Store(Path(state["path"]), {"fingerprint": state["fingerprint"]}, state["states"])
-        return torch.from_numpy(store.images(rows)).to(device)
-
-    def method(self, device: torch.device) -> Method:
-        """The method, imported under guard, with its context."""
-        guard(self)
-        method: Method = self.plugin.load()(self.spec.params)
-        channels, height, width = self.given["shape"]
-        recipe = self.spec.recipe
-        size = recipe.image_size
-        method.ctx = Context(
-            classes=tuple(self.given["classes"]),
-            counts=np.asarray(self.given["counts"], dtype=np.int64),
-            image_shape=(channels, size or height, size or width),
-            seed=self.spec.seed,
-            epochs=recipe.epochs,
-            batch_size=recipe.batch_size,
-            device=device,
-            recipe=recipe.to_dict(),
-        )
-        return method
-
-
-def guard(order: Order) -> None:
-    """Refuse the test's files from here on."""
-    noted: set[tuple[str, str]] = set()
-
-    def report(event: str, file: str) -> None:
-        if (event, file) not in noted:
-            noted.add((event, file))
-            order.line.tell("blocked", event=event, file=file)
-
-    Guard(order.arrays["guarded"], order.given["folders"], order.given["record"], report).close()
 
 
 def set_up(spec: RunSpec, runtime: Runtime) -> torch.device:
@@ -207,7 +129,7 @@ def train(order: Order) -> None:
         method=method, model=model, ctx=method.ctx, recipe=spec.recipe, runtime=order.runtime, view=view,
         val=Fold(images=images["val"], labels=arrays["val_labels"]), work=writer.work, listener=_Relay(order.line),
     )  # fmt: skip
-    writer.put("method", method_facts(order.plugin.card, model))
+    writer.put("method", {**method.card.facts, "parameters": sum(p.numel() for p in model.parameters())})
     try:
         progress = fit(job)
     except PrunedTrial:
@@ -224,12 +146,6 @@ def train(order: Order) -> None:
     order.line.tell("trained", selection=chosen, **reached)
 
 
-def method_facts(card: Any, model: nn.Module) -> dict[str, Any]:
-    """What the record says of the method."""
-    kept = ("name", "title", "paper", "year", "url", "changes", "deviations", "transductive", "tier", "family")
-    return {**{k: getattr(card, k) for k in kept}, "parameters": sum(p.numel() for p in model.parameters())}
-
-
 def select(spec: RunSpec, job: Job, progress: Progress) -> dict[str, Any]:
     """Choose the epoch on validation; of equal ones the first, as a person stopping early would have."""
     possible = candidates(job.method.stages(), job.recipe, progress.epoch)
@@ -240,17 +156,12 @@ def select(spec: RunSpec, job: Job, progress: Progress) -> dict[str, Any]:
     return {**chosen, "value": values[place], "candidates": possible}
 
 
-def adjusts(method: Method) -> bool:
-    """Whether a method changes logits after the network; a fixed change needs no :meth:`Method.fit_posthoc`."""
-    return any(getattr(type(method), hook) is not getattr(Method, hook) for hook in ("fit_posthoc", "adjust"))
-
-
 def read_out(job: Job, chosen: Mapping[str, Any], *, every: bool) -> np.ndarray:
     """Fit the read-out adjustment of the chosen epoch (of `every` candidate), which needs validation's labels.
 
     Returns validation's logits at the chosen epoch, float32 [n, K].
     """
-    fits = adjusts(job.method)
+    fits = adjusts(type(job.method))
     for epoch in chosen["candidates"] if every and fits else [chosen["epoch"]]:
         load_model(snapshot_file(job.work, epoch), job.model, job.method, job.ctx.device)
         logits, features = raw_logits(job.method, job.model, job.val.images, job.recipe, features=fits)
@@ -271,13 +182,6 @@ def raw_logits(method: Method, model: nn.Module, images: Tensor, recipe: Any, *,
     return predictions.logits, predictions.features
 
 
-def adjusted(method: Method, logits: np.ndarray, features: np.ndarray | None) -> np.ndarray:
-    """Logits after the method's own adjustment."""
-    changed = np.asarray(method.adjust(logits, features))
-    check_logits(changed, len(logits), method.ctx.num_classes, f"{method.card.name}.adjust")
-    return changed
-
-
 # -- scoring ---------------------------------------------------------------------------------------------------------
 
 
@@ -288,7 +192,7 @@ def score(order: Order) -> None:
     images = order.images(order.arrays["test_rows"], device)
     method = order.method(device)
     model = build_model(spec, method, device, pretrained=False, use_compile=False)
-    fits = adjusts(method)
+    fits = adjusts(type(method))
     per_epoch = []
     for epoch in order.given["candidates"]:
         load_model(ready_file(work, epoch), model, method, device)
@@ -317,7 +221,7 @@ def probe(order: Order) -> None:
             shuffled = images[torch.as_tensor(places, device=device)]
             logits = predict_exactly(
                 method, model, shuffled, spec.recipe, batch=min(batch, EVAL_BATCH),
-                estimator=has_estimator(method.stages()), adjust=adjusts(method),
+                estimator=has_estimator(method.stages()), adjust=adjusts(type(method)),
             )  # fmt: skip
         except FerBenchError:
             raise
@@ -372,7 +276,7 @@ def _role(carry_out: Callable[[Order], None]) -> Callable[[Mapping[str, Any], Ar
         try:
             carry_out(order)
         except Exception as error:
-            answer = explained(error, order, fresh=carry_out is not train)
+            answer = explained(error, order, fresh=carry_out not in (train, fit_readout))
             parts = {k: getattr(answer, k, None) for k in ("where", "hint", "next")}
             what = answer.what if isinstance(answer, FerBenchError) else str(answer)
             text = "".join(traceback.format_exception(error))
@@ -385,7 +289,10 @@ def _role(carry_out: Callable[[Order], None]) -> Callable[[Mapping[str, Any], Ar
 
 ROLES = {
     name: _role(carry_out)
-    for name, carry_out in (("train", train), ("score", score), ("probe", probe), ("try", try_images), ("look", look))
+    for name, carry_out in (
+        *(("train", train), ("score", score), ("probe", probe), ("try", try_images), ("look", look)),
+        *(("fit_readout", fit_readout), ("apply_readout", apply_readout), ("probe_readout", probe_readout)),
+    )
 }
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import ndtri, stdtrit
@@ -136,11 +136,27 @@ def score_differences(ours: Jackknife, reference: Jackknife, level: float = LEVE
     return {name: _newcombe(ours, reference, name, differences[name], level) for name in ours.values}
 
 
+def difference_estimates(ours: Jackknife, reference: Jackknife) -> dict[str, Estimate]:
+    """Estimates of `ours` minus `reference` with the degrees of freedom of :func:`score_differences`.
+
+    Their `var_excess` is what :func:`score_differences` takes for the variance of trainings that images do not explain.
+    """
+    return {
+        name: replace(of, var_excess=_counted_excess(of, ours.estimates[name], reference.estimates[name]))
+        for name, of in (ours - reference).estimates.items()
+    }
+
+
+def _counted_excess(difference: Estimate, ours: Estimate, reference: Estimate) -> float:
+    """The variance of trainings that images do not explain, of the difference or of both sides if that is larger."""
+    excess = max(difference.var_excess, math.hypot(ours.var_excess, reference.var_excess))
+    return min(excess, difference.var_seeds + difference.var_images)
+
+
 def _newcombe(ours: Jackknife, reference: Jackknife, name: str, difference: Estimate, level: float) -> Interval:
     """Newcombe's interval of a difference from the intervals of its sides."""
     sides = [side.estimates[name] for side in (ours, reference)]
-    excess = max(difference.var_excess, math.hypot(*(side.var_excess for side in sides)))
-    df = difference.df_for(min(excess, difference.var_seeds + difference.var_images))
+    df = difference.df_for(_counted_excess(difference, *sides))
     a, b = (_score_interval(side, name, level, df) for side in (ours, reference))
     both = sides[0].standard_error * sides[1].standard_error
     twice_covariance = sides[0].standard_error ** 2 + sides[1].standard_error ** 2 - difference.standard_error**2

@@ -1,12 +1,16 @@
 """The smallest gain that a study of a given size can detect, for planning a study and for interpreting "within noise".
 
-Both functions are for paired designs and two-sided tests at level `alpha`, which is divided by the number of
-comparisons where there are several (Holm's first step, so the power holds for the hardest comparison):
+All functions are for paired designs and two-sided tests at level `alpha`, which is divided by the number of
+comparisons where there are several, as a Bonferroni correction does:
 
 - :func:`detectable_gain`: S seeds of two methods on n images of a class. The gain of seed s on image i is +1, 0 or -1;
   its variance has components between seeds, between images and a residual (:func:`variance_components`), so its mean
   over both has the variance var_seeds / S + var_images / n + var_residual / (S n). Power is that of a t-test with the
   degrees of freedom of :mod:`fer_bench.stats.crossed_errors`: a non-central t, squared.
+- :func:`detectable_by_design`: the same for a score of any kind, as the mean recall of several classes, from the
+  variance that a study has measured (:class:`fer_bench.stats.crossed_errors.Estimate`). Images are stratified by class:
+  var_images and the residual are sums over the classes, var_seeds is that of the mean over classes, so trainings that
+  favour one class at the cost of another cancel out.
 - :func:`detectable_by_mcnemar`: one pair of networks, from the share of images that only one of them classifies
   correctly.
 
@@ -24,6 +28,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import special
+
+from fer_bench.stats.crossed_errors import Estimate
 
 POWER = 0.8
 ALPHA = 0.05
@@ -134,7 +140,7 @@ def detectable_gain(
     seeds, images : int
         Shared seeds and test images of the class.
     comparisons : int
-        Number of comparisons for Holm's correction; `alpha` is divided by it.
+        Number of comparisons; `alpha` is divided by it.
 
     Raises
     ------
@@ -142,14 +148,47 @@ def detectable_gain(
         Fewer than two seeds.
     """
     error, df = _error_and_df(components, seeds, images)
+    return _smallest(error, df, power, alpha / comparisons)
+
+
+def detectable_by_design(
+    difference: Estimate, seeds: int | None = None, *, power: float = POWER, alpha: float = ALPHA
+) -> float:
+    """The smallest true gain, as a share, that this study, or one with other seeds, would detect.
+
+    Infinity where even a gain of 100 points would be missed, and 0 where nothing varies.
+
+    Parameters
+    ----------
+    difference : Estimate
+        Of the paired difference: the variance that its test uses, with the same degrees of freedom.
+    seeds : int, optional
+        Shared seeds of a study with the same test images; those of this study if left out.
+
+    Raises
+    ------
+    ValueError
+        Fewer than two seeds, here or in the study that is asked about.
+    """
+    seeds = difference.n_seeds if seeds is None else seeds
+    if min(seeds, difference.n_seeds) < 2:
+        raise ValueError("a gain needs at least two seeds: one says nothing about other trainings")
+    # What belongs to the trainings alone, and to single images of a training, falls with the number of seeds.
+    trainings, excess = (part * difference.n_seeds / seeds for part in (difference.var_seeds, difference.var_excess))
+    variance = trainings + difference.var_images
+    denominator = difference.df_term_images + excess**2 / (seeds - 1)
+    df = variance**2 / denominator if denominator > 0 else float("inf")
+    return _smallest(variance**0.5, df, power, alpha)
+
+
+def _smallest(error: float, df: float, power: float, alpha: float) -> float:
+    """The gain that a t-test with this standard error detects, by the non-centrality of its squared statistic."""
     if error == 0:
         return 0.0
-    # The power functions above, solved for the non-centrality: the squared gain in standard errors.
     if df > MANY:
-        errors = special.chndtrinc(special.ndtri(alpha / comparisons / 2) ** 2, 1, 1 - power) ** 0.5
+        errors = special.chndtrinc(special.ndtri(alpha / 2) ** 2, 1, 1 - power) ** 0.5
     else:
-        critical = special.stdtrit(df, alpha / comparisons / 2) ** 2
-        errors = special.ncfdtrinc(1, df, 1 - power, critical) ** 0.5
+        errors = special.ncfdtrinc(1, df, 1 - power, special.stdtrit(df, alpha / 2) ** 2) ** 0.5
     gain = float(errors) * error
     return gain if gain <= 1 else float("inf")
 

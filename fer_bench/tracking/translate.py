@@ -19,7 +19,7 @@ from fer_bench.printable import printable
 from fer_bench.record.ledger import Ledger, RunRecord
 from fer_bench.stats.confusion import SCORES, confusion_matrix, recalls
 
-FILES = ("spec", "data", "method", "history", "selection", "seal", "probe", "environment", "timing")
+FILES = ("spec", "data", "method", "history", "selection", "seal", "probe", "environment", "timing", "derived")
 TEXTS = (".json", ".md", ".html", ".tex", ".csv", ".txt")
 KEY_LENGTH, VALUE_LENGTH, TAG_LENGTH = 250, 6000, 8000  # MLflow's limits, in characters
 STATUS = {"finished": "FINISHED", "pruned": "KILLED"}
@@ -60,6 +60,8 @@ def mirrored(record: RunRecord) -> Mirrored:
         "test_openings": str(_optional(record, "seal").get("count", 0)),
         "device": str(_optional(record, "timing").get("device", "")),
     }
+    if derived := _optional(record, "derived").get("run_id"):
+        tags["derived_from"] = str(derived)
     notes = [watermark] if watermark else []
     if watermark:
         tags["watermark"] = watermark

@@ -82,6 +82,18 @@ def check_logits(logits: np.ndarray, n: int, classes: int, owner: str) -> None:
         raise TrainingError(f"'{owner}' predicts values that are not finite", hint="try a lower lr, or precision fp32")
 
 
+def adjusts(method: type[Method]) -> bool:
+    """Whether a method changes logits after the network; a fixed change needs no :meth:`Method.fit_posthoc`."""
+    return any(getattr(method, hook) is not getattr(Method, hook) for hook in ("fit_posthoc", "adjust"))
+
+
+def adjusted(method: Method, logits: np.ndarray, features: np.ndarray | None) -> np.ndarray:
+    """Logits after the method's own adjustment."""
+    changed = np.asarray(method.adjust(logits, features))
+    check_logits(changed, len(logits), method.ctx.num_classes, f"{method.card.name}.adjust")
+    return changed
+
+
 def predict_exactly(method: Method, model: nn.Module, images: Tensor, recipe: Recipe, *, batch: int,
                     estimator: bool = False, adjust: bool = False) -> np.ndarray:  # fmt: skip
     """Logits float32 [n, K] of `images` in float32 without TF32, for the probe; adjusted if `adjust`."""

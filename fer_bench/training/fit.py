@@ -239,7 +239,7 @@ def _check_finite(sums: Tensor, job: Job, epoch: int, step: int, lr: float) -> N
 
 def _smooth(batch: Batch, share: float, classes: int) -> Batch:
     aux = {name: _smooth(other, share, classes) for name, other in batch.aux.items()}
-    return batch.with_(soft=batch.soft_target(classes) * (1 - share) + share / classes, aux=aux)
+    return batch.with_(soft=batch.soft_target(classes), smoothing=share, aux=aux)
 
 
 def _score_epoch(job: Job, model: nn.Module, progress: Progress, entry: dict, *, estimator: bool = False) -> None:

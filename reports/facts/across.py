@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,9 +20,9 @@ import numpy as np
 from fer_bench.errors import LedgerError
 from fer_bench.record.ledger import Ledger
 from fer_bench.reports.facts import answer, phrases
-from fer_bench.reports.facts.minority import judge_tail
-from fer_bench.reports.facts.numbers import SCORES, Judgement, Numbers, Verdict, compute, group_key
+from fer_bench.reports.facts.numbers import SCORES, Numbers, compute, group_key
 from fer_bench.reports.facts.records import Run, StudyData, readable
+from fer_bench.reports.facts.verdicts import Verdict
 from fer_bench.stats.bootstrap import DRAWS
 from fer_bench.stats.confusion import mean_known
 from fer_bench.stats.intervals import Interval
@@ -98,14 +97,7 @@ class Entry:
 
     def verdict(self, label: str, measure: Measure) -> Verdict | None:
         """The verdict of the study's own report on that gain; None where it has none."""
-        if measure == RARE:
-            judged = self._tail_judged.get(label, {}).get(measure.key)
-            return judged.verdict if judged else None
         return self.numbers.method(label).verdicts.get(measure.key)
-
-    @cached_property
-    def _tail_judged(self) -> dict[str, dict[str, Judgement]]:
-        return judge_tail(self.numbers) if self.tail else {}
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,20 +10,22 @@ from collections.abc import Sequence
 import numpy as np
 
 from fer_bench.reports.facts import phrases
+from fer_bench.reports.facts.minority import HEAD, TAIL, detectable
 from fer_bench.reports.facts.numbers import (
-    MIN_SEEDS,
+    BEYOND,
+    JUDGED_BEYOND,
     SCORES,
     MethodNumbers,
     Numbers,
-    Verdict,
-    group_key,
     rarest_of,
+    recall_key,
 )
 from fer_bench.reports.facts.records import MethodRuns, StudyData
+from fer_bench.reports.facts.verdicts import ADVISED_SEEDS, Verdict
 from fer_bench.stats.chance import COLLAPSED, Chance, guess_accuracy
-from fer_bench.stats.intervals import Interval
+from fer_bench.stats.hierarchy import ALPHA
+from fer_bench.stats.power import POWER
 
-HEAD = group_key("head")
 FEW = 3  # attempts that a footnote names
 
 
@@ -40,28 +42,42 @@ def summary(numbers: Numbers) -> str:
         return (
             f"The reference {phrases.code(study.reference)}{reference.mark} {_why(reference)}, so no gain is claimed."
         )
-    ranked = [m for m in numbers.compared if m.ranked]
+    ranked = [m for m in numbers.compared if m.ranked and m.label != numbers.second]
     if not ranked:
         return f"No method can be compared with {phrases.code(study.reference)}."
-    aims = (f"recall of {rarest(study)}", "mean-class accuracy")
-    named = zip(numbers.headline, aims, strict=True)
-    claims = [_count_claims(ranked, name, aim, study.reference) for name, aim in named]
-    won = [m for m in ranked if Verdict.GAIN in m.verdicts.values()]
+    improve = ("improves on", "improve on")
+    claims = [
+        _count_claims(ranked, key, improve, f"{phrases.code(study.reference)} in {_aim(numbers, key)}")
+        for key in numbers.headline
+    ]
+    beyond = [m for m in ranked if m.beyond]
+    if beyond:
+        what = f"the second reference {phrases.code(str(numbers.second))} in {SCORES[JUDGED_BEYOND]}"
+        claims.append(_count_claims(beyond, BEYOND + JUDGED_BEYOND, ("beats", "beat"), what))
+    won = [m for m in ranked if Verdict.GAIN in {m.verdicts[key] for key in numbers.headline}]
     effects = [f"{phrases.code(m.label)} changes {_side_effects(m)}" for m in won]
     return " ".join([*claims, f"At the same time, {'; '.join(effects)}." if effects else ""]).strip()
 
 
-def _count_claims(ranked: list[MethodNumbers], name: str, aim: str, reference: str) -> str:
-    won = [phrases.code(m.label) for m in ranked if m.verdicts[name] is Verdict.GAIN]
-    lost = [phrases.code(m.label) for m in ranked if m.verdicts[name] is Verdict.LOSS]
+def _aim(numbers: Numbers, key: str) -> str:
+    """What a gain of the headline is about, the rarest class with its numbers of images."""
+    if key == numbers.headline[0]:
+        return f"recall of {rarest(numbers.study)}"
+    return phrases.endpoint(numbers.study, key)
+
+
+def _count_claims(ranked: list[MethodNumbers], key: str, verbs: tuple[str, str], than: str) -> str:
+    """How many methods are better, and which; `verbs` of one method and of several."""
+    won = [phrases.code(m.label) for m in ranked if m.verdicts[key] is Verdict.GAIN]
+    lost = [phrases.code(m.label) for m in ranked if m.verdicts[key] is Verdict.LOSS]
+    one, many = verbs
     if len(ranked) == 1:
-        did = "improves on" if won else "does worse than" if lost else "is not shown to improve on"
-        return f"{phrases.code(ranked[0].label)} {did} {phrases.code(reference)} in {aim}."
+        did = one if won else "does worse than" if lost else f"is not shown to {many}"
+        return f"{phrases.code(ranked[0].label)} {did} {than}."
     of = f"of {len(ranked)} methods"
-    improve = "improves" if len(won) == 1 else "improve"
-    head = f"{len(won)} {of} ({phrases.listed(won)}) {improve} on" if won else f"None {of} is shown to improve on"
+    head = f"{len(won)} {of} ({phrases.listed(won)}) {one if len(won) == 1 else many}" if won else ""
     tail = f"; {phrases.listed(lost)} {'does' if len(lost) == 1 else 'do'} worse" if lost else ""
-    return f"{head} {phrases.code(reference)} in {aim}{tail}."
+    return f"{head or f'None {of} is shown to {many}'} {than}{tail}."
 
 
 def _side_effects(method: MethodNumbers) -> str:
@@ -88,16 +104,37 @@ def rarest(study: StudyData) -> str:
 
 
 def headline(numbers: Numbers, method: MethodNumbers) -> str:
-    """One method's gains on the rarest class and on the mean over classes, with verdicts and side effects."""
+    """One method's gains on the rarest class, the tail and the mean over classes, with verdicts and side effects."""
     study = numbers.study
-    by_class, mean = numbers.headline
     parts = [
-        f"{what} {phrases.gain_with_interval(method.gains[name])} points ({_verdict_words(numbers, method, name)})"
-        for what, name in ((f"recall of {study.classes[rarest_of(study)]}", by_class), (SCORES["mean_recall"], mean))
+        f"{phrases.endpoint(study, key, named=False)} {phrases.gain_with_interval(method.gains[key])} points "
+        f"({_verdict_words(numbers, method, key)})"
+        for key in numbers.headline
     ]
     mark = f"{method.mark.strip()} ".lstrip()
     who = f"{mark}**{phrases.code(method.label)}** vs {phrases.code(study.reference or '')}"
-    return f"{who} ({phrases.count(method.pairs, 'shared seed')}): {'; '.join(parts)}. {cost(numbers, method)}."
+    told = f"{who} ({phrases.count(method.pairs, 'shared seed')}): {'; '.join(parts)}. {cost(numbers, method)}."
+    return f"{told} {beyond(numbers, method)}".strip()
+
+
+def beyond(numbers: Numbers, method: MethodNumbers) -> str:
+    """Whether a method beats the second reference as well; empty where it is not compared with one."""
+    key = BEYOND + JUDGED_BEYOND
+    if key not in method.judged:
+        return ""
+    did = {Verdict.GAIN: "It beats", Verdict.LOSS: "It does worse than"}.get(
+        method.verdicts[key], "It is not shown to beat"
+    )
+    why = "" if method.verdicts[key] in (Verdict.GAIN, Verdict.LOSS) else f" ({_verdict_words(numbers, method, key)})"
+    others = [TAIL, "accuracy"] if TAIL in method.beyond else ["accuracy"]
+    beside = ", ".join(
+        f"{phrases.endpoint(numbers.study, name, named=False)} {phrases.gain_with_interval(method.beyond[name])}"
+        for name in others
+    )
+    return (
+        f"{did} the second reference {phrases.code(str(numbers.second))}: {SCORES[JUDGED_BEYOND]} "
+        f"{phrases.gain_with_interval(method.beyond[JUDGED_BEYOND])} points{why}; beside it, {beside} points."
+    )
 
 
 def cost(numbers: Numbers, method: MethodNumbers) -> str:
@@ -116,9 +153,11 @@ def cost(numbers: Numbers, method: MethodNumbers) -> str:
 def _verdict_words(numbers: Numbers, method: MethodNumbers, name: str) -> str:
     verdict = method.verdicts[name]
     if verdict is Verdict.CHANCE:
-        return not_called(numbers, method, method.gains[name])
+        return not_called(numbers, method, name)
     if verdict is not Verdict.NOT_RANKED:
         return verdict.value
+    if method.label == numbers.second:
+        return "the second reference, of which nothing is claimed"
     if numbers.study.watermarks:
         return "no claim, because the protocol is watermarked"
     if not method.ranked:
@@ -126,12 +165,69 @@ def _verdict_words(numbers: Numbers, method: MethodNumbers, name: str) -> str:
     return f"not ranked, because the reference {_why(numbers.study.method(str(numbers.study.reference)))}"
 
 
-def not_called(numbers: Numbers, method: MethodNumbers, gain: Interval) -> str:
+def not_called(numbers: Numbers, method: MethodNumbers, key: str) -> str:
     """Why a gain or a loss is not counted: the better side hardly classifies."""
+    second = key.startswith(BEYOND)
+    gain = method.beyond[key.removeprefix(BEYOND)] if second else method.gains[key]
     if gain.value > 0:
         return f"not counted as a gain, because it {_defect(method.chance)}"
-    reference = numbers.method(str(numbers.study.reference))
+    reference = numbers.method(str(numbers.second if second else numbers.study.reference))
     return f"not counted as a loss, because the reference {phrases.code(reference.label)} {_defect(reference.chance)}"
+
+
+# -- what can be claimed and detected ---------------------------------------------------------------------------------
+
+
+def family_in_words(numbers: Numbers) -> str:
+    """The one family of hypotheses of a report: its methods, endpoints and levels; empty where nothing is tested."""
+    family, study = numbers.family, numbers.study
+    if not family.methods:
+        return ""
+    levels, classes = family.hierarchy, sum(key.startswith(recall_key("")) for key in family.secondary)
+    behind = [f"recall of each of {classes} classes" if classes > 1 else "recall of the other class"] if classes else []
+    behind += [SCORES["mean_recall"]] * ("mean_recall" in family.secondary)
+    if BEYOND + JUDGED_BEYOND in family.secondary:
+        behind.append(f"{SCORES[JUDGED_BEYOND]} against the second reference {phrases.code(str(numbers.second))}")
+    return (
+        f"Claims form one family: {phrases.count(levels.methods, 'method')}. The primary endpoint of each is the "
+        f"{phrases.endpoint(study, family.primary)}, tested at α = {ALPHA:g} / {levels.methods} = "
+        f"{levels.primary_alpha:.3g}. Only if it differs are {phrases.count(levels.secondary, 'secondary endpoint')} "
+        f"tested ({phrases.listed(behind)}), each at {levels.primary_alpha:.3g} / {levels.secondary} = "
+        f"{levels.secondary_alpha:.3g}. So the probability of any false claim is at most {100 * ALPHA:g} % (Bonferroni "
+        "gatekeeping, Bretz et al. 2009). Intervals are unadjusted 95 % intervals unless they are called simultaneous."
+    )
+
+
+def detectable_in_words(numbers: Numbers) -> str:
+    """The smallest true gain in the primary endpoint that this study would claim; empty where nothing is tested."""
+    family, study = numbers.family, numbers.study
+    tested = [m for m in numbers.methods if detectable(numbers, m, family.primary) is not None]
+    if not tested:
+        return ""
+    seeds = sorted({m.pairs for m in tested})
+    members = [i for i in study.order if family.primary != TAIL or i in numbers.groups.members["tail"]]
+    images = sum(int(study.counts["test"][i]) for i in members)
+    more = ""
+    if seeds[0] < ADVISED_SEEDS:
+        more = f" {ADVISED_SEEDS} seeds would detect {_range_of(numbers, tested, ADVISED_SEEDS)}."
+    return (
+        f"Detectable: {phrases.span(seeds)} seeds and {images:,} test images detect a true gain in "
+        f"{phrases.endpoint(study, family.primary)} of {_range_of(numbers, tested)} with probability {POWER:g}, at "
+        f"α = {family.hierarchy.primary_alpha:.3g} and with the spread seen here.{more}"
+    )
+
+
+def _range_of(numbers: Numbers, tested: Sequence[MethodNumbers], seeds: int | None = None) -> str:
+    """ "4.1 points", or "3.0 (`a`) to 5.2 points (`b`)" where methods differ; of `seeds` or more seeds."""
+    smallest = []
+    for method in tested:
+        enough = None if seeds is None else max(seeds, method.pairs)
+        smallest.append((detectable(numbers, method, numbers.family.primary, enough) or 0.0, method.label))
+    (low, first), (high, last) = min(smallest), max(smallest)
+    texts = [f"{100 * gain:.1f}" if np.isfinite(gain) else "more than 100" for gain in (low, high)]
+    if texts[0] == texts[1]:
+        return f"{texts[0]} points"
+    return f"{texts[0]} ({phrases.code(first)}) to {texts[1]} points ({phrases.code(last)})"
 
 
 # -- collapse and chance ---------------------------------------------------------------------------------------------
@@ -269,14 +365,12 @@ def missing_folds(study: StudyData) -> str:
 def cautions(numbers: Numbers) -> list[str]:
     """Caveats about the whole study."""
     study = numbers.study
-    pairs = max((m.pairs for m in numbers.compared), default=MIN_SEEDS)
     lines = []
-    if pairs == 1:
+    if max((m.pairs for m in numbers.compared), default=0) == 1:
         lines.append(
-            "With one seed, intervals cover the sampling of test images but not the variation between training runs."
+            "With one seed, intervals cover the sampling of test images but not the variation between training runs, "
+            "so no gain is claimed."
         )
-    if pairs < MIN_SEEDS:
-        lines.append(f"Gains are claimed only with at least {MIN_SEEDS} shared seeds.")
     untested = [f"*{study.classes[i]}*" for i in np.flatnonzero(study.counts["test"] == 0)]
     if untested:
         has, them = ("has", "it") if len(untested) == 1 else ("have", "them")

@@ -4,48 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from functools import cached_property
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from fer_bench.reports.facts.records import MethodRuns, Run, StudyData
+from fer_bench.reports.facts.verdicts import EXCLUDES_0, Family, Judgement, Verdict
 from fer_bench.stats import confusion
 from fer_bench.stats.bootstrap import Draws, Replicates, replicates
 from fer_bench.stats.chance import Chance, against_chance
 from fer_bench.stats.class_groups import Groups, head_middle_tail
 from fer_bench.stats.confusion import ClassRecall, GroupRecall, Margins, Score, mean_confusion_matrix
-from fer_bench.stats.crossed_errors import Jackknife, jackknife
-from fer_bench.stats.intervals import Interval, holm, score_differences, score_intervals
+from fer_bench.stats.crossed_errors import Estimate, Jackknife, jackknife
+from fer_bench.stats.intervals import Interval, difference_estimates, score_differences, score_intervals
 from fer_bench.stats.sampling import paired
 
-MIN_SEEDS = 5  # with fewer seeds a gain can't be told from training noise
-ALPHA = 0.05
 IMPROVED = ("mean_recall", "accuracy")  # scores for which a report gives the probability of improvement
 DRAWS = 1000  # of the bootstrap: no verdict depends on it, and it takes most of the time
 SCORES = {"accuracy": "accuracy", "mean_recall": "mean-class accuracy", "macro_f1": "macro-F1"}
-
-
-class Verdict(Enum):
-    """The verdict on a gain; only GAIN and LOSS are claims."""
-
-    GAIN = "gain"
-    LOSS = "loss"
-    NOISE = "within noise"
-    FEW_SEEDS = f"tentative: the interval excludes 0, but fewer than {MIN_SEEDS} seeds can't show training noise"
-    NOT_ADJUSTED = "tentative: the interval excludes 0, but the p-value is not significant after Holm's correction"
-    CHANCE = "not counted: the better side has collapsed or is not significantly better than chance"
-    NOT_RANKED = "not ranked"
-    UNKNOWN = "not measurable"
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """A verdict, and the p-value behind it after Holm's correction; None where the method is not ranked."""
-
-    verdict: Verdict
-    p: float | None
+BEYOND = "beyond:"  # before the key of a difference from the second reference
+JUDGED_BEYOND = "mean_recall"  # of these differences, the one that says whether a method beats the second reference
 
 
 @dataclass(frozen=True)
@@ -87,8 +66,12 @@ class MethodNumbers:
         Seeds shared with the reference.
     improvement : dict
         Score name to the probability that one training is better than one of the reference; empty for one pair.
-    verdicts : dict
-        Verdicts of the two gains that the headline speaks of.
+    spread : dict
+        The same names as in `gains` to the variance of the gain and its degrees of freedom.
+    beyond : dict
+        The same names to the paired difference from the second reference; empty without one.
+    judged : dict
+        Judgements of the endpoints (:func:`family_of`) by key.
     chance : Chance
         Its answers against those that ignore the image.
     leak : dict
@@ -107,7 +90,9 @@ class MethodNumbers:
     resampled: dict[str, Interval]
     improvement: dict[str, Interval]
     pairs: int
-    verdicts: dict[str, Verdict]
+    spread: dict[str, Estimate]
+    beyond: dict[str, Interval]
+    judged: dict[str, Judgement]
     chance: Chance
     leak: dict[str, Leak]
     epochs: tuple[dict[str, np.ndarray], ...]
@@ -127,6 +112,11 @@ class MethodNumbers:
         """Whether anything may be claimed of it."""
         return self.runs.ranked
 
+    @property
+    def verdicts(self) -> dict[str, Verdict]:
+        """The verdicts of its endpoints by key."""
+        return {key: judgement.verdict for key, judgement in self.judged.items()}
+
     @cached_property
     def recall(self) -> tuple[Interval, ...]:
         """Recall of every class."""
@@ -140,16 +130,22 @@ class MethodNumbers:
 
 @dataclass(frozen=True, eq=False)
 class Numbers:
-    """The numbers of all methods, and what the headline may claim."""
+    """The numbers of all methods, the family of hypotheses, and the gains that the headline speaks of."""
 
     study: StudyData
     methods: tuple[MethodNumbers, ...]
+    family: Family
     headline: tuple[str, ...]
 
     @property
     def groups(self) -> Groups:
         """Head, middle and tail of the classes by training images."""
         return groups_of(self.study)
+
+    @property
+    def second(self) -> str | None:
+        """The second reference, where there is one."""
+        return second_reference_of(self.study)
 
     @property
     def compared(self) -> list[MethodNumbers]:
@@ -215,9 +211,15 @@ class _Scored:
 
 @dataclass(frozen=True, eq=False)
 class _Gains:
-    """What a method gains over the reference, and how often one training of it is better."""
+    """What a method gains over the reference, and how often one training of it is better.
+
+    `corrected` has the simultaneous intervals of the endpoints, those beyond the second reference included.
+    """
 
     gains: dict[str, Interval] = field(default_factory=dict)
+    corrected: dict[str, Interval] = field(default_factory=dict)
+    spread: dict[str, Estimate] = field(default_factory=dict)
+    beyond: dict[str, Interval] = field(default_factory=dict)
     resampled: dict[str, Interval] = field(default_factory=dict)
     improvement: dict[str, Interval] = field(default_factory=dict)
     pairs: int = 0
@@ -225,18 +227,61 @@ class _Gains:
 
 def compute(study: StudyData, draws: int = DRAWS) -> Numbers:
     """Compute everything a report shows."""
+    family, second = family_of(study), second_reference_of(study)
     with threadpool_limits(1, "blas"):  # of a large report a second process has the other core
-        reference = None if study.reference is None else _Scored(study, *study.predictions(study.reference), draws)
-        methods = [_numbers(study, reference, draws, method) for method in study.methods]
-    headline = headline_of(study)
-    judged = judge(study, methods, headline)
-    verdicts = {label: {name: j.verdict for name, j in of.items()} for label, of in judged.items()}
-    return Numbers(study, tuple(replace(m, verdicts=verdicts[m.label]) for m in methods), headline)
+        scored = {
+            label: _Scored(study, *study.predictions(label), draws) for label in (study.reference, second) if label
+        }
+        computed = [_numbers(study, family, scored, draws, method) for method in study.methods]
+    numbers = Numbers(study, tuple(method for method, _ in computed), family, headline_of(study))
+    judged = [replace(m, judged=_judge(numbers, m, corrected)) for m, corrected in computed]
+    return replace(numbers, methods=tuple(judged))
 
 
-def headline_of(study: StudyData) -> tuple[str, str]:
-    """What the first sentences of a report speak of: recall of the rarest class, and mean-class accuracy."""
-    return recall_key(study.classes[rarest_of(study)]), "mean_recall"
+def headline_of(study: StudyData) -> tuple[str, ...]:
+    """What the first sentences of a report speak of: recall of the rarest class and of the tail, and the mean.
+
+    The tail is left out where it is the rarest class alone, or where the classes form no groups.
+    """
+    rarest = recall_key(study.classes[rarest_of(study)])
+    tail = groups_of(study).members.get("tail", ())
+    return (rarest, *([group_key("tail")] if len(tail) > 1 else []), "mean_recall")
+
+
+def second_reference_of(study: StudyData) -> str | None:
+    """The second reference, if it has runs and may be compared; it shifts the decisions of the first."""
+    second = study.second_reference
+    usable = second not in (None, study.reference) and study.method(str(second)).ranked
+    return second if usable else None
+
+
+def family_of(study: StudyData) -> Family:
+    """The one family of hypotheses that a study tests: its methods and their endpoints.
+
+    The primary endpoint of a method is the mean recall of the tail, or mean-class accuracy where the classes form no
+    groups. Secondary ones are the recall of every class that has test images, mean-class accuracy, and mean-class
+    accuracy against the second reference. The two references are no candidates, nor is a method that is not ranked or
+    has fewer than two seeds in common with the reference. A study that is not fair tests nothing.
+    """
+    tail = groups_of(study).members.get("tail", ())
+    primary = group_key("tail") if tail else "mean_recall"
+    same = {recall_key(study.classes[tail[0]]): primary} if len(tail) == 1 else {}
+    second = second_reference_of(study)
+    keys = [recall_key(study.classes[i]) for i in study.order if study.counts["test"][i]]
+    keys += ["mean_recall", *([BEYOND + JUDGED_BEYOND] if second else [])]
+    secondary = tuple(key for key in keys if key != primary and key not in same)
+    methods: list[str] = []
+    if not barred(study):
+        theirs = set(study.method(str(study.reference)).seeds)
+        for method in study.methods:
+            if method.ranked and method.label not in (study.reference, second):
+                methods += [method.label] * (len(theirs & set(method.seeds)) > 1)
+    return Family(methods=tuple(methods), primary=primary, secondary=secondary, same=same)
+
+
+def barred(study: StudyData) -> bool:
+    """Whether nothing can be claimed of any method: no fair estimate, or no reference to compare with."""
+    return bool(study.watermarks) or study.reference is None or not study.method(study.reference).ranked
 
 
 def _scores(study: StudyData) -> dict[str, Score]:
@@ -246,13 +291,15 @@ def _scores(study: StudyData) -> dict[str, Score]:
     return scores | {group_key(name): GroupRecall(members) for name, members in groups_of(study).members.items()}
 
 
-def _numbers(study: StudyData, reference: _Scored | None, draws: int, method: MethodRuns) -> MethodNumbers:
-    """All numbers of a method but the verdicts, which need those of the others."""
-    known = reference is not None and method.label == study.reference
-    own = reference if known and reference is not None else _Scored(study, *study.predictions(method.label), draws)
-    compared = _Gains() if known or reference is None else _gains(study, own, reference, draws)
+def _numbers(
+    study: StudyData, family: Family, scored: dict[str, _Scored], draws: int, method: MethodRuns
+) -> tuple[MethodNumbers, dict[str, Interval]]:
+    """All numbers of a method but its judgements; and its simultaneous intervals, on which these rest."""
+    own = scored.get(method.label) or _Scored(study, *study.predictions(method.label), draws)
+    known = study.reference in (None, method.label)
+    compared = _Gains() if known else _gains(study, family, own, scored)
     epochs = _epoch_scores(study, method.runs)
-    return MethodNumbers(
+    numbers = MethodNumbers(
         runs=method,
         seeds=own.seeds,
         matrix=mean_confusion_matrix(study.labels, own.predictions, len(study.classes)),
@@ -263,66 +310,82 @@ def _numbers(study: StudyData, reference: _Scored | None, draws: int, method: Me
         resampled=compared.resampled,
         improvement=compared.improvement,
         pairs=compared.pairs,
-        verdicts={},
+        spread=compared.spread,
+        beyond=compared.beyond,
+        judged={},
         chance=against_chance(own.sample, study.truth, own.predictions),
         leak=_leak(epochs),
         epochs=tuple(e.scores for e in epochs),
     )
+    return numbers, compared.corrected
 
 
-def _gains(study: StudyData, ours: _Scored, reference: _Scored, draws: int) -> _Gains:
-    """Paired gains over the reference, of the seeds that both have."""
-    shared = tuple(sorted(set(ours.seeds) & set(reference.seeds)))
-    if not shared:
+def _gains(study: StudyData, family: Family, own: _Scored, scored: dict[str, _Scored]) -> _Gains:
+    """Paired gains over the reference, of the seeds that both have; and over the second reference."""
+    both = _paired(study, own, scored[str(study.reference)])
+    if both is None:
         return _Gains()
-    sides = [s.predictions[[s.seeds.index(seed) for seed in shared]] for s in (ours, reference)]
-    if ours.seeds != reference.seeds or not np.array_equal(sides[0] < 0, sides[1] < 0):
-        ours, reference = (_Scored(study, shared, side, draws) for side in paired(*sides))
-    drawn = [side.replicates for side in (ours, reference)]
+    ours, reference = both
+    drawn = [side.replicates for side in both]
     scores = [side.only(IMPROVED) for side in drawn]
+    corrected = _simultaneous(family, ours, reference)
+    beyond: dict[str, Interval] = {}
+    second = second_reference_of(study)
+    pair = None if second is None or scored[second] is own else _paired(study, own, scored[second])
+    if pair is not None and len(pair[0].seeds) > 1:
+        beyond = score_differences(pair[0].sample, pair[1].sample)
+        corrected |= {BEYOND + key: interval for key, interval in _simultaneous(family, *pair, BEYOND).items()}
     return _Gains(
         gains=score_differences(ours.sample, reference.sample),
+        corrected=corrected,
+        spread=difference_estimates(ours.sample, reference.sample),
+        beyond=beyond,
         resampled=(drawn[0] - drawn[1]).intervals(),
-        improvement=scores[0].improvements(scores[1]) if len(shared) > 1 else {},
-        pairs=len(shared),
+        improvement=scores[0].improvements(scores[1]) if len(ours.seeds) > 1 else {},
+        pairs=len(ours.seeds),
     )
 
 
-def judge(study: StudyData, methods: Sequence[MethodNumbers], names: Sequence[str]) -> dict[str, dict[str, Judgement]]:
-    """Verdicts on some gains, with Holm's correction for their number over all methods that are ranked.
+def _paired(study: StudyData, ours: _Scored, other: _Scored) -> tuple[_Scored, _Scored] | None:
+    """Both sides on the seeds and images that both have; None without a shared seed."""
+    shared = tuple(sorted(set(ours.seeds) & set(other.seeds)))
+    if not shared:
+        return None
+    sides = [s.predictions[[s.seeds.index(seed) for seed in shared]] for s in (ours, other)]
+    if ours.seeds == other.seeds and np.array_equal(sides[0] < 0, sides[1] < 0):
+        return ours, other
+    one, two = paired(*sides)
+    return _Scored(study, shared, one, ours.draws), _Scored(study, shared, two, ours.draws)
 
-    Parameters
-    ----------
-    methods : sequence of MethodNumbers
-        All methods of the study.
-    names : sequence of str
-        Keys of the gains that are corrected together.
-    """
-    barred = bool(study.watermarks) or (study.reference is not None and not study.method(study.reference).ranked)
-    ranked = [m for m in methods if m.gains and m.ranked and not barred]
-    family = [(m.label, name) for m in ranked for name in names]
-    p = [m.gains[name].p for m in ranked for name in names]
-    adjusted = dict(zip(family, holm(p), strict=True))
-    reference = next((m for m in methods if m.label == study.reference), None)
-    out: dict[str, dict[str, Judgement]] = {}
-    for method in methods:
-        out[method.label] = {}
-        for name in names if method.gains else ():
-            gain, p_value = method.gains[name], adjusted.get((method.label, name))
-            verdict = _verdict(gain, method.pairs, p_value)
-            if verdict in EXCLUDES_0 and _owed_to_chance(study, method if gain.value > 0 else reference, name):
-                verdict = Verdict.CHANCE
-            out[method.label][name] = Judgement(verdict, p_value)
+
+def _simultaneous(family: Family, ours: _Scored, other: _Scored, prefix: str = "") -> dict[str, Interval]:
+    """Intervals of the endpoints, each at the level of its test; `prefix` selects those of one reference."""
+    out: dict[str, Interval] = {}
+    levels = {key: family.alpha(prefix + key) for key in ours.sample.values}
+    for alpha in {alpha for alpha in levels.values() if alpha is not None}:
+        intervals = score_differences(ours.sample, other.sample, level=1 - alpha)
+        out |= {key: intervals[key] for key, of in levels.items() if of == alpha}
     return out
 
 
-EXCLUDES_0 = (Verdict.GAIN, Verdict.LOSS, Verdict.FEW_SEEDS, Verdict.NOT_ADJUSTED)
+def _judge(numbers: Numbers, method: MethodNumbers, corrected: dict[str, Interval]) -> dict[str, Judgement]:
+    """Judgements of a method's endpoints; a difference does not count if the better side hardly classifies."""
+    if not method.gains:
+        return {}
+    study, second = numbers.study, numbers.second
+    gains = method.gains | {BEYOND + key: interval for key, interval in method.beyond.items()}
+    ranked = method.ranked and not barred(study) and method.label != second
+    out = {}
+    for key, judgement in numbers.family.judge(method.label, gains, corrected, ranked=ranked).items():
+        against = second if key.startswith(BEYOND) else study.reference
+        ahead = method if gains[key].value > 0 else numbers.method(str(against))
+        doubtful = judgement.verdict in EXCLUDES_0 and _owed_to_chance(study, ahead, key)
+        out[key] = replace(judgement, verdict=Verdict.CHANCE) if doubtful else judgement
+    return out
 
 
-def _owed_to_chance(study: StudyData, ahead: MethodNumbers | None, name: str) -> bool:
+def _owed_to_chance(study: StudyData, ahead: MethodNumbers, name: str) -> bool:
     """Whether the better side is at chance, or has collapsed into a class that the gain is about."""
-    if ahead is None:
-        return False
     return not ahead.chance.above or bool(ahead.chance.collapsed_into & covered(study, name))
 
 
@@ -332,20 +395,6 @@ def covered(study: StudyData, name: str) -> frozenset[int]:
     if kind == "recall":
         return frozenset([study.classes.index(of)])
     return frozenset(groups_of(study).members[of]) if kind == "group" else frozenset()
-
-
-def _verdict(gain: Interval, pairs: int, adjusted: float | None) -> Verdict:
-    if not gain.known:
-        return Verdict.UNKNOWN
-    if adjusted is None:
-        return Verdict.NOT_RANKED
-    if gain.covers(0.0):
-        return Verdict.NOISE
-    if pairs < MIN_SEEDS:
-        return Verdict.FEW_SEEDS
-    if not adjusted < ALPHA:
-        return Verdict.NOT_ADJUSTED
-    return Verdict.GAIN if gain.low > 0 else Verdict.LOSS
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fer_bench.reports.facts.numbers import MethodNumbers, Numbers
+from fer_bench.reports.facts.numbers import SCORES, MethodNumbers, Numbers, covered
 from fer_bench.reports.facts.records import MethodRuns, StudyData
 from fer_bench.stats.intervals import Interval
 
@@ -36,6 +36,11 @@ def gain_with_interval(interval: Interval) -> str:
     if not np.isfinite(interval.value):
         return UNKNOWN
     return f"{points(interval.value)} [{points(interval.low)}, {points(interval.high)}]"
+
+
+def limits(interval: Interval | None) -> str:
+    """ "[+1.0, +7.5]"; a dash where there is none."""
+    return UNKNOWN if interval is None else gain_with_interval(interval).partition(" ")[2] or UNKNOWN
 
 
 def mean_and_spread(values: np.ndarray) -> str:
@@ -92,16 +97,40 @@ def describe_class(study: StudyData, index: int) -> str:
     return f"*{study.classes[index]}* ({train}{count(int(counts['test'][index]), 'test image')})"
 
 
+def endpoint(study: StudyData, key: str, *, named: bool = True) -> str:
+    """What a gain is about: "recall of disgust", "mean recall of the tail (disgust and fear)", "accuracy".
+
+    Without `named`, the classes of a group are left out.
+    """
+    kind, _, of = key.partition(":")
+    if kind == "recall":
+        return f"recall of {of}"
+    if kind != "group":
+        return SCORES[key]
+    classes = [study.classes[i] for i in study.order if i in covered(study, key)]
+    return f"{'mean ' * (len(classes) > 1)}recall of the {of}{f' ({listed(classes)})' * named}"
+
+
 def sampling(study: StudyData) -> str:
     """The sampling units of intervals and tests where these are not single images; empty where they are."""
     if study.clusters is None:
         return ""
     units, images = len(np.unique(study.clusters)), len(study.clusters)
     if study.grouped:
-        together = "Images of the same person (or sequence, where no person is named) form one sampling unit"
+        together = f"{_together(study)} form one sampling unit"
         return f"{together}: intervals and tests are based on {units:,} units, not {images:,} images."
     together = "An image that several folds test is one sampling unit"
     return f"{together}: intervals and tests are based on {units:,} images, not {images:,} predictions."
+
+
+def _together(study: StudyData) -> str:
+    """Which images form one sampling unit; records of earlier versions know people and sequences alone."""
+    people = "Images of the same person (or sequence, where no person is named)"
+    facts = next((r.facts["copies"] for r in study.runs if r.facts.get("copies")), None)
+    if facts is None:
+        return people
+    copies = "copies of one photograph" if facts.get("near") else "identical images"
+    return f"{people}, and {copies}," if facts.get("people") else f"{copies.capitalize()} with the same label"
 
 
 def one_seed_each(numbers: Numbers) -> bool:
@@ -114,6 +143,19 @@ def interval_of(numbers: Numbers) -> str:
     if one_seed_each(numbers):
         return "95 % intervals over images (one seed says nothing about other training runs)"
     return "95 % intervals over seeds and images"
+
+
+def conditions(study: StudyData) -> str:
+    """What the claims of a report are conditional on."""
+    seeds = [len(m.seeds) for m in study.methods]
+    several = "1 seed" if max(seeds) == 1 else f"{span(sorted(set(seeds)))} seeds"
+    chosen = {(r.spec.get("selection") or {}).get("rule") for r in study.runs} - {None}
+    rule = f" (`{'`, `'.join(sorted(map(str, chosen)))}`)" if chosen else ""
+    return (
+        f"All of this is conditional on this training set, this test set, {several} per method and this rule for "
+        f"selecting the epoch{rule}. Intervals cover other test images of the same kind"
+        f"{'' if max(seeds) == 1 else ' and other seeds'}, but not another training set."
+    )
 
 
 def mean_over_seeds(numbers: Numbers) -> str:

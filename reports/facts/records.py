@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +20,7 @@ from fer_bench.base.files import canonical_json
 from fer_bench.errors import LedgerError
 from fer_bench.printable import printable, printable_data
 from fer_bench.record.ledger import Ledger, RunRecord
+from fer_bench.record.relabelled import Relabelled, read_relabelled, relabelled_names
 from fer_bench.reports.facts.runs import MALFORMED, Run, read_run
 from fer_bench.stats.sampling import Truth
 
@@ -75,7 +76,9 @@ class StudyData:
     """Everything a report is computed from.
 
     `methods` come in the order asked, those that are not ranked after all others. `labels` [n] are the true classes
-    of the test images of all folds, fold by fold. `tuned` is the record of a search, unchecked.
+    of the test images of all folds, fold by fold. `second_reference` is the method that reads the reference's network
+    out at another operating point, where the study has it. `tuned` is the record of a search, unchecked. `relabelled`
+    are other labels of images of the same data.
     """
 
     name: str
@@ -91,6 +94,8 @@ class StudyData:
     labels: np.ndarray
     notes: tuple[str, ...]
     tuned: Any = None
+    second_reference: str | None = None
+    relabelled: tuple[Relabelled, ...] = ()
 
     @property
     def runs(self) -> list[Run]:
@@ -244,7 +249,22 @@ def load_study(ledger: Ledger, study: Mapping[str, Any] | str) -> StudyData:
     if not runs:
         raise _nothing(ledger, record, notes)
     used = {r.record.id for r in runs}
-    return _assemble(record, runs, notes, _refused(r for r in listed if r.id not in used))
+    labels = _other_labels(ledger, str(runs[0].data.get("fingerprint") or ""), notes)
+    study_read = _assemble(record, runs, notes, _refused(r for r in listed if r.id not in used))
+    return replace(study_read, relabelled=labels)
+
+
+def _other_labels(ledger: Ledger, fingerprint: str, notes: list[str]) -> tuple[Relabelled, ...]:
+    """Other labels that the ledger has for the data of this fingerprint; a note for those that are damaged."""
+    found = []
+    with contextlib.suppress(LedgerError, OSError):  # a fingerprint that can't be one has no labels
+        for name in relabelled_names(ledger.root, fingerprint):
+            try:
+                found.append(read_relabelled(ledger.root, fingerprint, name))
+            except LedgerError as error:
+                what = f"{error.what[0].upper()}{error.what[1:]}"
+                notes.append(f"{what}. They are in no table; `{error.next}` renews them.")
+    return tuple(found)
 
 
 def alone(run: Run) -> StudyData:
@@ -296,7 +316,7 @@ def _assemble(
     if reference is not None and reference not in {m.label for m in methods}:
         notes.append(f"The reference `{reference}` has no usable run, so no gains are computed.")
         reference = None
-    first = {r.fold: r for r in reversed(runs)}
+    first, second = {r.fold: r for r in reversed(runs)}, study.get("second_reference")
     return StudyData(
         name=study.get("name", "study"),
         command=hide_command(study).get("command", ""),
@@ -311,6 +331,7 @@ def _assemble(
         labels=np.concatenate([first[f].labels for f in folds]).astype(np.int64),
         notes=tuple(map(printable, notes)),
         tuned=study.get("tuned"),
+        second_reference=second if second in {m.label for m in methods} else None,
     )
 
 

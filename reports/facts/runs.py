@@ -24,12 +24,13 @@ from fer_bench.reports.facts import shapes
 
 HEAD = ("spec.json", "data.json")
 ANSWERS = {split: tuple(f"{split}_{part}.npy" for part in ("rows", "labels", "logits")) for split in ("test", "val")}
-OPTIONAL = ("method", "selection", "history", "seal", "probe", "environment", "timing")
+OPTIONAL = ("method", "selection", "history", "seal", "probe", "environment", "timing", "derived", "copies")
 TELL_IF_MISSING = ("method", "selection", "history", "seal", "probe")
 GROUPS = "test_groups.npy"
 EPOCHS = "test_epochs.npy"
+COPIES = "test_copies.npy"
 READ = {
-    "test": frozenset([*HEAD, *ANSWERS["test"], *(f"{name}.json" for name in OPTIONAL), GROUPS, EPOCHS]),
+    "test": frozenset([*HEAD, *ANSWERS["test"], *(f"{name}.json" for name in OPTIONAL), GROUPS, EPOCHS, COPIES]),
     "val": frozenset([*HEAD, *ANSWERS["val"], *(f"{name}.json" for name in OPTIONAL)]),
 }
 MALFORMED = (AttributeError, IndexError, KeyError, MemoryError, OSError, OverflowError, TypeError, ValueError)
@@ -208,8 +209,8 @@ def _with_facts(run: Run, texts: Mapping[str, bytes], damaged: Mapping[str, str]
     facts = {}
     if GROUPS in damaged:
         notes.append(f"{run.name}: {GROUPS} {damaged[GROUPS]}. The grouping of images is read from other runs.")
-    if EPOCHS in damaged:
-        notes.append(f"{run.name}: {EPOCHS} {damaged[EPOCHS]}, so the report leaves its contents out.")
+    lost = [name for name in (EPOCHS, COPIES) if name in damaged]
+    notes += [f"{run.name}: {name} {damaged[name]}, so the report leaves its contents out." for name in lost]
     for name in OPTIONAL:
         file = f"{name}.json"
         how = damaged.get(file, "is missing")

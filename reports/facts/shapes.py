@@ -131,7 +131,7 @@ DATA = table(
 FACTS: dict[str, Fits] = {
     "method": table(
         title=text, paper=text, year=year, url=text, changes=text, tier=text, parameters=number, transductive=flag,
-        deviations=each(text),
+        deviations=each(text), calibration=text,
     ),
     "selection": table(needed=("epoch",), rule=text, metric=text, epoch=whole, value=number, candidates=each(whole)),
     "history": each(table(needed=("epoch",), epoch=whole, train_loss=number, val_mean_recall=number)),
@@ -140,7 +140,9 @@ FACTS: dict[str, Fits] = {
         needed=("images",), transductive=flag, images=whole, tolerance=number,
         checks=each(table(name=text, max_difference=number, flipped=number)),
     ),
+    "copies": table(near=flag, reason=text, people=text),
     "environment": table(versions=maybe(table())),
+    "derived": table(needed=("run_id",), run_id=text, method=text, learned=maybe(table())),
     "timing": table(
         device=text, total_seconds=number, epoch_seconds=each(real), images_per_second=each(real), started=text,
         finished=text,

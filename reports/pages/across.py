@@ -24,8 +24,8 @@ from fer_bench.reports.facts.across import (
     Measure,
     profile,
 )
-from fer_bench.reports.facts.numbers import MIN_SEEDS, Verdict
 from fer_bench.reports.facts.records import Run
+from fer_bench.reports.facts.verdicts import CLAIMS, Verdict
 from fer_bench.reports.render import blocks, marks
 from fer_bench.reports.render.blocks import Block, Bullets, Code, Document, Figure, Notice, Paragraph, Part, TableBlock
 from fer_bench.reports.render.table import Column, Table, each, tabulate
@@ -38,9 +38,8 @@ if TYPE_CHECKING:
 
 FEW = 10  # data sets below which tests over ranks find little (Demsar 2006, section 3.2)
 VERDICTS = (
-    f"Gains and losses are those that a study's own report claims. They need at least {MIN_SEEDS} shared seeds and are "
-    "corrected for the comparisons of that study, but not for the number of data sets. A data set counts only if its "
-    "report can give a verdict."
+    "Gains and losses are those that a study's own report claims. They are corrected for the comparisons of that "
+    "study, but not for the number of data sets. A data set counts only if its report can give a verdict."
 )
 IN_TABLE = ("backbone", "pretrained", "recipe.epochs")  # settings that the table of studies shows
 APART = {*PER_RUN, *IN_TABLE, "profile", "dataset_params"}  # not listed as settings that differ
@@ -275,9 +274,9 @@ def _counted(verdicts: dict[str, Verdict]) -> str:
         return "no data set allows a verdict"
     by_chance = [t for t, v in verdicts.items() if v is Verdict.CHANCE]
     aside = f" (on {phrases.listed(by_chance)} a difference is due to collapse or chance)" if by_chance else ""
-    if not {Verdict.GAIN, Verdict.LOSS} & set(verdicts.values()):
+    if not set(CLAIMS) & set(verdicts.values()):
         return f"no gain or loss shown in {of}{aside}"
-    gains, losses = ([t for t, v in verdicts.items() if v is kind] for kind in (Verdict.GAIN, Verdict.LOSS))
+    gains, losses = ([t for t, v in verdicts.items() if v is kind] for kind in CLAIMS)
     named = [f" ({', '.join(where)})" if where else "" for where in (gains, losses)]
     return f"gain in {len(gains)} of {of}{named[0]}, loss in {len(losses)} of {len(verdicts)}{named[1]}{aside}"
 
@@ -289,7 +288,8 @@ def _gain_table(comparison: Comparison, measure: Measure) -> TableBlock:
         columns.append(Column(heading, each(_count, (comparison, measure, kind))))
     caption = (
         f"Gain in {measure.title} in percentage points over {phrases.code(str(comparison.reference))}, with its 95 % "
-        "interval. Bold and counted: gains and losses that the study's own report claims." + _doubtful(comparison)
+        "interval (unadjusted). Bold and counted: gains and losses that the study's own report claims."
+        + _doubtful(comparison)
     )
     return TableBlock(
         tabulate(columns, comparison.compared, caption),
@@ -304,7 +304,7 @@ def _gain(of: tuple[Comparison, Entry, Measure], label: str) -> str:
     if gain is None:
         return phrases.UNKNOWN
     text = phrases.gain_with_interval(gain)
-    claimed = measure in JUDGED and comparison.judged(label, measure).get(entry.title) in (Verdict.GAIN, Verdict.LOSS)
+    claimed = measure in JUDGED and comparison.judged(label, measure).get(entry.title) in CLAIMS
     return (f"**{text}**" if claimed else text) + (_doubt(entry, label) or _doubt(entry, str(comparison.reference)))
 
 

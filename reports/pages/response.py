@@ -13,7 +13,6 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from fer_bench.printable import csv_cells
 from fer_bench.reports.facts import answer, phrases
-from fer_bench.reports.facts.numbers import MIN_SEEDS
 from fer_bench.reports.facts.response import ACCURACY, MEAN, Crossing, Point, Response
 from fer_bench.reports.render import blocks
 from fer_bench.reports.render.blocks import Block, Bullets, Code, Document, Figure, Notice, Paragraph, Part, TableBlock
@@ -226,7 +225,7 @@ def _price(response: Response) -> TableBlock:
     barred = f" {_name(response, str(response.reference))} is not ranked, so no gain over it is claimed."
     caption = (
         f"Gains in points over {phrases.code(str(response.reference))}, with their cost. Only a study's own report "
-        f"claims gains, and only with at least {MIN_SEEDS} shared seeds."
+        f"claims gains."
         f"{barred * bool(response.mark(str(response.reference)))}{_doubtful(response)}"
     )
     return TableBlock(tabulate(columns, rows, caption), "response-price", "Gains and their cost by imbalance")
@@ -258,8 +257,8 @@ def _crossing_sentence(crossing: Crossing, reference: str) -> str:
         doubt = ". Not a finding: on at least one side the interval of the gain includes 0"
     elif not crossing.sound:
         doubt = ". Not a finding: there, one of them is not ranked, has collapsed or is at chance"
-    elif crossing.seeds < MIN_SEEDS:
-        doubt = f". Tentative: fewer than {MIN_SEEDS} seeds can't show training noise"
+    elif crossing.seeds < 2:
+        doubt = ". Not a finding: one seed does not show the variation between trainings"
     return (
         f"{phrases.code(crossing.method)} and {phrases.code(reference)} cross in {_of(crossing.group)} "
         f"between the ratios {crossing.below:.3g} and {crossing.above:.3g}, near {crossing.at:.3g}{doubt}."

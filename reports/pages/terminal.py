@@ -13,7 +13,7 @@ from rich.text import Text
 
 from fer_bench.printable import printable
 from fer_bench.record.ledger import Ledger
-from fer_bench.reports.facts import answer
+from fer_bench.reports.facts import answer, phrases
 from fer_bench.reports.facts.numbers import Numbers, compute
 from fer_bench.reports.facts.records import load_study
 from fer_bench.reports.render.marks import spans
@@ -54,6 +54,8 @@ def render(numbers: Numbers) -> RenderableType:
     lines = [*(answer.headline(numbers, m) for m in numbers.compared), *answer.no_classifiers(numbers)]
     parts += [Padding(plain("- " + line), (0, 0, 0, 2)) for line in lines]
     parts += [plain(line) for line in answer.cautions(numbers)]
+    parts += [plain(line) for line in (answer.detectable_in_words(numbers), answer.family_in_words(numbers)) if line]
+    parts.append(plain(phrases.conditions(study)))
     parts += ["", rich_table(recall_table(numbers), "Recall, % [95 %]")]
     gains = gain_table(numbers)
     if gains is not None:

@@ -18,6 +18,9 @@ def build(context: Context) -> list:
         Bullets(tuple(answer.headline(numbers, m) for m in numbers.compared)),
         Bullets(tuple(answer.no_classifiers(numbers))),
         " ".join(answer.cautions(numbers)),
+        answer.detectable_in_words(numbers),
+        answer.family_in_words(numbers),
+        phrases.conditions(study),
         phrases.sampling(study),
         f"{remarks} on missing or unusable records: see the section *{missing.SECTION.title}*." if study.notes else "",
     ]

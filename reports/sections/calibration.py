@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure as Drawing
 
+from fer_bench.reports.facts import phrases
 from fer_bench.reports.facts.numbers import Numbers
 from fer_bench.reports.render.blocks import Block, Bullets, Figure
 from fer_bench.reports.sections import figures
@@ -17,13 +18,15 @@ CALIBRATION = ("ece", "classwise_ece", "brier", "class_ece")
 
 
 def build(context: Context) -> list[Block]:
-    """Calibration errors, and a reliability diagram."""
+    """Calibration errors, a reliability diagram, and what methods do to confidences by design."""
     numbers, results = context.numbers, context.results
     metrics, reasons = by_metric(results, [n for n in results.metrics if n in CALIBRATION])
     drawn = draw_reliability(numbers, [r.diagram for r in results.methods])
     alt = "Accuracy against confidence for every method"
     figure: list[Block] = [Figure("reliability", alt, drawn)] if drawn else []
-    return [*metric_blocks(numbers, metrics, "calibration"), *figure, Bullets(tuple(reasons))]
+    said = [(m.label, m.card.get("calibration")) for m in context.study.methods]
+    designed = [f"{phrases.code(label)}, by design: {text}" for label, text in said if text]
+    return [*metric_blocks(numbers, metrics, "calibration"), *figure, Bullets((*designed, *reasons))]
 
 
 @figures.styled

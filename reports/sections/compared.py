@@ -76,6 +76,8 @@ def _facts(study: StudyData) -> list[tuple[str, str]]:
         facts.append(("folds", f"{phrases.span(list(study.folds))}; their test images are pooled for each seed"))
     facts.append(("clean manifest", _clean(protocol)))
     facts.append(("reference", phrases.code(study.reference) if study.reference else "none"))
+    if study.second_reference:
+        facts.append(("second reference", phrases.code(study.second_reference)))
     facts.append(("data fingerprint", phrases.code(study.fingerprint)))
     return facts
 

@@ -1,24 +1,27 @@
 """Section "Gains on minority classes": do the rare expressions gain, by how much, with what certainty, at what cost?
 
 The rare expressions are the tail of the classes by training images
-(:func:`fer_bench.stats.class_groups.head_middle_tail`), the frequent ones the head. All gains of the table are one
-family for Holm's correction, and the sentences follow from the verdicts alone.
+(:func:`fer_bench.stats.class_groups.head_middle_tail`), the frequent ones the head. The mean recall of the tail is the
+primary endpoint of every method (:mod:`fer_bench.stats.hierarchy`), and the sentences follow from its verdict alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from matplotlib.figure import Figure as Drawing
 
+from fer_bench.errors import PluginError
 from fer_bench.reports.facts import answer, phrases
-from fer_bench.reports.facts.minority import HEAD, TAIL, judge_tail, tail_keys
-from fer_bench.reports.facts.numbers import MIN_SEEDS, Judgement, MethodNumbers, Numbers, Verdict, recall_key
+from fer_bench.reports.facts.minority import HEAD, TAIL, detectable, tail_keys
+from fer_bench.reports.facts.numbers import BEYOND, JUDGED_BEYOND, SCORES, MethodNumbers, Numbers, recall_key
+from fer_bench.reports.facts.scoring import Results
+from fer_bench.reports.facts.verdicts import CLAIMS, Judgement, Verdict
 from fer_bench.reports.render.blocks import Block, Bullets, Figure, Paragraph, TableBlock
-from fer_bench.reports.render.table import Column, tabulate
+from fer_bench.reports.render.table import Column, each, tabulate
 from fer_bench.reports.sections import figures
 from fer_bench.reports.sections.section import Context, Section
 from fer_bench.stats import power
@@ -33,28 +36,37 @@ CORNERS = (
 GROUPS = {TAIL: "tail (mean)", HEAD: "head (mean)"}
 
 
+NOT_TESTED = Judgement(Verdict.NOT_RANKED)  # of what is no endpoint
+BEHIND_RECALL = {"precision": "Precision of the tail", "auroc": "AUROC of the tail"}
+
+
 def build(context: Context) -> list[Block]:
-    """A sentence and rows of the table for each method, and the trade-off between tail and head."""
+    """A sentence and rows of the table for each method, what stands behind recall, and the trade-off with the head."""
     numbers = context.numbers
     groups = numbers.groups
     if not numbers.compared:
         return []
     if groups.reason:
         return [Paragraph(f"The classes can't be divided into rare and frequent ones: {groups.reason}.")]
-    judged = judge_tail(numbers)
-    lines = tuple(sentence(numbers, m, judged[m.label]) for m in numbers.compared)
+    lines = tuple(sentence(numbers, m) for m in numbers.compared)
     drawn = draw_tradeoff(numbers)
     alt = "Gain in recall of the frequent classes against gain in recall of the rare ones, with intervals"
-    return [Bullets(lines), _table(numbers, judged), *([Figure("tradeoff", alt, drawn)] if drawn else [])]
+    return [
+        Bullets(lines),
+        _table(numbers),
+        *_beyond(numbers),
+        _behind_recall(numbers, context.results),
+        *([Figure("tradeoff", alt, drawn)] if drawn else []),
+    ]
 
 
-def sentence(numbers: Numbers, method: MethodNumbers, judged: dict[str, Judgement]) -> str:
-    """What the verdicts allow to be said about one method, always with its cost."""
+def sentence(numbers: Numbers, method: MethodNumbers) -> str:
+    """What the verdict on the tail allows to be said about one method, always with its cost."""
     study = numbers.study
     name, against = phrases.code(method.label), phrases.code(str(study.reference))
     rare = phrases.listed([study.classes[i] for i in reversed(numbers.groups.members["tail"])])
-    gain, verdict = method.gains[TAIL], judged[TAIL].verdict
-    change, cost = f"{phrases.gain_with_interval(gain)} points", _cost(method, judged)
+    gain, verdict = method.gains[TAIL], method.verdicts[TAIL]
+    change, cost = f"{phrases.gain_with_interval(gain)} points", answer.cost(numbers, method)
     if verdict is Verdict.NOT_RANKED:
         what = f"{name}{method.mark} vs {against} on the rare expressions ({rare})"
         return f"{what}: {change}. It is not ranked, so nothing is claimed. {cost}."
@@ -63,27 +75,14 @@ def sentence(numbers: Numbers, method: MethodNumbers, judged: dict[str, Judgemen
     if verdict is Verdict.LOSS:
         return f"{name} harms the rare expressions ({rare}): {change} against {against}. {cost}."
     if verdict is Verdict.CHANCE:
-        why = answer.not_called(numbers, method, gain)
+        why = answer.not_called(numbers, method, TAIL)
         return f"{name} vs {against} on the rare expressions ({rare}): {change}, {why}. {cost}."
     why = {
         Verdict.NOISE: "which is within noise",
-        Verdict.FEW_SEEDS: f"but fewer than {MIN_SEEDS} seeds can't show training noise",
-        Verdict.NOT_ADJUSTED: "which is not significant after correction for all comparisons in this section",
+        Verdict.ONE_SEED: "but one seed does not show the variation between trainings",
+        Verdict.NOT_ADJUSTED: "which is not significant after correction for the number of methods",
     }.get(verdict, "which can't be judged")
     return f"{name} is not shown to help the rare expressions ({rare}): {change} over {against}, {why}. {cost}."
-
-
-def _cost(method: MethodNumbers, judged: dict[str, Judgement]) -> str:
-    """How recall of the frequent classes and accuracy change."""
-    head, verdict = method.gains[HEAD], judged[HEAD].verdict
-    frequent = "No loss is shown for the frequent expressions"
-    if head.high < 0:
-        lose = "lose" if verdict is Verdict.LOSS else "seem to lose"
-        frequent = f"The frequent expressions {lose}{'' if method.gains[TAIL].value > 0 else ' as well'}"
-    elif verdict is Verdict.GAIN:
-        frequent = "The frequent expressions gain too"
-    accuracy = phrases.gain_with_interval(method.gains["accuracy"])
-    return f"{frequent}: {phrases.gain_with_interval(head)} points; accuracy: {accuracy} points"
 
 
 @dataclass(frozen=True)
@@ -93,15 +92,19 @@ class Row:
     method: MethodNumbers
     key: str
 
+    @property
+    def judgement(self) -> Judgement:
+        """The judgement of that gain; nothing is tested where it is no endpoint."""
+        return self.method.judged.get(self.key, NOT_TESTED)
 
-# -- the table -------------------------------------------------------------------------------------------------------
+
+# -- the tables ------------------------------------------------------------------------------------------------------
 
 
-def _table(numbers: Numbers, judged: dict[str, dict[str, Judgement]]) -> TableBlock:
+def _table(numbers: Numbers) -> TableBlock:
     """One row for each method and class or group."""
     study, keys = numbers.study, tail_keys(numbers)
     place = {recall_key(c): i for i, c in enumerate(study.classes)}
-    family = sum(j.p is not None for of in judged.values() for j in of.values())
 
     def named(row: Row) -> str:
         return f"**{study.classes[place[row.key]]}**" if row.key in place else GROUPS[row.key]
@@ -113,47 +116,101 @@ def _table(numbers: Numbers, judged: dict[str, dict[str, Judgement]]) -> TableBl
     columns = [
         Column("Method", lambda r: phrases.method_name(r.method), right=False),
         Column("Recall of", named, right=False),
-        Column("Gain", lambda r: phrases.gain_with_interval(r.method.gains[r.key])),
-        Column("p", lambda r: phrases.p_value(judged[r.method.label][r.key].p)),
-        Column("Detectable", lambda r: _detectable(numbers, r, place, max(1, family))),
+        Column("Gain", lambda r: _claimed(phrases.gain_with_interval(r.method.gains[r.key]), r.judgement)),
+        *_tests(lambda r: r.judgement),
+        Column("Detectable", each(_detectable, numbers)),
         *(Column(r.capitalize(), partial(images, r)) for r in ("train", "test") if r in study.counts),
     ]
     edges = "; ".join(f"{n}: {numbers.groups.ranges[n]}" for n in numbers.groups.members)
-    corrected = f"p after Holm's correction for the {family} comparisons of this table"
+    tested = (
+        "p, adjusted p and simultaneous interval: of the family of claims (see the answer), to which the head, a cost, "
+        "does not belong"
+    )
     caption = (
-        f"Gain in points over {phrases.code(str(study.reference))} with its 95 % interval; "
-        f"{corrected if family else 'no p, because nothing here is ranked'}. Detectable: the smallest true gain in "
-        f"points that a study with these seeds and images would detect with probability {power.POWER:g}, given the "
-        f"spread observed here (> 100: none). Groups by training images ({edges})."
+        f"Gain in points over {phrases.code(str(study.reference))} with its unadjusted 95 % interval; bold: claimed. "
+        f"{tested if numbers.family.methods else 'No p, because nothing here is tested'}. Detectable: the smallest "
+        f"true gain in points that a study with these seeds and images would claim with probability {power.POWER:g}, "
+        f"given the spread observed here (> 100: none). Groups by training images ({edges})."
     )
     rows = [Row(method, key) for method in numbers.compared for key in keys]
     return TableBlock(tabulate(columns, rows, caption), "minority", "Gains on minority classes")
 
 
-def _detectable(numbers: Numbers, row: Row, place: dict[str, int], family: int) -> str:
-    """The smallest gain that would be detected, for single classes and at least two seeds."""
-    method = row.method
-    if row.key not in place or method.pairs < 2:
-        return phrases.UNKNOWN
-    study, label = numbers.study, place[row.key]
-    shared, *sides = study.paired(method.label, str(study.reference))
-    ours, theirs = (side[:, study.labels == label] for side in sides)
-    seen = ((ours >= 0) & (theirs >= 0)).all(0)
-    gains = (ours == label).astype(float)[:, seen] - (theirs == label)[:, seen]
-    if study.clusters is not None:
-        gains = _by_cluster(gains, study.clusters[study.labels == label][seen])
-    if gains.shape[1] < 2:
-        return phrases.UNKNOWN
-    smallest = power.detectable_gain(power.variance_components(gains), len(shared), gains.shape[1], comparisons=family)
-    if not np.isfinite(smallest):
-        return "> 100"
-    return f"{100 * smallest:.1f}" if smallest > 0 else phrases.UNKNOWN
+def _tests(judgement: Callable[[Row], Judgement]) -> list[Column]:
+    """Raw and adjusted p, and the simultaneous interval."""
+    return [
+        Column("p", lambda r: phrases.p_value(judgement(r).raw)),
+        Column("Adjusted p", lambda r: phrases.p_value(judgement(r).p)),
+        Column("Simultaneous interval", lambda r: phrases.limits(judgement(r).interval)),
+    ]
 
 
-def _by_cluster(gains: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """Mean gains [S, U] of the sampling units to which the images [S, n] belong."""
-    place, sizes = np.unique(clusters, return_inverse=True, return_counts=True)[1:]
-    return np.stack([np.bincount(place, of) for of in gains]) / sizes if len(place) else gains
+def _claimed(text: str, judgement: Judgement) -> str:
+    return f"**{text}**" if judgement.verdict in CLAIMS else text
+
+
+def _detectable(numbers: Numbers, row: Row) -> str:
+    """The smallest gain that would be claimed; a dash for what is not tested."""
+    smallest = detectable(numbers, row.method, row.key)
+    if smallest is None:
+        return phrases.UNKNOWN
+    return f"{100 * smallest:.1f}" if np.isfinite(smallest) else "> 100"
+
+
+def _beyond(numbers: Numbers) -> list[Block]:
+    """Differences from the second reference; nothing without one."""
+    key = BEYOND + JUDGED_BEYOND
+    rows = [Row(method, key) for method in numbers.compared if method.beyond]
+    if not rows:
+        return []
+
+    def difference(name: str, row: Row) -> str:
+        text = phrases.gain_with_interval(row.method.beyond[name])
+        return _claimed(text, row.judgement) if name == JUDGED_BEYOND else text
+
+    columns = [
+        Column("Method", lambda r: phrases.method_name(r.method), right=False),
+        Column(SCORES[JUDGED_BEYOND].capitalize(), each(difference, JUDGED_BEYOND)),
+        *_tests(lambda r: r.judgement),
+        *(Column(heading, each(difference, name)) for name, heading in ((TAIL, "Recall of the tail"), *_ACCURACY)),
+    ]
+    second, alpha = phrases.code(str(numbers.second)), numbers.family.hierarchy.secondary_alpha
+    caption = (
+        f"Differences from the second reference {second} in points, with unadjusted 95 % intervals. It moves the "
+        "decisions of the first reference towards rare classes without learning anything new. A method that only "
+        "moves them too can gain recall of the tail, but not mean-class accuracy; so a method beats the second "
+        f"reference (bold) if its mean-class accuracy is higher, tested at α = {alpha:.3g} as one of its secondary "
+        "endpoints."
+    )
+    return [TableBlock(tabulate(columns, rows, caption), "second-reference", "Against the second reference")]
+
+
+_ACCURACY = (("accuracy", "Accuracy"),)
+
+
+def _behind_recall(numbers: Numbers, results: Results) -> TableBlock:
+    """Precision and AUROC of the tail beside its recall, of every method."""
+    members = list(numbers.groups.members["tail"])
+    place = {m.label: i for i, m in enumerate(numbers.methods)}
+
+    def mean(name: str, method: MethodNumbers) -> str:
+        of = results.methods[place[method.label]].metrics.get(name)
+        if of is None or isinstance(of, PluginError) or of.values is None:
+            return phrases.UNKNOWN
+        return phrases.mean_and_spread(of.values[:, members].mean(1))
+
+    columns = [
+        Column("Method", phrases.method_name, right=False),
+        Column("Recall of the tail", lambda m: phrases.share_with_interval(m.scores[TAIL])),
+        *(Column(title, each(mean, name)) for name, title in BEHIND_RECALL.items()),
+    ]
+    caption = (
+        f"In %, means over the classes of the tail. Recall with its unadjusted 95 % interval, the rest: "
+        f"{phrases.spread_over_seeds(numbers)}. A method that calls more images rare gains recall and loses precision; "
+        "AUROC (one class against the rest) does not depend on how many it calls rare. A training that never predicts "
+        "a class of the tail has no precision and is left out."
+    )
+    return TableBlock(tabulate(columns, numbers.methods, caption), "tail", "Recall, precision and AUROC of the tail")
 
 
 # -- the figure ------------------------------------------------------------------------------------------------------
@@ -204,4 +261,4 @@ def _bars(interval: Interval) -> Sequence[Sequence[float]]:
     return [[100 * max(0.0, interval.value - interval.low)], [100 * max(0.0, interval.high - interval.value)]]
 
 
-SECTION = Section("minority", "Gains on minority classes", build)
+SECTION = Section("minority", "Gains on minority classes", build, slow=True)

@@ -20,7 +20,11 @@ def build(context: Context) -> list | str:
     if table is None:
         return "No run kept its test predictions of every epoch, so the oracle is unknown."
     luck = luck_table(context.numbers)
+    derived = [m for m in context.study.methods if any(r.facts.get("derived") for r in m.runs)]
+    names = phrases.listed([phrases.code(m.label) for m in derived]) if derived else ""
     return [
+        f"The oracle of {names} is not known: the logits of epochs that were not selected are not stored."
+        * bool(names),
         TableBlock(table, "leak", "Honest and oracle scores"),
         TableBlock(luck, "luck", "Single-epoch luck") if luck else None,
     ]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from matplotlib.figure import Figure as Drawing
 
 from fer_bench.reports.facts import phrases
-from fer_bench.reports.facts.numbers import SCORES, Numbers, recall_key
+from fer_bench.reports.facts.numbers import SCORES, MethodNumbers, Numbers, recall_key
 from fer_bench.reports.facts.records import StudyData
+from fer_bench.reports.facts.verdicts import CLAIMS
 from fer_bench.reports.render.blocks import TableBlock
 from fer_bench.reports.render.table import Column, Table, each, tabulate
 from fer_bench.reports.sections import figures
@@ -59,17 +60,19 @@ def gain_table(numbers: Numbers) -> Table | None:
     name = _class_columns(study)[0].cell
     rows = [(name(i), recall_key(study.classes[i])) for i in study.order]
     rows += [(heading, name) for name, heading in reversed(SCORES.items())]
-    by_method = [
-        Column(phrases.method_name(m), each(lambda m, r: phrases.gain_with_interval(m.gains[r[1]]), m))
-        for m in numbers.compared
-    ]
+    by_method = [Column(phrases.method_name(m), each(_gain, m)) for m in numbers.compared]
     caption = (
-        f"Paired differences from {phrases.code(study.reference or '')} in percentage points, with "
-        f"{phrases.interval_of(numbers)} (Newcombe). The intervals are not corrected for multiple comparisons: "
-        f"about one in twenty of these {len(rows) * len(by_method)} would miss the truth by chance, so a single class "
-        "is a hint, not a finding."
+        f"Paired differences from {phrases.code(study.reference or '')} in percentage points, with unadjusted "
+        f"{phrases.interval_of(numbers)} (Newcombe). Bold: claimed, after correction for the whole family (see the "
+        f"answer). About one in twenty of these {len(rows) * len(by_method)} intervals would miss the truth by chance, "
+        "so a difference that is not bold is a hint, not a finding."
     )
     return tabulate([Column("Recall of", lambda r: r[0], right=False), *by_method], rows, caption)
+
+
+def _gain(method: MethodNumbers, row: tuple[str, str]) -> str:
+    text = phrases.gain_with_interval(method.gains[row[1]])
+    return f"**{text}**" if method.verdicts.get(row[1]) in CLAIMS else text
 
 
 def _class_columns(study: StudyData) -> list[Column]:

@@ -51,12 +51,21 @@ def _timings(method: MethodRuns) -> list[dict[str, Any]]:
 
 def _speed(method: MethodRuns) -> str:
     # The first epoch pays for compilation and autotuning.
+    if _derived(method):
+        return "derived"
     by_run = [t.get("images_per_second") or [] for t in _timings(method)]
     speeds = [speed for run in by_run for speed in run[1:] or run]
     return f"{np.median(speeds):,.0f}" if speeds else phrases.UNKNOWN
 
 
+def _derived(method: MethodRuns) -> bool:
+    """Whether its runs were read out of stored logits, without training."""
+    return bool(method.runs) and all(r.facts.get("derived") for r in method.runs)
+
+
 def _minutes(method: MethodRuns) -> str:
+    if _derived(method):
+        return "0.0"
     seconds = [t["total_seconds"] for t in _timings(method) if t.get("total_seconds") is not None]
     return f"{np.median(seconds) / 60:.1f}" if seconds else phrases.UNKNOWN
 

@@ -20,7 +20,6 @@ from fer_bench.reports.render.table import Column, each, tabulate
 from fer_bench.reports.sections import figures
 from fer_bench.reports.sections.section import Context, Section
 from fer_bench.stats import confusion
-from fer_bench.stats.intervals import Interval
 from fer_bench.stats.mcnemar import McNemar, mcnemar_by_seed
 
 if TYPE_CHECKING:
@@ -74,23 +73,18 @@ def _resampled(numbers: Numbers) -> list[Block]:
     """The headline's gains with the report's own intervals and those of the paired bootstrap."""
     if not numbers.compared:
         return []
-    rarest, mean = numbers.headline
     columns = [Column("Method", phrases.method_name, right=False), Column("Seeds", lambda m: str(m.pairs))]
-    headings = {rarest: f"recall of {rarest.partition(':')[2]}", mean: SCORES[mean], "accuracy": SCORES["accuracy"]}
-    for name, heading in headings.items():
+    for name in (*numbers.headline, "accuracy"):
+        heading = phrases.endpoint(numbers.study, name, named=False)
         columns.append(Column(f"Gain in {heading}", each(lambda n, m: phrases.gain_with_interval(m.gains[n]), name)))
-        columns.append(Column("Bootstrap", each(lambda n, m: _limits(m.resampled[n]), name)))
+        columns.append(Column("Bootstrap", each(lambda n, m: phrases.limits(m.resampled[n]), name)))
     drawn = "images within classes" if numbers.study.clusters is None else "sampling units (see the answer)"
     caption = (
-        f"Gains over {phrases.code(str(numbers.study.reference))} in points. Bootstrap: the 95 % percentile "
-        f"interval of {DRAWS:,} paired resamples of seeds and of {drawn}. It is too short when few seeds differ a lot "
-        "and too wide when they do not, so no verdict depends on it."
+        f"Gains over {phrases.code(str(numbers.study.reference))} in points, unadjusted. Bootstrap: the 95 % "
+        f"percentile interval of {DRAWS:,} paired resamples of seeds and of {drawn}. It is too short when few seeds "
+        "differ a lot and too wide when they do not, so no verdict depends on it."
     )
     return [TableBlock(tabulate(columns, numbers.compared, caption), "resampled", "Gains by the paired bootstrap")]
-
-
-def _limits(interval: Interval) -> str:
-    return phrases.gain_with_interval(interval).partition(" ")[2] or phrases.UNKNOWN
 
 
 def _mcnemar(numbers: Numbers) -> list[Block]:

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fer_bench.reports.facts.numbers import SCORES, MethodNumbers, Numbers, recall_key
+from fer_bench.reports.facts.numbers import SCORES, MethodNumbers, Numbers, group_key, recall_key
+from fer_bench.reports.facts.verdicts import Judgement
 from fer_bench.reports.render.table import rows_csv
 
 CSV_HEADER = (
     *("method", "transductive", "quantity", "train_images", "test_images", "seeds", "percent", "low", "high"),
     *("gain_points", "gain_low", "gain_high", "gain_seeds"),
+    *("p", "p_adjusted", "simultaneous_low", "simultaneous_high", "verdict"),
     *("watermark", "blocked", "collapsed_seeds", "chance_p"),
 )
 
@@ -24,7 +26,8 @@ def csv_text(numbers: Numbers) -> str:
     for m in numbers.methods:
         standing = ["; ".join(m.runs.blocked), str(int(m.chance.collapsed.sum())), _chance_p(m)]
         quantities = [(recall_key(study.classes[i]), m.recall[i], i) for i in study.order]
-        for key, interval, index in [*quantities, *((n, m.scores[n], None) for n in SCORES)]:
+        groups = [(key, m.scores[key], None) for key in map(group_key, numbers.groups.members)]
+        for key, interval, index in [*quantities, *groups, *((n, m.scores[n], None) for n in SCORES)]:
             gain = m.gains.get(key)
             images = [
                 "" if index is None or role not in counts else str(counts[role][index]) for role in ("train", "test")
@@ -32,9 +35,18 @@ def csv_text(numbers: Numbers) -> str:
             cells = [m.label, str(m.transductive).lower(), key, *images, str(len(m.seeds))]
             cells += [_decimal(v) for v in (interval.value, interval.low, interval.high)]
             cells += [_decimal(v) for v in (gain.value, gain.low, gain.high)] if gain else ["", "", ""]
-            cells += [str(m.pairs) if gain else "", "; ".join(study.watermarks), *standing]
+            cells += [str(m.pairs) if gain else "", *_judged(m.judged.get(key)), "; ".join(study.watermarks), *standing]
             rows.append(cells)
     return rows_csv(rows)
+
+
+def _judged(judgement: Judgement | None) -> list[str]:
+    """Raw and adjusted p, the simultaneous interval and the verdict; empty cells for what is no endpoint."""
+    if judgement is None:
+        return [""] * 5
+    of = judgement.interval
+    p_values = ["" if p is None or not np.isfinite(p) else f"{p:.3g}" for p in (judgement.raw, judgement.p)]
+    return [*p_values, *([_decimal(of.low), _decimal(of.high)] if of else ["", ""]), judgement.verdict.name.lower()]
 
 
 def _chance_p(method: MethodNumbers) -> str:

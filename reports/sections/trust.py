@@ -15,7 +15,13 @@ def build(context: Context) -> list:
     lines = tuple(
         f"{r.name} opened its test set {int(r.facts['seal'].get('count', 0))} times."
         for r in study.runs
-        if r.facts.get("seal") and int(r.facts["seal"].get("count", 0)) != 1
+        if r.facts.get("seal") and int(r.facts["seal"].get("count", 0)) != (0 if r.facts.get("derived") else 1)
+    )
+    lines += tuple(
+        f"{phrases.code(m.label)} was read out of the stored logits of {phrases.code(of)}, which opened the test: its "
+        "probe is that run's, and that of the adjustment on stored logits."
+        for m in study.methods
+        if (of := next((str(r.facts["derived"].get("method")) for r in m.runs if r.facts.get("derived")), ""))
     )
     tried = ((phrases.code(m.label), m.blocked) for m in study.methods if m.blocked)
     lines += tuple(f"{label} was refused access: {answer.attempts(of, len(of))}." for label, of in tried)

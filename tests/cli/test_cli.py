@@ -6,35 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer_bench.cli import main
+import fer_bench
 from fer_bench.record.home import Home
-
-SHORT = ["--recipe", "demo", "--epochs", "2", "--set", "batch_size=16", "--seeds", "1", "--device", "cpu", "--no-track"]
-
-
-@pytest.fixture
-def call(capfd):
-    """``call(*words)`` runs the command line in this process; returns its exit code, output and errors."""
-
-    def run(*words):
-        with pytest.raises(SystemExit) as caught:
-            main([str(w) for w in words])
-        out, err = capfd.readouterr()
-        return caught.value.code, out, err
-
-    return run
-
-
-@pytest.fixture
-def on_tiny(call, plugin_folder, tmp_path):
-    """``on_tiny("run", METHOD, ...)`` with the data set `tiny` and a home of its own."""
-
-    def run(command, *words):
-        where = ["--dataset", "tiny", "--plugins", plugin_folder, "--home", tmp_path]
-        return call(command, *words, *where, *SHORT)
-
-    return run
-
+from fer_bench.tracking.translate import mirrored
+from tests.cli.conftest import SHORT
 
 # -- quick answers ---------------------------------------------------------------------------------------------------
 
@@ -168,29 +143,37 @@ def test_run_trains_compares_reports_and_reuses(on_tiny, call, tmp_path):
     assert ".md" in pages
     ledger = Home(tmp_path).ledger
     study = ledger.study("small")
-    assert (study["methods"], study["reference"]) == (
-        ["baseline_focal[gamma=1.0]", "baseline_resnet"],
-        "baseline_resnet",
-    )
+    assert study["methods"] == ["baseline_focal[gamma=1.0]", "baseline_resnet", "logit_adjust_posthoc"]
+    assert (study["reference"], study["second_reference"]) == ("baseline_resnet", "logit_adjust_posthoc")
     records = [ledger.run(i) for i in study["runs"]]
-    assert [r.status for r in records] == ["finished"] * 2
-    assert [r.spec["params"] for r in records] == [{"gamma": 1.0, "weights": "none"}, {}]
+    assert [r.status for r in records] == ["finished"] * 3
+    assert [r.spec["params"] for r in records[:2]] == [{"gamma": 1.0, "weights": "none"}, {}]
+    assert records[2].json("derived")["run_id"] == records[1].id
     for record in records:
         record.verify()
 
     code, out, _ = on_tiny(*words)
     assert code == 0
-    assert out.count("finished before") == 2
+    assert out.count("finished before") == 3
     code, out, _ = call("report", "small", "--home", tmp_path)
     assert code == 0
     assert "baseline_resnet" in out
+    assert f"derived from {records[1].id}" in call("list", "runs", "--home", tmp_path)[1]
+    frame = fer_bench.results(tmp_path, study="small")
+    assert frame.attrs["remarks"] == []
+    assert set(frame.method) == set(study["methods"])
+    assert len(fer_bench.predictions(records[2].id, tmp_path)) == 48
+    assert len(fer_bench.predictions(records[2].id, tmp_path, split="val")) == 40
+    seen = mirrored(records[2])
+    assert (seen.status, seen.tags["derived_from"]) == ("FINISHED", records[1].id)
     assert "finished" in call("list", "runs", "--home", tmp_path)[1]
     assert "small" in call("list", "studies", "--home", tmp_path)[1]
 
 
 def test_a_name_stays_with_its_runs_until_it_is_replaced(on_tiny, call, tmp_path):
-    words = ("run", "baseline_resnet", "--threads", "1", "--quiet")
+    words = ("run", "baseline_resnet", "--threads", "1", "--quiet", "--no-second-reference")
     assert on_tiny(*words, "--name", "mine")[0] == 0
+    assert Home(tmp_path).ledger.study("mine")["second_reference"] is None
     code, _, err = on_tiny(*words, "--name", "mine", "--set", "lr=0.01")
     assert code == 1
     assert "there is a study 'mine' already" in err
@@ -246,7 +229,8 @@ def test_several_profiles_and_folds_make_studies_and_curves(on_tiny, tmp_path):
     ledger = Home(tmp_path).ledger
     for name, profile in (("thin-exp_10", "exp:10"), ("thin-exp_24", "exp:24")):
         records = [ledger.run(i) for i in ledger.study(name)["runs"]]
-        assert [(r.spec["fold"], r.spec["profile"]) for r in records] == [(1, profile), (3, profile)]
+        assert [(r.spec["fold"], r.spec["profile"]) for r in records] == [(f, profile) for f in (1, 1, 3, 3)]
+        assert [r.has("derived.json") for r in records] == [False, True] * 2
 
 
 RAISING = """
@@ -270,9 +254,9 @@ def test_a_method_that_raises_fails_alone_and_is_told_with_its_line(on_tiny, tmp
     assert "'raising' raised KeyError" in out + err
     assert "raising.py:9, in on_epoch_end" in out + err
     assert "Traceback" not in out + err
-    assert "1 of 2 runs failed" in err
+    assert "1 of 3 runs failed" in err
     ledger = Home(tmp_path).ledger
-    assert sorted(ledger.run(i).status for i in ledger.study("s")["runs"]) == ["failed", "finished"]
+    assert sorted(ledger.run(i).status for i in ledger.study("s")["runs"]) == ["failed", "finished", "finished"]
 
 
 PATIENT = RAISING.replace("raising", "patient").replace(

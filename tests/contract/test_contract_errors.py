@@ -39,8 +39,18 @@ WRONG = {
     "no batch": ("def on_batch(self, batch):\n    batch.views\n", [r"on_batch\(\)", "Batch", "NoneType", "return"]),
     "no loss": ("def training_step(self, model, batch):\n    return 1.0\n", [r"training_step\(\)", "LossOut", "float"]),
     "a loss for each image": (
-        "def criterion(self, output, target):\n    return F.cross_entropy(output.logits, target, reduction='none')\n",
-        ["one number", r"\(16,\)"],
+        "def training_step(self, model, batch):\n"
+        "    return LossOut(total=F.cross_entropy(model(batch.x).logits, batch.target, reduction='none'))\n",
+        ["one number", r"\(16,\)", r"self\.batch_loss\(output, batch\)"],
+    ),
+    "image weights for a mean": (
+        "def image_weights(self, batch):\n    return batch.expected(np.ones(4))\n",
+        ["criterion", r"shape \(\)", r"shape \(16,\)", "reduction='none'"],
+    ),
+    "class weights for image weights": (
+        "def criterion(self, output, target):\n    return F.cross_entropy(output.logits, target, reduction='none')\n\n"
+        "def image_weights(self, batch):\n    return torch.ones(4)\n",
+        [r"shape \(16,\)", r"shape \(4,\)"],
     ),
     "a loss without gradient": (
         "def criterion(self, output, target):\n    return F.cross_entropy(output.logits.detach(), target)\n",

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fer_bench.data.clean_manifest import save_clean
+from fer_bench.data.copies import Copies
 from fer_bench.data.fold_rows import groups_of_test, roles_of
 from fer_bench.data.store import Store
 from fer_bench.errors import DataError, SpecError
@@ -200,7 +201,11 @@ def test_votes_become_soft_training_targets(with_method, with_plugins, noted_by,
     assert rows == {(0.7, 0.3), (0.2, 0.8), (0.0, 1.0)}  # the last: a row without votes keeps its label
 
 
-PEOPLE = VOTES.replace('source=[""] * n', 'source=[""] * n, subject=[f"{split}-{k // 3}" for k in range(n)]')
+DISTINCT = VOTES.replace(
+    "            votes = {",
+    "            images[:, 0, 0, 0], images[:, 0, 0, 1] = np.arange(n), len(split)\n            votes = {",
+)
+PEOPLE = DISTINCT.replace('source=[""] * n', 'source=[""] * n, subject=[f"{split}-{k // 3}" for k in range(n)]')
 
 
 def test_the_record_says_which_test_images_are_of_one_person(with_plugins, tiny_run, tmp_path):
@@ -213,11 +218,64 @@ def test_the_record_says_which_test_images_are_of_one_person(with_plugins, tiny_
     assert groups.dtype == np.int64
     together = {tuple(np.flatnonzero(groups == g).tolist()) for g in groups}
     assert together == {(0, 1, 2), (3, 4, 5), (6, 7, 8), (9, 10, 11), (12, 13, 14), (15,)}
+    assert record.json("copies")["people"] == "subject"
+    assert record.array("test_copies").tolist() == [[0, 0]] * 16
     record.verify()
 
 
-def test_data_without_people_leave_no_groups(tiny_run, workplace):
-    assert not execute(tiny_run(recipe={"epochs": 1}), workplace).has("test_groups.npy")
+def test_data_without_people_and_copies_leave_no_groups(tiny_run, workplace):
+    record = execute(tiny_run(recipe={"epochs": 1}), workplace)
+    assert not record.has("test_groups.npy")
+    assert record.array("test_copies").tolist() == [[0, 0]] * 48
+    facts = record.json("copies")
+    assert (facts["near"], facts["people"]) == (False, None)
+    assert facts["reason"] == "the images are drawn by a program, so images that look alike are no copies"
+
+
+# Test image 0 is training image 0, 1 is training image 1 with the other label, 2 is validation image 5, and 3, 4 and 5
+# are identical: 3 and 5 are of class b, 4 is of class a. Training and validation images are otherwise distinct.
+COPIED = DISTINCT.replace(
+    "            votes = {",
+    """            drawn = getattr(self, "drawn", {})
+            drawn[split] = images
+            self.drawn = drawn
+            if split == "test":
+                images[0], images[1], images[2] = drawn["train"][0], drawn["train"][1], drawn["val"][5]
+                images[4] = images[5] = images[3]
+                label[1] = 0
+            votes = {""",
+    1,
+)
+
+
+def test_the_record_says_which_test_images_have_copies_in_training_and_in_validation(with_plugins, tiny_run):
+    from fer_bench.data.prepare import prepare
+
+    work = with_plugins(votes=COPIED)
+    prepare(work.home, work.plugins.dataset("votes"), None, say=lambda line: None)
+    record = execute(tiny_run(dataset="votes", protocol="soft", recipe={"epochs": 1, "label_smoothing": 0.0}), work)
+    met = record.array("test_copies")
+    assert (met.dtype, met.shape) == (np.uint8, (16, 2))
+    assert met[:3].tolist() == [[2, 0], [6, 0], [0, 6]]  # validation image 5 is of class b, test image 2 of class a
+    assert not met[3:].any()
+    groups = record.array("test_groups")
+    assert (groups[3] == groups[5], groups[3] == groups[4], len(set(groups.tolist()))) == (True, False, 15)
+    assert record.json("done")["files"].keys() >= {"test_copies.npy", "test_groups.npy", "copies.json"}
+    record.verify()
+
+
+def test_a_thinned_run_has_seen_fewer_copies(with_plugins, tiny_run):
+    """Of each class's 32 training images, the profile keeps 32 and 8, so a copy in training may be left out."""
+    from fer_bench.data.prepare import prepare
+
+    work = with_plugins(votes=COPIED.replace("label[1] = 0", "images[:16] = drawn['train'][1:33:2]"))
+    prepare(work.home, work.plugins.dataset("votes"), None, say=lambda line: None)
+    fields = {"dataset": "votes", "protocol": "soft", "recipe": {"epochs": 1, "label_smoothing": 0.0}}
+    whole, thin = (execute(tiny_run(profile=p, **fields), work) for p in ("natural", "step:4"))
+    assert (whole.array("test_copies")[:, 0] & 3).tolist() == [2] * 16
+    kept = np.isin(np.arange(1, 33, 2), thin.array("train_rows"))
+    assert 0 < kept.sum() < 16
+    assert (thin.array("test_copies")[:, 0] & 3).tolist() == np.where(kept, 2, 0).tolist()
 
 
 class Table:
@@ -226,9 +284,36 @@ class Table:
     def __init__(self, **columns):
         self._columns = {name: np.array(values) for name, values in columns.items()}
         self.column_names = list(columns)
+        self.classes = ("a", "b")
 
     def columns(self, name):
         return {name: self._columns[name]}
+
+
+def units(table, rows, labels=None, near=None):
+    """Groups of test rows of a table without copies, or with these groups of near copies."""
+    near = np.arange(len(next(iter(table._columns.values())))) if near is None else np.array(near)
+    return groups_of_test(
+        table, rows, np.zeros(len(rows), int) if labels is None else np.array(labels), Copies(near, near)
+    )
+
+
+def sets(groups):
+    return sorted(np.flatnonzero(groups == g).tolist() for g in set(groups.tolist()))
+
+
+def test_copies_are_one_unit_but_apart_where_their_labels_differ():
+    table, near = Table(label=[0] * 6), [0, 0, 0, 3, 4, 3]
+    assert sets(units(table, np.arange(6), [1, 0, 1, 0, 0, 0], near)) == [[0, 2], [1], [3, 5], [4]]
+    first, second = (units(table, np.array(r), la, near) for r, la in (([0, 4], [1, 0]), ([2, 1], [1, 0])))
+    assert first[0] == second[0]  # in another fold
+    assert len({first[1], *second.tolist()}) == 3
+
+
+def test_a_copy_links_the_people_that_it_is_labelled_as():
+    people, near = Table(subject=["a", "a", "b", "b", "c", ""]), [0, 1, 1, 3, 4, 5]  # rows 1 and 2 are copies
+    assert sets(units(people, np.arange(6), [0, 0, 1, 1, 1, 1], near)) == [[0, 1, 2, 3], [4], [5]]
+    assert sets(units(people, np.array([0, 3, 4]), near=near)) == [[0, 1], [2]]  # linked by rows that are no test rows
 
 
 @pytest.mark.parametrize(
@@ -241,17 +326,17 @@ class Table:
     ids=["people before sequences, unnamed images alone", "sequences where nobody is named", "numbers as names"],
 )
 def test_images_of_one_person_or_sequence_belong_together(columns, together):
-    groups = groups_of_test(Table(**columns), np.arange(5))
+    groups = units(Table(**columns), np.arange(5))
     assert sorted(sorted(np.flatnonzero(groups == g)) for g in set(groups.tolist())) == [sorted(t) for t in together]
 
 
 def test_a_person_has_one_number_in_every_fold_also_where_each_image_is_of_another_person():
     table = Table(subject=["a", "b", "a", "b", "c"])
-    first, second = (groups_of_test(table, np.array(rows)) for rows in ([0, 2, 4], [2, 0, 1]))
+    first, second = (units(table, np.array(rows)) for rows in ([0, 2, 4], [2, 0, 1]))
     assert first[0] == first[1] == second[0] == second[1]
-    assert groups_of_test(table, np.array([3, 2, 4])).tolist() == [second[2], first[0], first[2]]
-    assert groups_of_test(Table(label=[0, 1]), np.arange(2)) is None
-    assert groups_of_test(Table(subject=["", "", "a"]), np.arange(2)) is None
+    assert units(table, np.array([3, 2, 4])).tolist() == [second[2], first[0], first[2]]
+    assert units(Table(label=[0, 1]), np.arange(2)) is None
+    assert units(Table(subject=["", "", "a"]), np.arange(2)) is None
 
 
 def test_the_facts_can_be_written_as_json(roles):

@@ -124,8 +124,18 @@ def test_label_smoothing_is_torchs(share):
     expected = F.cross_entropy(z, y, label_smoothing=share)
     for soft in (smoothed.target, smoothed.aux["other"].target):
         torch.testing.assert_close(F.cross_entropy(z, soft), expected)
+    assert torch.equal(smoothed.soft, F.one_hot(y, 7).float()), "the label stays readable"
+    assert torch.equal(smoothed.soft_target(7), smoothed.soft)
     assert batch.soft is None
     assert batch.aux["other"].soft is None
+
+
+def test_a_training_step_that_mixes_smoothed_batches_smooths_them_once():
+    y = torch.tensor([0, 1])
+    smoothed = _smooth(Batch(views=[], y=y, index=y, generator=torch.Generator()), 0.3, 3)
+    mixed = smoothed.with_(soft=0.75 * smoothed.soft_target(3) + 0.25 * smoothed.soft_target(3)[[1, 0]])
+    expected = [[0.7 * 0.75 + 0.1, 0.7 * 0.25 + 0.1, 0.1], [0.7 * 0.25 + 0.1, 0.7 * 0.75 + 0.1, 0.1]]
+    torch.testing.assert_close(mixed.target, torch.tensor(expected))
 
 
 def test_gradients_are_clipped_to_the_norm_after_the_hook(carry_out):

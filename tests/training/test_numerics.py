@@ -1,4 +1,4 @@
-"""Training results and ``NUMERICS``: two tiny runs must have the losses that are committed in ``numerics.json``.
+"""Training results and ``NUMERICS``: tiny runs must have the losses that are committed in ``numerics.json``.
 
 Run as a program, this file writes the losses anew. It refuses to do so while ``NUMERICS`` is unchanged,
 since other losses under the same number would let old records pass for new ones.
@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
-from fer_bench import Augment, Batch, Context, LossOut, Method, MethodCard, Stage, StreamSpec, TrainView
+from fer_bench import Augment, Batch, Context, LossOut, Method, MethodCard, Output, Stage, StreamSpec, TrainView
 from fer_bench.record.ledger import NUMERICS
 from fer_bench.runs import worker
 from fer_bench.runs.spec import RunSpec
@@ -88,6 +89,23 @@ class Staged(Plain):
         return LossOut(total=total, output=output)
 
 
+class Weighted(Plain):
+    """Cross-entropy with weights N / (C n_c), for labels of which every third image's are votes."""
+
+    card = MethodCard(name="weighted", title="of a test")
+
+    def on_batch(self, batch: Batch) -> Batch:
+        votes = batch.soft_target(4)
+        doubted = (batch.index % 3 == 0)[:, None]
+        return batch.with_(soft=torch.where(doubted, 0.75 * votes + 0.25 * votes.roll(1, 1), votes))
+
+    def criterion(self, output: Output, target: Tensor) -> Tensor:
+        return cross_entropy(output.logits, target, reduction="none")
+
+    def image_weights(self, batch: Batch) -> Tensor:
+        return batch.expected(self.ctx.size / (4 * self.ctx.counts))
+
+
 def make_images(first: int, n: int) -> tuple[Tensor, np.ndarray]:
     """Images uint8 [n, 1, 16, 16] and labels [n] from whole-number formulas, the later classes rarer."""
     k = np.arange(first, first + n)
@@ -140,6 +158,7 @@ def trace(method: Plain, recipe: Recipe) -> dict[str, list[float]]:
 RUNS: dict[str, Callable[[], dict[str, list[float]]]] = {
     "plain": lambda: trace(Plain({}), PLAIN),
     "staged": lambda: trace(Staged({}), STAGED),
+    "weighted": lambda: trace(Weighted({}), PLAIN),
 }
 
 
@@ -187,6 +206,10 @@ def another_stream(draw: Callable[..., Any]) -> Callable[..., Any]:
     return lambda seed, *names: draw(seed, *names, "another")
 
 
+def weights_of_smoothed_targets(self: Batch, values: np.ndarray) -> Tensor:
+    return (self.target * torch.as_tensor(values, dtype=torch.float32)).sum(1)
+
+
 def decay_of_everything(model: torch.nn.Module, decay: float) -> list[dict]:
     return [{"params": list(model.parameters()), "weight_decay": decay}]
 
@@ -217,6 +240,7 @@ CHANGES: dict[str, tuple[str, object, str, Any]] = {
     "the learning rate, a quarter of a step late": ("plain", fit, "learning_rate", late_schedule),
     "the warm-up of the average": ("staged", optim.Ema, "update", constant_average),
     "no label smoothing": ("plain", fit, "_smooth", lambda batch, share, classes: batch),
+    "weights of targets after smoothing": ("weighted", Batch, "expected", weights_of_smoothed_targets),
     "no clipping": ("plain", torch.nn.utils, "clip_grad_norm_", lambda *a: None),
     "the size of erased rectangles": ("plain", dataplane, "_boxes", taller_boxes),
     "parts that are not frozen": ("staged", fit, "freeze", lambda model, stage: None),
@@ -244,15 +268,22 @@ def test_losses_are_not_rewritten_under_the_same_numerics(tmp_path: Path):
     write(file, {"plain": {"loss": [2.0]}})
     assert json.loads(file.read_text()) == {"numerics": NUMERICS, "runs": {"plain": {"loss": [2.0]}}}
 
+    with pytest.raises(SystemExit):
+        write(file, {"another": {"loss": [3.0]}})  # a run is missing
+    write(file, {"plain": {"loss": [2.0]}, "another": {"loss": [3.0]}})  # one more run changes no result
+    assert json.loads(file.read_text())["runs"].keys() == {"plain", "another"}
+
 
 def write(file: Path, runs: dict[str, dict[str, list[float]]]) -> None:
-    """Write traces as those of the present NUMERICS; exits where other ones are there under this number."""
+    """Write traces as those of the present NUMERICS; exits where a run has another one there under this number."""
     if file.exists():
         there = json.loads(file.read_text())
-        same = there["runs"].keys() == runs.keys() and not any(differences(r, runs[r], there["runs"][r]) for r in runs)
+        same = not any(differences(r, runs.get(r, {}), committed) for r, committed in there["runs"].items())
         if there["numerics"] == NUMERICS and not same:
             sys.exit(f"training gives other results, and NUMERICS is still {NUMERICS}: raise NUMERICS in "
                      "fer_bench/record/ledger.py first")  # fmt: skip
+        if there["numerics"] == NUMERICS:
+            runs = {**runs, **there["runs"]}  # the committed digits stay, which other machines round otherwise
     rounded = {r: {n: [float(f"{v:.9g}") for v in values] for n, values in t.items()} for r, t in runs.items()}
     file.write_text(json.dumps({"numerics": NUMERICS, "runs": rounded}, indent=1) + "\n")
 

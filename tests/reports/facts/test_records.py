@@ -273,7 +273,7 @@ def test_a_file_that_is_no_json_costs_its_run(sound, name, content):
 
 
 BAD_FACTS = {
-    "method": [[], {"parameters": "many"}, {"title": 3}, {"deviations": "none"}, {"url": []}],
+    "method": [[], {"parameters": "many"}, {"title": 3}, {"deviations": "none"}, {"calibration": 1}, {"url": []}],
     "selection": [[], 3, {"epoch": "last"}, {"epoch": None}, {"epoch": float("inf")}],
     "history": [{}, [3], [{"epoch": "x"}], [{"epoch": 0, "train_loss": "low"}], [{}]],
     "seal": [[], {"count": "one"}, {"count": None}, {"count": 1, "blocked": 3}],

@@ -49,17 +49,17 @@ def lines(comparison: Comparison) -> list[dict[str, str]]:
 def test_gains_are_counted_from_verdicts_and_not_from_signs(bench, add):
     studies = [
         add("toy", {"a": [HIGH] * 5, "base": [LOW] * 5}),
-        add("few", {"a": [HIGH] * 4, "base": [LOW] * 4}),  # the same gain, from four seeds
+        add("one", {"a": [HIGH], "base": [LOW]}),  # the same gain, from one seed
         add("worse", {"a": [LOW] * 5, "base": [HIGH] * 5}),
     ]
     comparison = load(bench, studies)
-    kinds = {"toy": Verdict.GAIN, "few": Verdict.FEW_SEEDS, "worse": Verdict.LOSS}
+    kinds = {"toy": Verdict.GAIN, "one": Verdict.ONE_SEED, "worse": Verdict.LOSS}
     assert comparison.judged("a", RARE) == comparison.judged("a", MEAN) == kinds
     document = across.page(comparison, "x")
     row = cells(document, "gains-group-tail")["`a`"]
     assert (row["Gains in"], row["Losses in"]) == ("1 of 3", "1 of 3")
     assert row["toy"].startswith("**+50.0 [")
-    assert row["few"].startswith("+50.0 [")
+    assert row["one"].startswith("+50.0 [")
     assert row["worse"].startswith("**−50.0 [")
     text = text_of(document, "gains")
     assert "Mean-class accuracy: gain in 1 of 3 data sets (toy), loss in 1 of 3 (worse)." in text
@@ -199,7 +199,7 @@ def test_the_command_writes_the_page_in_every_format(bench, three, tmp_path):
     row = next(r for r in rows if (r["method"], r["dataset"], r["measure"]) == ("a", "masks", "group:tail"))
     assert (row["percent"], row["sd"], row["gain"], row["gain_seeds"]) == ("60.0000", "", "20.0000", "1")
     assert (row["ranked"], row["verdict"], row["study"], row["protocol"]) == (
-        *("true", "few_seeds", "on-masks", "masks/official"),
+        *("true", "one_seed", "on-masks", "masks/official"),
     )
 
 

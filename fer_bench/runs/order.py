@@ -1,0 +1,109 @@
+"""What a process of a run is given: its order, the line to its driver, and the method, imported under guard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fer_bench.contract.batch import Context
+from fer_bench.contract.card_reader import read_card
+from fer_bench.contract.cards import Card
+from fer_bench.contract.method import Method
+from fer_bench.contract.plugins import Plugin
+from fer_bench.contract.sources import Tree
+from fer_bench.data.store import Store
+from fer_bench.record.ledger import RunWriter
+from fer_bench.runs.spec import RunSpec
+from fer_bench.seal import Guard
+from fer_bench.training.job import Runtime
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class Line(Protocol):
+    """A process's line to its driver."""
+
+    def tell(self, kind: str, **message: Any) -> None:
+        """Send a message."""
+
+    def ask(self, kind: str, **message: Any) -> Any:
+        """Send a message and wait for the reply."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a process is asked to do; plain data, made by :mod:`fer_bench.runs.executor`."""
+
+    given: Mapping[str, Any]
+    arrays: Arrays
+    line: Line
+
+    @cached_property
+    def spec(self) -> RunSpec:
+        """The run."""
+        return RunSpec.from_dict(self.given["spec"])
+
+    @cached_property
+    def runtime(self) -> Runtime:
+        """How it is carried out."""
+        return Runtime(**self.given["runtime"])
+
+    @property
+    def record(self) -> RunWriter:
+        """The run's record."""
+        return RunWriter(Path(self.given["record"]))
+
+    @cached_property
+    def plugin(self) -> Plugin[Card]:
+        """The method's plug-in."""
+        return plugin_of(self.given["plugin"])
+
+    def images(self, rows: np.ndarray, device: torch.device) -> Tensor:
+        """Images of store rows, uint8 [n, C, H, W] on the device; an error if the store has changed since."""
+        state = self.given["store"]
+        store = Store(Path(state["path"]), {"fingerprint": state["fingerprint"]}, state["states"])
+        return torch.from_numpy(store.images(rows)).to(device)
+
+    def method(self, device: torch.device) -> Method:
+        """The method, imported under guard, with its context."""
+        guard(self)
+        method: Method = self.plugin.load()(self.spec.params)
+        channels, height, width = self.given["shape"]
+        recipe = self.spec.recipe
+        size = recipe.image_size
+        method.ctx = Context(
+            classes=tuple(self.given["classes"]),
+            counts=np.asarray(self.given["counts"], dtype=np.int64),
+            image_shape=(channels, size or height, size or width),
+            seed=self.spec.seed,
+            epochs=recipe.epochs,
+            batch_size=recipe.batch_size,
+            device=device,
+            recipe=recipe.to_dict(),
+        )
+        return method
+
+
+def plugin_of(given: Mapping[str, Any]) -> Plugin[Card]:
+    """The plug-in that :func:`fer_bench.runs.readout.plugin_facts` describes."""
+    path, tree = Path(given["path"]), Tree(Path(given["tree"][0]), given["tree"][1])
+    return Plugin("methods", read_card(path, tree), path, given["module"], given["origin"], tree)
+
+
+def guard(order: Order) -> None:
+    """Refuse the test's files from here on."""
+    noted: set[tuple[str, str]] = set()
+
+    def report(event: str, file: str) -> None:
+        if (event, file) not in noted:
+            noted.add((event, file))
+            order.line.tell("blocked", event=event, file=file)
+
+    Guard(order.arrays["guarded"], order.given["folders"], order.given["record"], report).close()

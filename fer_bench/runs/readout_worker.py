@@ -1,0 +1,116 @@
+"""What the processes of a read-out do: fit it on validation, apply it to the test's logits, and probe it.
+
+They are given logits that the network's own run stored, and never an image. Only the process that fits is given labels,
+those of validation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fer_bench.base.files import write_array
+from fer_bench.contract.batch import ValOutputs
+from fer_bench.contract.method import Method
+from fer_bench.errors import FerBenchError, PluginError
+from fer_bench.rng import seed_all
+from fer_bench.runs.order import Order, plugin_of
+from fer_bench.runs.probe import PROCESSES, order_of
+from fer_bench.training.checkpoint import load_plain, save_plain
+from fer_bench.training.evaluate import adjusted, adjusts
+from fer_bench.training.job import fitted_file
+
+OWN = ("fit_posthoc", "adjust", "state_dict", "load_state_dict")
+
+
+def fit_readout(order: Order) -> None:
+    """Fit the read-out on validation, and keep it beside the network's weights, where those were kept."""
+    arrays, given = order.arrays, order.given
+    weights = given["weights"]
+    network = load_plain(Path(weights)) if weights else {"model": {}, "method": {}}
+    method = _method(order)
+    method.fit_posthoc(nn.Identity(), ValOutputs(logits=arrays["val_logits"].copy(), labels=arrays["val_labels"]))
+    logits = adjusted(method, arrays["val_logits"], None)
+    own = dict(method.state_dict())
+    state = {"model": network["model"], "method": {**network["method"], **own}}
+    save_plain(fitted_file(order.record.work, given["epoch"]), state, f"{method.card.name}.state_dict()")
+    write_array(order.record.work / "val_logits.npy", logits.astype(np.float32))
+    order.line.tell("fitted", learned=_told(own))
+
+
+def apply_readout(order: Order) -> None:
+    """Test logits through the fitted read-out."""
+    logits = adjusted(_fitted(order), order.arrays["test_logits"], None)
+    write_array(order.record.work / "test_logits.npy", logits.astype(np.float32))
+
+
+def probe_readout(order: Order) -> None:
+    """Adjust the probe's logits in the passes of one process; see :mod:`fer_bench.runs.probe`."""
+    logits, number, method = order.arrays["logits"], order.given["number"], _fitted(order)
+    seed_all(order.spec.seed, "probe", number)
+    first = None
+    for k, (name, batch) in enumerate(PROCESSES[number]):
+        places = order_of(name, len(logits), order.spec.seed, first)
+        try:
+            parts = np.array_split(logits[places], range(batch, len(logits), batch))
+            changed = np.concatenate([adjusted(method, part, None) for part in parts])
+        except FerBenchError:
+            raise
+        except Exception as error:
+            order.line.tell("failed_pass", number=k, error=f"{type(error).__name__}: {error}")
+            continue
+        restored = np.empty(changed.shape, dtype=np.float32)
+        restored[places] = changed
+        first = restored if first is None else first
+        write_array(order.record.work / f"probe_{number}_{k}.npy", restored)
+
+
+def _fitted(order: Order) -> Method:
+    state = load_plain(fitted_file(order.record.work, order.given["epoch"]))["method"]
+    method = _method(order)
+    method.load_state_dict(state)
+    return method
+
+
+def _method(order: Order) -> Method:
+    """The read-out, imported under guard.
+
+    Raises
+    ------
+    PluginError
+        It overrides a hook of training or prediction, so the stored logits are not those of its network; or the method
+        that it reads out adjusts its logits already.
+    """
+    method = order.method(torch.device("cpu"))
+    base: type[Method] = plugin_of(order.given["network"]).load()
+    name, network, where = method.card.name, base.card.name, str(order.plugin.path)
+    hooks = [n for n, value in vars(Method).items() if callable(value) and not n.startswith("_") and n not in OWN]
+    if changed := [n for n in hooks if getattr(type(method), n) is not getattr(base, n)]:
+        raise PluginError(
+            f"'{name}' reads out the network of '{network}', so it may not override {', '.join(changed)}",
+            where=where,
+            hint=f"a read-out may override {', '.join(OWN)}; derive it from the class of '{network}', "
+            "or leave readout_of out of its card to train a network of its own",
+        )
+    if adjusts(base):
+        raise PluginError(
+            f"'{name}' can't read out '{network}', which adjusts its logits itself", where=where,
+            hint="leave readout_of out of its card, and adjust the logits in one method",
+        )  # fmt: skip
+    return method
+
+
+def _told(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers, words and short lists of a state: what the record can say of it in plain text."""
+    plain: dict[str, Any] = {}
+    for name, value in state.items():
+        content = value.tolist() if isinstance(value, (np.ndarray, np.generic, torch.Tensor)) else value
+        few = content if isinstance(content, list) and len(content) <= 1000 else [content]
+        if all(item is None or isinstance(item, (bool, int, float, str)) for item in few):
+            plain[str(name)] = content
+    return plain
