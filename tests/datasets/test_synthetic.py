@@ -1,6 +1,8 @@
 """The synthetic faces: what the table says is what the pixels show."""
 
 import hashlib
+import itertools
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,15 @@ from hypothesis import strategies as st
 from fer_bench.contract.card_reader import read_card
 from fer_bench.data.store import write_store
 from fer_bench.datasets import synthetic
-from fer_bench.datasets._synthetic.action_units import COLUMNS, EXPRESSIONS, UNITS, draw_units
+from fer_bench.datasets._synthetic.action_units import (
+    COLUMNS,
+    EXPRESSIONS,
+    PROTOTYPE_UNITS,
+    UNITS,
+    draw_units,
+    prototypes,
+    shared_mass,
+)
 from fer_bench.datasets._synthetic.faces import CAPTURE, IDENTITY, draw_faces, draw_values
 from fer_bench.datasets.synthetic import FER2013, LEAST, Synthetic, allocate, card, class_counts
 from fer_bench.errors import DataError, SpecError
@@ -33,8 +43,8 @@ def middle_values(table: dict[str, tuple], n: int) -> dict[str, np.ndarray]:
 
 
 def drawn(**params):
-    """Every column of a drawing: images, labels, split, subject and the extra ones."""
-    chunks = list(Synthetic(params).read(None).chunks())
+    """Every column of a drawing: images, labels, split, subject and the extra ones; a small one unless `params` say."""
+    chunks = list(Synthetic({"least_test": 0, **params}).read(None).chunks())
     columns = {name: np.concatenate([c.extra[name] for c in chunks]) for name in chunks[0].extra}
     for name in ("images", "labels", "split", "source", "subject"):
         columns[name] = np.concatenate([np.asarray(getattr(c, name)) for c in chunks])
@@ -58,7 +68,32 @@ def test_card_is_a_literal_of_a_built_in_set():
 
 def test_counts_of_the_card_are_those_of_the_default_size():
     assert {k: tuple(v) for k, v in class_counts(card.params["size"].default).items()} == dict(card.counts)
-    assert [sum(v) for v in card.counts.values()] == [4800, 600, 600]
+    assert [sum(v) for v in card.counts.values()] == [4800, 1603, 3263]
+
+
+def test_rarest_class_has_fifty_test_images_and_half_as_many_for_validation():
+    counts = class_counts(card.params["size"].default)
+    assert min(counts["test"]) == counts["test"][1] == 50
+    assert min(counts["val"]) == counts["val"][1] == 25
+
+
+@given(least=st.integers(0, 200), spare=st.integers(0, 3_000), balance=st.sampled_from(("fer2013", "uniform")))
+def test_test_and_validation_never_fall_below_what_is_asked_for(least, spare, balance):
+    # FER2013 has 55 of 3589 test images of disgust, and 56 of 3589 of validation
+    smallest = 28 + max(28, math.ceil(math.ceil(least / 2) * 3589 / 56)) + max(28, math.ceil(least * 3589 / 55))
+    counts = class_counts(smallest + spare, balance, least)
+    assert min(counts["test"]) >= least
+    assert min(counts["val"]) >= least / 2
+    with pytest.raises(DataError, match="too few"):
+        class_counts(smallest - 1, balance, least)
+
+
+def test_small_sets_say_which_size_or_least_test_would_do():
+    with pytest.raises(DataError) as caught:
+        Synthetic({"size": 300}).read(None)
+    # 28 + 1603 + 3263: four of each class, 25 / 56 of 3589 and 50 / 55 of 3589, rounded up
+    assert caught.value.hint == "least_test=50 needs size=4894 or more, or give least_test=0"
+    assert Synthetic({"size": 4894}).read(None).layout == "drawn"
 
 
 def test_fer2013s_size_gives_fer2013s_counts():
@@ -66,7 +101,7 @@ def test_fer2013s_size_gives_fer2013s_counts():
 
 
 def test_default_classes_are_within_rounding_of_fer2013():
-    for split, counts in class_counts(6000).items():
+    for split, counts in class_counts(9666).items():
         exact = np.asarray(FER2013[split]) * sum(counts) / sum(FER2013[split])
         assert np.abs(np.asarray(counts) - exact).max() < 1
 
@@ -94,13 +129,18 @@ def test_allocation_sums_to_the_total_and_keeps_minimum_and_order(weights, least
 
 @given(size=st.integers(84, 20_000), balance=st.sampled_from(("fer2013", "uniform")))
 def test_every_size_fills_every_class_of_every_split(size, balance):
-    counts = class_counts(size, balance)
+    counts = class_counts(size, balance, 0)
     assert sum(map(sum, counts.values())) == size
     assert min(map(min, counts.values())) >= LEAST
 
 
 def test_uniform_balance_has_equal_classes():
-    assert class_counts(700, "uniform")["train"] == [80] * 7
+    assert class_counts(700, "uniform", 0)["train"] == [80] * 7
+
+
+def test_balance_does_not_move_images_between_splits():
+    natural, uniform = class_counts(9666), class_counts(9666, "uniform")
+    assert [sum(v) for v in natural.values()] == [sum(v) for v in uniform.values()]
 
 
 def test_too_few_images_are_refused():
@@ -122,6 +162,14 @@ def test_one_seed_gives_the_same_bytes_everywhere():
     assert images.shape == (84, 1, 48, 48)
     assert images.dtype == np.uint8
     assert hashlib.sha256(images.tobytes()).hexdigest()[:16] == "0df1c61994452624"
+
+
+def test_default_train_pictures_are_those_of_earlier_versions():
+    # Digest of the first two blocks at the commit before `shared` and `least_test`, when the default size was 6000.
+    chunks = itertools.islice(Synthetic().read(None).chunks(), 2)
+    images = np.concatenate([chunk.images for chunk in chunks])
+    assert images.shape == (1024, 1, 48, 48)
+    assert hashlib.sha256(images.tobytes()).hexdigest()[:16] == "a1cb4ae8da5f23ee"
 
 
 def test_seeds_name_different_sets():
@@ -194,7 +242,8 @@ def test_units_are_recorded_from_0_to_100(faces):
     assert table.min() == 0
     assert 90 < table.max() <= 100
     assert COLUMNS[0] == "au01"
-    assert COLUMNS[-1] == "au26"
+    assert COLUMNS[16:] == ("au26", "au14", "au19", "au38")
+    assert not table[17:].any()  # units of no prototype
 
 
 @pytest.mark.parametrize(
@@ -221,6 +270,109 @@ def test_no_unit_always_gives_its_expression_away(faces):
         rows = faces["labels"] == card.classes.index(expression)
         for unit in made:
             assert (faces[f"au{unit:02d}"][rows] < 15).any(), (expression, unit)
+
+
+# --- the share of disgust's units that other classes have -----------------------------------------------------------
+
+# probability times mean intensity of disgust's units, from the table by hand
+MASS = {9: 0.72, 10: 0.595, 15: 0.27, 16: 0.28, 17: 0.24, 4: 0.175}
+MASS_TOTAL = 2.28
+
+
+def test_shared_mass_by_hand():
+    # fear: 1 .68, 2 .49, 4 .39, 5 .6, 7 .14, 20 .52, 25 .36, 26 .25, in all 3.43; nobody else has 20
+    of = prototypes()
+    assert shared_mass("fear", of) == pytest.approx(2.91 / 3.43)
+    assert shared_mass("disgust", of) == pytest.approx((MASS[15] + MASS[17] + MASS[4]) / MASS_TOTAL)
+    assert shared_mass("sad", of) == shared_mass("surprise", of) == 1
+    assert math.isnan(shared_mass("neutral", of))
+
+
+def test_default_share_is_emfacs():
+    assert card.params["shared"].default == 0.3
+    assert prototypes(0.3) == EXPRESSIONS
+
+
+@pytest.mark.parametrize(
+    ("shared", "own"),
+    [
+        (0, {9: 0.8, 10: 0.7, 16: 0.4, 19: 0.35, 38: 0.4, 14: 0.45}),
+        # (0.5 - 0.3) / 0.7 of the mass 1.595 on 9, 10 and 16 is 0.4557: 0.4557 / 0.72 = 0.6329 of unit 9 becomes unit 5
+        (0.5, {9: 0.8 * 0.3671, 5: 0.8 * 0.6329, 10: 0.7, 15: 0.45, 16: 0.4, 17: 0.4, 4: 0.35}),
+        (1, {5: 0.8, 6: 0.7, 15: 0.45, 20: 0.4, 17: 0.4, 4: 0.35}),
+    ],
+)
+def test_units_of_disgust_by_hand(shared, own):
+    of = prototypes(shared)
+    assert {unit: p for unit, (p, _) in of["disgust"].items()} == pytest.approx(own, abs=1e-4)
+    assert {k: v for k, v in of.items() if k != "disgust"} == {k: v for k, v in EXPRESSIONS.items() if k != "disgust"}
+
+
+@given(st.floats(0, 1))
+def test_shared_mass_is_the_parameter_to_three_digits(shared):
+    assert shared_mass("disgust", prototypes(shared)) == pytest.approx(shared, abs=5e-4)
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_shared_mass_rises_with_the_parameter(one, other):
+    masses = [shared_mass("disgust", prototypes(shared)) for shared in sorted((one, other))]
+    assert masses[0] <= masses[1] + 1e-8
+
+
+@given(st.floats(0, 1))
+def test_mass_and_strength_of_disgust_do_not_depend_on_the_share(shared):
+    own = prototypes(shared)["disgust"]
+    assert sum(p * mean for p, mean in own.values()) == pytest.approx(MASS_TOTAL)
+    assert sum(p for p, _ in own.values()) == pytest.approx(3.1)
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.2, 0.5, 1.0])
+def test_share_changes_nothing_but_which_units_disgust_shows(shared):
+    expressions = np.arange(7000) % 7
+    natural = draw_units(expressions, numpy_generator(1, "units"))
+    units = draw_units(expressions, numpy_generator(1, "units"), shared)
+    drawn = len(UNITS) if shared > 0.3 else len(PROTOTYPE_UNITS)
+    assert np.array_equal(units[expressions != 1, :drawn], natural[expressions != 1, :drawn])
+    if shared > 0.3:  # the same numbers in other columns
+        assert np.array_equal(np.sort(units[expressions == 1]), np.sort(natural[expressions == 1]))
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.2, 0.5, 1.0])
+def test_faces_of_disgust_have_the_mass_that_the_table_promises(shared):
+    units = draw_units(np.ones(40_000, np.int64), numpy_generator(2, "units"), shared) / 100
+    own = prototypes(shared)["disgust"]
+    for k, unit in enumerate(UNITS):
+        probability, mean = own.get(unit, (0.0, 0.0))
+        # The overall strength is 0.75 on average; clipping at 1 costs little. 4 % show a unit by chance, at 0.35.
+        expected, chance = probability * mean * 0.75, 0.04 * 0.35
+        error = 4 * units[:, k].std() / 200
+        assert expected - error - 0.01 * probability <= units[:, k].mean() <= expected + chance + error
+
+
+def test_units_of_no_prototype_occur_by_chance_where_they_stand_in():
+    happy = np.full(20_000, 3)
+    expected = {0.0: (True, True, True), 0.29: (False, True, False), 0.3: (False,) * 3, 1.0: (False,) * 3}
+    for shared, there in expected.items():
+        often = (draw_units(happy, numpy_generator(0, "units"), shared)[:, 17:] > 0).mean(0)
+        assert often == pytest.approx(0.04 * np.asarray(there), abs=0.006)  # four standard errors of 0.0014
+
+
+def test_pictures_of_other_classes_are_the_same_bytes_at_every_share_from_emfacs_on():
+    natural, other = drawn(size=400), drawn(size=400, shared=1.0)
+    disgust = natural["labels"] == 1
+    assert np.array_equal(natural["images"][~disgust], other["images"][~disgust])
+    assert (natural["images"][disgust] != other["images"][disgust]).any((1, 2, 3)).mean() > 0.9
+
+
+def test_share_outside_0_to_1_is_refused():
+    for wrong in (-0.1, 1.1, "emfacs", float("nan")):
+        with pytest.raises(SpecError, match="shared"):
+            Synthetic({"shared": wrong})
+
+
+def test_preparing_says_what_share_is_shared():
+    assert "; 30 % of disgust's action units" in Synthetic().read(None).summary
+    assert "; 75 % of disgust's action units" in Synthetic({"shared": 0.75}).read(None).summary
 
 
 # --- the units, in the pixels ----------------------------------------------------------------------------------------
@@ -294,6 +446,26 @@ def test_lip_stretcher_widens_the_mouth():
     assert width(average_face(au20=90)) >= width(average_face()) + 2
 
 
+def test_dimpler_darkens_a_spot_beside_each_corner():
+    change = average_face(au14=90) - average_face()
+    assert change[33:42, 31:36].min() < -25
+    assert change[33:42, 12:17].min() < -25
+    assert np.abs(change[:30]).max() == 0
+    assert np.abs(change[33:42, 20:28]).max() == 0
+
+
+def test_tongue_is_bright_below_the_line_of_the_lips():
+    below = np.s_[38:41, 22:26]
+    assert average_face(au19=60)[below].mean() > average_face()[below].mean() + 20
+
+
+def test_nostril_dilator_darkens_the_foot_of_the_nose_alone():
+    change = average_face(au38=80) - average_face()
+    assert change[27:32, 20:28].mean() < -10
+    assert np.abs(change[:22]).max() == 0
+    assert np.abs(change[36:]).max() == 0
+
+
 def test_nose_wrinkler_draws_lines_across_the_root():
     root = np.s_[18:25, 22:26]
     rest, wrinkled = average_face()[root].mean(1), average_face(au09=90)[root].mean(1)
@@ -325,7 +497,7 @@ def test_pixels_alone_beat_chance_for_a_linear_model(faces):
 
 
 def test_faces_go_through_the_store_unchanged(tmp_path):
-    dataset = Synthetic({"size": 140, "seed": 3})
+    dataset = Synthetic({"size": 140, "seed": 3, "least_test": 0})
     store = write_store(tmp_path, card, dataset.read(None), dataset.params)
     fresh = drawn(size=140, seed=3)
     assert np.array_equal(store.images(np.arange(140)), fresh["images"])
@@ -334,9 +506,9 @@ def test_faces_go_through_the_store_unchanged(tmp_path):
     assert np.array_equal(table["subject"], fresh["subject"])
     assert all(np.array_equal(table[name], fresh[name]) for name in COLUMNS)
     assert store.classes == card.classes
-    again = write_store(tmp_path / "again", card, Synthetic({"size": 140, "seed": 3}).read(None))
+    again = write_store(tmp_path / "again", card, dataset.read(None))
     assert again.fingerprint == store.fingerprint
-    other = write_store(tmp_path / "other", card, Synthetic({"size": 140, "seed": 4}).read(None))
+    other = write_store(tmp_path / "other", card, Synthetic({"size": 140, "seed": 4, "least_test": 0}).read(None))
     assert other.fingerprint != store.fingerprint
 
 
