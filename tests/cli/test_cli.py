@@ -167,7 +167,7 @@ def test_run_trains_compares_reports_and_reuses(on_tiny, call, tmp_path):
     assert len(fer_bench.predictions(records[2].id, tmp_path)) == 48
     assert len(fer_bench.predictions(records[2].id, tmp_path, split="val")) == 40
     seen = mirrored(records[2])
-    assert (seen.status, seen.tags["derived_from"]) == ("FINISHED", records[1].id)
+    assert (seen.status, seen.tags["fer_bench.derived_from"]) == ("FINISHED", records[1].id)
     assert "finished" in call("list", "runs", "--home", tmp_path)[1]
     assert "small" in call("list", "studies", "--home", tmp_path)[1]
 
@@ -237,6 +237,7 @@ def test_several_profiles_and_folds_make_studies_and_curves(on_tiny, tmp_path):
 
 def test_every_seed_trains_on_every_draw_of_a_thinned_training_set(on_tiny, call, tmp_path):
     words = ("run", "baseline_resnet", "--name", "drawn", "--threads", "1", "--imbalance", "exp:24")
+    words += ("--no-second-reference",)
     code, _, err = on_tiny(*words)
     assert code == 0, err
     ledger = Home(tmp_path).ledger
@@ -267,7 +268,11 @@ def test_a_natural_study_beside_thinned_ones_has_one_draw(on_tiny, tmp_path):
     code, _, err = on_tiny(*words, "--imbalance", "exp:24", "--subsets", "2")
     assert code == 0, err
     ledger = Home(tmp_path).ledger
-    assert [len(ledger.study(name)["runs"]) for name in ("both-natural", "both-exp_24")] == [1, 2]
+    assert [len(ledger.study(name)["runs"]) for name in ("both-natural", "both-exp_24")] == [2, 4]
+    drawn = [ledger.run(i) for i in ledger.study("both-exp_24")["runs"]]
+    assert [(r.spec.get("subset", 0), r.has("derived.json")) for r in drawn] == [
+        (s, d) for s in (0, 1) for d in (False, True)
+    ]
 
 
 RAISING = """
@@ -379,7 +384,7 @@ def test_a_study_ends_well_in_a_terminal_that_lacks_its_letters(in_terminal, plu
     on_tiny = ["--dataset", "tiny", "--plugins", str(plugin_folder), *SHORT, "--epochs", "1", "--name", "s"]
     words = ["run", "baseline_resnet", "baseline_focal", *on_tiny]
     code, out, err = in_terminal("latin-1", *words)
-    assert (code, err) == (0, ""), "two runs, one of them in a process of its own"
+    assert (code, err) == (0, "")
     output = out.decode("latin-1")
     assert "s - tiny/official" in output.replace("·", "-")
     assert "| baseline_focal" in output or "|baseline_focal" in output
@@ -387,14 +392,14 @@ def test_a_study_ends_well_in_a_terminal_that_lacks_its_letters(in_terminal, plu
 
     code, out, err = in_terminal(None, *words, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
     assert (code, err) == (0, "")
-    assert out.decode("ascii").count("finished before") == 2
+    assert out.decode("ascii").count("finished before") == 3
     for encoding in ("gbk", "ascii", "latin-1"):
         code, out, err = in_terminal(encoding, "report", "s", "--format", "md")
         assert (code, err) == (0, "")
         assert "mean-class accuracy" in out.decode(encoding)
         code, out, err = in_terminal(encoding, "list", "runs")
         assert (code, err) == (0, "")
-        assert out.decode(encoding).count("finished") == 2
+        assert out.decode(encoding).count("finished") == 3
 
 
 def test_nothing_after_the_training_keeps_the_mirror_from_its_last_update(monkeypatch, workplace):
