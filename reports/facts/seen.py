@@ -14,6 +14,7 @@ import numpy as np
 
 from fer_bench.reports.facts.numbers import recall_key
 from fer_bench.reports.facts.records import StudyData
+from fer_bench.reports.facts.runs import Training, subsets_of
 from fer_bench.stats.confusion import ClassRecall, GroupRecall, Score, accuracy
 from fer_bench.stats.crossed_errors import Jackknife, jackknife
 from fer_bench.stats.intervals import Interval, score_differences, score_intervals
@@ -53,6 +54,8 @@ class Seen:
     Attributes
     ----------
     study : StudyData
+    trainings : tuple of Training
+        The subset and seed of each row.
     predictions : int64 [S, n]
         -1 where a fold is missing.
     copies : uint8 [S, n, 2]
@@ -60,6 +63,7 @@ class Seen:
     """
 
     study: StudyData
+    trainings: tuple[Training, ...]
     predictions: np.ndarray
     copies: np.ndarray
 
@@ -92,7 +96,7 @@ class Seen:
         return score_intervals(self._sample(self.answers(which), {"accuracy": accuracy}))["accuracy"]
 
     def _sample(self, predictions: np.ndarray, scores: Mapping[str, Score]) -> Jackknife:
-        return jackknife(self.study.truth, predictions, scores)
+        return jackknife(self.study.truth, predictions, scores, subsets_of(self.trainings))
 
     @cached_property
     def comparison(self) -> dict[str, Compared]:
@@ -112,7 +116,7 @@ class Seen:
         return {name: Compared(images[name], seen[name], unseen[name], differences[name]) for name in scores}
 
     def _images(self, name: str) -> tuple[float, float]:
-        """Images behind a score on both sides, means over seeds."""
+        """Images behind a score on both sides, means over trainings."""
         kind, _, of = name.partition(":")
         mine = self.study.labels == self.study.classes.index(of) if kind == "recall" else True
         seen, unseen = (float((which & mine).sum(1).mean()) for which in (self.seen, self.unseen))
@@ -134,14 +138,14 @@ def common_classes(study: StudyData, *sides: np.ndarray) -> tuple[int, ...]:
 
 def seen_by(study: StudyData, label: str) -> Seen | None:
     """What a method's runs have seen; None where the record of one of them does not say."""
-    predictions = study.predictions(label)[1]
+    trainings, predictions = study.predictions(label)
     copies = np.zeros((*predictions.shape, 2), dtype=np.uint8)
     for run, place in study.places(label):
         met = run.array(COPIES)
         if met is None or met.shape != (len(run.rows), 2) or met.dtype != np.uint8:
             return None
         copies[place] = met
-    return Seen(study, predictions, copies)
+    return Seen(study, trainings, predictions, copies)
 
 
 def unseen_gains(study: StudyData, label: str) -> dict[str, Interval]:
@@ -156,12 +160,12 @@ def unseen_gains(study: StudyData, label: str) -> dict[str, Interval]:
         own = seen_by(study, name)
         if own is None or not shared:
             return {}
-        seeds = study.predictions(name)[0]
-        unseen = own.unseen[[seeds.index(seed) for seed in shared]]
+        unseen = own.unseen[[own.trainings.index(training) for training in shared]]
         sides.append(np.where(unseen, predictions, -1))
     ours, theirs = paired(*sides)
     classes = common_classes(study, ours >= 0)
     if not classes:
         return {}
     scores = scores_of(study, classes)
-    return score_differences(jackknife(study.truth, ours, scores), jackknife(study.truth, theirs, scores))
+    samples = [jackknife(study.truth, side, scores, subsets_of(shared)) for side in (ours, theirs)]
+    return score_differences(samples[0], samples[1])
