@@ -16,7 +16,7 @@ from fer_bench.base.files import write_text
 from fer_bench.contract.cards import DatasetCard, Protocol
 from fer_bench.data.clean_manifest import CleanManifest, load_clean
 from fer_bench.data.copies import Copies, copies_among, joined
-from fer_bench.data.imbalance import Profile, draw_key, file_name, pick
+from fer_bench.data.imbalance import Profile, file_name, pick
 from fer_bench.data.splits import ROLES, Division, check_fold, divide
 from fer_bench.data.store import Store
 from fer_bench.errors import FerBenchError, SpecError
@@ -107,6 +107,15 @@ def roles_of(
         classes=division.classes,
         facts=facts,
     )
+
+
+def draw_key(fold: str, subset: int) -> str:
+    """The key of a draw of the subset: that of the fold for draw 0, another one for every further draw.
+
+    The draws are independent of each other, and within each the subset of a larger ratio lies inside that of a smaller
+    one.
+    """
+    return f"{fold}/subset{subset}" if subset else fold
 
 
 def _thinned(profile: Profile, division: Division, rows: np.ndarray, fold: str, subset: int) -> np.ndarray:

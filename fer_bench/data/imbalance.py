@@ -324,7 +324,8 @@ def pick(profile: Profile, labels: np.ndarray, classes: Sequence[str], key: str)
     classes : sequence of str
         Class names in label order.
     key : str
-        What the order of images depends on: data set, protocol and fold, and the number of the draw (:func:`draw_key`).
+        What the order of images depends on: data set, protocol and fold, and the number of the draw
+        (:func:`fer_bench.data.fold_rows.draw_key`).
 
     Returns
     -------
@@ -344,15 +345,6 @@ def pick(profile: Profile, labels: np.ndarray, classes: Sequence[str], key: str)
         positions = np.flatnonzero(labels == label).tolist()
         chosen += sorted(positions, key=lambda p: hashlib.blake2b(f"{key}/{p}".encode()).digest())[:count]
     return np.array(sorted(chosen), dtype=np.int64)
-
-
-def draw_key(fold: str, subset: int) -> str:
-    """The key of a draw of the subset: that of the fold for draw 0, another one for every further draw.
-
-    The draws are independent of each other, and within each the subset of a larger ratio lies inside that of a smaller
-    one.
-    """
-    return f"{fold}/subset{subset}" if subset else fold
 
 
 def describe(profile: Profile, sizes: Sequence[int] | np.ndarray, classes: Sequence[str]) -> str:
