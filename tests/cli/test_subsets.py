@@ -43,18 +43,12 @@ def test_every_seed_trains_on_every_draw_of_a_thinned_training_set(on_tiny, call
 
 
 def test_a_natural_study_beside_thinned_ones_has_one_draw(on_tiny, tmp_path):
-    words = (
-        "run",
-        "baseline_resnet",
-        "--name",
-        "both",
-        "--no-second-reference",
-        "--threads",
-        "1",
-        "--imbalance",
-        "natural",
-    )
+    words = ("run", "baseline_resnet", "--name", "both", "--threads", "1", "--imbalance", "natural")
     code, _, err = on_tiny(*words, "--imbalance", "exp:24", "--subsets", "2")
     assert code == 0, err
     ledger = Home(tmp_path).ledger
-    assert [len(ledger.study(name)["runs"]) for name in ("both-natural", "both-exp_24")] == [1, 2]
+    assert [len(ledger.study(name)["runs"]) for name in ("both-natural", "both-exp_24")] == [2, 4]
+    drawn = [ledger.run(i) for i in ledger.study("both-exp_24")["runs"]]
+    assert [(r.spec.get("subset", 0), r.has("derived.json")) for r in drawn] == [
+        (s, d) for s in (0, 1) for d in (False, True)
+    ]

@@ -180,12 +180,13 @@ def by_hand(study: StudyData, seeds: int, alpha: float) -> float:
     """The gain in the mean recall of disgust and fear that `seeds` seeds detect four times out of five."""
     _, ours, theirs = study.paired("ours", "base")
     sides = [[(side == i)[:, study.labels == i].astype(float) for i in (1, 2)] for side in (ours, theirs)]
-    trainings, _, common, c = parts([a - b for a, b in zip(*sides, strict=True)])
-    few = max(trainings, np.hypot(*(parts(side)[1] for side in sides)))
-    few = min(few, trainings + len(ours) * common)
+    difference = [a - b for a, b in zip(*sides, strict=True)]
+    trainings, _, common, c = parts(difference)
+    counted = max(trainings, np.hypot(*(parts(side)[1] for side in sides)))
+    counted = min(counted, trainings + len(ours) * common)
     variance = trainings / seeds + common
     terms = sum(of**2 / (n - 1) for of, n in zip(c, (20, 25), strict=True))
-    df = variance**2 / ((few / seeds) ** 2 / (seeds - 1) + terms)
+    df = variance**2 / ((counted / seeds) ** 2 / (seeds - 1) + terms)
     critical = scipy_stats.f.isf(alpha, 1, df)
 
     def missing(gain: float) -> float:
