@@ -48,10 +48,11 @@ WEAKEST = 0.5  # an expression's overall strength is uniform between this and 1
 
 MINORITY = "disgust"
 EMFACS_SHARE = 0.3  # of the minority's mass is on units 4, 15 and 17, which other expressions have too (0.3004)
-# Unit of the minority -> the unit in whose place it is drawn, in this order as the share moves away from EMFACS_SHARE.
-# Each pair changes about equally many pixels at the pair's intensities (benchmarks/shared_units.py).
-EXCLUSIVE = {4: 19, 17: 38, 15: 14}
-SHARED = {9: 5, 10: 6, 16: 20}
+# Unit of the minority -> the unit that stands in for it, in this order as the share moves away from EMFACS_SHARE. A
+# small network reads both of a pair about equally well (benchmarks/shared_units.py). Least visible first: a unit
+# that is replaced in a part of the faces is harder to learn than either of the two, which matters least for those.
+EXCLUSIVE = {15: 14, 17: 38, 4: 19}
+SHARED = {16: 20, 10: 5, 9: 6}
 
 Prototypes = Mapping[str, Mapping[int, tuple[float, float]]]
 

@@ -322,7 +322,7 @@ def _nose(p: SimpleNamespace, canvas: np.ndarray, u: np.ndarray, v: np.ndarray, 
     canvas *= 1 + np.float32(0.14) * _blob(u / np.float32(1.3), (v - tip + 3) / 6)
     base = np.abs(v - tip - np.float32(0.9) + np.float32(0.16) * u * u)
     _shade(canvas, np.float32(0.3) * _edge(np.float32(0.5) - base, size) * _edge(wide - across, size))
-    flare = 1 + np.float32(2.4) * p.au38
+    flare = 1 + np.float32(0.65) * p.au38
     hole_u = (across - wide * np.float32(0.55) * (1 + np.float32(0.3) * p.au38)) / (np.float32(1.3) * flare)
     _shade(canvas, np.float32(0.75) * _blob(hole_u, (v - tip) / (np.float32(0.9) * flare)))
     wing = np.abs(across - wide - np.float32(0.2) + np.float32(0.25) * (v - tip + 1) ** 2)
@@ -388,7 +388,7 @@ def _dimples(p: SimpleNamespace, canvas: np.ndarray, out: np.ndarray, down: np.n
     pit = _blob((out - np.float32(1.9)) / np.float32(1.6), down / np.float32(2.4))
     crease = _edge(np.float32(0.4) - np.abs(out - np.float32(2.4) + down * down / 12), size)
     crease = crease * _edge(np.float32(3.0) - np.abs(down), size)
-    canvas[few] *= 1 - np.minimum(np.float32(0.44) * depth * (pit + crease), np.float32(0.8))
+    canvas[few] *= 1 - np.minimum(np.float32(0.38) * depth * (pit + crease), np.float32(0.8))
 
 
 def _tongue(p: SimpleNamespace, canvas: np.ndarray, u: np.ndarray, down: np.ndarray, size: int) -> None:

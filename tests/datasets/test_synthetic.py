@@ -297,9 +297,9 @@ def test_default_share_is_emfacs():
     ("shared", "own"),
     [
         (0, {9: 0.8, 10: 0.7, 16: 0.4, 19: 0.35, 38: 0.4, 14: 0.45}),
-        # (0.5 - 0.3) / 0.7 of the mass 1.595 on 9, 10 and 16 is 0.4557: 0.4557 / 0.72 = 0.6329 of unit 9 becomes unit 5
-        (0.5, {9: 0.8 * 0.3671, 5: 0.8 * 0.6329, 10: 0.7, 15: 0.45, 16: 0.4, 17: 0.4, 4: 0.35}),
-        (1, {5: 0.8, 6: 0.7, 15: 0.45, 20: 0.4, 17: 0.4, 4: 0.35}),
+        # (0.5 - 0.3) / 0.7 of the mass 1.595 on 9, 10 and 16 is 0.4557: 16 (0.28), and 0.1757 / 0.595 = 0.2953 of 10
+        (0.5, {9: 0.8, 10: 0.7 * 0.7047, 5: 0.7 * 0.2953, 15: 0.45, 20: 0.4, 17: 0.4, 4: 0.35}),
+        (1, {6: 0.8, 5: 0.7, 15: 0.45, 20: 0.4, 17: 0.4, 4: 0.35}),
     ],
 )
 def test_units_of_disgust_by_hand(shared, own):
@@ -351,7 +351,7 @@ def test_faces_of_disgust_have_the_mass_that_the_table_promises(shared):
 
 def test_units_of_no_prototype_occur_by_chance_where_they_stand_in():
     happy = np.full(20_000, 3)
-    expected = {0.0: (True, True, True), 0.29: (False, True, False), 0.3: (False,) * 3, 1.0: (False,) * 3}
+    expected = {0.0: (True, True, True), 0.29: (True, False, False), 0.3: (False,) * 3, 1.0: (False,) * 3}
     for shared, there in expected.items():
         often = (draw_units(happy, numpy_generator(0, "units"), shared)[:, 17:] > 0).mean(0)
         assert often == pytest.approx(0.04 * np.asarray(there), abs=0.006)  # four standard errors of 0.0014
@@ -461,7 +461,7 @@ def test_tongue_is_bright_below_the_line_of_the_lips():
 
 def test_nostril_dilator_darkens_the_foot_of_the_nose_alone():
     change = average_face(au38=80) - average_face()
-    assert change[27:32, 20:28].mean() < -10
+    assert change[27:32, 20:28].mean() < -6
     assert np.abs(change[:22]).max() == 0
     assert np.abs(change[36:]).max() == 0
 
