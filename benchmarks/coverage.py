@@ -65,6 +65,9 @@ PEOPLE = (10, 30, 118)  # JAFFE's women, a test fold of a mid-sized data set, CK
 EACH = 3  # images of each person, as CK+ has peak frames of a sequence
 ALIKE = (0.5, 1.0)  # share of the variance between images that lies between people: 1 for frames of one sequence
 RECALL = {"recall": ClassRecall(0)}
+DRAW_IMAGES, DRAW_RECALL, DRAW_SPREADS = 46, 0.6, (0.057, 0.015)  # the last: over draws, and over seeds of a draw
+SUBSETS = (1, 2, 3, 5)
+KNOWN, UNKNOWN = "draws, seeds and images", "all trainings taken for seeds"
 BY_IMAGE, BY_PERSON = "by image", "by person"
 
 
@@ -234,6 +237,31 @@ def people(draws: int, number: int, alike: float) -> Iterator[Cell]:
                    spread=spread, share=count / draws, draws=draws)  # fmt: skip
 
 
+def draws_of_training_images(draws: int, subsets: int, seeds: int) -> Iterator[Cell]:
+    """A recall of a small class whose training set was thinned: intervals that know of its draws, and that do not.
+
+    Draws of the training set move the recall more than seeds do (:data:`DRAW_SPREADS`).
+    """
+    n, recall = DRAW_IMAGES, DRAW_RECALL
+    rng = numpy_generator(0, "coverage", "subsets", subsets, seeds)
+    truth = Truth(labels=np.zeros(n, dtype=int), classes=2)
+    rows = np.repeat(np.arange(subsets), seeds)
+    total = HARD**2 + OWN**2 + 1
+    sway = np.array(DRAW_SPREADS) * np.sqrt(2 * np.pi * total) * np.exp(ndtri(recall) ** 2 / 2)
+    covered = dict.fromkeys((KNOWN, UNKNOWN), 0)
+    for _ in range(draws):
+        moved = sway[0] * rng.normal(size=(subsets, 1)) + sway[1] * rng.normal(size=(subsets, seeds))
+        level = ndtri(recall) * np.sqrt(total + (sway**2).sum()) + moved.reshape(-1, 1)
+        images = np.sqrt(HARD**2 + OWN**2) * rng.normal(size=n)
+        predictions = 1 - (level + images + rng.normal(size=(len(rows), n)) > 0).astype(int)
+        for kind, known in ((KNOWN, rows), (UNKNOWN, None)):
+            sample = jackknife(truth, predictions, RECALL, known)
+            covered[kind] += score_intervals(sample)["recall"].covers(recall)
+    for kind, count in covered.items():
+        yield Cell(part=f"draws of training images: {subsets}", of=kind, images=n, recall=recall, seeds=seeds,
+                   spread=DRAW_SPREADS[0], share=count / draws, draws=draws)  # fmt: skip
+
+
 def study_of_equals(rng: np.random.Generator, seeds: int, spread: float) -> StudyData:
     """A study of FER2013's size whose methods equal their reference; wrong predictions are random classes."""
     labels = np.repeat(np.arange(7), [test for _, test, _ in FER2013.values()])
@@ -386,10 +414,17 @@ def tables_of_tests(cells: list[Cell]) -> dict[str, str]:
         for name, alpha in ALPHAS.items()
     }  # fmt: skip
     equal_points = [f"spread {100 * s:g}" for s in EQUAL_SPREADS]
+    thinned = [
+        [f"{r} draw{'s' * (r > 1)}, {kind}", *(
+            percent(select(cells, part=f"draws of training images: {r}", of=kind, seeds=s)) for s in SEEDS[1:4]
+        )]
+        for r in SUBSETS for kind in (KNOWN, UNKNOWN)[: 1 + (r > 1)]
+    ]  # fmt: skip
     checked = [c for c in cells if c.part == "disagreement"]
     apart = round(sum(c.share * int(c.draws) for c in checked))
     return {
         "hard": table(["Recall", *(f"{s} seeds" for s in SEEDS[1:])], hard),
+        "subsets": table(["Intervals over", *(f"{s} seeds" for s in SEEDS[1:4])], thinned),
         "disagreements": f"{apart} of {sum(int(c.draws) for c in checked):,}",
         "equal_5": table(["False alarms at 5 %", *equal_points], equal["5 %"]),
         "equal_16": table(["False alarms at 0.31 %", *equal_points], equal["0.31 %"]),
@@ -412,6 +447,7 @@ def simulated(draws: int, jobs: int) -> list[Cell]:
     work += [(gains, (half, some, *c)) for c in itertools.product(SIZES, GAIN_RECALLS, SEEDS[1:], SPREADS)]
     work += [(equal_classes, (10 * draws, *c)) for c in itertools.product(EQUAL_SIZES, SEEDS[1:], EQUAL_SPREADS)]
     work += [(people, (2 * draws, *c)) for c in itertools.product(PEOPLE, ALIKE)]
+    work += [(draws_of_training_images, (draws, *c)) for c in itertools.product(SUBSETS, SEEDS[1:4])]
     work += [(false_alarms, (draws, c)) for c in SPREADS]
     with multiprocessing.Pool(jobs) as pool:
         return [cell for part in pool.imap(measured, work) for cell in part]

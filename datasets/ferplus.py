@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fer_bench import DataError, Dataset, DatasetCard, Fetch, Param, Protocol, Reading
+from fer_bench import DataError, Dataset, DatasetCard, Fetch, Param, Protocol, Reading, Relabelling
 
 from ._ferplus.chunks import exported_chunks, joined_chunks
 from ._ferplus.folders import Export, image_folder, label_lists, read_export
@@ -122,6 +122,24 @@ card = DatasetCard(
         "classes": Param("", "emotions by column of votes, with commas, where lists without header have another order"),
     },
     image="48x48 grey",
+    relabels=Relabelling(
+        of="fer2013",
+        title="FER+",
+        rule="more than half of an image's votes agree, single votes dropped",
+        names={"anger": "angry", "happiness": "happy", "sadness": "sad"},
+        votes={
+            "neutral": "votes_neutral",
+            "happy": "votes_happiness",
+            "surprise": "votes_surprise",
+            "sad": "votes_sadness",
+            "angry": "votes_anger",
+            "disgust": "votes_disgust",
+            "fear": "votes_fear",
+            "contempt": "votes_contempt",
+            "unknown": "votes_unknown",
+            "not a face": "votes_nf",
+        },
+    ),
 )
 
 JOINABLE = ("csv", "icml", "folders")

@@ -13,7 +13,7 @@ from fer_bench.base.process import wait_passively
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "fer_bench.contract.cards": ("DatasetCard", "Fetch", "MethodCard", "Protocol"),
+    "fer_bench.contract.cards": ("DatasetCard", "Fetch", "MethodCard", "Protocol", "Relabelling"),
     "fer_bench.contract.params": ("Choice", "Float", "Int", "Param", "Scale"),
     "fer_bench.contract.dataset": ("Chunk", "Dataset", "Problems", "Reading"),
     "fer_bench.contract.batch": (

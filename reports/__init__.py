@@ -39,7 +39,7 @@ def build_comparison(
 
 
 def study_table(ledger: Ledger, study: dict[str, Any]) -> Any:
-    """The study's numbers as a rich renderable; see :mod:`.terminal`."""
+    """The study's numbers as a rich renderable; see :mod:`.pages.terminal`."""
     from fer_bench.reports.pages.terminal import study_table as table
 
     return table(ledger, study)

@@ -93,6 +93,8 @@ TORCHLESS = (
     "stats.bootstrap",
     "record.ledger",
     "record.home",
+    "record.relabelled",
+    "stats.image_means",
     "runs.spec",
     "data.imbalance",
     "data.splits",
@@ -190,11 +192,23 @@ TRAINING = [
     "methods",
 ]
 COMMANDS = {
-    "run": sorted([*TRAINING, "--folds", "--no-second-reference", "--reference", "--replace", "--seeds", "--tuned"]),
+    "run": sorted(
+        [
+            *TRAINING,
+            "--folds",
+            "--no-second-reference",
+            "--reference",
+            "--replace",
+            "--seeds",
+            "--subsets",
+            "--tuned",
+        ]
+    ),
     "tune": sorted([*TRAINING, "--seed", "--trials"]),
     "report": ["--force", "--format", "--home", "--out", "--test-prior", "study"],
     "response": ["--force", "--format", "--home", "--out", "studies"],
     "compare": ["--force", "--format", "--home", "--out", "studies"],
+    "relabel": ["--from", "--home", "--plugins", "study"],
     "claims": ["--all", "--csv", "--dataset", "--method"],
     "list": ["--dataset", "--home", "--method", "--plugins", "--status", "--study", "pattern", "what"],
     "show": ["--plugins", "name"],

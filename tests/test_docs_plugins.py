@@ -60,7 +60,7 @@ class Reader:
 @pytest.fixture(scope="module")
 def quick() -> dict[str, list[str]]:
     """What makes the trainings of the pages short."""
-    data = ["--dataset-set", "size=200", "--dataset-set", "image_size=24"]
+    data = ["--dataset-set", "size=200", "--dataset-set", "least_test=0", "--dataset-set", "image_size=24"]
     return {"fer-bench run": [*data, "--seeds", "1", "--threads", "1", "--no-track", "--quiet"]}
 
 

@@ -311,7 +311,7 @@ def _brow(
 
 
 def _nose(p: SimpleNamespace, canvas: np.ndarray, u: np.ndarray, v: np.ndarray, inside: np.ndarray, size: int) -> None:
-    """Bridge, tip and nostrils; AU9 lifts them and wrinkles the root."""
+    """Bridge, tip and nostrils; AU9 lifts them and wrinkles the root, AU38 widens the nostrils."""
     across = np.abs(u)
     tip = p.nose_y - np.float32(1.3) * p.au09 - np.float32(0.5) * p.au10
     wide = p.nose_width + np.float32(0.4) * p.au10 + np.float32(0.4) * p.au09 + np.float32(0.2) * p.au12
@@ -322,8 +322,9 @@ def _nose(p: SimpleNamespace, canvas: np.ndarray, u: np.ndarray, v: np.ndarray, 
     canvas *= 1 + np.float32(0.14) * _blob(u / np.float32(1.3), (v - tip + 3) / 6)
     base = np.abs(v - tip - np.float32(0.9) + np.float32(0.16) * u * u)
     _shade(canvas, np.float32(0.3) * _edge(np.float32(0.5) - base, size) * _edge(wide - across, size))
-    hole_u, hole_v = (across - wide * np.float32(0.55)) / np.float32(1.3), (v - tip) / np.float32(0.9)
-    _shade(canvas, np.float32(0.75) * _blob(hole_u, hole_v))
+    flare = 1 + np.float32(0.65) * p.au38
+    hole_u = (across - wide * np.float32(0.55) * (1 + np.float32(0.3) * p.au38)) / (np.float32(1.3) * flare)
+    _shade(canvas, np.float32(0.75) * _blob(hole_u, (v - tip) / (np.float32(0.9) * flare)))
     wing = np.abs(across - wide - np.float32(0.2) + np.float32(0.25) * (v - tip + 1) ** 2)
     _shade(canvas, np.float32(0.35) * _edge(np.float32(0.4) - wing, size) * _edge(2 - np.abs(v - tip + 1), size))
     for k in range(3):  # wrinkles across the root and down the sides
@@ -333,7 +334,7 @@ def _nose(p: SimpleNamespace, canvas: np.ndarray, u: np.ndarray, v: np.ndarray, 
 
 
 def _mouth(p: SimpleNamespace, canvas: np.ndarray, u: np.ndarray, v: np.ndarray, inside: np.ndarray, size: int) -> None:
-    """Folds, lips, teeth and chin from AU10, 12, 15, 16, 17, 20, 23, 24, 25 and 26."""
+    """Folds, lips, teeth, tongue and chin from AU10, 12, 14, 15, 16, 17, 19, 20, 23, 24, 25 and 26."""
     side = 1 + p.asymmetry * np.sign(u)
     smile, across = p.au12 * side, np.abs(u)
     parted = np.minimum(np.maximum(p.au25, np.float32(0.8) * p.au26), 1)
@@ -371,11 +372,38 @@ def _mouth(p: SimpleNamespace, canvas: np.ndarray, u: np.ndarray, v: np.ndarray,
     pull = np.minimum(p.au12 + p.au15 + np.float32(0.5) * p.au20 + np.float32(0.5) * p.au24, 1)
     end = line - np.float32(0.2)
     _shade(canvas, np.float32(0.5) * pull * _blob((across - half - np.float32(0.4)) / np.float32(1.4), (v - end) / 2))
+    _dimples(p, canvas, across - half, v - line, size)
+    _tongue(p, canvas, u, v - line, size)
     boss = height + np.float32(4.6) + np.float32(0.06) * u * u
     ridge = _edge(np.float32(0.6) - np.abs(v - boss), size) * _edge(4 - across, size)
     _shade(canvas, np.float32(0.4) * p.au17 * ridge)
     bulge = p.au17 * np.float32(0.2) * _blob(u / 5, (v - boss - 2) / 3)
     canvas *= 1 + bulge + press * np.float32(0.18) * _blob(u / 6, (v - height - 3) / 2)
+
+
+def _dimples(p: SimpleNamespace, canvas: np.ndarray, out: np.ndarray, down: np.ndarray, size: int) -> None:
+    """AU14 draws a pit and an upright crease beside each corner of the mouth; `out` and `down` are 0 in the corner."""
+    few = np.flatnonzero(p.au14 > 0)
+    out, down, depth = out[few], down[few], p.au14[few]
+    pit = _blob((out - np.float32(1.9)) / np.float32(1.6), down / np.float32(2.4))
+    crease = _edge(np.float32(0.4) - np.abs(out - np.float32(2.4) + down * down / 12), size)
+    crease = crease * _edge(np.float32(3.0) - np.abs(down), size)
+    canvas[few] *= 1 - np.minimum(np.float32(0.38) * depth * (pit + crease), np.float32(0.8))
+
+
+def _tongue(p: SimpleNamespace, canvas: np.ndarray, u: np.ndarray, down: np.ndarray, size: int) -> None:
+    """AU19 shows the tongue over the lower lip, with its furrow; `down` is from the line between the lips."""
+    few = np.flatnonzero(p.au19 > 0)
+    u, down, shown = u[few], down[few], p.au19[few]
+    length, half = np.float32(2.0) + np.float32(5.0) * shown, np.float32(2.0) + np.float32(1.6) * shown
+    around = np.sqrt((u / half) ** 2 + (np.maximum(down, 0) / length) ** 2)
+    body = _edge((1 - around) * half, size) * _edge(down + np.float32(0.5), size)
+    part = canvas[few]
+    _mix(part, body, np.float32(0.8) * p.skin[few] + np.float32(0.25))
+    rim = _edge(np.float32(0.45) - np.abs(1 - around) * half, size) * _edge(down, size)
+    _shade(part, np.float32(0.6) * rim)
+    _shade(part, np.float32(0.45) * body * _edge(np.float32(0.35) - np.abs(u), size))
+    canvas[few] = part
 
 
 def _beard(

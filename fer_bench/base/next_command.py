@@ -14,6 +14,7 @@ TAKES = {
     "report": ("--home",),
     "response": ("--home",),
     "compare": ("--home",),
+    "relabel": ("--plugins", "--home"),
     "list": ("--plugins", "--home"),
     "show": ("--plugins",),
     "data prepare": ("--plugins", "--home"),

@@ -28,6 +28,7 @@ COMMANDS = {
     "report": ("fer_bench.cli.report", "report", "Write a study's report from the ledger."),
     "response": ("fer_bench.cli.response", "response", "Plot recall against the imbalance of the training set."),
     "compare": ("fer_bench.cli.compare", "compare", "Rank the same methods across several data sets."),
+    "relabel": ("fer_bench.cli.relabel", "relabel", "Score a study against another data set's labels as well."),
     "claims": ("fer_bench.cli.claims", "claims", "List published numbers and how they were measured."),
     "list": (
         "fer_bench.cli.listing",

@@ -15,9 +15,10 @@ from fer_bench.stats.confusion import accuracy, confusion_matrix, mean_recall
 DAMAGE = (LedgerError, AttributeError, LookupError, MemoryError, OSError, OverflowError, TypeError, ValueError)
 STATUS = ("finished", "failed", "unfinished", "pruned")
 TITLES = (
-    *("run", "status", "method", "seed", "protocol", "fold", "imbalance", "epoch", "validation %"),
+    *("run", "status", "method", "seed", "protocol", "fold", "imbalance", "subset", "epoch", "validation %"),
     *("test mean recall %", "test accuracy %", ""),
 )
+USUAL = {"subset": ("", "0")}  # a column that holds nothing else is left out, as is an empty one
 
 
 def list_runs(ledger: Ledger, filters: Mapping[str, str | None]) -> None:
@@ -39,7 +40,7 @@ def list_runs(ledger: Ledger, filters: Mapping[str, str | None]) -> None:
         click.echo(f"{message}; to train: fer-bench run METHOD --dataset NAME")
         return
     rows = [TITLES, *map(_row, chosen)]
-    kept = [k for k in range(len(TITLES)) if any(row[k] for row in rows[1:])]
+    kept = [k for k, title in enumerate(TITLES) if any(row[k] not in USUAL.get(title, ("",)) for row in rows[1:])]
     table(tuple(row[k] for k in kept) for row in rows)
 
 
@@ -89,12 +90,13 @@ def _row(record: RunRecord) -> tuple[str, ...]:
         )
 
 
-def _place(record: RunRecord) -> tuple[str, str, str]:
-    """Protocol, fold and profile of a run, as far as recorded."""
+def _place(record: RunRecord) -> tuple[str, str, str, str]:
+    """Protocol, fold and profile of a run, as far as recorded, and the draw of its thinned training set."""
     protocol = _optional(record, "data").get("protocol") or {}
     name = protocol.get("name") or f"{record.spec['dataset']}/{record.spec['protocol']}"
     fold = str(record.spec["fold"]) if protocol.get("folds", 1) > 1 else ""
-    return name, fold, record.spec["profile"]
+    profile = record.spec["profile"]
+    return name, fold, profile, "" if profile == "natural" else str(record.spec.get("subset", 0))
 
 
 def _scores(record: RunRecord) -> tuple[str, str, str, str, str]:

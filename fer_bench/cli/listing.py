@@ -127,6 +127,7 @@ def show(name: str, plugin_dirs: tuple[str, ...]) -> None:
         _show_method(available.methods[name].card)
     elif name in available.datasets:
         _show_dataset(available.datasets[name].card)
+        _show_relabellers(available, name)
     else:
         raise unknown(
             "method or data set", name, [*available.methods, *available.datasets], next="fer-bench list methods"
@@ -165,6 +166,14 @@ def _space(space: Space) -> str:
     if isinstance(space, Scale):
         return f"{space.low:g} to {space.high:g} times the default, log scale"
     return in_words(space.low, space.high) + ", log scale" * space.log
+
+
+def _show_relabellers(available: Plugins, name: str) -> None:
+    cards = [plugin.card for plugin in available.datasets.values()]
+    for card in cards:
+        if card.relabels is not None and card.relabels.of == name:
+            click.echo(f"\n{card.name} labels the same images anew: once it is prepared, fer-bench relabel STUDY has")
+            click.echo(f"reports score runs on {name} against its labels as well")
 
 
 def _show_dataset(card: Any) -> None:

@@ -43,7 +43,19 @@ def preflight(methods: Sequence[str], options: dict[str, Any], *, searching: boo
     runs, labels = expand(available, variants, (0,), template)
     if searching:
         return available
+    _check_subsets(options)
     parse_folds(options["folds"], available.dataset_card(template["dataset"]).protocol(template["protocol"]).folds)
     if not options["tuned"]:  # tuned methods have other labels, known only after reading the searches
         choose_reference(available, labels, runs, options["reference"])
     return available
+
+
+def _check_subsets(options: dict[str, Any]) -> None:
+    """Raise SpecError if several draws are asked of training sets that are not thinned."""
+    if options["subsets"] > 1 and set(profiles_of(options)) == {"natural"}:
+        raise SpecError(
+            "a natural training set has only one draw: all images of the fold",
+            where=f"--subsets {options['subsets']}",
+            hint="subsets are draws of a training set that --imbalance thins, as with --imbalance exp:50; other "
+            "natural training sets are the folds of a protocol (`fer-bench show DATASET` lists those with folds)",
+        )

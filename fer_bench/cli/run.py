@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @click.argument("methods", nargs=-1, required=True)
 @training_options
 @number_option("--seeds", int, 1, 1000, "Seeds per method: 0 to N-1.", default=3)
+@number_option("--subsets", int, 1, 100, "Draws of the training set that --imbalance thins: 0 to N-1.", default=1)
 @click.option("--folds", metavar="LIST", help="Folds of the protocol, such as 0,1 or 0-4  [default: all]")
 @click.option("--reference", metavar="METHOD", help="Method against which gains are measured  [default: a baseline]")
 @click.option(
@@ -46,7 +47,7 @@ def run(methods: tuple[str, ...], **options: Any) -> int:
     """Train METHODS under the same conditions and compare them.
 
     A method may have parameters: 'rasn[share.source=ema]'. Finished runs are reused, interrupted ones are resumed.
-    Each of several imbalance profiles becomes a separate study.
+    Each of several imbalance profiles becomes a separate study. With --subsets, every seed trains on every draw.
     """
     from fer_bench.cli.preflight import preflight
 
@@ -100,8 +101,10 @@ def _study(
     tuned = _tuned(variants, template, preset, work) if options["tuned"] else None
     variants = tuned.variants if tuned else variants
     folds = parse_folds(options["folds"], _protocol(template, work).folds)
+    subsets = range(1 if template["profile"] == "natural" else options["subsets"])
     recipes, seeds = dict(tuned.recipes) if tuned else {}, range(options["seeds"])
-    runs, labels = expand(work.plugins, variants, seeds, template, folds=folds, per_label=recipes)
+    crossed = {"folds": folds, "subsets": subsets}
+    runs, labels = expand(work.plugins, variants, seeds, template, **crossed, per_label=recipes)
     name = options["name"] and shortened(options["name"] + (f"-{file_name(template['profile'])}" if several else ""))
     name = name or study_name(template["dataset"], labels, runs)
     reference = choose_reference(work.plugins, labels, runs, options["reference"])
@@ -111,7 +114,7 @@ def _study(
     if second is not None and second not in labels:
         recipes[second] = recipes.get(str(reference), {})  # a tuned reference's, so that its own runs are read out
         both = [*variants, Variant(second)]
-        runs, labels = expand(work.plugins, both, seeds, template, folds=folds, per_label=recipes)
+        runs, labels = expand(work.plugins, both, seeds, template, **crossed, per_label=recipes)
     return StudySpec(
         name=name,
         command=command_line(),
@@ -146,9 +149,10 @@ def _announce(study: StudySpec, options: dict[str, Any], preset: str, work: Work
     first, recipe = study.runs[0], study.runs[0].recipe
     card = work.plugins.dataset_card(first.dataset)
     protocol = card.protocol(first.protocol)
-    folds = len({r.fold for r in study.runs})
+    folds, subsets = len({r.fold for r in study.runs}), len({r.subset for r in study.runs})
     trained = [label for label in study.labels if label != study.second_reference]
     parts = f"{plural(len(trained), 'method')} x {plural(options['seeds'], 'seed')}"
+    parts += f" x {subsets} subsets" if subsets > 1 else ""
     parts += f" x {folds} folds" if folds > 1 else ""
     profile = "" if first.profile == "natural" else f", imbalance {first.profile}"
     say(f"study {study.name}: {parts} on {card.full_name(protocol)}{profile}")
@@ -162,12 +166,14 @@ def _announce(study: StudySpec, options: dict[str, Any], preset: str, work: Work
 
 
 def _carry_out(study: StudySpec, work: Workplace, mirror: Mirror, *, replace: bool) -> Outcome:
+    from fer_bench.cli.relabel import add_labels
     from fer_bench.cli.workplace import finish_study
     from fer_bench.runs.live import say, warn
     from fer_bench.runs.study import run_study
 
     outcome = run_study(study, work, say=say, replace=replace, after_run=mirror)
     if outcome.finished:
+        add_labels(study.runs[0].dataset, work)
         finish_study(outcome.study, work, mirror)
     if outcome.failed:
         warn(f"{len(outcome.failed)} of {len(study.runs)} runs failed. Rerun the command to retry them.")

@@ -162,8 +162,9 @@ class Batch:
     soft : float32 tensor [B, K] or None
         Soft targets before label smoothing; they replace `y` as target when set (mixup, votes).
     smoothing : float
-        Share ε of label smoothing. The harness sets it after :meth:`Method.on_batch`, and `soft` with it where that was
-        None. Only `target` is smoothed: what is known of an image's label stays readable in `y` and `soft`.
+        Share ε of label smoothing. The harness sets it after :meth:`fer_bench.contract.method.Method.on_batch`, and
+        `soft` with it where that was None. Only `target` is smoothed: what is known of an image's label stays readable
+        in `y` and `soft`.
     index : int64 tensor [B]
         Positions in the training view, stable over epochs.
     groups : int64 tensor [B] or None
@@ -253,7 +254,10 @@ class Resampled:
 
 @dataclass(frozen=True, kw_only=True)
 class ValOutputs:
-    """What :meth:`Method.fit_posthoc` may use: validation logits [n, K], features [n, D] and labels [n]."""
+    """What :meth:`fer_bench.contract.method.Method.fit_posthoc` may use.
+
+    These are validation logits [n, K], features [n, D] and labels [n].
+    """
 
     logits: np.ndarray
     labels: np.ndarray

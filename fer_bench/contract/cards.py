@@ -171,6 +171,36 @@ class Fetch:
                 raise unknown("file", file, self.files, where=f"{where}, sha256")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Relabelling:
+    """Says that a data set labels the images of another one anew, so that runs on those can be scored with its labels.
+
+    Parameters
+    ----------
+    of : str
+        The data set whose images these are. They are recognised by their pixels.
+    title : str
+        What tables call the labels.
+    rule : str
+        What makes a label, in a few words that can stand in brackets.
+    names : mapping of str to str
+        Classes of this data set whose counterpart in the other one has another name, with that name. The others go by
+        their own; a class that the other data set does not know has no counterpart.
+    votes : mapping of str to str
+        Each answer that annotators could give, classes by the other data set's names, with the column of its votes;
+        empty where there are no votes.
+    label : str
+        Column of the labels: positions in `classes` of the card, -1 for none.
+    """
+
+    of: str
+    title: str
+    rule: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)
+    votes: Mapping[str, str] = field(default_factory=dict)
+    label: str = "label"
+
+
 SCHEMES = ("splits", "kfold", "shuffle", "blocks")
 CLEANED = "dedup"
 
@@ -317,6 +347,8 @@ class DatasetCard:
         How to obtain it.
     fetch : tuple of Fetch
         What ``fer-bench data fetch`` downloads, where a licence allows it.
+    relabels : Relabelling, optional
+        The data set whose images this one labels anew.
     """
 
     name: str
@@ -338,6 +370,7 @@ class DatasetCard:
     params: Mapping[str, Param] = field(default_factory=dict)
     built_in: bool = False
     image: str = ""
+    relabels: Relabelling | None = None
 
     def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All parameters with their values, as :meth:`MethodCard.resolve`."""

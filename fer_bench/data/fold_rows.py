@@ -19,7 +19,7 @@ from fer_bench.data.copies import Copies, copies_among, joined
 from fer_bench.data.imbalance import Profile, file_name, pick
 from fer_bench.data.splits import ROLES, Division, check_fold, divide
 from fer_bench.data.store import Store
-from fer_bench.errors import FerBenchError
+from fer_bench.errors import FerBenchError, SpecError
 from fer_bench.record.home import Home
 
 PEOPLE = ("subject", "sequence")  # columns that group images of the same person, the broadest first
@@ -68,15 +68,18 @@ def clean_of(home: Home, store: Store, protocol: Protocol) -> CleanManifest | No
     return load_clean(home.splits(store.path.name, store.fingerprint)) if protocol.clean else None
 
 
-def roles_of(store: Store, card: DatasetCard, home: Home, *, protocol: str, fold: int, profile: str) -> Roles:
-    """The rows of a run on `store`, given the protocol's name, the fold's number and the profile's text.
+def roles_of(
+    store: Store, card: DatasetCard, home: Home, *, protocol: str, fold: int, profile: str, subset: int = 0
+) -> Roles:
+    """The rows of a run on `store`, given the protocol's name, the numbers of fold and draw, and the profile's text.
 
     Raises
     ------
     DataError
         From :func:`fer_bench.data.splits.divide`, or if the clean manifest is missing.
     SpecError
-        The protocol has no such fold, or the profile needs more images than there are.
+        The protocol has no such fold, the profile needs more images than there are, or it keeps all of them, so that
+        every draw is the same.
     """
     chosen, thinned = card.protocol(protocol), Profile.parse(profile)
     full_name = card.full_name(chosen)
@@ -87,10 +90,10 @@ def roles_of(store: Store, card: DatasetCard, home: Home, *, protocol: str, fold
     _publish(folder / f"{name}.csv", division.text)
     rows = dict(division.folds[fold])
     if not thinned.natural:
-        kept = pick(thinned, division.labels[rows["train"]], division.classes, f"{full_name}/fold{fold}")
-        rows["train"] = rows["train"][kept]
+        rows["train"] = _thinned(thinned, division, rows["train"], f"{full_name}/fold{fold}", subset)
         listed = "\n".join(["row", *map(str, rows["train"].tolist())]) + "\n"
-        _publish(folder / f"{name}-fold{fold}-{file_name(profile)}.csv", listed)
+        draw = f"-subset{subset}" if subset else ""
+        _publish(folder / f"{name}-fold{fold}-{file_name(profile)}{draw}.csv", listed)
     facts: dict[str, Any] = {"split_sha256": division.sha256, "fold": fold, "folds": chosen.folds}
     if clean is not None:
         facts["clean"] = {"sha256": clean.sha256, "rows": len(clean.rows)}
@@ -104,6 +107,27 @@ def roles_of(store: Store, card: DatasetCard, home: Home, *, protocol: str, fold
         classes=division.classes,
         facts=facts,
     )
+
+
+def draw_key(fold: str, subset: int) -> str:
+    """The key of a draw of the subset: that of the fold for draw 0, another one for every further draw.
+
+    The draws are independent of each other, and within each the subset of a larger ratio lies inside that of a smaller
+    one.
+    """
+    return f"{fold}/subset{subset}" if subset else fold
+
+
+def _thinned(profile: Profile, division: Division, rows: np.ndarray, fold: str, subset: int) -> np.ndarray:
+    """The training rows that a draw keeps; raises SpecError for a further draw that can't differ from the first."""
+    kept = pick(profile, division.labels[rows], division.classes, draw_key(fold, subset))
+    if subset and len(kept) == len(rows):
+        raise SpecError(
+            "the profile keeps every training image, so all its draws are the same",
+            where=f"imbalance profile '{profile}', subset {subset}",
+            hint="leave out --subsets, or thin the training set with a profile such as exp:50",
+        )
+    return rows[kept]
 
 
 def _publish(path: Path, text: str) -> None:
@@ -194,16 +218,18 @@ def copies_of_test(copies: Copies, roles: Roles, labels: np.ndarray) -> np.ndarr
 
 
 _KNOWN: dict[tuple, Roles] = {}
-_MOST_KNOWN = 64  # roles that are remembered: folds and profiles of a study, whatever its methods and seeds
+_MOST_KNOWN = 64  # roles that are remembered: folds, profiles and draws of a study, whatever its methods and seeds
 
 
-def known_roles(store: Store, card: DatasetCard, home: Home, *, protocol: str, fold: int, profile: str) -> Roles:
+def known_roles(
+    store: Store, card: DatasetCard, home: Home, *, protocol: str, fold: int, profile: str, subset: int = 0
+) -> Roles:
     """:func:`roles_of`, remembered: all runs of a study on one fold share the result, which nobody may change."""
     chosen = card.protocol(protocol)
     clean = clean_of(home, store, chosen)
-    key = (str(store.path), store.fingerprint, repr(chosen), fold, profile, clean and clean.sha256)
+    key = (str(store.path), store.fingerprint, repr(chosen), fold, profile, subset, clean and clean.sha256)
     if key not in _KNOWN:
         while len(_KNOWN) >= _MOST_KNOWN:
             del _KNOWN[next(iter(_KNOWN))]
-        _KNOWN[key] = roles_of(store, card, home, protocol=protocol, fold=fold, profile=profile)
+        _KNOWN[key] = roles_of(store, card, home, protocol=protocol, fold=fold, profile=profile, subset=subset)
     return _KNOWN[key]

@@ -324,7 +324,8 @@ def pick(profile: Profile, labels: np.ndarray, classes: Sequence[str], key: str)
     classes : sequence of str
         Class names in label order.
     key : str
-        What the order of images depends on, for example data set, protocol and fold.
+        What the order of images depends on: data set, protocol and fold, and the number of the draw
+        (:func:`fer_bench.data.fold_rows.draw_key`).
 
     Returns
     -------

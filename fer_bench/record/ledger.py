@@ -26,6 +26,7 @@
       done.json         the mark of a finished record, with a hash of every other file
       work/             checkpoint and snapshots of an unfinished run
     ledger/studies/<name>.json       a study: run ids, reference, command
+    ledger/labels/<fingerprint>/     other labels for these data (:mod:`fer_bench.record.relabelled`)
 
 A record without ``done.json`` is unfinished. No module here imports torch.
 """

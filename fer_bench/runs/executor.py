@@ -36,6 +36,7 @@ from fer_bench.doctor.copies import known_copies
 from fer_bench.errors import DataError, FerBenchError, LedgerError, LockedError, PrunedTrial, TrainingError
 from fer_bench.record.home import Home
 from fer_bench.record.ledger import NUMERICS, RunRecord, RunWriter, run_id
+from fer_bench.record.relabelled import labels_folder
 from fer_bench.runs import forkserver
 from fer_bench.runs.probe import IMAGES, PROCESSES, chosen_rows, judge
 from fer_bench.runs.readout import base_of, check_fresh, plugin_facts, read_out, read_out_pruned
@@ -80,7 +81,9 @@ def _id(spec: RunSpec, store: Store, work: Workplace) -> str:
 
 def _roles(spec: RunSpec, store: Store, work: Workplace) -> Roles:
     card = work.plugins.dataset_card(spec.dataset)
-    return known_roles(store, card, work.home, protocol=spec.protocol, fold=spec.fold, profile=spec.profile)
+    return known_roles(
+        store, card, work.home, protocol=spec.protocol, fold=spec.fold, profile=spec.profile, subset=spec.subset
+    )
 
 
 def execute(spec: RunSpec, work: Workplace, *, started: Callable[[], None] = lambda: None) -> RunRecord:
@@ -293,7 +296,7 @@ class _Run:
             "record": str(self.writer.path),
             "classes": list(self.roles.classes),
             "counts": self.roles.counts["train"],
-            "folders": {str(home.data): "", str(home.ledger.root): "test_"},
+            "folders": {str(home.data): "", str(home.ledger.root): "test_", str(labels_folder(home.ledger.root)): ""},
         }
 
     def call(self, role: str, arrays: Mapping[str, np.ndarray], **order: Any) -> None:

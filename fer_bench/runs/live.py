@@ -14,7 +14,7 @@ from rich.text import Text
 
 from fer_bench.base.credentials import hide
 from fer_bench.printable import printable
-from fer_bench.runs.spec import RunSpec
+from fer_bench.runs.spec import RunSpec, subset_in_words
 from fer_bench.training.job import Listener
 
 
@@ -96,7 +96,7 @@ class Live:
 
     def __call__(self, spec: RunSpec, label: str) -> Listener:
         """The listener of one run."""
-        return LiveListener(f"{label}, seed {spec.seed}", self.rarest)
+        return LiveListener(f"{label}{subset_in_words(spec.subset)}, seed {spec.seed}", self.rarest)
 
 
 def say(text: str) -> None:

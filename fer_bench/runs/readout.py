@@ -1,8 +1,9 @@
 """Runs that train nothing: read out of the logits that the finished run of another method stored.
 
 The card of such a method names the method whose network it reads out (``MethodCard.readout_of``). Its run is made from
-the record of that method's run with the same data, fold, profile, backbone, recipe, seed and selection. That run is
-carried out first if the ledger lacks it, and has a record of its own. The read-out's record can be read without it.
+the record of that method's run with the same data, fold, profile, subset, backbone, recipe, seed and selection. That
+run is carried out first if the ledger lacks it, and has a record of its own. The read-out's record can be read without
+it.
 """
 
 from __future__ import annotations

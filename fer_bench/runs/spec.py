@@ -41,7 +41,8 @@ class RunSpec:
     """One training, completely described. Its canonical form takes part in the run's id.
 
     `params` holds every parameter of the method, defaults included, so that a changed default makes a new run.
-    `profile` is the text of a :class:`fer_bench.data.imbalance.Profile`.
+    `profile` is the text of a :class:`fer_bench.data.imbalance.Profile`, `subset` the number of its draw of the
+    training images. Draw 0 is not written down, so that records and ids are those of versions that knew one draw.
     `test` is False for tuning trials: they never open the test.
     """
 
@@ -54,6 +55,7 @@ class RunSpec:
     dataset_params: Mapping[str, Any] = field(default_factory=dict)
     fold: int = 0
     profile: str = "natural"
+    subset: int = 0
     pretrained: bool = False
     seed: int = 0
     selection: Selection = field(default_factory=Selection)
@@ -61,14 +63,19 @@ class RunSpec:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "profile", str(Profile.parse(self.profile)))  # one spelling, so that ids agree
-        if self.seed < 0 or self.fold < 0:
-            raise SpecError(f"seed and fold must not be negative (seed {self.seed}, fold {self.fold})")
+        if min(self.seed, self.fold, self.subset) < 0:
+            given = f"seed {self.seed}, fold {self.fold}, subset {self.subset}"
+            raise SpecError(f"seed, fold and subset must not be negative ({given})")
+        if self.subset and Profile.parse(self.profile).natural:
+            raise SpecError(f"a natural training set has one draw, so it has no subset {self.subset}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data with sorted parameters."""
         data = dataclasses.asdict(self)
         data["params"] = dict(sorted(self.params.items()))
         data["dataset_params"] = dict(sorted(self.dataset_params.items()))
+        if not self.subset:
+            del data["subset"]
         return data
 
     @classmethod
@@ -150,6 +157,11 @@ def parse_folds(text: str | None, folds: int) -> tuple[int, ...]:
     return tuple(sorted(numbers))
 
 
+def subset_in_words(subset: int) -> str:
+    """ ", subset 2", as a part of a run's title; draw 0 is the usual one and goes without saying."""
+    return f", subset {subset}" if subset else ""
+
+
 def label_of(card: MethodCard, params: Mapping[str, Any]) -> str:
     """The method's name with its non-default parameters, in canonical order."""
     changed = [f"{k}={params[k]}" for k in sorted(params) if k in card.params and params[k] != card.params[k].default]
@@ -193,9 +205,10 @@ class StudySpec:
 
 def expand(
     plugins: Plugins, variants: Sequence[Variant], seeds: Sequence[int], template: Mapping[str, Any],
-    *, folds: Sequence[int] = (0,), per_label: Mapping[str, Mapping[str, Any]] | None = None,
+    *, folds: Sequence[int] = (0,), subsets: Sequence[int] = (0,),
+    per_label: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[tuple[RunSpec, ...], tuple[str, ...]]:  # fmt: skip
-    """All runs of variants x folds x seeds, and the variants' labels.
+    """All runs of variants x folds x subsets x seeds, and the variants' labels.
 
     `template` holds the fields shared by all runs; `per_label` replaces some of them for a variant (tuned recipes).
     Seeds vary slowest: a study that is interrupted has compared all methods on its first seeds.
@@ -210,8 +223,8 @@ def expand(
         specs[label] = {"method": card.name, "params": params}
     extra = per_label or {}
     runs = tuple(
-        RunSpec(**{**template, **specs[label], **extra.get(label, {}), "fold": fold, "seed": seed})
-        for seed, fold, label in itertools.product(seeds, folds, specs)
+        RunSpec(**{**template, **specs[label], **extra.get(label, {}), "fold": fold, "subset": subset, "seed": seed})
+        for seed, subset, fold, label in itertools.product(seeds, subsets, folds, specs)
     )
     return runs, tuple(specs)
 

@@ -16,7 +16,7 @@ from fer_bench.record.ledger import Ledger, RunRecord
 from fer_bench.runs.executor import Workplace, execute, identify
 from fer_bench.runs.model_check import check_backbones
 from fer_bench.runs.readout import base_of, check_fresh
-from fer_bench.runs.spec import RunSpec, StudySpec
+from fer_bench.runs.spec import RunSpec, StudySpec, subset_in_words
 
 Say = Callable[[str], None]
 WAIT = 5.0  # seconds between looks at runs that other processes hold
@@ -123,7 +123,11 @@ def check_name_is_free(study: StudySpec, ledger: Ledger) -> None:
     wanted = {canonical_json(spec.to_dict()) for spec in study.runs}
     records = [r for r in map(ledger.run, there["runs"]) if r.status == "finished"]
     records = [r for r in records if r.label != there.get("second_reference")]  # it was added, and costs no training
-    lost = [f"{r.label} with seed {r.spec['seed']}" for r in records if canonical_json(r.spec) not in wanted]
+    lost = [
+        f"{r.label} with seed {r.spec['seed']}{subset_in_words(r.spec.get('subset', 0))}"
+        for r in records
+        if canonical_json(r.spec) not in wanted
+    ]
     if not lost and there.get("kind", study.kind) == study.kind:
         return
     others = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
@@ -131,7 +135,7 @@ def check_name_is_free(study: StudySpec, ledger: Ledger) -> None:
     raise SpecError(
         f"there is a study '{study.name}' already, and this command would leave its runs out",
         where=f"--name {study.name}" + (f", which holds {', '.join(lost[:3])}{others}" if lost else ""),
-        hint="a study may grow by methods, seeds and folds; with --replace the name passes to the new runs "
+        hint="a study may grow by methods, seeds, subsets and folds; with --replace the name passes to the new runs "
         "(the others stay in the ledger)",
         next=f"the same command with --name {free}",
     )
@@ -149,4 +153,5 @@ def _chosen(run: RunRecord) -> str:
 def describe(spec: RunSpec, work: Workplace) -> str:
     """A run in a few words."""
     folds = work.plugins.dataset_card(spec.dataset).protocol(spec.protocol).folds
-    return f"{work.label(spec)}{f', fold {spec.fold}' if folds > 1 else ''}, seed {spec.seed}"
+    fold = f", fold {spec.fold}" if folds > 1 else ""
+    return f"{work.label(spec)}{fold}{subset_in_words(spec.subset)}, seed {spec.seed}"

@@ -1,7 +1,8 @@
 """The crossed bootstrap: percentile intervals for any score and any paired difference, over seeds and images.
 
 A draw takes seeds with replacement and, independently, test images with replacement within each class; the same images
-serve all seeds and both methods. Class sizes never change: 55 images stay 55.
+serve all seeds and both methods. Class sizes never change: 55 images stay 55. Where every seed was trained on several
+subsets of the training images, a draw takes subsets with replacement as well, independently of the seeds.
 
 Reports show it beside the intervals of :mod:`fer_bench.stats.intervals`, but no verdict depends on it, because no
 resampling scheme gets the variance of a mean over crossed seeds and images right (McCullagh 2000). This one counts the
@@ -56,7 +57,7 @@ DRAWS = Draws()
 
 @dataclass(frozen=True, eq=False)
 class Replicates:
-    """Scores of S seeds by name, on the test set [S] and on every draw of its images, with the draws of seeds.
+    """Scores of S trainings by name, on the test set [S] and on every draw of its images, with the draws of trainings.
 
     Attributes
     ----------
@@ -65,7 +66,7 @@ class Replicates:
     drawn : dict
         Name to values [draws, S] on resampled images.
     shares : ndarray [draws, S]
-        The share of each seed in a draw; rows sum to 1.
+        The share of each training in a draw; rows sum to 1.
     """
 
     values: dict[str, np.ndarray]
@@ -73,7 +74,7 @@ class Replicates:
     shares: np.ndarray
 
     def __sub__(self, other: Replicates) -> Replicates:
-        """The paired difference: seed s of both sees the same draws."""
+        """The paired difference: training s of both sees the same draws."""
         values = {name: values - other.values[name] for name, values in self.values.items()}
         drawn = {name: values - other.drawn[name] for name, values in self.drawn.items()}
         return Replicates(values, drawn, self.shares)
@@ -126,9 +127,13 @@ def probability_of_improvement(ours: np.ndarray, reference: np.ndarray) -> float
 
 
 def replicates(
-    truth: Truth, predictions: np.ndarray, scores: Mapping[str, Score] = SCORES, draws: Draws = DRAWS
+    truth: Truth,
+    predictions: np.ndarray,
+    scores: Mapping[str, Score] = SCORES,
+    draws: Draws = DRAWS,
+    subsets: np.ndarray | None = None,
 ) -> Replicates:
-    """Resample a method's seeds and images; :meth:`Replicates.intervals` gives the percentile intervals.
+    """Resample a method's seeds, subsets and images; :meth:`Replicates.intervals` gives the percentile intervals.
 
     Draws depend only on the test set, the number of seeds and `draws`. So the replicates of two methods may be
     subtracted if their seeds are in the same order and the same images are unseen: :func:`bootstrap_difference`.
@@ -141,9 +146,13 @@ def replicates(
         Predicted classes, one row per seed; -1 where a seed has not seen an image (a missing fold).
     scores : mapping
         Name to function of a stack of matrices, or of their margins, giving [...].
+    subsets : int ndarray [S], optional
+        The subset of the training images of each row, which must be in the order of subsets and then of seeds, the same
+        seeds for every subset.
     """
     parts = list(strata(truth, predictions))
-    shares, counts = _resampling(tuple(part.size for part in parts), len(predictions), draws)
+    number = 1 if subsets is None else len(np.unique(subsets))
+    shares, counts = _resampling(tuple(part.size for part in parts), len(predictions), draws, number)
     full = Margins.count(truth.labels, predictions, truth.classes)
     drawn = {name: np.empty_like(shares, dtype=np.float32) for name in scores}
     start = 0
@@ -162,6 +171,7 @@ def bootstrap_difference(
     scores: Mapping[str, Score] = SCORES,
     draws: Draws = DRAWS,
     level: float = LEVEL,
+    subsets: np.ndarray | None = None,
 ) -> dict[str, Interval]:
     """Percentile intervals of the paired difference `ours` minus `reference`, predictions [S, n] of the same seeds.
 
@@ -174,22 +184,32 @@ def bootstrap_difference(
     which a correction multiplies by the number of comparisons.
     """
     sides = paired(ours, reference)
-    a, b = (replicates(truth, side, scores, draws) for side in sides)
-    exact, other = (jackknife(truth, side, scores) for side in sides)
+    a, b = (replicates(truth, side, scores, draws, subsets) for side in sides)
+    exact, other = (jackknife(truth, side, scores, subsets) for side in sides)
     tests = score_differences(exact, other, level)
     return {name: replace(interval, p=tests[name].p) for name, interval in (a - b).intervals(level).items()}
 
 
 @lru_cache(maxsize=2)
-def _resampling(sizes: tuple[int, ...], seeds: int, draws: Draws) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    """Shares of the seeds [draws, S], and how often each unit of each stratum is drawn.
+def _resampling(
+    sizes: tuple[int, ...], trainings: int, draws: Draws, subsets: int = 1
+) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """Shares of the trainings [draws, S], and how often each unit of each stratum is drawn.
 
     They are the same for all methods of a study, so they are drawn once and kept while its methods are compared.
     """
     rng = numpy_generator(0, "bootstrap", *draws.names)
-    even = np.full(seeds, 1 / seeds)
-    shares = np.asfortranarray(rng.multinomial(seeds, even, size=draws.number) / seeds)
+    seeds = trainings // subsets
+    shares = _shares(rng, seeds, draws.number)
+    if subsets > 1:
+        shares = (_shares(rng, subsets, draws.number)[:, :, None] * shares[:, None]).reshape(draws.number, -1)
+    shares = np.asfortranarray(shares)
     return shares, tuple(_counts(rng, n, draws.number) for n in sizes)
+
+
+def _shares(rng: np.random.Generator, n: int, draws: int) -> np.ndarray:
+    """The share of each of `n` seeds or subsets, drawn with replacement, in each of the draws [draws, n]."""
+    return rng.multinomial(n, np.full(n, 1 / n), size=draws) / n
 
 
 def _counts(rng: np.random.Generator, n: int, draws: int) -> np.ndarray:

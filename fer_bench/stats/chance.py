@@ -77,12 +77,15 @@ class Chance:
         For each training, the largest share of one predicted class, averaged over true classes.
     dominant_class : ndarray [S]
         The class that is predicted so often.
+    crossed : bool
+        Whether the trainings cross seeds with several subsets of the training images.
     """
 
     mean_recall: ChanceTest | None
     accuracy: ChanceTest | None
     dominant_share: np.ndarray
     dominant_class: np.ndarray
+    crossed: bool = False
 
     @property
     def testable(self) -> bool:
@@ -129,7 +132,10 @@ def against_chance(
     dominant_share, dominant_class = shares.max(-1), shares.argmax(-1)
     tested = (sizes > 0).sum(-1)
     if tested.min() < 2:
-        return Chance(mean_recall=None, accuracy=None, dominant_share=dominant_share, dominant_class=dominant_class)
+        return Chance(
+            mean_recall=None, accuracy=None, dominant_share=dominant_share, dominant_class=dominant_class,
+            crossed=sample.subsets is not None,
+        )  # fmt: skip
     constant = float(ratio(sizes.max(-1), sizes.sum(-1)).mean())
     ps = holm([_permutation_test(truth, predictions, permutations), _score_test(sample, "accuracy", constant)])
     value = {name: sample.estimates[name].value for name in ("mean_recall", "accuracy")}
@@ -138,6 +144,7 @@ def against_chance(
         accuracy=ChanceTest(value=value["accuracy"], baseline=constant, p=float(ps[1])),
         dominant_share=dominant_share,
         dominant_class=dominant_class,
+        crossed=sample.subsets is not None,
     )
 
 

@@ -16,6 +16,9 @@ about other trainings.
 The degrees of freedom are Hillis's, variance² / ((MS / S)² / (S - 1)), with a similar term for every class of n images,
 c_class² / (n - 1), because our classes are small where his cases were many; MS is max(MS, v - c) there as well.
 
+Where trainings have different training sets as well, draws of one thinned set, three things vary: subsets, seeds and
+images. :mod:`fer_bench.stats.crossed_subsets` says what then takes the place of MS.
+
 References
 ----------
 N. Obuchowski, H. Rockette (1995), Hypothesis testing of diagnostic accuracy for multiple readers and multiple tests,
@@ -35,6 +38,7 @@ import numpy as np
 from scipy import special
 
 from fer_bench.stats.confusion import Margins, Score, depends_on
+from fer_bench.stats.crossed_subsets import MeanSquares, table_of
 from fer_bench.stats.sampling import Stratum, Truth, strata
 
 CHUNK = 500_000  # numbers held at once: 4 MB of floats
@@ -42,20 +46,26 @@ CHUNK = 500_000  # numbers held at once: 4 MB of floats
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A mean over seeds with its standard error; shares, not percent.
+    """A mean over trainings with its standard error; shares, not percent.
+
+    Trainings are seeds, or seeds on several subsets of the training images.
 
     Attributes
     ----------
     value : float
-        Mean over seeds.
+        Mean over trainings.
     standard_error : float
         Over trainings and images; over images only for one seed.
     var_seeds, var_images : float
-        The two parts of ``standard_error ** 2``: max(MS, v - c) / S, and the covariance c due to common images.
+        The two parts of ``standard_error ** 2``: max(MS, v - c) / S, and the covariance c due to common images. With
+        several subsets, the first is the bounded sum of mean squares of :mod:`fer_bench.stats.crossed_subsets`,
+        divided by the number of trainings.
     var_excess : float
         The part of `var_seeds` that images do not explain: max(MS - v + c, 0) / S.
     n_seeds : int
-        Number of seeds S.
+        Number of trainings: seeds, times subsets.
+    df_trainings : float
+        Degrees of freedom with which the trainings' part is estimated: S - 1, or those of the sum of mean squares.
     df_term_images : float
         What images add to the denominator of the degrees of freedom: the sum of c_class² / (n - 1).
     """
@@ -67,13 +77,14 @@ class Estimate:
     var_excess: float
     n_seeds: int
     df_term_images: float
+    df_trainings: float
 
     def df_for(self, var_trainings: float) -> float:
-        """Degrees of freedom if this part of the variance is estimated from S trainings alone.
+        """Degrees of freedom if this part of the variance is estimated from the trainings alone.
 
         Infinite where no part was estimated from few values.
         """
-        denominator = self.df_term_images + var_trainings**2 / max(1, self.n_seeds - 1)
+        denominator = self.df_term_images + var_trainings**2 / self.df_trainings
         return (self.var_seeds + self.var_images) ** 2 / denominator if denominator > 0 else np.inf
 
     @property
@@ -104,7 +115,7 @@ class Estimate:
 
 @dataclass(frozen=True, eq=False)
 class Jackknife:
-    """Scores of S seeds by name, on all images and without each sampling unit in turn.
+    """Scores of S trainings by name, on all images and without each sampling unit in turn.
 
     Attributes
     ----------
@@ -119,6 +130,8 @@ class Jackknife:
         Name to the number of units behind a score: as many as there would be if each weighed as much as the heaviest.
     units_are_images : bool
         Whether every unit is one image, drawn within its class.
+    subsets : int ndarray [S], optional
+        The subset of the training images of each training; one for all if omitted.
     """
 
     values: dict[str, np.ndarray]
@@ -126,9 +139,10 @@ class Jackknife:
     units: tuple[int, ...]
     effective_units: dict[str, float]
     units_are_images: bool
+    subsets: np.ndarray | None = None
 
     def __sub__(self, other: Jackknife) -> Jackknife:
-        """The paired difference: seed s of both was tested on the same images."""
+        """The paired difference: training s of both has the same seed and subset, and was tested on the same images."""
         left_out = {
             name: {stratum: values - other.left_out[name][stratum] for stratum, values in parts.items()}
             for name, parts in self.left_out.items()
@@ -138,7 +152,10 @@ class Jackknife:
 
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
-        """Means over seeds with their standard errors; seeds whose value is NaN are left out."""
+        """Means over trainings with their standard errors; seeds whose value is NaN are left out.
+
+        With several subsets, so are other trainings without which the cross of subsets and seeds is complete.
+        """
         return {name: self._estimate(name) for name in self.values}
 
     def _estimate(self, name: str) -> Estimate:
@@ -148,9 +165,15 @@ class Jackknife:
             nan = np.nan
             return Estimate(
                 value=nan, standard_error=nan, var_seeds=nan, var_images=nan, var_excess=nan, n_seeds=0,
-                df_term_images=nan,
+                df_term_images=nan, df_trainings=nan,
             )  # fmt: skip
         left_out = self.left_out[name]
+        if self.subsets is not None:
+            table = table_of(self.subsets, known)
+            if min(table.shape) > 1:
+                parts = [(left[:, table], self.units[stratum]) for stratum, left in left_out.items()]
+                return combine_crossed(values[table], parts)
+            known = np.isin(np.arange(len(values)), table)
         alone, together = np.reshape([_variances(of[:, known]) for of in left_out.values()], (-1, 2)).T
         return combine(values[known], alone, together, np.array([self.units[stratum] for stratum in left_out]))
 
@@ -181,20 +204,59 @@ def combine(values: np.ndarray, alone: np.ndarray, together: np.ndarray, units: 
         var_excess=var_seeds - min(var_seeds, max(least, 0.0) / seeds),
         n_seeds=seeds,
         df_term_images=float((common**2 / np.maximum(units - 1, 1)).sum()),
+        df_trainings=max(1, seeds - 1),
     )
 
 
-def jackknife(truth: Truth, predictions: np.ndarray, scores: Mapping[str, Score]) -> Jackknife:
-    """Scores of the seeds with all units and without each unit in turn.
+def combine_crossed(values: np.ndarray, parts: Sequence[tuple[np.ndarray, int]]) -> Estimate:
+    """The estimate from trainings of R subsets and S seeds, two of each at least.
+
+    Parameters
+    ----------
+    values : ndarray [R, S]
+    parts : sequence of tuple
+        For each stratum, the values without each of its units [U, R, S] (or a single row where no unit makes a
+        difference), and the number of units.
+    """
+    trainings, nothing = values.size, MeanSquares(subset=0.0, seed=0.0, rest=0.0)
+    explained, common, term = nothing, 0.0, 0.0
+    for left_out, units in parts:
+        off, scale = _deviations(left_out)
+        of_images = MeanSquares.of(off).scaled(scale)
+        # The covariance of trainings that share neither subset nor seed: the variance of the mean less its other part.
+        covariance = scale * float((off.mean((1, 2)) ** 2).sum()) - of_images.plain_sum / trainings
+        explained, common, term = explained + of_images, common + covariance, term + covariance**2 / max(units - 1, 1)
+    found = MeanSquares.of(values)
+    bounded = found.at_least(explained)
+    var_seeds, var_images = bounded.bounded_sum / trainings, max(common, 0.0)
+    return Estimate(
+        value=float(values.mean()),
+        standard_error=round((var_seeds + var_images) ** 0.5, 12),
+        var_seeds=var_seeds,
+        var_images=var_images,
+        var_excess=min(found.beyond(explained).bounded_sum / trainings, var_seeds),
+        n_seeds=trainings,
+        df_term_images=term,
+        df_trainings=bounded.df_of_sum(*values.shape),
+    )
+
+
+def jackknife(
+    truth: Truth, predictions: np.ndarray, scores: Mapping[str, Score], subsets: np.ndarray | None = None
+) -> Jackknife:
+    """Scores of the trainings with all units and without each unit in turn.
 
     Parameters
     ----------
     truth : Truth
         The test set, with its sampling units.
     predictions : ndarray [S, n]
-        Predicted classes of S seeds; -1 where a seed has not seen an image.
+        Predicted classes of S trainings; -1 where a training has not seen an image.
     scores : mapping
         Name to function of a stack of matrices, or of their margins, giving [...].
+    subsets : int ndarray [S], optional
+        The subset of the training images of each training. Every subset must have the same seeds in the same order.
+        Every row is a seed on one and the same training set if omitted.
     """
     full = Margins.count(truth.labels, predictions, truth.classes)
     parts = list(strata(truth, predictions))
@@ -210,6 +272,7 @@ def jackknife(truth: Truth, predictions: np.ndarray, scores: Mapping[str, Score]
         units=tuple(part.size for part in parts),
         effective_units={name: weights.effective_units(score) for name, score in scores.items()},
         units_are_images=all(part.one_class_of_images for part in parts),
+        subsets=None if subsets is None or len(np.unique(subsets)) < 2 else np.asarray(subsets),
     )
 
 
@@ -234,13 +297,16 @@ def _variances(left_out: np.ndarray) -> tuple[float, float]:
     Exact for recalls and their means. A single unit says nothing about its kind: its variance is 0. So is the variance
     of a seed whose value is undefined without some unit.
     """
-    units = len(left_out)
-    if units < 2:
-        return 0.0, 0.0
-    off = np.where(np.isfinite(left_out).all(0), left_out - left_out.mean(0), 0.0)
-    scale = (units - 1) / units
+    off, scale = _deviations(left_out)
     together = off.mean(1)
     return scale * float(np.einsum("us,us->", off, off)) / off.shape[1], scale * float(together @ together)
+
+
+def _deviations(left_out: np.ndarray) -> tuple[np.ndarray, float]:
+    """Deviations [U, ...] of the values without each unit, and what the sum of their squares is multiplied by."""
+    units = len(left_out)
+    off = np.where(np.isfinite(left_out).all(0), left_out - left_out.mean(0), 0.0)
+    return off, (units - 1) / units
 
 
 def _without_images(stratum: Stratum, full: Margins, scores: Mapping[str, Score]) -> dict[str, np.ndarray]:

@@ -25,7 +25,7 @@ S. Holm (1979), A simple sequentially rejective multiple test procedure, Scandin
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -170,11 +170,20 @@ def score_differences(ours: Jackknife, reference: Jackknife, level: float = LEVE
     value is 0, 0 where no level below 1 reaches zero, and NaN together with the limits where a side has no value, as
     the recall of a class without test images.
     """
+    return score_differences_at(ours, reference, [level])[level]
+
+
+def score_differences_at(
+    ours: Jackknife, reference: Jackknife, levels: Iterable[float]
+) -> dict[float, dict[str, Interval]]:
+    """The intervals of :func:`score_differences` by level: several levels cost little more than one."""
     differences = (ours - reference).estimates
-    out = {}
+    out: dict[float, dict[str, Interval]] = {level: {} for level in levels}
     for name in ours.values:
         difference = _Difference.of(ours, reference, name, differences[name])
-        out[name] = Interval(difference.value, *difference.limits(level), difference.p)
+        p = difference.p
+        for level, intervals in out.items():
+            intervals[name] = Interval(difference.value, *difference.limits(level), p)
     return out
 
 

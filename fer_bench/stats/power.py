@@ -176,8 +176,9 @@ def detectable_by_design(
         raise ValueError("a gain needs at least two seeds: one says nothing about other trainings")
     # What belongs to the trainings alone, and to single images of a training, falls with the number of seeds.
     trainings, excess = (part * difference.n_seeds / seeds for part in (difference.var_seeds, difference.var_excess))
+    df_trainings = difference.df_trainings * (seeds - 1) / (difference.n_seeds - 1)
     variance = trainings + difference.var_images
-    denominator = difference.df_term_images + excess**2 / (seeds - 1)
+    denominator = difference.df_term_images + excess**2 / df_trainings
     df = variance**2 / denominator if denominator > 0 else float("inf")
     return _smallest(variance**0.5, df, power, alpha)
 

@@ -68,8 +68,9 @@ def mirrored(record: RunRecord) -> Mirrored:
     if transductive:
         notes.append("Transductive: a prediction depends on the other images of its batch.")
     fold = "" if spec.get("fold") is None else f" · fold {spec['fold']}"
+    subset = f" · subset {spec['subset']}" if spec.get("subset") else ""
     return Mirrored(
-        name=f"{'⚠ ' if watermark else ''}{record.label} · seed {spec['seed']}{fold}",
+        name=f"{'⚠ ' if watermark else ''}{record.label}{subset} · seed {spec['seed']}{fold}",
         status=STATUS.get(record.status, "FAILED"),
         span=span,
         params=_params(spec),
@@ -176,6 +177,8 @@ def clock(record: RunRecord) -> tuple[tuple[int, int], list[int]]:
 def _params(spec: Mapping[str, Any]) -> dict[str, str]:
     """The spec as flat parameters; those of the method are called ``method.<dotted name>``."""
     rest = {k: v for k, v in spec.items() if k != "params"}
+    if spec.get("profile", "natural") != "natural":
+        rest.setdefault("subset", 0)  # which a spec leaves out
     flat = dict(_flat("", rest)) | dict(_flat("method", spec.get("params") or {}))
     return {key(k): v if len(v) <= VALUE_LENGTH else v[: VALUE_LENGTH - 3] + "..." for k, v in sorted(flat.items())}
 

@@ -74,6 +74,7 @@ FLAGS = {
     "oracle": Flag("theirs is an upper bound that needs test labels"),
     "ensemble": Flag("theirs is an ensemble"),
     "extra-data": Flag("theirs is trained on additional data"),
+    "best-run": Flag("theirs is the best of several runs, not their mean"),
     "trained-on-val": Flag("theirs is also trained on the validation images"),
     "other-alignment": Flag("theirs aligns faces differently in training and test"),
     "human": Flag("theirs is human performance"),

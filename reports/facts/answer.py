@@ -113,7 +113,7 @@ def headline(numbers: Numbers, method: MethodNumbers) -> str:
     ]
     mark = f"{method.mark.strip()} ".lstrip()
     who = f"{mark}**{phrases.code(method.label)}** vs {phrases.code(study.reference or '')}"
-    told = f"{who} ({phrases.count(method.pairs, 'shared seed')}): {'; '.join(parts)}. {cost(numbers, method)}."
+    told = f"{who} ({phrases.shared(study, method.shared)}): {'; '.join(parts)}. {cost(numbers, method)}."
     return f"{told} {beyond(numbers, method)}".strip()
 
 
@@ -208,10 +208,10 @@ def detectable_in_words(numbers: Numbers) -> str:
     members = [i for i in study.order if family.primary != TAIL or i in numbers.groups.members["tail"]]
     images = sum(int(study.counts["test"][i]) for i in members)
     more = ""
-    if seeds[0] < ADVISED_SEEDS:
+    if seeds[0] < ADVISED_SEEDS and not study.crossed:
         more = f" {ADVISED_SEEDS} seeds would detect {_range_of(numbers, tested, ADVISED_SEEDS)}."
     return (
-        f"Detectable: {phrases.span(seeds)} seeds and {images:,} test images detect a true gain in "
+        f"Detectable: {phrases.span(seeds)} {study.one}s and {images:,} test images detect a true gain in "
         f"{phrases.endpoint(study, family.primary)} of {_range_of(numbers, tested)} with probability {POWER:g}, at "
         f"α = {family.hierarchy.primary_alpha:.3g} and with the spread seen here.{more}"
     )
@@ -242,7 +242,7 @@ def _defect(chance: Chance) -> str:
 
 def _of_seeds(chance: Chance) -> str:
     collapsed, seeds = int(chance.collapsed.sum()), len(chance.collapsed)
-    return "its only seed" if seeds == 1 else f"{collapsed} of {seeds} seeds"
+    return "its only seed" if seeds == 1 else f"{collapsed} of {seeds} {'trainings' if chance.crossed else 'seeds'}"
 
 
 def no_classifiers(numbers: Numbers) -> list[str]:
@@ -352,10 +352,11 @@ def missing_folds(study: StudyData) -> str:
     parts = [f"{len(gone)} of {planned} folds are missing (fold {phrases.span(gone)})"] if len(gone) > 1 else []
     parts += [f"fold {gone[0]} of {planned} is missing"] if len(gone) == 1 else []
     for method in study.methods:
-        for seed in method.seeds:
-            lacks = sorted(set(study.folds) - {r.fold for r in method.runs if r.seed == seed})
+        for training in method.trainings:
+            lacks = sorted(set(study.folds) - {r.fold for r in method.runs if r.training == training})
             if lacks:
-                parts.append(f"{phrases.code(method.label)} seed {seed} is missing fold {phrases.span(lacks)}")
+                which = training.named(subsets=study.crossed)
+                parts.append(f"{phrases.code(method.label)} {which} is missing fold {phrases.span(lacks)}")
     if not parts:
         return ""
     missing = "; ".join(parts)
@@ -371,6 +372,7 @@ def cautions(numbers: Numbers) -> list[str]:
             "With one seed, intervals cover the sampling of test images but not the variation between training runs, "
             "so no gain is claimed."
         )
+    lines += [caution] if (caution := phrases.one_draw(study)) else []
     untested = [f"*{study.classes[i]}*" for i in np.flatnonzero(study.counts["test"] == 0)]
     if untested:
         has, them = ("has", "it") if len(untested) == 1 else ("have", "them")

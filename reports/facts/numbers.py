@@ -10,6 +10,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from fer_bench.reports.facts.records import MethodRuns, Run, StudyData
+from fer_bench.reports.facts.runs import Training, subsets_of
 from fer_bench.reports.facts.verdicts import EXCLUDES_0, Family, Judgement, Verdict
 from fer_bench.stats import confusion
 from fer_bench.stats.bootstrap import Draws, Replicates, replicates
@@ -17,7 +18,7 @@ from fer_bench.stats.chance import Chance, against_chance
 from fer_bench.stats.class_groups import Groups, head_middle_tail
 from fer_bench.stats.confusion import ClassRecall, GroupRecall, Margins, Score, mean_confusion_matrix
 from fer_bench.stats.crossed_errors import Estimate, Jackknife, jackknife
-from fer_bench.stats.intervals import Interval, difference_estimates, score_differences, score_intervals
+from fer_bench.stats.intervals import LEVEL, Interval, difference_estimates, score_differences_at, score_intervals
 from fer_bench.stats.sampling import paired
 
 IMPROVED = ("mean_recall", "accuracy")  # scores for which a report gives the probability of improvement
@@ -52,7 +53,7 @@ class MethodNumbers:
     matrix : ndarray [C, C]
         Confusion matrix, mean over seeds.
     by_seed : dict
-        Score name to one value a seed.
+        Score name to one value a training: a seed on a subset.
     scores : dict
         Score name, ``recall:<class>`` or ``group:<name>`` to its mean over seeds
         (:func:`fer_bench.stats.intervals.score_intervals`).
@@ -62,8 +63,8 @@ class MethodNumbers:
     resampled : dict
         The gains that the headline speaks of, and that in accuracy, with the percentile intervals of the paired
         bootstrap.
-    pairs : int
-        Seeds shared with the reference.
+    shared : tuple of Training
+        Subsets and seeds shared with the reference.
     improvement : dict
         Score name to the probability that one training is better than one of the reference; empty for one pair.
     spread : dict
@@ -81,7 +82,6 @@ class MethodNumbers:
     """
 
     runs: MethodRuns
-    seeds: tuple[int, ...]
     matrix: np.ndarray
     by_seed: dict[str, np.ndarray]
     recall_by_seed: np.ndarray
@@ -89,7 +89,7 @@ class MethodNumbers:
     gains: dict[str, Interval]
     resampled: dict[str, Interval]
     improvement: dict[str, Interval]
-    pairs: int
+    shared: tuple[Training, ...]
     spread: dict[str, Estimate]
     beyond: dict[str, Interval]
     judged: dict[str, Judgement]
@@ -101,6 +101,21 @@ class MethodNumbers:
     def label(self) -> str:
         """What the study calls it."""
         return self.runs.label
+
+    @property
+    def trainings(self) -> tuple[Training, ...]:
+        """The subset and seed of each of its trainings, in the order of `by_seed`."""
+        return self.runs.trainings
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Its seeds, whatever the subset."""
+        return self.runs.seeds
+
+    @property
+    def pairs(self) -> int:
+        """How many trainings it shares with the reference."""
+        return len(self.shared)
 
     @property
     def transductive(self) -> bool:
@@ -182,17 +197,17 @@ def recall_key(name: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class _Scored:
-    """A method's predictions [S, n] by seed, and what its intervals are made of."""
+    """A method's predictions [R, n] by subset and seed, and what its intervals are made of."""
 
     study: StudyData
-    seeds: tuple[int, ...]
+    trainings: tuple[Training, ...]
     predictions: np.ndarray
     draws: int
 
     @cached_property
     def sample(self) -> Jackknife:
         """All metrics, for the intervals of scores and gains."""
-        return jackknife(self.study.truth, self.predictions, _scores(self.study))
+        return jackknife(self.study.truth, self.predictions, _scores(self.study), subsets_of(self.trainings))
 
     @cached_property
     def replicates(self) -> Replicates:
@@ -206,6 +221,7 @@ class _Scored:
             np.where(self.predictions == study.labels, self.predictions, wrong),
             {name: scores[name] for name in ("accuracy", *headline_of(study))},
             Draws(number=self.draws, names=("seeds-images",)),
+            subsets_of(self.trainings),
         )
 
 
@@ -222,7 +238,7 @@ class _Gains:
     beyond: dict[str, Interval] = field(default_factory=dict)
     resampled: dict[str, Interval] = field(default_factory=dict)
     improvement: dict[str, Interval] = field(default_factory=dict)
-    pairs: int = 0
+    shared: tuple[Training, ...] = ()
 
 
 def compute(study: StudyData, draws: int = DRAWS) -> Numbers:
@@ -272,10 +288,10 @@ def family_of(study: StudyData) -> Family:
     secondary = tuple(key for key in keys if key != primary and key not in same)
     methods: list[str] = []
     if not barred(study):
-        theirs = set(study.method(str(study.reference)).seeds)
+        theirs = set(study.method(str(study.reference)).trainings)
         for method in study.methods:
             if method.ranked and method.label not in (study.reference, second):
-                methods += [method.label] * (len(theirs & set(method.seeds)) > 1)
+                methods += [method.label] * (len(theirs & set(method.trainings)) > 1)
     return Family(methods=tuple(methods), primary=primary, secondary=secondary, same=same)
 
 
@@ -301,7 +317,6 @@ def _numbers(
     epochs = _epoch_scores(study, method.runs)
     numbers = MethodNumbers(
         runs=method,
-        seeds=own.seeds,
         matrix=mean_confusion_matrix(study.labels, own.predictions, len(study.classes)),
         by_seed={name: own.sample.values[name] for name in confusion.SCORES},
         recall_by_seed=confusion.recalls(Margins.count(study.labels, own.predictions, len(study.classes))),
@@ -309,7 +324,7 @@ def _numbers(
         gains=compared.gains,
         resampled=compared.resampled,
         improvement=compared.improvement,
-        pairs=compared.pairs,
+        shared=compared.shared,
         spread=compared.spread,
         beyond=compared.beyond,
         judged={},
@@ -328,44 +343,47 @@ def _gains(study: StudyData, family: Family, own: _Scored, scored: dict[str, _Sc
     ours, reference = both
     drawn = [side.replicates for side in both]
     scores = [side.only(IMPROVED) for side in drawn]
-    corrected = _simultaneous(family, ours, reference)
+    gains, corrected = _differences(family, ours, reference)
     beyond: dict[str, Interval] = {}
     second = second_reference_of(study)
     pair = None if second is None or scored[second] is own else _paired(study, own, scored[second])
-    if pair is not None and len(pair[0].seeds) > 1:
-        beyond = score_differences(pair[0].sample, pair[1].sample)
-        corrected |= {BEYOND + key: interval for key, interval in _simultaneous(family, *pair, BEYOND).items()}
+    if pair is not None and len(pair[0].trainings) > 1:
+        beyond, further = _differences(family, *pair, BEYOND)
+        corrected |= {BEYOND + key: interval for key, interval in further.items()}
     return _Gains(
-        gains=score_differences(ours.sample, reference.sample),
+        gains=gains,
         corrected=corrected,
         spread=difference_estimates(ours.sample, reference.sample),
         beyond=beyond,
         resampled=(drawn[0] - drawn[1]).intervals(),
-        improvement=scores[0].improvements(scores[1]) if len(ours.seeds) > 1 else {},
-        pairs=len(ours.seeds),
+        improvement=scores[0].improvements(scores[1]) if len(ours.trainings) > 1 else {},
+        shared=ours.trainings,
     )
 
 
 def _paired(study: StudyData, ours: _Scored, other: _Scored) -> tuple[_Scored, _Scored] | None:
-    """Both sides on the seeds and images that both have; None without a shared seed."""
-    shared = tuple(sorted(set(ours.seeds) & set(other.seeds)))
+    """Both sides on the subsets, seeds and images that both have; None without a shared training."""
+    shared = tuple(sorted(set(ours.trainings) & set(other.trainings)))
     if not shared:
         return None
-    sides = [s.predictions[[s.seeds.index(seed) for seed in shared]] for s in (ours, other)]
-    if ours.seeds == other.seeds and np.array_equal(sides[0] < 0, sides[1] < 0):
+    sides = [s.predictions[[s.trainings.index(t) for t in shared]] for s in (ours, other)]
+    if ours.trainings == other.trainings and np.array_equal(sides[0] < 0, sides[1] < 0):
         return ours, other
     one, two = paired(*sides)
     return _Scored(study, shared, one, ours.draws), _Scored(study, shared, two, ours.draws)
 
 
-def _simultaneous(family: Family, ours: _Scored, other: _Scored, prefix: str = "") -> dict[str, Interval]:
-    """Intervals of the endpoints, each at the level of its test; `prefix` selects those of one reference."""
-    out: dict[str, Interval] = {}
-    levels = {key: family.alpha(prefix + key) for key in ours.sample.values}
-    for alpha in {alpha for alpha in levels.values() if alpha is not None}:
-        intervals = score_differences(ours.sample, other.sample, level=1 - alpha)
-        out |= {key: intervals[key] for key, of in levels.items() if of == alpha}
-    return out
+def _differences(
+    family: Family, ours: _Scored, other: _Scored, prefix: str = ""
+) -> tuple[dict[str, Interval], dict[str, Interval]]:
+    """Paired differences by key, and those of the endpoints at the level of their tests.
+
+    `prefix` is what stands before the keys of endpoints that are about this other side.
+    """
+    alphas = {key: family.alpha(prefix + key) for key in ours.sample.values}
+    levels = {key: 1 - alpha for key, alpha in alphas.items() if alpha is not None}
+    intervals = score_differences_at(ours.sample, other.sample, {LEVEL, *levels.values()})
+    return intervals[LEVEL], {key: intervals[level][key] for key, level in levels.items()}
 
 
 def _judge(numbers: Numbers, method: MethodNumbers, corrected: dict[str, Interval]) -> dict[str, Judgement]:

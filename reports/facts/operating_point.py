@@ -21,6 +21,7 @@ import numpy as np
 
 from fer_bench.reports.facts.numbers import groups_of
 from fer_bench.reports.facts.records import Run, StudyData
+from fer_bench.reports.facts.runs import subsets_of
 from fer_bench.stats.crossed_errors import Jackknife
 from fer_bench.stats.intervals import LEVEL, Interval
 
@@ -67,7 +68,7 @@ def operating_points(study: StudyData) -> OperatingPoints:
     """Everything that the section shows; :func:`missing` must be empty."""
     reference = str(study.reference)
     units, tail = _Units.of_study(study), groups_of(study).members["tail"]
-    seeds, own = study.predictions(reference)
+    trainings, own = study.predictions(reference)
     shifted = zip(_correct_along_curve(study, reference), own >= 0, strict=True)
     along = [_scores(units, correct, seen, tail) for correct, seen in shifted]
     distances = {}
@@ -78,11 +79,11 @@ def operating_points(study: StudyData) -> OperatingPoints:
         if not shared or ((predictions >= 0) != (others >= 0)).any():
             distances[method.label] = Interval(np.nan, np.nan, np.nan)
             continue
-        by_seed = []
-        for seed, predicted in zip(shared, predictions, strict=True):
+        by_training = []
+        for training, predicted in zip(shared, predictions, strict=True):
             accuracy, recall = _scores(units, predicted == study.labels, predicted >= 0, tail)
-            by_seed.append(recall - on_curve(*along[seeds.index(seed)], accuracy))
-        distances[method.label] = _interval(units, np.stack(by_seed, axis=1))
+            by_training.append(recall - on_curve(*along[trainings.index(training)], accuracy))
+        distances[method.label] = _interval(units, np.stack(by_training, axis=1), subsets_of(shared))
     curve = Curve(*(np.mean([of[k][0] for of in along], axis=0) for k in (0, 1)))
     return OperatingPoints(curve, distances, _chosen(study))
 
@@ -101,8 +102,8 @@ def on_curve(accuracy: np.ndarray, tail: np.ndarray, target: np.ndarray) -> np.n
     return tail[rows, last] + part * (tail[rows, after] - tail[rows, last])
 
 
-def _interval(units: _Units, values: np.ndarray) -> Interval:
-    """The mean over seeds of values [1 + U, S], on all images and without each unit, with its t-interval."""
+def _interval(units: _Units, values: np.ndarray, subsets: np.ndarray) -> Interval:
+    """The mean over trainings of values [1 + U, R], on all images and without each unit, with its t-interval."""
     parts = {number: values[1 + members] for number, members in enumerate(units.strata)}
     sample = Jackknife(
         values={"distance": values[0]},
@@ -110,6 +111,7 @@ def _interval(units: _Units, values: np.ndarray) -> Interval:
         units=tuple(map(len, units.strata)),
         effective_units={},
         units_are_images=len(units.of) == len(values) - 1,
+        subsets=subsets,
     )
     estimate = sample.estimates["distance"]
     return Interval(estimate.value, *estimate.limits(LEVEL))
@@ -129,15 +131,15 @@ def _train_counts(run: Run) -> np.ndarray | None:
 
 
 def _correct_along_curve(study: StudyData, reference: str) -> np.ndarray:
-    """Whether the shifted decision is right, bool [S, T, n]; images that a seed has not seen count as wrong."""
-    out = np.zeros((len(study.method(reference).seeds), len(TAUS), len(study.labels)), dtype=bool)
-    for run, (seed, images) in study.places(reference):
+    """Whether the shifted decision is right, bool [S, T, n]; images that a training has not seen count as wrong."""
+    out = np.zeros((len(study.method(reference).trainings), len(TAUS), len(study.labels)), dtype=bool)
+    for run, (training, images) in study.places(reference):
         counts, logits = _train_counts(run), run.array("test_logits")
         assert counts is not None
         assert logits is not None
         shares = np.where(counts > 0, counts / counts.sum(), 1.0)  # a class that was never trained is not favoured
         for t, tau in enumerate(TAUS):
-            out[seed, t, images] = (logits - tau * np.log(shares)).argmax(1) == run.labels
+            out[training, t, images] = (logits - tau * np.log(shares)).argmax(1) == run.labels
     return out
 
 

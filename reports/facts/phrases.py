@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 import numpy as np
 
 from fer_bench.reports.facts.numbers import SCORES, MethodNumbers, Numbers, covered
 from fer_bench.reports.facts.records import MethodRuns, StudyData
+from fer_bench.reports.facts.runs import Training
 from fer_bench.stats.intervals import Interval
 
 UNKNOWN = "–"
@@ -44,7 +48,7 @@ def limits(interval: Interval | None) -> str:
 
 
 def mean_and_spread(values: np.ndarray) -> str:
-    """Mean ± standard deviation over seeds (one less than their number in the denominator); one seed has no spread."""
+    """Mean ± standard deviation over trainings (one less than their number in the denominator); one has no spread."""
     values = values[np.isfinite(values)]
     if not len(values):
         return UNKNOWN
@@ -117,45 +121,103 @@ def sampling(study: StudyData) -> str:
         return ""
     units, images = len(np.unique(study.clusters)), len(study.clusters)
     if study.grouped:
-        together = "Images of the same person (or sequence, where no person is named) form one sampling unit"
+        together = f"{_together(study)} form one sampling unit"
         return f"{together}: intervals and tests are based on {units:,} units, not {images:,} images."
     together = "An image that several folds test is one sampling unit"
     return f"{together}: intervals and tests are based on {units:,} images, not {images:,} predictions."
 
 
+def _together(study: StudyData) -> str:
+    """Which images form one sampling unit; records of earlier versions know people and sequences alone."""
+    people = "Images of the same person (or sequence, where no person is named)"
+    facts = next((r.facts["copies"] for r in study.runs if r.facts.get("copies")), None)
+    if facts is None:
+        return people
+    copies = "copies of one photograph" if facts.get("near") else "identical images"
+    return f"{people}, and {copies}," if facts.get("people") else f"{copies.capitalize()} with the same label"
+
+
 def one_seed_each(numbers: Numbers) -> bool:
-    """Whether every method has a single seed, so that nothing is a mean over seeds."""
-    return all(len(m.seeds) == 1 for m in numbers.methods)
+    """Whether every method was trained once, so that nothing is a mean over seeds."""
+    return all(len(m.trainings) == 1 for m in numbers.methods)
+
+
+def varied(study: StudyData) -> str:
+    """What differs between the trainings of a method: "seeds", "subsets", or both."""
+    seeds = any(len(m.seeds) > 1 for m in study.methods)
+    return "subsets and seeds" if study.crossed and seeds else "subsets" if study.crossed else "seeds"
+
+
+def trainings_heading(study: StudyData) -> str:
+    """The heading of a column that counts the trainings of methods (:func:`trainings`)."""
+    return "Subsets × seeds" if study.crossed else "Seeds"
+
+
+def trainings(study: StudyData, of: Sequence[Training]) -> str:
+    """How many trainings these are: "5", or "3 × 2" in a study of several subsets."""
+    return f"{len({t.subset for t in of})} × {len({t.seed for t in of})}" if study.crossed else str(len(of))
+
+
+def shared(study: StudyData, of: Sequence[Training]) -> str:
+    """ "5 shared seeds", "3 subsets × 2 seeds shared"."""
+    if not study.crossed:
+        return count(len(of), "shared seed")
+    subsets, seeds = (len({t[place] for t in of}) for place in (0, 1))
+    return f"{count(subsets, 'subset')} × {count(seeds, 'seed')} shared"
 
 
 def interval_of(numbers: Numbers) -> str:
     """What the intervals of a report cover; a single seed says nothing about other training runs."""
     if one_seed_each(numbers):
         return "95 % intervals over images (one seed says nothing about other training runs)"
-    return "95 % intervals over seeds and images"
+    both = varied(numbers.study).replace(" and ", ", ")
+    return f"95 % intervals over {both} and images"
 
 
 def conditions(study: StudyData) -> str:
     """What the claims of a report are conditional on."""
     seeds = [len(m.seeds) for m in study.methods]
     several = "1 seed" if max(seeds) == 1 else f"{span(sorted(set(seeds)))} seeds"
+    trained, beyond = "this training set", "not another training set"
+    if study.crossed:
+        trained = f"the images from which {len(study.subsets)} training sets were drawn (`{study.profile}`)"
+        beyond = "not other images to draw from"
     chosen = {(r.spec.get("selection") or {}).get("rule") for r in study.runs} - {None}
     rule = f" (`{'`, `'.join(sorted(map(str, chosen)))}`)" if chosen else ""
     return (
-        f"All of this is conditional on this training set, this test set, {several} per method and this rule for "
+        f"All of this is conditional on {trained}, this test set, {several} per method and this rule for "
         f"selecting the epoch{rule}. Intervals cover other test images of the same kind"
-        f"{'' if max(seeds) == 1 else ' and other seeds'}, but not another training set."
+        f"{', other draws of the training set' * study.crossed}{'' if max(seeds) == 1 else ' and other seeds'}, "
+        f"but {beyond}."
     )
 
 
+SUBSETS = 3  # draws that a caution proposes
+
+
+def one_draw(study: StudyData) -> str:
+    """A caution where all runs share one draw of a thinned training set, with the command that adds others."""
+    if study.crossed or study.profile == "natural":
+        return ""
+    fold = " of each fold" if len(study.folds) > 1 else ""
+    hidden = (
+        f"All runs train on the same draw{fold} of the thinned training set (`{study.profile}`), so the intervals say "
+        f"nothing about other draws; `--subsets {SUBSETS}` would"
+    )
+    command = re.sub(r" --subsets[ =]\d+", "", study.command)
+    if not command.startswith("fer-bench run "):
+        return f"{hidden}."
+    return f"{hidden} (finished runs are kept): {code(f'{command} --subsets {SUBSETS}')}"
+
+
 def mean_over_seeds(numbers: Numbers) -> str:
-    """What the numbers of a report are: means over seeds, or those of one seed."""
-    return "one seed" if one_seed_each(numbers) else "mean over seeds"
+    """What the numbers of a report are: means over seeds (and subsets), or those of one seed."""
+    return "one seed" if one_seed_each(numbers) else f"mean over {varied(numbers.study)}"
 
 
 def spread_over_seeds(numbers: Numbers) -> str:
     """What "62.5 ± 1.2" means with several seeds, and "62.5 ± –" with one."""
     if one_seed_each(numbers):
         return "one seed per method, so no standard deviation (–)"
-    one = " (– for a single seed)" if any(len(m.seeds) == 1 for m in numbers.methods) else ""
-    return f"mean ± standard deviation over seeds{one}"
+    one = " (– for a single seed)" if any(len(m.trainings) == 1 for m in numbers.methods) else ""
+    return f"mean ± standard deviation over {varied(numbers.study)}{one}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -20,15 +20,18 @@ from fer_bench.base.files import canonical_json
 from fer_bench.errors import LedgerError
 from fer_bench.printable import printable, printable_data
 from fer_bench.record.ledger import Ledger, RunRecord
-from fer_bench.reports.facts.runs import MALFORMED, Run, read_run
+from fer_bench.record.relabelled import Relabelled, read_relabelled, relabelled_names
+from fer_bench.reports.facts.runs import MALFORMED, Run, Training, read_run
+from fer_bench.stats.crossed_subsets import complete
 from fer_bench.stats.sampling import Truth
 
 PEEKING_RULES = ("test_best", "test")
+FEW = 6  # trainings that a sentence names
 
 
 @dataclass(frozen=True, eq=False)
 class MethodRuns:
-    """The runs of one method, by seed and fold; `refused` are entries of the seals of runs that are left out."""
+    """The runs of one method, by subset, seed and fold; `refused` is what the seals of left-out runs refused."""
 
     label: str
     runs: tuple[Run, ...]
@@ -65,9 +68,19 @@ class MethodRuns:
         return " ⚠" * self.transductive + " ⊘" * bool(self.blocked)
 
     @cached_property
+    def trainings(self) -> tuple[Training, ...]:
+        """Subsets and seeds with at least one usable run: every seed on every subset (:func:`_crossed`)."""
+        return tuple(sorted({r.training for r in self.runs}))
+
+    @cached_property
     def seeds(self) -> tuple[int, ...]:
-        """Seeds with at least one usable run."""
+        """Its seeds, whatever the subset."""
         return tuple(sorted({r.seed for r in self.runs}))
+
+    @cached_property
+    def subsets(self) -> tuple[int, ...]:
+        """The draws of the training set that it was trained on."""
+        return tuple(sorted({r.subset for r in self.runs}))
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +89,8 @@ class StudyData:
 
     `methods` come in the order asked, those that are not ranked after all others. `labels` [n] are the true classes
     of the test images of all folds, fold by fold. `second_reference` is the method that reads the reference's network
-    out at another operating point, where the study has it. `tuned` is the record of a search, unchecked.
+    out at another operating point, where the study has it. `tuned` is the record of a search, unchecked. `relabelled`
+    are other labels of images of the same data.
     """
 
     name: str
@@ -93,11 +107,32 @@ class StudyData:
     notes: tuple[str, ...]
     tuned: Any = None
     second_reference: str | None = None
+    relabelled: tuple[Relabelled, ...] = ()
 
     @property
     def runs(self) -> list[Run]:
-        """All usable runs, method by method, each by seed and fold."""
+        """All usable runs, method by method, each by subset, seed and fold."""
         return [r for m in self.methods for r in m.runs]
+
+    @property
+    def profile(self) -> str:
+        """The imbalance profile of the training set, "natural" where it is not thinned."""
+        return str(self.runs[0].spec.get("profile") or "natural")
+
+    @cached_property
+    def subsets(self) -> tuple[int, ...]:
+        """The draws of the training set that some method was trained on; (0,) where it is not thinned."""
+        return tuple(sorted({r.subset for r in self.runs}))
+
+    @property
+    def crossed(self) -> bool:
+        """Whether there are several subsets, on each of which every seed was trained."""
+        return len(self.subsets) > 1
+
+    @property
+    def one(self) -> str:
+        """What one training of a method is called: a "seed", or a "training" where every seed has several subsets."""
+        return "training" if self.crossed else "seed"
 
     def method(self, label: str) -> MethodRuns:
         """The runs of the method with this label."""
@@ -171,26 +206,30 @@ class StudyData:
         return tuple(r for r in reasons if r)
 
     def places(self, label: str) -> Iterator[tuple[Run, tuple[int, slice]]]:
-        """Runs of a method, each with the place [seed, images] of its answers among those to all of `labels`."""
+        """Runs of a method, each with the place [training, images] of its answers among those to all of `labels`."""
         method = self.method(label)
         for run in method.runs:
             start = self._starts[run.fold]
-            yield run, (method.seeds.index(run.seed), slice(start, start + len(run.rows)))
+            yield run, (method.trainings.index(run.training), slice(start, start + len(run.rows)))
 
-    def predictions(self, label: str) -> tuple[tuple[int, ...], np.ndarray]:
-        """Seeds of a method and its predictions [S, n] in the order of `labels`; -1 where a fold is missing."""
-        seeds = self.method(label).seeds
-        out = np.full((len(seeds), len(self.labels)), -1, dtype=np.int64)
+    def predictions(self, label: str) -> tuple[tuple[Training, ...], np.ndarray]:
+        """Trainings of a method and its predictions [R, n] in the order of `labels`; -1 where a fold is missing.
+
+        Trainings come by subset and seed. Intervals need to know the subsets of the rows
+        (:func:`~fer_bench.reports.facts.runs.subsets_of`).
+        """
+        trainings = self.method(label).trainings
+        out = np.full((len(trainings), len(self.labels)), -1, dtype=np.int64)
         for run, place in self.places(label):
             out[place] = run.predictions
-        return seeds, out
+        return trainings, out
 
-    def paired(self, label: str, other: str) -> tuple[tuple[int, ...], np.ndarray, np.ndarray]:
-        """Seeds that two methods share, and the predictions of both for them, [S, n] each."""
-        seeds, ours = self.predictions(label)
+    def paired(self, label: str, other: str) -> tuple[tuple[Training, ...], np.ndarray, np.ndarray]:
+        """Subsets and seeds that two methods share, and the predictions of both for them, [R, n] each."""
+        trainings, ours = self.predictions(label)
         others, theirs = self.predictions(other)
-        shared = tuple(s for s in seeds if s in others)
-        return shared, ours[[seeds.index(s) for s in shared]], theirs[[others.index(s) for s in shared]]
+        shared = tuple(t for t in trainings if t in others)
+        return shared, ours[[trainings.index(t) for t in shared]], theirs[[others.index(t) for t in shared]]
 
     @cached_property
     def _starts(self) -> dict[int, int]:
@@ -246,7 +285,22 @@ def load_study(ledger: Ledger, study: Mapping[str, Any] | str) -> StudyData:
     if not runs:
         raise _nothing(ledger, record, notes)
     used = {r.record.id for r in runs}
-    return _assemble(record, runs, notes, _refused(r for r in listed if r.id not in used))
+    labels = _other_labels(ledger, str(runs[0].data.get("fingerprint") or ""), notes)
+    study_read = _assemble(record, runs, notes, _refused(r for r in listed if r.id not in used))
+    return replace(study_read, relabelled=labels)
+
+
+def _other_labels(ledger: Ledger, fingerprint: str, notes: list[str]) -> tuple[Relabelled, ...]:
+    """Other labels that the ledger has for the data of this fingerprint; a note for those that are damaged."""
+    found = []
+    with contextlib.suppress(LedgerError, OSError):  # a fingerprint that can't be one has no labels
+        for name in relabelled_names(ledger.root, fingerprint):
+            try:
+                found.append(read_relabelled(ledger.root, fingerprint, name))
+            except LedgerError as error:
+                what = f"{error.what[0].upper()}{error.what[1:]}"
+                notes.append(f"{what}. They are in no table; `{error.next}` renews them.")
+    return tuple(found)
 
 
 def alone(run: Run) -> StudyData:
@@ -288,17 +342,19 @@ def _assemble(
     study: Mapping[str, Any], runs: list[Run], notes: list[str], refused: Mapping[str, tuple[Any, ...]]
 ) -> StudyData:
     asked = list(dict.fromkeys([*study.get("methods", []), *(r.label for r in runs)]))
-    runs = sorted(runs, key=lambda r: (r.seed, r.fold))
-    methods = [MethodRuns(m, tuple(r for r in runs if r.label == m), refused.get(m, ())) for m in asked]
+    runs = sorted(runs, key=lambda r: (r.training, r.fold))
+    methods = [_method(m, [r for r in runs if r.label == m], refused.get(m, ()), notes) for m in asked]
     notes += [f"`{m.label}` has no usable run, so it is missing from every table." for m in methods if not m.runs]
     methods = sorted((m for m in methods if m.runs), key=lambda m: not m.ranked)
+    runs = [r for m in methods for r in m.runs]
     folds = tuple(sorted({r.fold for r in runs}))
     _note_gaps(methods, folds, notes)
     reference = study.get("reference")
     if reference is not None and reference not in {m.label for m in methods}:
         notes.append(f"The reference `{reference}` has no usable run, so no gains are computed.")
         reference = None
-    first, second = {r.fold: r for r in reversed(runs)}, study.get("second_reference")
+    first = {r.fold: r for r in sorted(runs, key=lambda r: (r.training, r.fold), reverse=True)}
+    second = study.get("second_reference")
     return StudyData(
         name=study.get("name", "study"),
         command=hide_command(study).get("command", ""),
@@ -331,10 +387,38 @@ def _nothing(ledger: Ledger, study: Mapping[str, Any], notes: list[str]) -> Ledg
 def _without_repeats(runs: list[Run], notes: list[str]) -> list[Run]:
     kept: dict[tuple, Run] = {}
     for run in runs:
-        first = kept.setdefault((run.label, run.seed, run.fold), run)
+        first = kept.setdefault((run.label, run.training, run.fold), run)
         if first is not run and first.record.id != run.record.id:
             notes.append(f"{run.name} duplicates run {first.record.id} and is left out.")
     return list(kept.values())
+
+
+def _method(label: str, runs: list[Run], refused: tuple[Any, ...], notes: list[str]) -> MethodRuns:
+    """A method with the runs that can be used; what the seal refused to others is not forgotten."""
+    kept = _crossed(runs, notes)
+    others = [a for r in runs if r not in kept for a in (r.facts.get("seal") or {}).get("blocked") or ()]
+    return MethodRuns(label, kept, (*refused, *others))
+
+
+def _crossed(runs: list[Run], notes: list[str]) -> tuple[Run, ...]:
+    """The runs of a method that form a complete cross of subsets and seeds; says which are left out, and why.
+
+    The variances of subsets and seeds can be told apart where every seed was trained on every subset.
+    """
+    there = {r.training for r in runs}
+    subsets, seeds = (np.unique(values) for values in ([t.subset for t in there], [t.seed for t in there]))
+    if len(subsets) < 2:
+        return tuple(runs)
+    table = np.array([[Training(int(a), int(b)) in there for b in seeds] for a in subsets])
+    rows, columns = complete(table)
+    kept = {Training(int(subsets[a]), int(seeds[b])) for a in rows for b in columns}
+    if left := there - kept:
+        gone = [Training(int(subsets[a]), int(seeds[b])) for a, b in np.argwhere(~table)]
+        notes.append(
+            f"`{runs[0].label}` has no usable run for {_trainings_listed(gone)}, so {_trainings_listed(sorted(left))} "
+            f"{'is' if len(left) == 1 else 'are'} left out: intervals need every seed on every subset."
+        )
+    return tuple(r for r in runs if r.training in kept)
 
 
 def _agreeing(runs: list[Run], check: Check, notes: list[str]) -> list[Run]:
@@ -349,17 +433,26 @@ def _agreeing(runs: list[Run], check: Check, notes: list[str]) -> list[Run]:
 
 
 def _note_gaps(methods: list[MethodRuns], folds: tuple[int, ...], notes: list[str]) -> None:
-    seeds = sorted({s for m in methods for s in m.seeds})
+    trainings = sorted({t for m in methods for t in m.trainings})
+    several = len({t.subset for t in trainings}) > 1
     for method in methods:
-        missing = [s for s in seeds if s not in method.seeds]
+        missing = [t for t in trainings if t not in method.trainings]
         if missing:
-            lacks = f"`{method.label}` has no usable run for seed {_listed(missing)}"
-            notes.append(f"{lacks}; gains use shared seeds only.")
-        for seed in method.seeds:
-            gone = set(folds) - {r.fold for r in method.runs if r.seed == seed}
+            which = _trainings_listed(missing) if several else f"seed {_listed([t.seed for t in missing])}"
+            shared = "subsets and seeds" if several else "seeds"
+            notes.append(f"`{method.label}` has no usable run for {which}; gains use shared {shared} only.")
+        for training in method.trainings:
+            gone = set(folds) - {r.fold for r in method.runs if r.training == training}
             if gone:
-                lacks = f"`{method.label}` seed {seed} is missing fold {_listed(sorted(gone))}"
+                which = training.named(subsets=several)
+                lacks = f"`{method.label}` {which} is missing fold {_listed(sorted(gone))}"
                 notes.append(f"{lacks}, so its results cover fewer test images.")
+
+
+def _trainings_listed(trainings: Sequence[Training]) -> str:
+    """ "subset 1 seed 0, subset 2 seed 0"; of many, how many more."""
+    more = [f"{len(trainings) - FEW} more"] if len(trainings) > FEW else []
+    return ", ".join([*(t.named(subsets=True) for t in trainings[:FEW]), *more])
 
 
 def _listed(values: list[int]) -> str:

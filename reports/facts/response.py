@@ -18,6 +18,7 @@ from fer_bench.errors import LedgerError
 from fer_bench.record.ledger import Ledger
 from fer_bench.reports.facts.numbers import groups_of
 from fer_bench.reports.facts.records import MethodRuns, StudyData, readable
+from fer_bench.reports.facts.runs import Training, subsets_of
 from fer_bench.stats.chance import Chance, against_chance
 from fer_bench.stats.class_groups import Groups
 from fer_bench.stats.confusion import SCORES, GroupRecall, Score
@@ -38,7 +39,7 @@ class Point:
     images: int
     recall: Mapping[str, Mapping[str, Interval]]  # method -> group -> interval
     gain: Mapping[str, Mapping[str, Interval]]  # method -> group -> paired gain over the reference
-    pairs: Mapping[str, int]  # method -> seeds shared with the reference
+    shared: Mapping[str, tuple[Training, ...]]  # method -> subsets and seeds shared with the reference
     chance: Mapping[str, Chance]  # method -> its answers against those that ignore the image
 
     def sound(self, label: str) -> bool:
@@ -56,7 +57,7 @@ class Crossing:
     above: float
     at: float
     certain: bool  # the gain's interval excludes 0 on both sides
-    seeds: int  # shared ones, on the side that has fewer
+    pairs: int  # shared trainings, on the side that has fewer
     sound: bool  # on both sides either method is ranked and is shown to classify
 
 
@@ -101,10 +102,10 @@ class Response:
                         share = a.value / (a.value - b.value)
                         at = np.exp(np.log(left.ratio) + share * np.log(right.ratio / left.ratio))
                         certain = not (a.covers(0.0) or b.covers(0.0))
-                        seeds = min(p.pairs[method] for p in (left, right))
+                        pairs = min(len(p.shared[method]) for p in (left, right))
                         sound = all(p.sound(m) for p in (left, right) for m in (method, str(self.reference)))
                         crossings.append(
-                            Crossing(method, group, left.ratio, right.ratio, float(at), certain, seeds, sound)
+                            Crossing(method, group, left.ratio, right.ratio, float(at), certain, pairs, sound)
                         )
         return crossings
 
@@ -172,7 +173,7 @@ SAME = {
 
 
 def _settings(study: StudyData) -> list[Any]:
-    """What all runs must share but the profile: recipe, backbone, selection; seeds may differ."""
+    """What all runs must share but the profile: recipe, backbone, selection; seeds and subsets may differ."""
     kept = ("backbone", "pretrained", "selection", "dataset_params")
     return sorted({canonical_json([{k: r.spec.get(k) for k in kept}, r.spec.get("recipe")]) for r in study.runs})
 
@@ -194,10 +195,10 @@ def _point(study: StudyData, methods: tuple[str, ...], reference: str | None, gr
     scores: dict[str, Score] = {name: GroupRecall(members) for name, members in groups.members.items()}
     scores[MEAN] = GroupRecall(tuple(range(len(study.classes))))
     scores[ACCURACY] = SCORES["accuracy"]
-    recall, gain, pairs, chance = {}, {}, {}, {}
+    recall, gain, in_common, chance = {}, {}, {}, {}
     for label in methods:
-        predictions = study.predictions(label)[1]
-        sample = jackknife(study.truth, predictions, scores | SCORES)
+        trainings, predictions = study.predictions(label)
+        sample = jackknife(study.truth, predictions, scores | SCORES, subsets_of(trainings))
         intervals = score_intervals(sample)
         recall[label] = {name: intervals[name] for name in scores}
         chance[label] = against_chance(sample, study.truth, predictions)
@@ -205,8 +206,8 @@ def _point(study: StudyData, methods: tuple[str, ...], reference: str | None, gr
             continue
         shared, ours, theirs = study.paired(label, str(reference))
         if shared:
-            pairs[label] = len(shared)
-            both = [jackknife(study.truth, side, scores) for side in paired(ours, theirs)]
+            in_common[label] = shared
+            both = [jackknife(study.truth, side, scores, subsets_of(shared)) for side in paired(ours, theirs)]
             gain[label] = score_differences(both[0], both[1])
     counts = study.counts["train"]
-    return Point(study, _profile(study), _ratio(study), int(counts.sum()), recall, gain, pairs, chance)
+    return Point(study, _profile(study), _ratio(study), int(counts.sum()), recall, gain, in_common, chance)

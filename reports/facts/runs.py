@@ -10,9 +10,9 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,15 +24,32 @@ from fer_bench.reports.facts import shapes
 
 HEAD = ("spec.json", "data.json")
 ANSWERS = {split: tuple(f"{split}_{part}.npy" for part in ("rows", "labels", "logits")) for split in ("test", "val")}
-OPTIONAL = ("method", "selection", "history", "seal", "probe", "environment", "timing", "derived")
+OPTIONAL = ("method", "selection", "history", "seal", "probe", "environment", "timing", "derived", "copies")
 TELL_IF_MISSING = ("method", "selection", "history", "seal", "probe")
 GROUPS = "test_groups.npy"
 EPOCHS = "test_epochs.npy"
+COPIES = "test_copies.npy"
 READ = {
-    "test": frozenset([*HEAD, *ANSWERS["test"], *(f"{name}.json" for name in OPTIONAL), GROUPS, EPOCHS]),
+    "test": frozenset([*HEAD, *ANSWERS["test"], *(f"{name}.json" for name in OPTIONAL), GROUPS, EPOCHS, COPIES]),
     "val": frozenset([*HEAD, *ANSWERS["val"], *(f"{name}.json" for name in OPTIONAL)]),
 }
 MALFORMED = (AttributeError, IndexError, KeyError, MemoryError, OSError, OverflowError, TypeError, ValueError)
+
+
+class Training(NamedTuple):
+    """What tells the trainings of a method apart: the draw of a thinned training set, and the seed."""
+
+    subset: int
+    seed: int
+
+    def named(self, *, subsets: bool) -> str:
+        """ "seed 3", or "subset 1 seed 3" in a study of several `subsets`."""
+        return f"subset {self.subset} seed {self.seed}" if subsets else f"seed {self.seed}"
+
+
+def subsets_of(trainings: Sequence[Training]) -> np.ndarray:
+    """The subset of each training, int [R], as :func:`fer_bench.stats.crossed_errors.jackknife` wants it."""
+    return np.array([training.subset for training in trainings], dtype=np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +73,18 @@ class Run:
     facts: Mapping[str, Any] = field(default_factory=dict)
     damaged: frozenset[str] = frozenset()
     split: str = "test"
+    subset: int = 0
+
+    @property
+    def training(self) -> Training:
+        """Its place among the trainings of its method; the runs of several folds share it."""
+        return Training(self.subset, self.seed)
 
     @property
     def name(self) -> str:
         """How sentences call the run."""
         fold = f", fold {self.fold}" if self.fold else ""
-        return f"`{self.label}` seed {self.seed}{fold} (run {self.record.id})"
+        return f"`{self.label}` {self.training.named(subsets=self.subset > 0)}{fold} (run {self.record.id})"
 
     def array(self, name: str) -> np.ndarray | None:
         """An array of the record, for sections that need more than predictions; None where it can't be had."""
@@ -122,8 +145,9 @@ def _describe(record: RunRecord) -> str:
         raise LedgerError("the ledger has no such record")
     if not record.has("spec.json"):
         return f"Run {record.id}"
-    seed, fold = record.spec.get("seed"), record.spec.get("fold")
-    return f"`{record.label}` seed {seed}{f', fold {fold}' if fold else ''} (run {record.id})"
+    seed, fold, subset = (record.spec.get(key) for key in ("seed", "fold", "subset"))
+    place = f"{f'subset {subset} ' if subset else ''}seed {seed}{f', fold {fold}' if fold else ''}"
+    return f"`{record.label}` {place} (run {record.id})"
 
 
 def _reason(record: RunRecord, status: str) -> str:
@@ -200,16 +224,19 @@ def _usable(
     if labels.min() < 0 or labels.max() >= classes:
         raise LedgerError(f"{split} labels lie outside 0 to {classes - 1}")
     predictions = logits.argmax(1).astype(np.int64)
-    fold, labels = int(spec.get("fold") or 0), labels.astype(np.int64, copy=False)
-    return Run(record, head["label"], int(spec["seed"]), fold, spec, data, rows, labels, predictions, split=split)
+    fold, subset = (int(spec.get(key) or 0) for key in ("fold", "subset"))
+    return Run(
+        record, head["label"], int(spec["seed"]), fold, spec, data, rows, labels.astype(np.int64, copy=False),
+        predictions, split=split, subset=subset,
+    )  # fmt: skip
 
 
 def _with_facts(run: Run, texts: Mapping[str, bytes], damaged: Mapping[str, str], notes: list[str]) -> Run:
     facts = {}
     if GROUPS in damaged:
         notes.append(f"{run.name}: {GROUPS} {damaged[GROUPS]}. The grouping of images is read from other runs.")
-    if EPOCHS in damaged:
-        notes.append(f"{run.name}: {EPOCHS} {damaged[EPOCHS]}, so the report leaves its contents out.")
+    lost = [name for name in (EPOCHS, COPIES) if name in damaged]
+    notes += [f"{run.name}: {name} {damaged[name]}, so the report leaves its contents out." for name in lost]
     for name in OPTIONAL:
         file = f"{name}.json"
         how = damaged.get(file, "is missing")

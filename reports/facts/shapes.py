@@ -119,7 +119,8 @@ _PROTOCOL = table(
 )  # fmt: skip
 _SPEC = table(
     needed=("seed",), method=text, params=maybe(table()), dataset=text, protocol=text, fold=whole, profile=text,
-    backbone=text, pretrained=flag, seed=seed, selection=maybe(table(rule=text, metric=text)), recipe=maybe(table()),
+    subset=whole, backbone=text, pretrained=flag, seed=seed,
+    selection=maybe(table(rule=text, metric=text)), recipe=maybe(table()),
     test=flag,
 )  # fmt: skip
 
@@ -140,6 +141,7 @@ FACTS: dict[str, Fits] = {
         needed=("images",), transductive=flag, images=whole, tolerance=number,
         checks=each(table(name=text, max_difference=number, flipped=number)),
     ),
+    "copies": table(near=flag, reason=text, people=text),
     "environment": table(versions=maybe(table())),
     "derived": table(needed=("run_id",), run_id=text, method=text, learned=maybe(table())),
     "timing": table(

@@ -44,6 +44,7 @@ DTYPES = {
     "backbone": "string",
     "pretrained": "bool",
     "recipe": "string",
+    "subset": "int64",
     "seed": "int64",
     "epoch": "Int64",
     "split": "string",
@@ -81,6 +82,7 @@ def results(home: str | Path | None = None, *, study: str | None = None, split: 
         The columns and types of :data:`DTYPES`. `class` is empty in rows of scores over all classes, and `images`
         counts the images that a row is about. `value` is a share between 0 and 1 for most metrics; where it is NaN,
         `reason` says why. `epoch` is the selected epoch, counted from 1. `recipe` lists the settings that are not 0.
+        `subset` is the draw of a thinned training set, 0 where there is one.
         A `watermark` says why no number of the run is a fair estimate; `transductive` runs read other test images, and
         `blocked` ones tried to read sealed files. A run of several studies names all of them in `study`.
 
@@ -214,6 +216,7 @@ def _facts_of(run: Run, study: str) -> dict[str, Any]:
         "backbone": spec.get("backbone") or "",
         "pretrained": bool(spec.get("pretrained")),
         "recipe": " ".join(f"{k}={v}" for k, v in sorted((spec.get("recipe") or {}).items()) if v),
+        "subset": run.subset,
         "seed": run.seed,
         "epoch": None if epoch is None else int(epoch) + 1,
         "split": run.split,
@@ -224,11 +227,11 @@ def _facts_of(run: Run, study: str) -> dict[str, Any]:
 
 
 def _by_run(study: StudyData, scored: Results) -> dict[str, Scores]:
-    """Scores by run id of a study of one fold, in which a method's seeds are its runs."""
+    """Scores by run id of a study of one fold, in which a method's trainings are its runs."""
     known: dict[str, Scores] = {}
     for method, results in zip(study.methods, scored.methods, strict=True):
         for run in method.runs:
-            place = method.seeds.index(run.seed)
+            place = method.trainings.index(run.training)
             known[run.record.id] = {name: _of_seed(score, place) for name, score in results.metrics.items()}
     return known
 
@@ -293,7 +296,9 @@ def _all_runs(ledger: Ledger, study: str | None, split: str, notes: list[str]) -
     arrays: dict[str, np.ndarray] = {}
     read = (read_run(record, arrays, notes, split=split) for record in records if not is_trial(record))
     runs = [run for run in read if run is not None]
-    return sorted(runs, key=lambda r: (str(r.data.get("dataset")), str(r.spec.get("profile")), r.label, r.seed, r.fold))
+    return sorted(
+        runs, key=lambda r: (str(r.data.get("dataset")), str(r.spec.get("profile")), r.label, r.training, r.fold)
+    )
 
 
 def _studies(ledger: Ledger, notes: list[str]) -> dict[str, str]:

@@ -167,7 +167,7 @@ def _score_table(comparison: Comparison, measure: Measure) -> TableBlock:
     columns += [Column(e.title + e.mark, each(_spread, (e, measure))) for e in comparison.entries]
     columns.append(Column("Mean rank", lambda label: f"{ranks[label]:.2f}" if label in ranks else phrases.UNKNOWN))
     title = measure.title[0].upper() + measure.title[1:]
-    caption = f"{title} in %, mean ± standard deviation over seeds. "
+    caption = f"{title} in %, mean ± standard deviation over {_varied(comparison)}. "
     caption += f"Mean rank over {ranking.blocks} data sets (1 is best)." if ranking else "Too few can be ranked."
     aside = [e.title for e in comparison.doubtful(measure)]
     if aside:
@@ -177,6 +177,11 @@ def _score_table(comparison: Comparison, measure: Measure) -> TableBlock:
         caption += " ⚠: listed but not ranked."
     caption += _doubtful(comparison)
     return TableBlock(tabulate(columns, comparison.methods, caption), f"scores-{marks.slug(measure.key)}", title)
+
+
+def _varied(comparison: Comparison) -> str:
+    """What the trainings of a method differ in, on the data set where most does."""
+    return max((phrases.varied(e.study) for e in comparison.entries), key=len)
 
 
 def _name(comparison: Comparison, label: str) -> str:
@@ -354,6 +359,7 @@ def _band(entry: Entry) -> str:
 
 def _compared(comparison: Comparison) -> list[Block | str | None]:
     """The studies, and what else differs between their settings."""
+    crossed = any(e.study.crossed for e in comparison.entries)
     settings = {e.title: _values(e.runs(comparison.methods)) for e in comparison.entries}
 
     def setting(key: str, entry: Entry) -> str:
@@ -366,6 +372,7 @@ def _compared(comparison: Comparison) -> list[Block | str | None]:
         Column("Profile", lambda e: phrases.code(profile(e.study)), right=False),
         *(Column(key.rpartition(".")[2].capitalize(), each(setting, key), right=False) for key in IN_TABLE),
         Column("Seeds", lambda e: phrases.span(sorted({r.seed for r in e.runs(comparison.methods)}))),
+        *([Column("Subsets", lambda e: phrases.span(list(e.study.subsets)))] if crossed else []),
         Column("Test images", lambda e: f"{len(e.study.labels):,}"),
         Column("Data fingerprint", lambda e: phrases.code(e.study.fingerprint), right=False),
     ]

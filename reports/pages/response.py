@@ -119,14 +119,16 @@ def _names(response: Response, measure: str) -> str:
 
 def _curves(response: Response) -> tuple[Block, ...]:
     groups = [f"**{_title(m)}**: {_names(response, m)}" for m in response.measures]
+    varied = max((phrases.varied(p.study) for p in response.points), key=len)
     why = f" No groups of classes: {response.groups.reason}." if response.groups.reason else ""
     return (
         Figure(
             "response", "Recall of groups of classes against the ratio of largest to smallest class", draw(response)
         ),
         Paragraph(
-            "Mean recall over the classes of a group, mean over seeds, with 95 % intervals over seeds and "
-            f"images{_one_seed(response)}. The groups are those of the most imbalanced training set.{why}"
+            f"Mean recall over the classes of a group, mean over {varied}, with 95 % intervals over "
+            f"{varied.replace(' and ', ', ')} and images{_one_seed(response)}.{_draws(response)} The groups are those "
+            f"of the most imbalanced training set.{why}"
         ),
         Bullets(tuple(groups)),
     )
@@ -134,8 +136,19 @@ def _curves(response: Response) -> tuple[Block, ...]:
 
 def _one_seed(response: Response) -> str:
     """What intervals leave out if every method has a single seed, as the end of a sentence."""
-    one = all(len(p.study.method(m).seeds) == 1 for p in response.points for m in response.methods)
+    one = all(len(p.study.method(m).trainings) == 1 for p in response.points for m in response.methods)
     return " (over images only here: one seed says nothing about other training runs)" * one
+
+
+def _draws(response: Response) -> str:
+    """A sentence on points whose runs share one draw of a thinned training set; empty where there is none."""
+    single = [phrases.code(p.profile) for p in response.points if phrases.one_draw(p.study)]
+    if not single:
+        return ""
+    return (
+        f" All runs on {phrases.listed(single)} train on the same draw of the thinned training set, so the intervals "
+        f"say nothing about other draws; `--subsets {phrases.SUBSETS}` would."
+    )
 
 
 @figures.styled
@@ -217,7 +230,7 @@ def _price(response: Response) -> TableBlock:
     columns = [
         Column("Method", lambda r: _name(response, r[0]), right=False),
         Column("Ratio", lambda r: f"{r[1].ratio:.3g}"),
-        Column("Seeds", lambda r: str(r[1].pairs.get(r[0], 0))),
+        Column(_heading(response), lambda r: phrases.trainings(r[1].study, r[1].shared.get(r[0], ()))),
     ]
     for measure in (*reversed([*response.groups.members]), MEAN, ACCURACY):
         cell = each(lambda m, r: _gain((response, r[0], m), r[1]), measure)
@@ -257,12 +270,21 @@ def _crossing_sentence(crossing: Crossing, reference: str) -> str:
         doubt = ". Not a finding: on at least one side the interval of the gain includes 0"
     elif not crossing.sound:
         doubt = ". Not a finding: there, one of them is not ranked, has collapsed or is at chance"
-    elif crossing.seeds < 2:
+    elif crossing.pairs < 2:
         doubt = ". Not a finding: one seed does not show the variation between trainings"
     return (
         f"{phrases.code(crossing.method)} and {phrases.code(reference)} cross in {_of(crossing.group)} "
         f"between the ratios {crossing.below:.3g} and {crossing.above:.3g}, near {crossing.at:.3g}{doubt}."
     )
+
+
+def _heading(response: Response) -> str:
+    return max((phrases.trainings_heading(p.study) for p in response.points), key=len)
+
+
+def _most(point: Point) -> str:
+    """How many trainings the methods of a study have at most."""
+    return phrases.trainings(point.study, max((m.trainings for m in point.study.methods), key=len))
 
 
 def _sets(response: Response) -> TableBlock:
@@ -274,7 +296,7 @@ def _sets(response: Response) -> TableBlock:
         Column("Images", lambda p: f"{p.images:,}"),
     ]
     columns += [Column(study.classes[i], each(lambda i, p: f"{p.study.counts['train'][i]:,}", i)) for i in order]
-    columns.append(Column("Seeds", lambda p: str(max(len(m.seeds) for m in p.study.methods))))
+    columns.append(Column(_heading(response), _most))
     columns.append(Column("Study", lambda p: phrases.code(p.study.name), right=False))
     table: Table = tabulate(columns, response.points, "Training images by class, from the rarest to the most frequent.")
     return TableBlock(table, "response-sets", "Training sets of the curves")

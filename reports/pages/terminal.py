@@ -60,7 +60,9 @@ def render(numbers: Numbers) -> RenderableType:
     gains = gain_table(numbers)
     if gains is not None:
         parts.append(rich_table(gains, f"Gain over {study.reference}, points [95 %]"))
-    parts.append(rich_table(score_table(numbers), "Overall, %: mean ± sd over seeds [95 %]", stacked=True))
+    parts.append(
+        rich_table(score_table(numbers), f"Overall, %: mean ± sd over {phrases.varied(study)} [95 %]", stacked=True)
+    )
     parts += [plain(note, "yellow") for note in answer.all_footnotes(numbers).values()]
     parts += [plain(f"! {note}", "yellow") for note in study.notes]
     return Group(*parts)

@@ -72,8 +72,11 @@ def _facts(study: StudyData) -> list[tuple[str, str]]:
     roles = _division(protocol)
     seeds = sorted({s for m in study.methods for s in m.seeds})
     facts = [("data set", study.dataset), ("protocol", name), *roles, ("seeds", phrases.span(seeds))]
+    if study.profile != "natural":
+        draws = f"{len(study.subsets)} ({phrases.span(list(study.subsets))}); every seed is trained on each"
+        facts.append(("draws of the training set", draws if study.crossed else "1, the same for all runs"))
     if len(study.folds) > 1:
-        facts.append(("folds", f"{phrases.span(list(study.folds))}; their test images are pooled for each seed"))
+        facts.append(("folds", f"{phrases.span(list(study.folds))}; their test images are pooled for each {study.one}"))
     facts.append(("clean manifest", _clean(protocol)))
     facts.append(("reference", phrases.code(study.reference) if study.reference else "none"))
     if study.second_reference:

@@ -35,13 +35,14 @@ def build(context: Context) -> list:
 
 def pooled(study: StudyData, method: MethodNumbers) -> str:
     """What a confusion matrix is computed from, as the end of a sentence: seeds and folds."""
-    several = f", mean over {phrases.count(len(method.seeds), 'seed')}" if len(method.seeds) > 1 else ""
-    by_seed = [{r.fold for r in method.runs.runs if r.seed == seed} for seed in method.seeds]
+    number = len(method.trainings)
+    several = f", mean over {phrases.count(number, study.one)}" if number > 1 else ""
+    by_training = [{r.fold for r in method.runs.runs if r.training == training} for training in method.trainings]
     if len(study.folds) < 2:
         return several
-    if any(folds != by_seed[0] for folds in by_seed):
+    if any(folds != by_training[0] for folds in by_training):
         return f", all predictions of {phrases.count(len(method.runs.runs), 'run')} pooled"
-    return f"{several}, {phrases.count(len(by_seed[0]), 'fold')} pooled"
+    return f"{several}, {phrases.count(len(by_training[0]), 'fold')} pooled"
 
 
 def confusion_table(numbers: Numbers, method: MethodNumbers) -> Table:

@@ -14,11 +14,9 @@ from functools import partial
 import numpy as np
 from matplotlib.figure import Figure as Drawing
 
-from fer_bench.errors import PluginError
 from fer_bench.reports.facts import answer, phrases
 from fer_bench.reports.facts.minority import HEAD, TAIL, detectable, tail_keys
 from fer_bench.reports.facts.numbers import BEYOND, JUDGED_BEYOND, SCORES, MethodNumbers, Numbers, recall_key
-from fer_bench.reports.facts.scoring import Results
 from fer_bench.reports.facts.verdicts import CLAIMS, Judgement, Verdict
 from fer_bench.reports.render.blocks import Block, Bullets, Figure, Paragraph, TableBlock
 from fer_bench.reports.render.table import Column, each, tabulate
@@ -37,11 +35,10 @@ GROUPS = {TAIL: "tail (mean)", HEAD: "head (mean)"}
 
 
 NOT_TESTED = Judgement(Verdict.NOT_RANKED)  # of what is no endpoint
-BEHIND_RECALL = {"precision": "Precision of the tail", "auroc": "AUROC of the tail"}
 
 
 def build(context: Context) -> list[Block]:
-    """A sentence and rows of the table for each method, what stands behind recall, and the trade-off with the head."""
+    """A sentence and rows of the table for each method, and the trade-off between tail and head."""
     numbers = context.numbers
     groups = numbers.groups
     if not numbers.compared:
@@ -55,7 +52,6 @@ def build(context: Context) -> list[Block]:
         Bullets(lines),
         _table(numbers),
         *_beyond(numbers),
-        _behind_recall(numbers, context.results),
         *([Figure("tradeoff", alt, drawn)] if drawn else []),
     ]
 
@@ -188,31 +184,6 @@ def _beyond(numbers: Numbers) -> list[Block]:
 _ACCURACY = (("accuracy", "Accuracy"),)
 
 
-def _behind_recall(numbers: Numbers, results: Results) -> TableBlock:
-    """Precision and AUROC of the tail beside its recall, of every method."""
-    members = list(numbers.groups.members["tail"])
-    place = {m.label: i for i, m in enumerate(numbers.methods)}
-
-    def mean(name: str, method: MethodNumbers) -> str:
-        of = results.methods[place[method.label]].metrics.get(name)
-        if of is None or isinstance(of, PluginError) or of.values is None:
-            return phrases.UNKNOWN
-        return phrases.mean_and_spread(of.values[:, members].mean(1))
-
-    columns = [
-        Column("Method", phrases.method_name, right=False),
-        Column("Recall of the tail", lambda m: phrases.share_with_interval(m.scores[TAIL])),
-        *(Column(title, each(mean, name)) for name, title in BEHIND_RECALL.items()),
-    ]
-    caption = (
-        f"In %, means over the classes of the tail. Recall with its unadjusted 95 % interval, the rest: "
-        f"{phrases.spread_over_seeds(numbers)}. A method that calls more images rare gains recall and loses precision; "
-        "AUROC (one class against the rest) does not depend on how many it calls rare. A training that never predicts "
-        "a class of the tail has no precision and is left out."
-    )
-    return TableBlock(tabulate(columns, numbers.methods, caption), "tail", "Recall, precision and AUROC of the tail")
-
-
 # -- the figure ------------------------------------------------------------------------------------------------------
 
 
@@ -261,4 +232,4 @@ def _bars(interval: Interval) -> Sequence[Sequence[float]]:
     return [[100 * max(0.0, interval.value - interval.low)], [100 * max(0.0, interval.high - interval.value)]]
 
 
-SECTION = Section("minority", "Gains on minority classes", build, slow=True)
+SECTION = Section("minority", "Gains on minority classes", build)

@@ -31,17 +31,16 @@ def _score(name: str, method: MethodNumbers) -> str:
     return f"{phrases.mean_and_spread(method.by_seed[name])} {interval}".strip()
 
 
-SCORE_COLUMNS = (
-    Column("Method", phrases.method_name, right=False),
-    Column("Seeds", lambda m: str(len(m.seeds))),
-    *(Column(heading[0].upper() + heading[1:], each(_score, name)) for name, heading in SCORES.items()),
-)
-
-
 def score_table(numbers: Numbers) -> Table:
     """Accuracy, mean-class accuracy and macro-F1 of every method."""
     caption = f"In %: {phrases.spread_over_seeds(numbers)}, and {phrases.interval_of(numbers)}."
-    return tabulate(SCORE_COLUMNS, numbers.methods, caption)
+    study = numbers.study
+    columns = [
+        Column("Method", phrases.method_name, right=False),
+        Column(phrases.trainings_heading(study), lambda m: phrases.trainings(study, m.trainings)),
+        *(Column(heading[0].upper() + heading[1:], each(_score, name)) for name, heading in SCORES.items()),
+    ]
+    return tabulate(columns, numbers.methods, caption)
 
 
 def _lead(against: ChanceTest | None) -> str:
@@ -58,6 +57,7 @@ def _leaning(study: StudyData, method: MethodNumbers) -> str:
 
 def chance_table(numbers: Numbers) -> Table:
     """Every method against classifiers that ignore the image."""
+    one = numbers.study.one
     columns = [
         Column("Method", phrases.method_name, right=False),
         Column("Mean-class accuracy above chance", lambda m: _lead(m.chance.mean_recall)),
@@ -65,14 +65,14 @@ def chance_table(numbers: Numbers) -> Table:
         Column("Accuracy above best constant", lambda m: _lead(m.chance.accuracy)),
         Column("p", lambda m: phrases.p_value(m.chance.accuracy and m.chance.accuracy.p)),
         Column("Most frequent prediction", each(_leaning, numbers.study), right=False),
-        Column("Collapsed seeds", lambda m: f"{int(m.chance.collapsed.sum())} of {len(m.chance.collapsed)}"),
+        Column(f"Collapsed {one}s", lambda m: f"{int(m.chance.collapsed.sum())} of {len(m.chance.collapsed)}"),
     ]
     if any(m.chance.testable for m in numbers.methods):
         caption = (
             "In points, with one-sided p after Holm's correction for the two tests. For comparison, "
             f"{answer.chance_levels(numbers)}. Mean-class accuracy is tested by permuting the labels (Ojala and "
             "Garriga 2010), accuracy by a score test with the crossed variance. Most frequent prediction: the share of "
-            f"images that receive it (classes weighted equally); with {100 * COLLAPSED:g} % or more, a seed has "
+            f"images that receive it (classes weighted equally); with {100 * COLLAPSED:g} % or more, a {one} has "
             "collapsed."
         )
     else:
@@ -103,15 +103,17 @@ def fold_table(numbers: Numbers) -> Table | None:
         return None
     columns = [Column("Method", lambda m: phrases.method_name(numbers.method(m.label)), right=False)]
     columns.append(Column("Folds", lambda m: str(len({r.fold for r in m.runs}))))
+    varied = phrases.varied(study)
     for name, heading in SCORES.items():
         pooled = each(lambda n, m: phrases.percent(numbers.method(m.label).scores[n].value), name)
         columns.append(Column(f"Pooled {heading}", pooled))
         columns.append(Column(f"{heading[0].upper()}{heading[1:]} by fold", each(partial(_spread, study), name)))
     caption = (
-        "In %. Pooled: for each seed, the predictions of all folds are scored together; then the mean over seeds. The "
+        f"In %. Pooled: for each {study.one}, the predictions of all folds are scored "
+        f"together; then the mean over {varied}. The "
         "intervals and gains elsewhere in this report are of pooled scores. By fold: each fold is scored on its own "
-        "(mean over seeds); mean ± standard deviation over folds (minimum to maximum). Folds share training images, so "
-        "this spread is not a standard error."
+        f"(mean over {varied}); mean ± standard deviation over folds (minimum to maximum). Folds share training "
+        "images, so this spread is not a standard error."
     )
     if study.repeated:
         caption += (

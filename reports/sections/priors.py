@@ -16,6 +16,7 @@ from fer_bench.reports.facts import phrases
 from fer_bench.reports.facts.numbers import Numbers
 from fer_bench.reports.facts.priors import Prior
 from fer_bench.reports.facts.records import StudyData
+from fer_bench.reports.facts.runs import subsets_of
 from fer_bench.reports.render.blocks import Block, TableBlock
 from fer_bench.reports.render.table import Column, Table, each, tabulate
 from fer_bench.reports.sections.section import Context, Section
@@ -25,13 +26,14 @@ from fer_bench.stats.intervals import score_intervals
 
 
 def prior_table(numbers: Numbers, priors: Sequence[Prior]) -> Table:
-    """Accuracy of every method under each prior, with its interval over seeds and images."""
+    """Accuracy of every method under each prior, with its interval over trainings and images."""
     study = numbers.study
     asked = {str(p): p.shares(study) for p in priors}
     scores: dict[str, Score] = {name: partial(accuracy_under_prior, prior=shares) for name, shares in asked.items()}
-    intervals = {
-        m.label: score_intervals(jackknife(study.truth, study.predictions(m.label)[1], scores)) for m in numbers.methods
-    }
+    intervals = {}
+    for method in numbers.methods:
+        trainings, predictions = study.predictions(method.label)
+        intervals[method.label] = score_intervals(jackknife(study.truth, predictions, scores, subsets_of(trainings)))
     columns = [Column("Test prior", str, right=False)]
     columns.append(Column("Rarest : most frequent", lambda p: _extremes(study, asked[p])))
     columns += [

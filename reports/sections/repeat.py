@@ -20,7 +20,10 @@ def build(context: Context) -> list:
     folded = len(study.folds) > 1
     ids = tuple(
         f"{phrases.code(m.label)}: "
-        + ", ".join(f"seed {r.seed}{f' fold {r.fold}' * folded} {phrases.code(r.record.id)}" for r in m.runs)
+        + ", ".join(
+            f"{r.training.named(subsets=study.crossed)}{f' fold {r.fold}' * folded} {phrases.code(r.record.id)}"
+            for r in m.runs
+        )
         for m in study.methods
     )
     environment = environment_table(study)

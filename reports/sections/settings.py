@@ -9,6 +9,7 @@ PER_RUN = (
     "method",
     "params",
     "seed",
+    "subset",
     "fold",
     "dataset",
     "protocol",

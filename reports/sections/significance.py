@@ -15,6 +15,8 @@ from matplotlib.figure import Figure as Drawing
 
 from fer_bench.reports.facts import phrases
 from fer_bench.reports.facts.numbers import DRAWS, IMPROVED, SCORES, MethodNumbers, Numbers
+from fer_bench.reports.facts.records import StudyData
+from fer_bench.reports.facts.runs import Training
 from fer_bench.reports.render.blocks import Block, Figure, Paragraph, TableBlock
 from fer_bench.reports.render.table import Column, each, tabulate
 from fer_bench.reports.sections import figures
@@ -37,10 +39,10 @@ def build(context: Context) -> list[Block]:
 
 @dataclass(frozen=True)
 class Pair:
-    """Predictions of a method and of the reference for their shared seeds, [S, n]."""
+    """Predictions of a method and of the reference for the subsets and seeds that they share, [R, n]."""
 
     method: MethodNumbers
-    seeds: tuple[int, ...]
+    trainings: tuple[Training, ...]
     ours: np.ndarray
     theirs: np.ndarray
 
@@ -52,13 +54,18 @@ def pairs(numbers: Numbers) -> Iterator[Pair]:
         yield Pair(method, *study.paired(method.label, str(study.reference)))
 
 
+def _shared(study: StudyData) -> Column:
+    """How many subsets and seeds a method shares with the reference."""
+    return Column(phrases.trainings_heading(study), lambda m: phrases.trainings(study, m.shared))
+
+
 def _improvement(numbers: Numbers) -> list[Block]:
     study = numbers.study
     rows = [m for m in numbers.compared if m.improvement]
     if not rows:
         return []
     columns = [Column("Method", phrases.method_name, right=False)]
-    columns.append(Column("Seeds", lambda m: str(m.pairs)))
+    columns.append(_shared(study))
     for name in IMPROVED:
         cell = each(lambda n, m: phrases.share_with_interval(m.improvement[n]), name)
         columns.append(Column(f"P(better {SCORES[name]})", cell))
@@ -73,16 +80,18 @@ def _resampled(numbers: Numbers) -> list[Block]:
     """The headline's gains with the report's own intervals and those of the paired bootstrap."""
     if not numbers.compared:
         return []
-    columns = [Column("Method", phrases.method_name, right=False), Column("Seeds", lambda m: str(m.pairs))]
+    columns = [Column("Method", phrases.method_name, right=False), _shared(numbers.study)]
     for name in (*numbers.headline, "accuracy"):
         heading = phrases.endpoint(numbers.study, name, named=False)
         columns.append(Column(f"Gain in {heading}", each(lambda n, m: phrases.gain_with_interval(m.gains[n]), name)))
         columns.append(Column("Bootstrap", each(lambda n, m: phrases.limits(m.resampled[n]), name)))
+    varied = phrases.varied(numbers.study)
+    resampled = varied.replace(" and ", ", of ")
     drawn = "images within classes" if numbers.study.clusters is None else "sampling units (see the answer)"
     caption = (
         f"Gains over {phrases.code(str(numbers.study.reference))} in points, unadjusted. Bootstrap: the 95 % "
-        f"percentile interval of {DRAWS:,} paired resamples of seeds and of {drawn}. It is too short when few seeds "
-        "differ a lot and too wide when they do not, so no verdict depends on it."
+        f"percentile interval of {DRAWS:,} paired resamples of {resampled} and of {drawn}. It is too short when few "
+        f"{varied} differ a lot and too wide when they do not, so no verdict depends on it."
     )
     return [TableBlock(tabulate(columns, numbers.compared, caption), "resampled", "Gains by the paired bootstrap")]
 
@@ -92,26 +101,28 @@ def _mcnemar(numbers: Numbers) -> list[Block]:
         return [
             Paragraph("McNemar's test is not given, because it treats every test image as an independent observation.")
         ]
-    rows: list[tuple[Pair, int, McNemar]] = []
+    crossed, one = numbers.study.crossed, numbers.study.one
+    rows: list[tuple[Pair, Training, McNemar]] = []
     for pair in pairs(numbers):
         tests = mcnemar_by_seed(numbers.study.labels, pair.ours, pair.theirs)
-        rows += [(pair, seed, test) for seed, test in zip(pair.seeds, tests, strict=True)]
+        rows += [(pair, training, test) for training, test in zip(pair.trainings, tests, strict=True)]
     if not rows:
         return []
     columns = [
         Column("Method", lambda r: phrases.method_name(r[0].method), right=False),
-        Column("Seed", lambda r: str(r[1])),
+        *([Column("Subset", lambda r: str(r[1].subset))] if crossed else []),
+        Column("Seed", lambda r: str(r[1].seed)),
         Column("Only the method right", lambda r: f"{r[2].gained:,}"),
         Column("Only the reference right", lambda r: f"{r[2].lost:,}"),
         Column("Exact p", lambda r: phrases.p_value(r[2].exact_p)),
         Column("mid-p", lambda r: phrases.p_value(r[2].mid_p)),
     ]
     caption = (
-        f"McNemar's test of each seed's pair of networks against {phrases.code(str(numbers.study.reference))} "
+        f"McNemar's test of each {one}'s pair of networks against {phrases.code(str(numbers.study.reference))} "
         "(Fagerland et al. 2013), uncorrected. It compares two networks, not two methods: two networks "
         "of the same method differ as well."
     )
-    return [TableBlock(tabulate(columns, rows, caption), "mcnemar", "McNemar's test by seed")]
+    return [TableBlock(tabulate(columns, rows, caption), "mcnemar", f"McNemar's test by {one}")]
 
 
 # -- ranks over folds ------------------------------------------------------------------------------------------------

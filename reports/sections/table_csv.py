@@ -11,7 +11,18 @@ from fer_bench.reports.facts.verdicts import Judgement
 from fer_bench.reports.render.table import rows_csv
 
 CSV_HEADER = (
-    *("method", "transductive", "quantity", "train_images", "test_images", "seeds", "percent", "low", "high"),
+    *(
+        "method",
+        "transductive",
+        "quantity",
+        "train_images",
+        "test_images",
+        "seeds",
+        "subsets",
+        "percent",
+        "low",
+        "high",
+    ),
     *("gain_points", "gain_low", "gain_high", "gain_seeds"),
     *("p", "p_adjusted", "simultaneous_low", "simultaneous_high", "verdict"),
     *("watermark", "blocked", "collapsed_seeds", "chance_p"),
@@ -32,7 +43,7 @@ def csv_text(numbers: Numbers) -> str:
             images = [
                 "" if index is None or role not in counts else str(counts[role][index]) for role in ("train", "test")
             ]
-            cells = [m.label, str(m.transductive).lower(), key, *images, str(len(m.seeds))]
+            cells = [m.label, str(m.transductive).lower(), key, *images, str(len(m.seeds)), str(len(m.runs.subsets))]
             cells += [_decimal(v) for v in (interval.value, interval.low, interval.high)]
             cells += [_decimal(v) for v in (gain.value, gain.low, gain.high)] if gain else ["", "", ""]
             cells += [str(m.pairs) if gain else "", *_judged(m.judged.get(key)), "; ".join(study.watermarks), *standing]

@@ -7,36 +7,9 @@ import numpy as np
 import pytest
 
 import fer_bench
-from fer_bench.cli import main
 from fer_bench.record.home import Home
 from fer_bench.tracking.translate import mirrored
-
-SHORT = ["--recipe", "demo", "--epochs", "2", "--set", "batch_size=16", "--seeds", "1", "--device", "cpu", "--no-track"]
-
-
-@pytest.fixture
-def call(capfd):
-    """``call(*words)`` runs the command line in this process; returns its exit code, output and errors."""
-
-    def run(*words):
-        with pytest.raises(SystemExit) as caught:
-            main([str(w) for w in words])
-        out, err = capfd.readouterr()
-        return caught.value.code, out, err
-
-    return run
-
-
-@pytest.fixture
-def on_tiny(call, plugin_folder, tmp_path):
-    """``on_tiny("run", METHOD, ...)`` with the data set `tiny` and a home of its own."""
-
-    def run(command, *words):
-        where = ["--dataset", "tiny", "--plugins", plugin_folder, "--home", tmp_path]
-        return call(command, *words, *where, *SHORT)
-
-    return run
-
+from tests.cli.conftest import SHORT
 
 # -- quick answers ---------------------------------------------------------------------------------------------------
 
@@ -115,6 +88,8 @@ def test_lists_tell_what_there_is(call):
         (["run", "rasn", "--dataset", "synthetic", "--select", "recall"], ["unknown metric", "'mean_recall'"]),
         (["run", "rasn", "--dataset", "synthetic", "--device", "gpu"], ["device 'gpu'", "cuda"]),
         (["run", "rasn", "--dataset", "synthetic", "--seeds", "0"], ["--seeds 0 is out of range", "1 to 1,000"]),
+        (["run", "rasn", "--dataset", "synthetic", "--subsets", "3"], ["only one draw", "--imbalance exp:50", "folds"]),
+        (["run", "rasn", "--dataset", "synthetic", "--subsets", "0"], ["--subsets 0 is out of range", "1 to 100"]),
         (["run", "rasn", "--dataset", "synthetic", "--plugins", "no/such"], ["does not exist", "no/such"]),
         (["tune", "rsan", "--dataset", "synthetic"], ["unknown method 'rsan'", "'rasn'"]),
         (["report", "--home", "."], ["the ledger holds no study"]),
@@ -192,7 +167,7 @@ def test_run_trains_compares_reports_and_reuses(on_tiny, call, tmp_path):
     assert len(fer_bench.predictions(records[2].id, tmp_path)) == 48
     assert len(fer_bench.predictions(records[2].id, tmp_path, split="val")) == 40
     seen = mirrored(records[2])
-    assert (seen.status, seen.tags["derived_from"]) == ("FINISHED", records[1].id)
+    assert (seen.status, seen.tags["fer_bench.derived_from"]) == ("FINISHED", records[1].id)
     assert "finished" in call("list", "runs", "--home", tmp_path)[1]
     assert "small" in call("list", "studies", "--home", tmp_path)[1]
 
@@ -369,7 +344,7 @@ def test_a_study_ends_well_in_a_terminal_that_lacks_its_letters(in_terminal, plu
     on_tiny = ["--dataset", "tiny", "--plugins", str(plugin_folder), *SHORT, "--epochs", "1", "--name", "s"]
     words = ["run", "baseline_resnet", "baseline_focal", *on_tiny]
     code, out, err = in_terminal("latin-1", *words)
-    assert (code, err) == (0, ""), "two runs, one of them in a process of its own"
+    assert (code, err) == (0, "")
     output = out.decode("latin-1")
     assert "s - tiny/official" in output.replace("·", "-")
     assert "| baseline_focal" in output or "|baseline_focal" in output
@@ -377,14 +352,14 @@ def test_a_study_ends_well_in_a_terminal_that_lacks_its_letters(in_terminal, plu
 
     code, out, err = in_terminal(None, *words, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
     assert (code, err) == (0, "")
-    assert out.decode("ascii").count("finished before") == 2
+    assert out.decode("ascii").count("finished before") == 3
     for encoding in ("gbk", "ascii", "latin-1"):
         code, out, err = in_terminal(encoding, "report", "s", "--format", "md")
         assert (code, err) == (0, "")
         assert "mean-class accuracy" in out.decode(encoding)
         code, out, err = in_terminal(encoding, "list", "runs")
         assert (code, err) == (0, "")
-        assert out.decode(encoding).count("finished") == 2
+        assert out.decode(encoding).count("finished") == 3
 
 
 def test_nothing_after_the_training_keeps_the_mirror_from_its_last_update(monkeypatch, workplace):

@@ -23,8 +23,8 @@ def among(others, copies=None, rows=TEST):
 
 
 def test_what_each_test_image_has_in_training():
-    # 6: exact, same label. 7: exact, label 2 against 1. 8: near, label 2 against 1. 9: exact, same label (the near copy,
-    # row 3, has another one, which does not count beside an exact copy). 10 and 11: nothing.
+    # 6: exact, same label. 7: exact, label 2 against 1. 8: near, label 2 against 1. 9: exact, same label; the near one,
+    # row 3, has another one, which does not count beside an exact copy. 10 and 11: nothing.
     assert among([0, 1, 2, 3]) == [2, 2 + 4, 1 + 4, 2, 0, 0]
     assert among([4, 5]) == [0, 0, 0, 0, 2, 0]
 

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 
+from fer_bench.data import fold_rows
 from fer_bench.data.clean_manifest import save_clean
 from fer_bench.data.copies import Copies
 from fer_bench.data.fold_rows import groups_of_test, roles_of
@@ -26,10 +27,10 @@ def tiny(workplace):
 
 @pytest.fixture
 def roles(tiny):
-    """``roles(protocol=..., fold=..., profile=...)`` on `tiny`."""
+    """``roles(protocol=..., fold=..., profile=..., subset=...)`` on `tiny`."""
 
-    def make(protocol="official", fold=0, profile="natural"):
-        return roles_of(*tiny, protocol=protocol, fold=fold, profile=profile)
+    def make(protocol="official", fold=0, profile="natural", subset=0):
+        return roles_of(*tiny, protocol=protocol, fold=fold, profile=profile, subset=subset)
 
     return make
 
@@ -69,6 +70,29 @@ def test_a_profile_thins_training_alone_and_leaves_its_index_list(roles, tiny):
 def test_larger_ratios_lie_inside_smaller_ones(roles):
     inner, outer = (set(roles(profile=p).rows["train"].tolist()) for p in ("exp:48", "exp:16"))
     assert inner < outer
+
+
+def test_draws_have_equal_sizes_differ_and_are_nested_each_for_itself(roles, tiny):
+    draws = [roles(profile="exp:16", subset=k) for k in range(3)]
+    assert [d.counts["train"] for d in draws] == [[48, 19, 8, 3]] * 3
+    assert len({d.digest for d in draws}) == 3
+    rows = [set(d.rows["train"].tolist()) for d in draws]
+    for k in range(3):
+        inner = set(roles(profile="exp:48", subset=k).rows["train"].tolist())
+        assert inner < rows[k]
+        assert not any(inner < rows[other] for other in range(3) if other != k)
+    store, _, home = tiny
+    folder = home.splits("tiny", store.fingerprint)
+    listed = (folder / "official-fold0-exp_16-subset2.csv").read_text().split()
+    assert listed == ["row", *map(str, draws[2].rows["train"].tolist())]
+    assert draws[2].rows["test"].tolist() == draws[0].rows["test"].tolist()
+
+
+def test_a_further_draw_of_a_profile_that_keeps_every_image_is_refused(roles, monkeypatch):
+    monkeypatch.setattr(fold_rows, "pick", lambda profile, labels, classes, key: np.arange(len(labels)))
+    assert roles(profile="exp:16").counts["train"] == [48, 24, 16, 8]
+    with pytest.raises(SpecError, match=r"(?s)all its draws are the same.*--subsets"):
+        roles(profile="exp:16", subset=1)
 
 
 def test_a_missing_fold_and_an_unfit_profile_are_told(roles):

@@ -1,6 +1,8 @@
 """The synthetic faces: what the table says is what the pixels show."""
 
 import hashlib
+import itertools
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +13,17 @@ from hypothesis import strategies as st
 from fer_bench.contract.card_reader import read_card
 from fer_bench.data.store import write_store
 from fer_bench.datasets import synthetic
-from fer_bench.datasets._synthetic.action_units import COLUMNS, EXPRESSIONS, UNITS, draw_units
+from fer_bench.datasets._synthetic.action_units import (
+    COLUMNS,
+    EXPRESSIONS,
+    UNITS,
+    draw_units,
+)
 from fer_bench.datasets._synthetic.faces import CAPTURE, IDENTITY, draw_faces, draw_values
 from fer_bench.datasets.synthetic import FER2013, LEAST, Synthetic, allocate, card, class_counts
 from fer_bench.errors import DataError, SpecError
 from fer_bench.rng import numpy_generator
+from tests.datasets.conftest import drawn
 
 STILL = {"bias": 1.0, "contrast": 1.0, "blur": 0.0, "noise": 0.0, "cover": -1.0, "zoom": 1.06, "light_y": 0.0}
 
@@ -30,15 +38,6 @@ def middle_values(table: dict[str, tuple], n: int) -> dict[str, np.ndarray]:
     """The middle of every range: an average person, or a frontal picture without noise or blur."""
     fixed = STILL if table is CAPTURE else {"beard": -1.0, "glasses": -1.0}
     return {name: np.full(n, fixed.get(name, (low + high) / 2)) for name, (low, high) in table.items()}
-
-
-def drawn(**params):
-    """Every column of a drawing: images, labels, split, subject and the extra ones."""
-    chunks = list(Synthetic(params).read(None).chunks())
-    columns = {name: np.concatenate([c.extra[name] for c in chunks]) for name in chunks[0].extra}
-    for name in ("images", "labels", "split", "source", "subject"):
-        columns[name] = np.concatenate([np.asarray(getattr(c, name)) for c in chunks])
-    return columns
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +57,32 @@ def test_card_is_a_literal_of_a_built_in_set():
 
 def test_counts_of_the_card_are_those_of_the_default_size():
     assert {k: tuple(v) for k, v in class_counts(card.params["size"].default).items()} == dict(card.counts)
-    assert [sum(v) for v in card.counts.values()] == [4800, 600, 600]
+    assert [sum(v) for v in card.counts.values()] == [4800, 1603, 3263]
+
+
+def test_rarest_class_has_fifty_test_images_and_half_as_many_for_validation():
+    counts = class_counts(card.params["size"].default)
+    assert min(counts["test"]) == counts["test"][1] == 50
+    assert min(counts["val"]) == counts["val"][1] == 25
+
+
+@given(least=st.integers(0, 200), spare=st.integers(0, 3_000), balance=st.sampled_from(("fer2013", "uniform")))
+def test_test_and_validation_never_fall_below_what_is_asked_for(least, spare, balance):
+    # FER2013 has 55 of 3589 test images of disgust, and 56 of 3589 of validation
+    smallest = 28 + max(28, math.ceil(math.ceil(least / 2) * 3589 / 56)) + max(28, math.ceil(least * 3589 / 55))
+    counts = class_counts(smallest + spare, balance, least)
+    assert min(counts["test"]) >= least
+    assert min(counts["val"]) >= least / 2
+    with pytest.raises(DataError, match="too few"):
+        class_counts(smallest - 1, balance, least)
+
+
+def test_small_sets_say_which_size_or_least_test_would_do():
+    with pytest.raises(DataError) as caught:
+        Synthetic({"size": 300}).read(None)
+    # 28 + 1603 + 3263: four of each class, 25 / 56 of 3589 and 50 / 55 of 3589, rounded up
+    assert caught.value.hint == "least_test=50 needs size=4894 or more, or give least_test=0"
+    assert Synthetic({"size": 4894}).read(None).layout == "drawn"
 
 
 def test_fer2013s_size_gives_fer2013s_counts():
@@ -66,7 +90,7 @@ def test_fer2013s_size_gives_fer2013s_counts():
 
 
 def test_default_classes_are_within_rounding_of_fer2013():
-    for split, counts in class_counts(6000).items():
+    for split, counts in class_counts(9666).items():
         exact = np.asarray(FER2013[split]) * sum(counts) / sum(FER2013[split])
         assert np.abs(np.asarray(counts) - exact).max() < 1
 
@@ -94,13 +118,18 @@ def test_allocation_sums_to_the_total_and_keeps_minimum_and_order(weights, least
 
 @given(size=st.integers(84, 20_000), balance=st.sampled_from(("fer2013", "uniform")))
 def test_every_size_fills_every_class_of_every_split(size, balance):
-    counts = class_counts(size, balance)
+    counts = class_counts(size, balance, 0)
     assert sum(map(sum, counts.values())) == size
     assert min(map(min, counts.values())) >= LEAST
 
 
 def test_uniform_balance_has_equal_classes():
-    assert class_counts(700, "uniform")["train"] == [80] * 7
+    assert class_counts(700, "uniform", 0)["train"] == [80] * 7
+
+
+def test_balance_does_not_move_images_between_splits():
+    natural, uniform = class_counts(9666), class_counts(9666, "uniform")
+    assert [sum(v) for v in natural.values()] == [sum(v) for v in uniform.values()]
 
 
 def test_too_few_images_are_refused():
@@ -122,6 +151,14 @@ def test_one_seed_gives_the_same_bytes_everywhere():
     assert images.shape == (84, 1, 48, 48)
     assert images.dtype == np.uint8
     assert hashlib.sha256(images.tobytes()).hexdigest()[:16] == "0df1c61994452624"
+
+
+def test_default_train_pictures_are_those_of_earlier_versions():
+    # Digest of the first two blocks at the commit before `shared` and `least_test`, when the default size was 6000.
+    chunks = itertools.islice(Synthetic().read(None).chunks(), 2)
+    images = np.concatenate([chunk.images for chunk in chunks])
+    assert images.shape == (1024, 1, 48, 48)
+    assert hashlib.sha256(images.tobytes()).hexdigest()[:16] == "a1cb4ae8da5f23ee"
 
 
 def test_seeds_name_different_sets():
@@ -194,7 +231,8 @@ def test_units_are_recorded_from_0_to_100(faces):
     assert table.min() == 0
     assert 90 < table.max() <= 100
     assert COLUMNS[0] == "au01"
-    assert COLUMNS[-1] == "au26"
+    assert COLUMNS[16:] == ("au26", "au14", "au19", "au38")
+    assert not table[17:].any()  # units of no prototype
 
 
 @pytest.mark.parametrize(
@@ -294,6 +332,26 @@ def test_lip_stretcher_widens_the_mouth():
     assert width(average_face(au20=90)) >= width(average_face()) + 2
 
 
+def test_dimpler_darkens_a_spot_beside_each_corner():
+    change = average_face(au14=90) - average_face()
+    assert change[33:42, 31:36].min() < -25
+    assert change[33:42, 12:17].min() < -25
+    assert np.abs(change[:30]).max() == 0
+    assert np.abs(change[33:42, 20:28]).max() == 0
+
+
+def test_tongue_is_bright_below_the_line_of_the_lips():
+    below = np.s_[38:41, 22:26]
+    assert average_face(au19=60)[below].mean() > average_face()[below].mean() + 20
+
+
+def test_nostril_dilator_darkens_the_foot_of_the_nose_alone():
+    change = average_face(au38=80) - average_face()
+    assert change[27:32, 20:28].mean() < -6
+    assert np.abs(change[:22]).max() == 0
+    assert np.abs(change[36:]).max() == 0
+
+
 def test_nose_wrinkler_draws_lines_across_the_root():
     root = np.s_[18:25, 22:26]
     rest, wrinkled = average_face()[root].mean(1), average_face(au09=90)[root].mean(1)
@@ -325,7 +383,7 @@ def test_pixels_alone_beat_chance_for_a_linear_model(faces):
 
 
 def test_faces_go_through_the_store_unchanged(tmp_path):
-    dataset = Synthetic({"size": 140, "seed": 3})
+    dataset = Synthetic({"size": 140, "seed": 3, "least_test": 0})
     store = write_store(tmp_path, card, dataset.read(None), dataset.params)
     fresh = drawn(size=140, seed=3)
     assert np.array_equal(store.images(np.arange(140)), fresh["images"])
@@ -334,9 +392,9 @@ def test_faces_go_through_the_store_unchanged(tmp_path):
     assert np.array_equal(table["subject"], fresh["subject"])
     assert all(np.array_equal(table[name], fresh[name]) for name in COLUMNS)
     assert store.classes == card.classes
-    again = write_store(tmp_path / "again", card, Synthetic({"size": 140, "seed": 3}).read(None))
+    again = write_store(tmp_path / "again", card, dataset.read(None))
     assert again.fingerprint == store.fingerprint
-    other = write_store(tmp_path / "other", card, Synthetic({"size": 140, "seed": 4}).read(None))
+    other = write_store(tmp_path / "other", card, Synthetic({"size": 140, "seed": 4, "least_test": 0}).read(None))
     assert other.fingerprint != store.fingerprint
 
 

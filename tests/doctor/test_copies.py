@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
 from fer_bench import Chunk, DatasetCard, Protocol, Reading
-from fer_bench.data.copies import NAME, load_copies
+from fer_bench.contract.plugins import plugins
+from fer_bench.data.copies import NAME, copies_among, load_copies
 from fer_bench.data.store import write_store
 from fer_bench.doctor import copies as module
 from fer_bench.doctor.copies import known_copies
@@ -68,7 +72,8 @@ def test_the_search_is_done_once(album, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "copies_of", lambda patient: pytest.fail("looked for again"))
     again = known_copies(store, CARD, tmp_path, announce)
     assert announced == [True]
-    assert (first.near == again.near).all() and (first.exact == again.exact).all()  # the numbers too: they are recorded
+    assert (first.near == again.near).all()  # the numbers too: they are recorded
+    assert (first.exact == again.exact).all()
 
 
 def test_a_file_that_can_not_be_used_is_replaced(album, tmp_path):
@@ -87,7 +92,8 @@ def test_images_that_are_drawn_are_copies_only_where_they_are_identical(album, t
     drawn = replace(CARD, built_in=True)
     found = known_copies(album(), drawn, tmp_path, lambda: pytest.fail("announced a search"))
     assert groups(found.near) == [[3, 20]]
-    assert found.facts["near"] is False and "drawn" in found.facts["reason"]
+    assert found.facts["near"] is False
+    assert "drawn" in found.facts["reason"]
 
 
 def test_a_large_store_is_searched_for_identical_images_alone(album, tmp_path, monkeypatch):
@@ -108,3 +114,30 @@ def test_where_most_images_look_alike_only_identical_ones_are_copies(album, tmp_
     named = [f"p{k}" for k in range(12)] + [f"q{k}" for k in range(8)]  # other names: copies labelled as two people
     found = known_copies(album(images, named), CARD, tmp_path / "named")
     assert groups(found.near) == [[k, 12 + k] for k in range(8)]
+
+
+@pytest.mark.realdata
+def test_real_fer2013_has_the_known_copies(tmp_path):
+    beside = Path(__file__).parents[3] / "shared" / "data" / "fer2013"
+    path = Path(os.environ.get("FER_BENCH_FER2013") or beside) / "unpack.py"
+    if not path.is_file():
+        pytest.skip("the real FER2013 is not here: set FER_BENCH_FER2013 to the folder that holds unpack.py")
+    spec = importlib.util.spec_from_file_location("fer2013_unpack", path)
+    unpack = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(unpack)
+    images, labels, usage = unpack.load()
+    labels = labels.astype(np.int64)
+    split = [("Training", "PublicTest", "PrivateTest")[u] for u in usage]
+    chunk = Chunk(images=images[:, None], labels=labels, split=split, source=[""] * len(labels))
+    card = plugins().dataset_card("fer2013")
+    reading = Reading(layout="array", summary="", files=[], chunks=lambda: iter([chunk]))
+    copies = known_copies(write_store(tmp_path, card, reading), card, tmp_path)
+    train, val, test = (np.flatnonzero(usage == u) for u in range(3))
+    met = copies_among(copies, test, labels[test], train, labels[train])
+    kinds = dict(zip(*np.unique(met, return_counts=True), strict=True))
+    assert kinds == {0: 2887, 1: 330, 2: 273, 5: 84, 6: 15}  # 288 exact and 414 near copies in Training
+    assert np.isin(copies.exact[test], copies.exact[train]).sum() == 288
+    assert np.isin(copies.exact[val], copies.exact[train]).sum() == 280
+    distinct = np.bincount(np.unique(np.stack([copies.near, copies.exact]), axis=1)[0], minlength=len(images))
+    torn = np.isin(copies.near[test], copies.near[train]) & (distinct[copies.near[test]] > 1)
+    assert torn.sum() == 518  # the doctor's count: groups that hold different images

@@ -23,7 +23,7 @@ TINY = f"--dataset tiny --plugins {{plugins}} {SHORT}"
 WRITING = {
     "run": f"run baseline_resnet {TINY} --seeds 1 --no-track --name other",
     "tune": f"tune baseline_resnet {TINY} --trials 1 --no-track",
-    "prepare": "data prepare synthetic --dataset-set size=300",
+    "prepare": "data prepare synthetic --dataset-set size=300 --dataset-set least_test=0",
     "fetch": "data fetch ferplus",
     "check": "data check tiny --plugins {plugins}",
     "report": "report s",

@@ -267,7 +267,16 @@ def test_rebuilding_gives_the_same_bytes_and_clean_markdown(five_seeds, tmp_path
     assert built() == first
     drawn = {
         f"figures/{name}.{kind}"
-        for name in ("recall", "gains", "frequency", "confusion", "curves", "reliability", "tradeoff")
+        for name in (
+            "recall",
+            "gains",
+            "frequency",
+            "confusion",
+            "curves",
+            "reliability",
+            "tradeoff",
+            "operating-point",
+        )
         for kind in ("svg", "png")
     }
     assert drawn | {"report.md", "report.html", "table.csv", "results.csv", ".fer-bench-report.json"} == {

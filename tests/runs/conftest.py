@@ -183,6 +183,9 @@ def marked_home(tmp_path_factory: pytest.TempPathFactory) -> World:
     work = world.workplace()
     prepare(work.home, work.plugins.dataset("marked"), None, say=lambda line: None)
     world.other = world.run("baseline_resnet").record.id
+    other_labels = world.home / "ledger/labels/f00d/second"
+    other_labels.mkdir(parents=True)
+    (other_labels / "votes.npy").write_bytes(b"how people see the test images")
     return world
 
 

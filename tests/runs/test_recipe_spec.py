@@ -174,9 +174,30 @@ def test_a_run_survives_the_way_to_plain_data_and_back():
     assert again.selection == spec.selection
 
 
+def test_draw_0_is_not_written_so_that_ids_of_earlier_versions_stay():
+    spec = RunSpec(**TEMPLATE, method="own", profile="exp:50")
+    assert spec.subset == 0
+    assert "subset" not in spec.to_dict()
+    later = RunSpec(**TEMPLATE, method="own", profile="exp:50", subset=2)
+    assert later.to_dict() == spec.to_dict() | {"subset": 2}
+    assert RunSpec.from_dict(later.to_dict()).subset == 2
+
+
+def test_every_seed_has_every_subset_and_the_first_seed_comes_first(found):
+    runs, labels = expand(
+        found, [Variant("baseline_resnet"), Variant("baseline_focal")], (0, 1), TEMPLATE | {"profile": "exp:50"},
+        subsets=range(3),
+    )  # fmt: skip
+    assert len(labels) == 2
+    assert [(r.seed, r.subset) for r in runs[::2]] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+    assert [(r.seed, r.subset) for r in runs[1::2]] == [(r.seed, r.subset) for r in runs[::2]]
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
+        ({"subset": 1}, "natural training set has one draw"),
+        ({"subset": -1, "profile": "exp:5"}, "must not be negative"),
         ({"sead": 1}, "unknown run field 'sead'[\\s\\S]*'seed'"),
         ({"profile": "natur"}, "did you mean 'natural'"),
         ({"seed": -1}, "must not be negative"),

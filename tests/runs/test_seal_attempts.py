@@ -63,6 +63,7 @@ REFUSED = {
     """,
     "the source file": "return SOURCE.read_text()",
     "another copy in the raw folder": "return (RAW / 'another_copy.csv').read_text()",
+    "other labels in the ledger": "return (HOME / 'ledger/labels/f00d/second/votes.npy').read_bytes()",
     "labels in another run": "return np.load(OTHER / 'test_labels.npy')",
     "the data set, read again": """
         from fer_bench.contract.plugins import plugins

@@ -34,6 +34,17 @@ class TestContent:
         assert params["recipe.epochs"] == "3"
         assert params["selection.metric"] == "mean_recall"
         assert (params["seed"], params["profile"], params["pretrained"]) == ("1", "exp:50", "false")
+        assert params["subset"] == "0"
+
+    def test_a_run_on_another_draw_says_so_in_its_name(self, ledger):
+        spec = ledger.run(write_run(ledger, "d" * 16)).json("spec")
+        writer = ledger.writer("e" * 16)
+        write_run(ledger, writer.id)
+        writer.put("spec", spec | {"spec": spec["spec"] | {"subset": 2}})
+        there = mirrored(ledger.run(writer.id))
+        assert "· subset 2 · seed 0" in there.name
+        assert there.params["subset"] == "2"
+        assert "subset" not in mirrored(ledger.run("d" * 16)).name
 
     def test_test_scores_are_computed_from_the_logits(self, ledger, uri):
         sync(ledger, "first", uri)

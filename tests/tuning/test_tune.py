@@ -179,7 +179,8 @@ def test_the_command_it_ends_with_describes_the_very_run(workplace, template):
 
 # -- killed and started again ----------------------------------------------------------------------------------------
 
-TUNE = ["tune", "baseline_resnet", "baseline_focal", "--dataset", "synthetic", "--dataset-set", "size=300"]
+TUNE = ["tune", "baseline_resnet", "baseline_focal", "--dataset", "synthetic"]
+TUNE += ["--dataset-set", "size=300", "--dataset-set", "least_test=0"]
 TUNE += ["--recipe", "demo", "--epochs", "2", "--precision", "fp32", "--trials", "5", "--no-track", "--threads", "1"]
 
 
@@ -231,7 +232,9 @@ def test_a_search_killed_half_way_ends_with_its_trials_and_none_trained_twice(tm
     told, _ = tuned.communicate(timeout=300)
     assert tuned.returncode == 0, told
     ledger = Ledger(tmp_path / "ledger")
-    for key, name in zip(ledger.study("tuned")["runs"], ("baseline_resnet", "baseline_focal"), strict=True):
+    *trained, read_out = ledger.study("tuned")["runs"]
+    assert ledger.run(read_out).json("derived")["run_id"] == trained[0], "the tuned reference's own network"
+    for key, name in zip(trained, ("baseline_resnet", "baseline_focal"), strict=True):
         values = best[name]["values"]
         assert ledger.run(key).spec["recipe"]["lr"] == values["recipe.lr"]
         assert ledger.run(key).json("seal")["count"] == 1

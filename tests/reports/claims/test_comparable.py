@@ -190,7 +190,7 @@ def test_official_fer2013_meets_the_one_family_that_selects_on_public_and_report
     rows = compare(ALL, {"accuracy": (72.0, 70.5, 73.4)}, ours)
     assert {r.claim.method.partition(" ")[0] for r in rows if r.verdict.ok} == {
         "WuJie", "VGG19", "EfficientNet-b2b", "GoogLeNet", "ResNet-34", "Inception-v3", "BAM-ResNet-50", "DenseNet121",
-        "ResNet-152", "CBAM-ResNet-50", "ResMaskingNet",
+        "ResNet-152", "CBAM-ResNet-50", "ResMaskingNet", "ResAttNet-56", "ResNeXt-50", "ResNet-50", "ResNet-101",
     }  # fmt: skip
     assert "fer2013/resmaskingnet-ensemble6" not in {f"{r.claim.dataset}/{r.claim.entry}" for r in rows if r.verdict.ok}
 

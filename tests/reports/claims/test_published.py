@@ -8,6 +8,7 @@ import pytest
 from fer_bench.contract.card_reader import read_card
 from fer_bench.contract.cards import DatasetCard
 from fer_bench.errors import DataError, FerBenchError, UnknownNameError
+from fer_bench.reports.claims.comparable import Ours, comparable
 from fer_bench.reports.claims.published import (
     FACES,
     FLAGS,
@@ -51,6 +52,10 @@ NET = Claim(
         ("fer2013/lethesec-resnet18:accuracy", "73.70"),
         ("fer2013/rmn-efficientnet-b2b:accuracy", "70.80"),
         ("fer2013/rmn-cbam-resnet50:accuracy", "73.39"),
+        ("fer2013/rmn-resattnet56:accuracy", "68.54"),
+        ("fer2013/rmn-resnext50-32x4d:accuracy", "72.22"),
+        ("fer2013/rmn-resnet50:accuracy", "72.86"),
+        ("fer2013/rmn-resnet101:accuracy", "73.47"),
         ("fer2013/resmaskingnet:accuracy", "74.14"),
         ("fer2013/resmaskingnet:recall:happy", "91"),
         ("fer2013/hust-resnet18:recall:fear", "48.1"),
@@ -71,6 +76,19 @@ NET = Claim(
         ("rafdb/crossval-mek-swin:accuracy", "88.9 ± 0.6"),
         ("ferplus/scn:accuracy", "89.35"),
         ("ferplus/crossval-dan:mean_recall", "66.9 ± 2.0"),
+        ("rafdb/qcs:accuracy", "93.02"),
+        ("rafdb/mfer:accuracy", "92.08"),
+        ("rafdb/mftn-fer:accuracy", "92.20"),
+        ("rafdb/hffer:accuracy", "92.18"),
+        ("rafdb/fmae:accuracy", "93.1"),
+        ("ferplus/qcs:accuracy", "91.85"),
+        ("ferplus/mfer:accuracy", "91.09"),
+        ("affectnet/qcs:accuracy", "67.94"),
+        ("affectnet/qcs-8:accuracy", "64.40"),
+        ("affectnet/mfer:accuracy", "67.06"),
+        ("affectnet/mfer-8:accuracy", "63.15"),
+        ("affectnet/mftn-fer:accuracy", "66.57"),
+        ("affectnet/mftn-fer-8:accuracy", "63.48"),
         ("affectnet/ddamfnpp:accuracy", "67.36"),
         ("affectnet/posterpp-8:accuracy", "63.77"),
         ("sfew/arm:accuracy", "58.71"),
@@ -180,6 +198,33 @@ def test_what_is_wrong_with_well_known_numbers_is_on_record():
     assert "subject-leak" in BY_ID["ckplus/wujie-resnet18:accuracy"].flags
     for dataset in ("fer2013", "rafdb", "ckplus"):  # its abstract calls all three validation accuracies
         assert BY_ID[f"{dataset}/rasn:accuracy"].flags == ("validation", "protocol-unknown")
+
+
+def test_how_meks_table_was_selected_is_unknown():
+    table = [c for c in ALL if c.entry.startswith("mek-table5-")]
+    assert len({c.entry for c in table}) == 8
+    assert {(c.selection, c.protocol) for c in table} == {("unknown", "")}
+    assert BY_ID["rafdb/mek-resnet18-best-epoch:mean_recall"].selection == "test-best"
+
+
+def test_newer_numbers_are_as_uncertain_as_their_sources():
+    qcs = [c for c in ALL if c.entry in ("qcs", "qcs-8")]
+    assert len(qcs) == 4
+    assert all("best-run" in c.flags and c.tag == "abstract" for c in qcs)
+    assert (BY_ID["rafdb/hffer:accuracy"].tag, BY_ID["rafdb/fmae:accuracy"].tag) == ("abstract", "recalled")
+    assert {"approximate", "face-pretrained"} == set(BY_ID["rafdb/fmae:accuracy"].flags)
+    readme = [c for c in ALL if c.entry.removesuffix("-8") in ("mfer", "mftn-fer")]
+    assert {(c.tag, c.selection, c.pretraining) for c in readme} == {("read", "unknown", "MS-Celeb-1M")}
+    newer = [*qcs, *readme, BY_ID["rafdb/hffer:accuracy"], BY_ID["rafdb/fmae:accuracy"]]
+    assert {c.seeds for c in newer} == {0}
+
+
+def test_the_best_of_several_runs_is_not_compared_with_a_mean():
+    ours = Ours(dataset="rafdb", protocol="rafdb/holdout10", split="test")
+    assert (
+        "theirs is the best of several runs, not their mean"
+        in comparable(BY_ID["rafdb/qcs:accuracy"], ours, "accuracy").reasons
+    )
 
 
 def test_who_starts_from_faces_and_who_re_ran_is_on_record():

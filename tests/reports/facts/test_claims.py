@@ -161,9 +161,11 @@ def test_one_seed_says_that_nothing_is_claimed(bench):
 
 
 def parts(hits: list[np.ndarray]) -> tuple[float, float, float, list[float]]:
-    """Variance of the mean over classes, and its parts, from hits or differences [S, n] by class.
+    """Variances of the mean over two classes, from hits or differences [S, n] by class.
 
-    Of every class, v is the variance of one training's mean due to images and c its part that all trainings share.
+    They are that between trainings, the part of it that images do not explain, and that due to images common to all
+    trainings, in total and by class. Of every class, v is the variance of one training's mean due to images and c its
+    part that all trainings share.
     """
     seeds, classes = len(hits[0]), len(hits)
     v = [of.var(axis=1, ddof=1).mean() / of.shape[1] / classes**2 for of in hits]

@@ -101,19 +101,6 @@ def test_the_table_has_raw_and_adjusted_p_and_the_simultaneous_interval(bench):
     assert widths[1] > widths[0]
 
 
-def test_precision_and_auroc_of_the_tail_stand_beside_its_recall(bench):
-    numbers = numbers_of(bench, {"better": (40, 18, 90), "base": BASE})
-    block = next(b for b in minority.build(Context(numbers)) if isinstance(b, TableBlock) and b.id == "tail")
-    rows = rows_of(block)
-    # 10 angry are called disgust, beside 18 or 8 of its own; all scores are 0 or 4, so AUROC counts ties as one half.
-    assert rows["`better`"]["Precision of the tail"].startswith(f"{100 * 18 / 28:.1f} ")
-    assert rows["`base`"]["Precision of the tail"].startswith(f"{100 * 8 / 18:.1f} ")
-    hit, alarm = 18 / 20, 10 / 150
-    area = hit * (1 - alarm) + 0.5 * (hit * alarm + (1 - hit) * (1 - alarm))
-    assert rows["`better`"]["AUROC of the tail"].startswith(f"{100 * area:.1f} ")
-    assert rows["`base`"]["Recall of the tail"].startswith("40.0 [")
-
-
 def test_the_detectable_gain_falls_with_more_seeds(bench):
     make = np.random.default_rng(1)
 
