@@ -123,21 +123,20 @@ def left_out(data, right, which):
 
 def test_the_interval_of_a_difference_against_a_calculation_of_our_own(study):
     """One seed: the jackknife within classes, Wilson's limits for the number of images that explains its variance, and
-    Newcombe's combination of both sides."""
+    Newcombe's combination of both sides, shortened or widened by their covariance."""
     data = study()
     right = data.predictions("base")[1][0] == data.labels
     sides = MET[:, 0] > 0, (MET == 0).all(1)
     off = [left_out(data, right, side) for side in sides]
     scale = np.repeat([49 / 50, 19 / 20, 99 / 100], [50, 20, 100])
     variance = [float((scale * o * o).sum()) for o in off]
-    r = float((scale * off[0] * off[1]).sum()) / np.sqrt(variance[0] * variance[1])
+    k = np.sqrt(float((scale * (off[0] - off[1]) ** 2).sum()) / sum(variance))
     limits = []
     for share, v in zip((32 / 44, 106 / 121), variance, strict=True):
         images = 1 + share * (1 - share) / v
         limits.append((share, *proportion_confint(share * images, images, method="wilson")))
     (p, p_low, p_high), (q, q_low, q_high) = limits
-    low = p - q - np.sqrt((p - p_low) ** 2 - 2 * r * (p - p_low) * (q_high - q) + (q_high - q) ** 2)
-    high = p - q + np.sqrt((p_high - p) ** 2 - 2 * r * (p_high - p) * (q - q_low) + (q - q_low) ** 2)
+    low, high = p - q - k * np.hypot(p - p_low, q_high - q), p - q + k * np.hypot(p_high - p, q - q_low)
     compared = seen_by(data, "base").comparison["accuracy"]
     assert (compared.seen.low, compared.seen.high) == pytest.approx((p_low, p_high))
     assert (compared.difference.low, compared.difference.high) == pytest.approx((low, high))
