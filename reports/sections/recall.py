@@ -63,7 +63,7 @@ def gain_table(numbers: Numbers) -> Table | None:
     by_method = [Column(phrases.method_name(m), each(_gain, m)) for m in numbers.compared]
     caption = (
         f"Paired differences from {phrases.code(study.reference or '')} in percentage points, with unadjusted "
-        f"{phrases.interval_of(numbers)} (Newcombe). Bold: claimed, after correction for the whole family (see the "
+        f"{phrases.interval_of(numbers)}. Bold: claimed, after correction for the whole family (see the "
         f"answer). About one in twenty of these {len(rows) * len(by_method)} intervals would miss the truth by chance, "
         "so a difference that is not bold is a hint, not a finding."
     )

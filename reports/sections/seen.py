@@ -138,7 +138,7 @@ def score_tables(numbers: Numbers, methods: Sequence[MethodNumbers], seen: dict[
         f"training or validation. In %, {phrases.mean_over_seeds(numbers)}: seen / unseen.{some * (recalls < classes)}"
     )
     gaps = (
-        f"Seen minus unseen in points, with {phrases.interval_of(numbers)} (Newcombe). The intervals are not corrected "
+        f"Seen minus unseen in points, with {phrases.interval_of(numbers)}. The intervals are not corrected "
         f"for multiple comparisons: about one in twenty of these {len(names) * len(methods)} would miss the truth."
     )
     title = "Scores on seen and unseen images"
