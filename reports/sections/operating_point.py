@@ -149,7 +149,9 @@ def draw(numbers: Numbers, points: OperatingPoints) -> Drawing:
     for tau, text in marks:
         x, y = (100 * v for v in curve.at(tau))
         axis.plot(x, y, "|", color="#555555", markersize=11, markeredgewidth=1.4, zorder=1)
-        axis.annotate(text, (x, y), xytext=(-6, 6), textcoords="offset points", ha="right", fontsize=8, color="#555555")
+        place = (8, 6) if tau else (8, -14)  # beyond the curve, and at its lower end below it
+        paper = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
+        axis.annotate(text, (x, y), xytext=place, textcoords="offset points", fontsize=8, color="#555555", bbox=paper)
     for method in numbers.methods:
         colour, marker, _ = looks[method.label]
         tail, accuracy = method.scores[TAIL], method.scores["accuracy"]
