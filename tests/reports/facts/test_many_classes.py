@@ -69,7 +69,7 @@ def test_a_report_on_two_thousand_classes_needs_little_memory(bench, tmp_path):
     within_limit(REPORT, str(bench.ledger.root), str(tmp_path / "out"))
     with open(tmp_path / "out" / "table.csv", encoding="utf-8") as file:
         result = {(row["method"], row["quantity"]): row for row in csv.DictReader(file)}
-    assert len(result) == 2 * (MANY + 3)
+    assert len(result) == 2 * (MANY + 6)  # three scores, and three groups of classes
     for label, (_, accuracy) in zip(("base", "better"), runs, strict=True):
         assert float(result[label, "accuracy"]["percent"]) == pytest.approx(100 * accuracy)
         assert float(result[label, "mean_recall"]["percent"]) == pytest.approx(100 * accuracy)

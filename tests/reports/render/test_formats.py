@@ -33,7 +33,7 @@ from fer_bench.reports.sections.registry import SECTIONS, all_sections
 
 BASE, BETTER = (40, 8, 90), (40, 18, 90)
 QUICK = ("latex", "csv")  # formats without figures
-DRAWN = ("recall", "gains", "frequency", "confusion", "curves", "reliability", "tradeoff")
+DRAWN = ("recall", "gains", "frequency", "confusion", "curves", "reliability", "tradeoff", "operating-point")
 FIGURES = {f"figures/{name}.{kind}" for name in DRAWN for kind in ("svg", "png")}
 
 
@@ -186,7 +186,7 @@ def test_an_installed_package_adds_sections_to_every_format(install, small, tmp_
     folder = build_report(bench.ledger, study, tmp_path / "out").parent
     text = (folder / "report.md").read_text()
     titles = re.findall(r"^## (.*)$", text, re.MULTILINE)
-    assert titles[2:5] == ["Recall for every class", "Seeds", "Overall scores"]
+    assert titles[3:6] == ["Recall for every class", "Seeds", "Overall scores"]
     assert titles[-2:] == ["Wrong", "Lost"]
     assert "could not be built: entry point seeds_pkg:MORE raised ZeroDivisionError: division by zero." in text
     assert "The section `lost` comes last, because there is no section `nowhere`." in text
@@ -228,7 +228,7 @@ def test_two_sections_of_one_name_raise(install):
 def test_sections_after_the_same_one_keep_their_order():
     extra = [Section(n, n, lambda c: None, after="recall") for n in ("one", "two")]
     names = [s.name for s in all_sections(extra)[0]]
-    assert names[2:6] == ["recall", "one", "two", "scores"]
+    assert names[3:7] == ["recall", "one", "two", "scores"]
     assert all_sections()[0] == list(SECTIONS)
 
 
