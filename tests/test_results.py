@@ -13,7 +13,7 @@ from fer_bench.reports import build_report, build_response
 from fer_bench.reports.render.page_folder import REPORT
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
-LEFT_OUT = {f"val_{part}.npy" for part in ("epochs", "labels", "logits", "rows")}  # no report reads them
+LEFT_OUT = {"model.pt", *(f"val_{part}.npy" for part in ("epochs", "labels", "logits", "rows"))}  # no report reads them
 STUDIES = sorted({p.parent.parent.parent for p in RESULTS.glob("*/ledger/studies/*.json")})
 
 
