@@ -140,7 +140,7 @@ def _facts(card: Any, names: tuple[str, ...]) -> None:
 
 def _show_method(card: Any) -> None:
     click.secho(f"{card.name}: {card.title}", bold=True)
-    _facts(card, ("family", "tier", "paper", "year", "url", "changes", "calibration"))
+    _facts(card, ("family", "tier", "paper", "year", "url", "changes", "readout_of", "calibration"))
     for line in card.deviations:
         click.echo(f"deviation  {line}")
     _show_params(card)

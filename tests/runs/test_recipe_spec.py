@@ -259,4 +259,9 @@ def test_study_record_holds_what_a_report_needs(found):
     runs, labels = expand(found, [Variant("rasn")], range(2), TEMPLATE)
     study = StudySpec(name="s", command="c", runs=runs, labels=labels, reference="rasn")
     expected = {"name": "s", "command": "c", "dataset": "tiny", "protocol": "official", "runs": ["x", "y"]}
-    assert study.record(["x", "y"]) == expected | {"methods": ["rasn"], "reference": "rasn", "kind": "run"}
+    assert study.record(["x", "y"]) == expected | {
+        "methods": ["rasn"],
+        "reference": "rasn",
+        "kind": "run",
+        "second_reference": None,
+    }

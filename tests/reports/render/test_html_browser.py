@@ -45,7 +45,7 @@ def test_drawings_stand_on_white_in_the_dark_and_are_not_shrunk_on_a_phone(brows
         """[...document.querySelectorAll("svg")].map((e) => [
         getComputedStyle(e.parentElement).backgroundColor, e.getBoundingClientRect().width])"""
     )
-    assert len(result) == 7
+    assert len(result) == 8
     assert {ground for ground, _ in result} == {"rgb(255, 255, 255)"}
     assert min(width for _, width in result) >= 540
 
