@@ -72,7 +72,7 @@ def test_difference_equals_a_plain_loop_over_seeds_and_images():
     ours, theirs = rng.integers(0, 3, size=(2, 3, len(labels)))
     fast = bootstrap_difference(truth(labels), ours, theirs, draws=Draws(number=3000))
     values = {name: [] for name in SCORES}
-    for _ in range(1500):
+    for _ in range(800):
         images = np.concatenate([rng.choice(np.flatnonzero(labels == c), (labels == c).sum()) for c in range(3)])
         seeds = rng.integers(0, 3, size=3)
         for name, score in PLAIN.items():
@@ -173,7 +173,7 @@ def test_improvement_has_the_interval_of_a_plain_loop_over_seeds_and_images():
     a, b = (replicates(truth(labels), side, draws=Draws(number=4000)) for side in (ours, theirs))
     fast = a.improvements(b)["mean_recall"]
     sample = []
-    for _ in range(1500):
+    for _ in range(800):
         images = np.concatenate([rng.choice(np.flatnonzero(labels == c), (labels == c).sum()) for c in (0, 1)])
         seeds = rng.integers(0, 4, size=4)
         a, b = ([PLAIN["mean_recall"](labels[images], p[s][images]) for s in seeds] for p in (ours, theirs))
