@@ -37,8 +37,8 @@ from functools import cached_property
 import numpy as np
 from scipy import special
 
-from fer_bench.stats.confusion import Margins, Score, depends_on
-from fer_bench.stats.crossed_subsets import MeanSquares, table_of
+from fer_bench.stats.confusion import Margins, Score, accuracy, depends_on
+from fer_bench.stats.crossed_subsets import MeanSquares, several, table_of
 from fer_bench.stats.sampling import Stratum, Truth, strata
 
 CHUNK = 500_000  # numbers held at once: 4 MB of floats
@@ -272,7 +272,7 @@ def jackknife(
         units=tuple(part.size for part in parts),
         effective_units={name: weights.effective_units(score) for name, score in scores.items()},
         units_are_images=all(part.one_class_of_images for part in parts),
-        subsets=None if subsets is None or len(np.unique(subsets)) < 2 else np.asarray(subsets),
+        subsets=several(subsets),
     )
 
 
@@ -402,6 +402,13 @@ class _UnitWeights:
             return 0.0
         matter = np.isin(self.label, present[weight > 0])
         return min(float(round(1 / weight.max(), 9)), float(len(np.unique(self.unit[matter]))))
+
+
+def units_of_accuracy(truth: Truth, seen: np.ndarray) -> float:
+    """The number of units behind an accuracy on the images that trainings have seen (bool [S, n]); 0 for none."""
+    answers = np.where(seen, truth.labels, -1)
+    margins = Margins.count(truth.labels, answers, truth.classes)
+    return _UnitWeights.of(truth, answers, margins).effective_units(accuracy) if seen.any() else 0.0
 
 
 def _usual_predictions(truth: Truth, predictions: np.ndarray) -> np.ndarray:

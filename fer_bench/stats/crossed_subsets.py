@@ -111,6 +111,11 @@ class MeanSquares:
         return max(self.bounded_sum**2 / denominator, float(min(subsets - 1, seeds - 1)))
 
 
+def several(subsets: np.ndarray | None) -> np.ndarray | None:
+    """The subset of each training; None where all trainings have the same one, so that nothing is crossed."""
+    return None if subsets is None or len(np.unique(subsets)) < 2 else np.asarray(subsets)
+
+
 def table_of(subsets: np.ndarray, known: np.ndarray) -> np.ndarray:
     """The rows that form a complete table of subsets and seeds, int [R, S], among those that are `known`.
 

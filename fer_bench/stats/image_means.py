@@ -12,7 +12,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from fer_bench.stats.confusion import ratio
-from fer_bench.stats.crossed_errors import Jackknife
+from fer_bench.stats.crossed_errors import Jackknife, units_of_accuracy
+from fer_bench.stats.crossed_subsets import several
 from fer_bench.stats.sampling import Stratum, Truth, strata
 
 
@@ -41,30 +42,15 @@ def jackknife_of_means(truth: Truth, values: Mapping[str, np.ndarray], subsets: 
         sizes = [_by_unit(number, part) for part in parts]
         means[name] = ratio(total, images)
         left_out[name] = {k: ratio(total - sums[k], images - sizes[k]) for k in range(len(parts))}
-        behind[name] = _effective_units(truth, number)
+        behind[name] = units_of_accuracy(truth, seen)
     return Jackknife(
         values=means,
         left_out=left_out,
         units=tuple(part.size for part in parts),
         effective_units=behind,
         units_are_images=all(part.one_class_of_images for part in parts),
-        subsets=None if subsets is None or len(np.unique(subsets)) < 2 else np.asarray(subsets),
+        subsets=several(subsets),
     )
-
-
-def _effective_units(truth: Truth, number: np.ndarray) -> float:
-    """The number of units behind a mean, counted by the heaviest, as for accuracy; `number` [S, n] is 1 if seen.
-
-    Each unit of a class has an even part of the class's images, and a unit that contains several classes counts once.
-    """
-    seen = number.any(0)
-    if not seen.any():
-        return 0.0
-    unit, label = np.unique(np.stack([truth.units[seen], truth.labels[seen]]), axis=1)
-    units_of = np.bincount(label, minlength=truth.classes)
-    images = np.bincount(truth.labels, weights=number.sum(0), minlength=truth.classes)
-    heaviest = float((images[units_of > 0] / units_of[units_of > 0]).max()) / float(images.sum())
-    return min(round(1 / heaviest, 9), float(len(np.unique(unit))))
 
 
 def _by_unit(values: np.ndarray, part: Stratum) -> np.ndarray:

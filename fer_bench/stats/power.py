@@ -25,7 +25,7 @@ O. Miettinen (1968), The matched pairs design in the case of all-or-none respons
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import special
@@ -177,10 +177,8 @@ def detectable_by_design(
     # What belongs to the trainings alone, and to single images of a training, falls with the number of seeds.
     trainings, excess = (part * difference.n_seeds / seeds for part in (difference.var_seeds, difference.var_excess))
     df_trainings = difference.df_trainings * (seeds - 1) / (difference.n_seeds - 1)
-    variance = trainings + difference.var_images
-    denominator = difference.df_term_images + excess**2 / df_trainings
-    df = variance**2 / denominator if denominator > 0 else float("inf")
-    return _smallest(variance**0.5, df, power, alpha)
+    planned = replace(difference, var_seeds=trainings, n_seeds=seeds, df_trainings=df_trainings)
+    return _smallest((trainings + difference.var_images) ** 0.5, planned.df_for(excess), power, alpha)
 
 
 def _smallest(error: float, df: float, power: float, alpha: float) -> float:

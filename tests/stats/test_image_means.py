@@ -34,7 +34,7 @@ def test_classes_are_strata_so_differences_between_them_add_nothing():
 @pytest.mark.parametrize("clustered", [False, True])
 @pytest.mark.parametrize("unseen", [0, 30])
 def test_values_of_0_and_1_are_an_accuracy(clustered, unseen):
-    """Against the jackknife of confusion matrices, which shares no code with it."""
+    """Against the jackknife of confusion matrices, which leaves out units of other sums."""
     rng = np.random.default_rng(4)
     labels = np.repeat([0, 1, 2], [20, 50, 80])
     clusters = rng.integers(0, 40, 150) if clustered else None
@@ -54,7 +54,7 @@ def test_values_of_0_and_1_are_an_accuracy(clustered, unseen):
 
 
 def test_subsets_of_the_training_images_are_a_third_source_of_variance():
-    """Against the jackknife of confusion matrices, which shares no code with it."""
+    """Against the jackknife of confusion matrices, which leaves out units of other sums."""
     rng = np.random.default_rng(7)
     labels, subsets = np.repeat([0, 1], [30, 60]), np.repeat([0, 1, 2], 2)
     truth = Truth(labels=labels, classes=2)
