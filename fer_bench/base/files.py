@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -121,6 +122,12 @@ def write_with(path: str | Path, save: Callable[[IO[bytes]], None]) -> None:
     """Let `save` write into a file that appears atomically."""
     with writing(path) as file:
         save(file)
+
+
+def copy_file(source: str | Path, path: str | Path) -> None:
+    """Copy a file's content, atomically."""
+    with writing(path) as file, open(source, "rb") as content:
+        shutil.copyfileobj(content, file)
 
 
 def sha256_file(path: str | Path) -> str:

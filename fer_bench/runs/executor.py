@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import functools
 import platform
 import shlex
-import shutil
 import signal
 import sys
 import time
@@ -27,7 +27,7 @@ import numpy as np
 
 from fer_bench import errors
 from fer_bench.base.credentials import words
-from fer_bench.base.files import read_json, write_json, writing
+from fer_bench.base.files import copy_file, read_json, write_json
 from fer_bench.contract.cards import DatasetCard
 from fer_bench.contract.plugins import Plugins
 from fer_bench.data.fold_rows import Roles, copies_of_test, groups_of_test, known_roles, labels_of_test, people_column
@@ -184,6 +184,7 @@ class _Run:
         self.spec, self.store, self.work, self.writer = spec, store, work, writer
         self.plugin = work.plugins.method(spec.method)
         self.card: DatasetCard = work.plugins.dataset_card(spec.dataset)
+        self.base = base_of(spec, work.plugins)  # the run that this one is read out of
         self.roles = _roles(spec, store, work)
         self.seal = _Log(writer.path / "seal.json")
         self.listener = Listener()
@@ -191,9 +192,8 @@ class _Run:
 
     def carry_out(self, started: Callable[[], None]) -> None:
         """Everything from the record's first file to its done mark; `started` is called when the work begins."""
-        base = base_of(self.spec, self.work.plugins)
         try:
-            self._train_and_score(started) if base is None else self._read_out(base, started)
+            self._train_and_score(started) if self.base is None else self._read_out(self.base, started)
         except Exception:
             self.seal.save()
             raise
@@ -208,20 +208,13 @@ class _Run:
         if self.spec.test:
             self._score(chosen)
         scored_with = ready_file(self.writer.work, chosen["epoch"])
-        with writing(self.writer.path / "model.pt") as file, open(scored_with, "rb") as source:
-            shutil.copyfileobj(source, file)
+        copy_file(scored_with, self.writer.path / "model.pt")
         self._finish(environment(trained["hardware"]), clock.timing(trained))
 
     def _read_out(self, spec: RunSpec, started: Callable[[], None]) -> None:
         """Make the record from that of the run `spec`, which is carried out first where it is not finished."""
         self._begin()
-        announced: list[bool] = []
-
-        def announce() -> None:
-            if not announced:
-                announced.append(True)
-                started()
-
+        announce = functools.cache(started)  # once, whether the other run is still to be trained or not
         reason: PrunedTrial | None = None
         try:
             base = execute(spec, self.work, started=announce)
@@ -257,8 +250,7 @@ class _Run:
             "source": self.plugin.source_hash(),
         }
         identity |= {"rows": roles.digest, "numerics": NUMERICS}
-        base = base_of(spec, self.work.plugins)
-        identity |= {"base": _id(base, self.store, self.work)} if base else {}
+        identity |= {"base": _id(self.base, self.store, self.work)} if self.base else {}
         writer.put("spec", {"run_id": writer.id, "label": self.work.label(spec), **identity})
         protocol = self.card.protocol(spec.protocol)
         named = {**dataclasses.asdict(protocol), "name": self.card.full_name(protocol), **roles.facts}

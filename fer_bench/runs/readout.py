@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import shutil
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
-from fer_bench.base.files import sha256_file, writing
+from fer_bench.base.files import copy_file, sha256_file
 from fer_bench.contract.cards import MethodCard
 from fer_bench.contract.plugins import Plugin, Plugins
 from fer_bench.errors import LedgerError, PluginError
@@ -82,8 +81,8 @@ def plugin_facts(plugin: Plugin) -> dict[str, Any]:
     }
 
 
-def read_out(run: Carrier, base: RunRecord, network: Plugin) -> dict[str, Any]:
-    """Write what belongs to the read-out of `base` into the run's record; returns the content of ``derived.json``.
+def read_out(run: Carrier, base: RunRecord, network: Plugin) -> None:
+    """Write what belongs to the read-out of `base` into the run's record.
 
     Raises
     ------
@@ -93,7 +92,7 @@ def read_out(run: Carrier, base: RunRecord, network: Plugin) -> dict[str, Any]:
     writer, tested = run.writer, run.spec.test
     _check(base, [*NEEDED, *(NEEDED_OF_TEST if tested else ())], run.spec.method)
     for name in sorted(set(base.json("done")["files"]) - {*OWN, *NETWORKS_ALONE}):
-        _copy(base, name, writer)  # rows, labels, history, ...: what is true of both
+        copy_file(base.path / name, writer.path / name)  # rows, labels, history, ...: what is true of both
     epoch, card = base.json("selection")["epoch"], run.plugin.card
     writer.put("method", {**card.facts, "parameters": base.json("method").get("parameters")})
     order = {"epoch": epoch, "network": plugin_facts(network)}
@@ -109,17 +108,19 @@ def read_out(run: Carrier, base: RunRecord, network: Plugin) -> dict[str, Any]:
         writer.put("probe", _probe(run, base, logits, order))
         writer.put("test_logits", run.output("test_logits.npy", logits["test"].shape, "f"))
     if weights:
-        with writing(writer.path / "model.pt") as file, open(fitted_file(writer.work, epoch), "rb") as source:
-            shutil.copyfileobj(source, file)
-    derived = {"run_id": base.id, "method": base.spec["method"], "done": _mark(base), "learned": learned}
-    writer.put("derived", derived)
-    return derived
+        copy_file(fitted_file(writer.work, epoch), writer.path / "model.pt")
+    writer.put("derived", _derived(base, learned))
+
+
+def _derived(base: RunRecord, learned: Mapping[str, Any]) -> dict[str, Any]:
+    """Content of ``derived.json``."""
+    return {"run_id": base.id, "method": base.spec["method"], "done": _mark(base), "learned": learned}
 
 
 def read_out_pruned(run: Carrier, base: RunRecord) -> None:
     """The record of a read-out of a tuning trial that was stopped early: its history."""
-    _copy(base, "history.json", run.writer)
-    run.writer.put("derived", {"run_id": base.id, "method": base.spec["method"], "done": _mark(base), "learned": {}})
+    copy_file(base.path / "history.json", run.writer.path / "history.json")
+    run.writer.put("derived", _derived(base, {}))
 
 
 def check_fresh(record: RunRecord, ledger: Ledger) -> None:
@@ -153,11 +154,6 @@ def _check(base: RunRecord, needed: list[str], method: str) -> None:
             next="the same command with --no-second-reference",
         )
     base.verify(spared=NETWORKS_ALONE)
-
-
-def _copy(base: RunRecord, name: str, writer: RunWriter) -> None:
-    with writing(writer.path / name) as file, open(base.path / name, "rb") as source:
-        shutil.copyfileobj(source, file)
 
 
 def _probe(run: Carrier, base: RunRecord, logits: Mapping[str, np.ndarray], order: Mapping[str, Any]) -> dict[str, Any]:

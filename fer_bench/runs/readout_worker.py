@@ -17,10 +17,9 @@ from torch import nn
 from fer_bench.base.files import write_array
 from fer_bench.contract.batch import ValOutputs
 from fer_bench.contract.method import Method
-from fer_bench.errors import FerBenchError, PluginError
-from fer_bench.rng import seed_all
+from fer_bench.errors import PluginError
 from fer_bench.runs.order import Order, plugin_of
-from fer_bench.runs.probe import PROCESSES, order_of
+from fer_bench.runs.passes import run_passes
 from fer_bench.training.checkpoint import load_plain, save_plain
 from fer_bench.training.evaluate import adjusted, adjusts
 from fer_bench.training.job import fitted_file
@@ -51,23 +50,13 @@ def apply_readout(order: Order) -> None:
 
 def probe_readout(order: Order) -> None:
     """Adjust the probe's logits in the passes of one process; see :mod:`fer_bench.runs.probe`."""
-    logits, number, method = order.arrays["logits"], order.given["number"], _fitted(order)
-    seed_all(order.spec.seed, "probe", number)
-    first = None
-    for k, (name, batch) in enumerate(PROCESSES[number]):
-        places = order_of(name, len(logits), order.spec.seed, first)
-        try:
-            parts = np.array_split(logits[places], range(batch, len(logits), batch))
-            changed = np.concatenate([adjusted(method, part, None) for part in parts])
-        except FerBenchError:
-            raise
-        except Exception as error:
-            order.line.tell("failed_pass", number=k, error=f"{type(error).__name__}: {error}")
-            continue
-        restored = np.empty(changed.shape, dtype=np.float32)
-        restored[places] = changed
-        first = restored if first is None else first
-        write_array(order.record.work / f"probe_{number}_{k}.npy", restored)
+    logits, method = order.arrays["logits"], _fitted(order)
+
+    def logits_of(places: np.ndarray, batch: int) -> np.ndarray:
+        parts = np.array_split(logits[places], range(batch, len(logits), batch))
+        return np.concatenate([adjusted(method, part, None) for part in parts]).astype(np.float32)
+
+    run_passes(order, len(logits), logits_of)
 
 
 def _fitted(order: Order) -> Method:

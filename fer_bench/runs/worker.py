@@ -28,7 +28,7 @@ from fer_bench.errors import FerBenchError, PrunedTrial, TrainingError
 from fer_bench.rng import seed_all, stream_seed
 from fer_bench.runs.blame import frame_to_blame
 from fer_bench.runs.order import Arrays, Line, Order
-from fer_bench.runs.probe import PROCESSES, order_of
+from fer_bench.runs.passes import run_passes
 from fer_bench.runs.readout_worker import apply_readout, fit_readout, probe_readout
 from fer_bench.runs.spec import RunSpec
 from fer_bench.training.checkpoint import load_model, load_progress, save_model
@@ -207,31 +207,21 @@ def score(order: Order) -> None:
 
 def probe(order: Order) -> None:
     """Predict the probe's images in the passes of one process; see :mod:`fer_bench.runs.probe`."""
-    spec, work, number = order.spec, order.record.work, order.given["number"]
+    spec = order.spec
     device = set_up(spec, order.runtime)
     images = order.images(order.arrays["probe_rows"], device)
     method = order.method(device)
     model = build_model(spec, method, device, pretrained=False, use_compile=False)
-    load_model(ready_file(work, order.given["epoch"]), model, method, device)
-    seed_all(spec.seed, "probe", number)  # a prediction that draws numbers moves too
-    first = None
-    for k, (name, batch) in enumerate(PROCESSES[number]):
-        places = order_of(name, len(images), spec.seed, first)
-        try:
-            shuffled = images[torch.as_tensor(places, device=device)]
-            logits = predict_exactly(
-                method, model, shuffled, spec.recipe, batch=min(batch, EVAL_BATCH),
-                estimator=has_estimator(method.stages()), adjust=adjusts(type(method)),
-            )  # fmt: skip
-        except FerBenchError:
-            raise
-        except Exception as error:
-            order.line.tell("failed_pass", number=k, error=f"{type(error).__name__}: {error}")
-            continue
-        restored = np.empty_like(logits)
-        restored[places] = logits
-        first = restored if first is None else first
-        write_array(work / f"probe_{number}_{k}.npy", restored)
+    load_model(ready_file(order.record.work, order.given["epoch"]), model, method, device)
+
+    def logits_of(places: np.ndarray, batch: int) -> np.ndarray:
+        shuffled = images[torch.as_tensor(places, device=device)]
+        return predict_exactly(
+            method, model, shuffled, spec.recipe, batch=min(batch, EVAL_BATCH),
+            estimator=has_estimator(method.stages()), adjust=adjusts(type(method)),
+        )  # fmt: skip
+
+    run_passes(order, len(images), logits_of)
 
 
 # -- before a study --------------------------------------------------------------------------------------------------
