@@ -21,7 +21,7 @@ from fer_bench.reports.facts.numbers import (
     recall_key,
 )
 from fer_bench.reports.facts.records import MethodRuns, StudyData
-from fer_bench.reports.facts.verdicts import ADVISED_SEEDS, Verdict
+from fer_bench.reports.facts.verdicts import ADVISED_SEEDS, CLAIMS, Verdict
 from fer_bench.stats.chance import COLLAPSED, Chance, guess_accuracy
 from fer_bench.stats.hierarchy import ALPHA
 from fer_bench.stats.power import POWER
@@ -125,7 +125,7 @@ def beyond(numbers: Numbers, method: MethodNumbers) -> str:
     did = {Verdict.GAIN: "It beats", Verdict.LOSS: "It does worse than"}.get(
         method.verdicts[key], "It is not shown to beat"
     )
-    why = "" if method.verdicts[key] in (Verdict.GAIN, Verdict.LOSS) else f" ({_verdict_words(numbers, method, key)})"
+    why = "" if method.verdicts[key] in CLAIMS else f" ({_verdict_words(numbers, method, key)})"
     others = [TAIL, "accuracy"] if TAIL in method.beyond else ["accuracy"]
     beside = ", ".join(
         f"{phrases.endpoint(numbers.study, name, named=False)} {phrases.gain_with_interval(method.beyond[name])}"

@@ -10,6 +10,7 @@ import numpy as np
 from fer_bench.reports.facts.numbers import SCORES, MethodNumbers, Numbers, covered
 from fer_bench.reports.facts.records import MethodRuns, StudyData
 from fer_bench.reports.facts.runs import Training
+from fer_bench.reports.facts.verdicts import CLAIMS, Verdict
 from fer_bench.stats.intervals import Interval
 
 UNKNOWN = "–"
@@ -40,6 +41,12 @@ def gain_with_interval(interval: Interval) -> str:
     if not np.isfinite(interval.value):
         return UNKNOWN
     return f"{points(interval.value)} [{points(interval.low)}, {points(interval.high)}]"
+
+
+def claimed(gain: Interval, verdict: Verdict | None) -> str:
+    """A gain with its interval, bold if the verdict on it is a claim."""
+    text = gain_with_interval(gain)
+    return f"**{text}**" if verdict in CLAIMS else text
 
 
 def limits(interval: Interval | None) -> str:

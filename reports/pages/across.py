@@ -308,9 +308,8 @@ def _gain(of: tuple[Comparison, Entry, Measure], label: str) -> str:
     gain = entry.gain(label, measure)
     if gain is None:
         return phrases.UNKNOWN
-    text = phrases.gain_with_interval(gain)
-    claimed = measure in JUDGED and comparison.judged(label, measure).get(entry.title) in CLAIMS
-    return (f"**{text}**" if claimed else text) + (_doubt(entry, label) or _doubt(entry, str(comparison.reference)))
+    verdict = comparison.judged(label, measure).get(entry.title) if measure in JUDGED else None
+    return phrases.claimed(gain, verdict) + (_doubt(entry, label) or _doubt(entry, str(comparison.reference)))
 
 
 def _price_table(comparison: Comparison, measure: Measure) -> TableBlock:

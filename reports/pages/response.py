@@ -238,8 +238,7 @@ def _price(response: Response) -> TableBlock:
     barred = f" {_name(response, str(response.reference))} is not ranked, so no gain over it is claimed."
     caption = (
         f"Gains in points over {phrases.code(str(response.reference))}, with their cost. Only a study's own report "
-        f"claims gains."
-        f"{barred * bool(response.mark(str(response.reference)))}{_doubtful(response)}"
+        f"claims gains.{barred * bool(response.mark(str(response.reference)))}{_doubtful(response)}"
     )
     return TableBlock(tabulate(columns, rows, caption), "response-price", "Gains and their cost by imbalance")
 

@@ -67,6 +67,20 @@ def legend_name(method: MethodNumbers) -> str:
     return shorten(method.label) + method.mark
 
 
+def cross(axis: Axes, method: MethodNumbers, look: tuple, x: Interval, y: Interval) -> None:
+    """A method as a point with its intervals across and upwards, in %."""
+    colour, marker, _ = look
+    axis.errorbar(
+        100 * x.value, 100 * y.value, xerr=_arms(x), yerr=_arms(y), color=colour, marker=marker, markersize=6,
+        linewidth=1.1, capsize=2.5, linestyle="none", label=legend_name(method),
+    )  # fmt: skip
+
+
+def _arms(interval: Interval) -> list[list[float]]:
+    """Lengths of both arms; a percentile interval may leave out the value itself, on one side."""
+    return [[100 * max(0.0, interval.value - interval.low)], [100 * max(0.0, interval.high - interval.value)]]
+
+
 def legend(figure: Drawing, axis: Axes, below: bool = True) -> None:
     """The legend of `axis` outside all axes, in as many columns as fit."""
     handles, labels = axis.get_legend_handles_labels()

@@ -7,7 +7,7 @@ primary endpoint of every method (:mod:`fer_bench.stats.hierarchy`), and the sen
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,13 +17,12 @@ from matplotlib.figure import Figure as Drawing
 from fer_bench.reports.facts import answer, phrases
 from fer_bench.reports.facts.minority import HEAD, TAIL, detectable, tail_keys
 from fer_bench.reports.facts.numbers import BEYOND, JUDGED_BEYOND, SCORES, MethodNumbers, Numbers, recall_key
-from fer_bench.reports.facts.verdicts import CLAIMS, Judgement, Verdict
+from fer_bench.reports.facts.verdicts import Judgement, Verdict
 from fer_bench.reports.render.blocks import Block, Bullets, Figure, Paragraph, TableBlock
 from fer_bench.reports.render.table import Column, each, tabulate
 from fer_bench.reports.sections import figures
 from fer_bench.reports.sections.section import Context, Section
 from fer_bench.stats import power
-from fer_bench.stats.intervals import Interval
 
 CORNERS = (
     (0.02, 0.98, "rare gain, frequent lose"),
@@ -112,7 +111,7 @@ def _table(numbers: Numbers) -> TableBlock:
     columns = [
         Column("Method", lambda r: phrases.method_name(r.method), right=False),
         Column("Recall of", named, right=False),
-        Column("Gain", lambda r: _claimed(phrases.gain_with_interval(r.method.gains[r.key]), r.judgement)),
+        Column("Gain", lambda r: phrases.claimed(r.method.gains[r.key], r.judgement.verdict)),
         *_tests(lambda r: r.judgement),
         Column("Detectable", each(_detectable, numbers)),
         *(Column(r.capitalize(), partial(images, r)) for r in ("train", "test") if r in study.counts),
@@ -141,10 +140,6 @@ def _tests(judgement: Callable[[Row], Judgement]) -> list[Column]:
     ]
 
 
-def _claimed(text: str, judgement: Judgement) -> str:
-    return f"**{text}**" if judgement.verdict in CLAIMS else text
-
-
 def _detectable(numbers: Numbers, row: Row) -> str:
     """The smallest gain that would be claimed; a dash for what is not tested."""
     smallest = detectable(numbers, row.method, row.key)
@@ -161,14 +156,14 @@ def _beyond(numbers: Numbers) -> list[Block]:
         return []
 
     def difference(name: str, row: Row) -> str:
-        text = phrases.gain_with_interval(row.method.beyond[name])
-        return _claimed(text, row.judgement) if name == JUDGED_BEYOND else text
+        return phrases.claimed(row.method.beyond[name], row.judgement.verdict if name == JUDGED_BEYOND else None)
 
     columns = [
         Column("Method", lambda r: phrases.method_name(r.method), right=False),
         Column(SCORES[JUDGED_BEYOND].capitalize(), each(difference, JUDGED_BEYOND)),
         *_tests(lambda r: r.judgement),
-        *(Column(heading, each(difference, name)) for name, heading in ((TAIL, "Recall of the tail"), *_ACCURACY)),
+        Column("Recall of the tail", each(difference, TAIL)),
+        Column("Accuracy", each(difference, "accuracy")),
     ]
     second, alpha = phrases.code(str(numbers.second)), numbers.family.hierarchy.secondary_alpha
     caption = (
@@ -179,9 +174,6 @@ def _beyond(numbers: Numbers) -> list[Block]:
         "endpoints."
     )
     return [TableBlock(tabulate(columns, rows, caption), "second-reference", "Against the second reference")]
-
-
-_ACCURACY = (("accuracy", "Accuracy"),)
 
 
 # -- the figure ------------------------------------------------------------------------------------------------------
@@ -203,13 +195,7 @@ def draw_tradeoff(numbers: Numbers) -> Drawing | None:
     axis.axvline(0, color="#888888", linewidth=0.8)
     axis.plot([-reach, reach], [reach, -reach], color="#BBBBBB", linewidth=0.8, linestyle=":")
     for method in methods:
-        colour, marker, _ = looks[method.label]
-        head, tail = (method.gains[k] for k in (HEAD, TAIL))
-        axis.errorbar(
-            100 * head.value, 100 * tail.value, xerr=_bars(head), yerr=_bars(tail), color=colour, marker=marker,
-            markersize=6, linewidth=1.1, capsize=2.5, linestyle="none",
-            label=figures.shorten(method.label) + method.mark,
-        )  # fmt: skip
+        figures.cross(axis, method, looks[method.label], method.gains[HEAD], method.gains[TAIL])
     axis.set_xlim(-reach, reach)
     axis.set_ylim(-reach, reach)
     axis.set_aspect("equal")
@@ -225,11 +211,6 @@ def draw_tradeoff(numbers: Numbers) -> Drawing | None:
 
 def _reach(method: MethodNumbers) -> float:
     return 100 * max(abs(v) for k in (HEAD, TAIL) for v in (method.gains[k].low, method.gains[k].high))
-
-
-def _bars(interval: Interval) -> Sequence[Sequence[float]]:
-    """Lengths of both arms; a percentile interval may leave out the value itself, on one side."""
-    return [[100 * max(0.0, interval.value - interval.low)], [100 * max(0.0, interval.high - interval.value)]]
 
 
 SECTION = Section("minority", "Gains on minority classes", build)

@@ -153,12 +153,7 @@ def draw(numbers: Numbers, points: OperatingPoints) -> Drawing:
         paper = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
         axis.annotate(text, (x, y), xytext=place, textcoords="offset points", fontsize=8, color="#555555", bbox=paper)
     for method in numbers.methods:
-        colour, marker, _ = looks[method.label]
-        tail, accuracy = method.scores[TAIL], method.scores["accuracy"]
-        axis.errorbar(
-            100 * accuracy.value, 100 * tail.value, xerr=_arms(accuracy), yerr=_arms(tail), color=colour, marker=marker,
-            markersize=6, linewidth=1.1, capsize=2.5, linestyle="none", label=figures.legend_name(method),
-        )  # fmt: skip
+        figures.cross(axis, method, looks[method.label], method.scores["accuracy"], method.scores[TAIL])
     lowest = min(curve.at(max(tau for tau, _ in marks))[0], *(m.scores["accuracy"].low for m in numbers.methods))
     axis.set_xlim(left=max(0.0, 100 * lowest - MARGIN))
     axis.set_xlabel("accuracy, %")
@@ -167,11 +162,6 @@ def draw(numbers: Numbers, points: OperatingPoints) -> Drawing:
     figures.legend(figure, axis)
     figures.watermark(numbers, figure)
     return figure
-
-
-def _arms(interval: Interval) -> list[list[float]]:
-    """Lengths of both arms of an interval."""
-    return [[100 * max(0.0, interval.value - interval.low)], [100 * max(0.0, interval.high - interval.value)]]
 
 
 SECTION = Section("operating-point", "Operating point", build, slow=True)

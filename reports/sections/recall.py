@@ -7,7 +7,6 @@ from matplotlib.figure import Figure as Drawing
 from fer_bench.reports.facts import phrases
 from fer_bench.reports.facts.numbers import SCORES, MethodNumbers, Numbers, recall_key
 from fer_bench.reports.facts.records import StudyData
-from fer_bench.reports.facts.verdicts import CLAIMS
 from fer_bench.reports.render.blocks import TableBlock
 from fer_bench.reports.render.table import Column, Table, each, tabulate
 from fer_bench.reports.sections import figures
@@ -71,8 +70,7 @@ def gain_table(numbers: Numbers) -> Table | None:
 
 
 def _gain(method: MethodNumbers, row: tuple[str, str]) -> str:
-    text = phrases.gain_with_interval(method.gains[row[1]])
-    return f"**{text}**" if method.verdicts.get(row[1]) in CLAIMS else text
+    return phrases.claimed(method.gains[row[1]], method.verdicts.get(row[1]))
 
 
 def _class_columns(study: StudyData) -> list[Column]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fer_bench.reports.facts import phrases
-from fer_bench.reports.facts.numbers import SCORES, MethodNumbers, Numbers, headline_of
+from fer_bench.reports.facts.numbers import MethodNumbers, Numbers, headline_of
 from fer_bench.reports.facts.records import StudyData
 from fer_bench.reports.facts.seen import KINDS, Compared, Seen, seen_by, unseen_gains
 from fer_bench.reports.render.blocks import TableBlock
@@ -117,7 +117,7 @@ def score_tables(numbers: Numbers, methods: Sequence[MethodNumbers], seen: dict[
     names = [name for name in next(iter(of.values())) if all(name in scores for scores in of.values())]
     if not names:
         return []
-    score = Column("Score", lambda name: SCORES.get(name) or f"recall of {name.partition(':')[2]}", right=False)
+    score = Column("Score", lambda name: phrases.endpoint(numbers.study, name), right=False)
     images = [
         Column(
             title, each(lambda side, name: f"{np.mean([scores[name].images[side] for scores in of.values()]):,.0f}", k)
@@ -166,7 +166,7 @@ def gain_table(numbers: Numbers, labels: Sequence[str]) -> Table | None:
         return None
     columns = [
         Column("Method", lambda r: phrases.method_name(r[0]), right=False),
-        Column("Score", lambda r: SCORES.get(r[1]) or f"recall of {r[1].partition(':')[2]}", right=False),
+        Column("Score", lambda r: phrases.endpoint(study, r[1]), right=False),
         Column("Gain on all images", lambda r: phrases.gain_with_interval(r[0].gains[r[1]])),
         Column("Gain on unseen images", lambda r: phrases.gain_with_interval(r[2])),
     ]
