@@ -9,9 +9,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import pytest
@@ -313,3 +313,15 @@ def interrupt_after():
             execute(spec, replace(work, listener=lambda spec, label: Interrupt(epoch)))
 
     return start
+
+
+def real_unpacker() -> ModuleType:
+    """The module that unpacks the real FER2013; skips the test where it is not here."""
+    beside = ROOT.parent / "shared" / "data" / "fer2013"
+    path = Path(os.environ.get("FER_BENCH_FER2013") or beside) / "unpack.py"
+    if not path.is_file():
+        pytest.skip("the real FER2013 is not here: set FER_BENCH_FER2013 to the folder that holds unpack.py")
+    spec = spec_from_file_location("fer2013_unpack", path)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -88,22 +88,13 @@ def check(
         more = {NAME: clean_text(diagnosis.dropped)} if source else {}
         page = write_page(diagnosis, store, dataset.card, target, images=not no_images, more=more)
         splits = place.splits(store.path.name, store.fingerprint)
-        clean = folder / NAME if source else _save(splits, diagnosis)
+        clean = folder / NAME if source else diagnosis.save(splits)
     console = Console(highlight=False, soft_wrap=True)
     _print_findings(diagnosis, console)
     _print_remedy(dataset, store, console)
     _print_files(diagnosis, page, clean, console)
     if strict and diagnosis.number("error"):
         raise SystemExit(1)
-
-
-def _save(folder: Path, diagnosis: Diagnosis) -> Path:
-    """Write what runs take from the doctor; returns the clean manifest's path."""
-    from fer_bench.data.clean_manifest import save_clean
-    from fer_bench.data.copies import save_copies
-
-    save_copies(folder, diagnosis.copies)
-    return save_clean(folder, diagnosis.dropped)
 
 
 def _print_files(diagnosis: Diagnosis, page: Path, clean: Path, console: Console) -> None:

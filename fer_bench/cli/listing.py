@@ -169,11 +169,9 @@ def _space(space: Space) -> str:
 
 
 def _show_relabellers(available: Plugins, name: str) -> None:
-    cards = [plugin.card for plugin in available.datasets.values()]
-    for card in cards:
-        if card.relabels is not None and card.relabels.of == name:
-            click.echo(f"\n{card.name} labels the same images anew: once it is prepared, fer-bench relabel STUDY has")
-            click.echo(f"reports score runs on {name} against its labels as well")
+    for other in available.relabellers(name):
+        click.echo(f"\n{other} labels the same images anew: once it is prepared, fer-bench relabel STUDY has")
+        click.echo(f"reports score runs on {name} against its labels as well")
 
 
 def _show_dataset(card: Any) -> None:

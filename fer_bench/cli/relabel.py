@@ -81,10 +81,9 @@ def _candidates(record: dict[str, Any], available: Plugins, place: Home) -> list
     DataError
         There is no such data set.
     """
-    from fer_bench.data.relabel import relabellers
     from fer_bench.errors import DataError
 
-    names = relabellers(available, available.dataset_card(record["dataset"]))
+    names = available.relabellers(available.dataset_card(record["dataset"]).base)
     if not names:
         cards = [plugin.card for plugin in available.datasets.values()]
         known = ", ".join(f"{c.relabels.of} ({c.name})" for c in cards if c.relabels is not None)
@@ -122,13 +121,13 @@ def add_labels(dataset: str, work: Workplace) -> None:
 
     Nothing that goes wrong here stops a study: it is told in a warning.
     """
-    from fer_bench.data.relabel import keep_labels, relabellers
+    from fer_bench.data.relabel import keep_labels
     from fer_bench.data.store import Store
     from fer_bench.errors import FerBenchError
     from fer_bench.runs.live import say, warn
 
     card = work.plugins.dataset_card(dataset)
-    for name in relabellers(work.plugins, card):
+    for name in work.plugins.relabellers(card.base):
         if not work.home.store(name).is_dir():
             continue
         try:

@@ -78,8 +78,7 @@ def _fit_protocol(options: dict[str, Any], store: Store, card: DatasetCard) -> N
 def _ensure_clean(home: Home, store: Store, card: DatasetCard, protocol: str, folders: Sequence[str]) -> None:
     """Let the doctor write the clean manifest if the protocol needs one and there is none."""
     from fer_bench.cli.progress import Steps
-    from fer_bench.data.clean_manifest import has_clean, save_clean
-    from fer_bench.data.copies import save_copies
+    from fer_bench.data.clean_manifest import has_clean
     from fer_bench.doctor.examine import examine
 
     folder = home.splits(store.path.name, store.fingerprint)
@@ -89,8 +88,7 @@ def _ensure_clean(home: Home, store: Store, card: DatasetCard, protocol: str, fo
     say(f"{card.name}: checking the data set first; see the findings with {check}")
     with Steps(card.name) as steps:
         diagnosis = examine(store, card, progress=steps)
-    save_copies(folder, diagnosis.copies)
-    say(f"{card.name}: {save_clean(folder, diagnosis.dropped)} leaves out {len(diagnosis.dropped):,} rows")
+    say(f"{card.name}: {diagnosis.save(folder)} leaves out {len(diagnosis.dropped):,} rows")
 
 
 def _look_for_copies(home: Home, store: Store, card: DatasetCard) -> None:

@@ -153,6 +153,11 @@ class Plugins:
         dataset.plugin_dirs = self.folders
         return dataset
 
+    def relabellers(self, base: str) -> list[str]:
+        """Names of the datasets that label the images of the dataset called `base` anew."""
+        cards = [plugin.card for plugin in self.datasets.values()]
+        return sorted(card.name for card in cards if card.relabels is not None and card.relabels.of == base)
+
     def _find(self, kind: str, name: str, table: Mapping[str, Plugin[C]]) -> Plugin[C]:
         if name in table:
             return table[name]

@@ -20,9 +20,9 @@ import numpy as np
 
 from fer_bench.base.files import canonical_json, read_json, write_json
 from fer_bench.data.clean_manifest import grouped
+from fer_bench.record.ledger import EXACT_COPY, NEAR_COPY, OTHER_LABEL
 
 NAME = "copies.json"
-NO_COPY, NEAR, EXACT, OTHER_LABEL = 0, 1, 2, 4  # what :func:`copies_among` says of an image; the last is added
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +105,7 @@ def copies_among(
     out = np.zeros(len(rows), dtype=np.uint8)
     itself = np.isin(rows, others)
     most = 1 + max(labels.max(initial=0), other_labels.max(initial=0))
-    for kind, group in ((NEAR, copies.near), (EXACT, copies.exact)):
+    for kind, group in ((NEAR_COPY, copies.near), (EXACT_COPY, copies.exact)):
         found = _number_of(group[rows], group[others]) - itself
         alike = _number_of(group[rows] * most + labels, group[others] * most + other_labels) - itself
         out = np.where(found > 0, kind + OTHER_LABEL * (alike < found), out).astype(np.uint8)

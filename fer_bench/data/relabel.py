@@ -11,25 +11,13 @@ from collections import defaultdict
 
 import numpy as np
 
-from fer_bench.contract.cards import DatasetCard, Relabelling
-from fer_bench.contract.plugins import Plugins
+from fer_bench.contract.cards import DatasetCard
 from fer_bench.data.store import Store
 from fer_bench.errors import DataError
 from fer_bench.record.home import Home
 from fer_bench.record.relabelled import Relabelled, is_current, read_relabelled, write_relabelled
 
 BLOCK = 4096  # images read at once
-
-
-def relabellers(plugins: Plugins, card: DatasetCard) -> list[str]:
-    """Names of the data sets that label the images of this one anew."""
-    found = [(name, relabelling_of(plugin.card)) for name, plugin in plugins.datasets.items()]
-    return sorted(name for name, relabels in found if relabels is not None and relabels.of == card.base)
-
-
-def relabelling_of(card: object) -> Relabelling | None:
-    """What a card says of the images that its data set labels anew."""
-    return getattr(card, "relabels", None)
 
 
 def keep_labels(home: Home, store: Store, other: Store, card: DatasetCard) -> tuple[Relabelled, bool]:
@@ -55,7 +43,7 @@ def relabel(store: Store, other: Store, card: DatasetCard) -> Relabelled:
     DataError
         The card does not say that it labels other images anew, or the stores have no image in common.
     """
-    relabels = relabelling_of(card)
+    relabels = card.relabels
     if relabels is None:
         raise DataError(f"'{card.name}' does not label the images of another data set", hint="see fer-bench show NAME")
     place = matching_rows(store, other)

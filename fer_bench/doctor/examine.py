@@ -19,8 +19,8 @@ import numpy as np
 from fer_bench.base.quantities import plural
 from fer_bench.contract.cards import DatasetCard
 from fer_bench.contract.dataset import Problems
-from fer_bench.data.clean_manifest import Dropped, conflicting, grouped, rows_to_drop
-from fer_bench.data.copies import Copies
+from fer_bench.data.clean_manifest import Dropped, conflicting, grouped, rows_to_drop, save_clean
+from fer_bench.data.copies import Copies, save_copies
 from fer_bench.data.label_order import describe_mapping, suspicion
 from fer_bench.data.splits import fitting
 from fer_bench.data.store import Store, check_counts, duplicates
@@ -97,6 +97,14 @@ class Diagnosis:
     conflicts: dict[tuple[str, str], int]
     dropped: tuple[Dropped, ...]
     copies: Copies
+
+    def save(self, folder: Path) -> Path:
+        """Write what runs take from it into the folder of a store's derived files; returns the clean manifest's path.
+
+        See :meth:`fer_bench.record.home.Home.splits`.
+        """
+        save_copies(folder, self.copies)
+        return save_clean(folder, self.dropped)
 
     def number(self, level: str) -> int:
         """Number of findings of this level."""

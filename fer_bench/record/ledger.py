@@ -58,6 +58,8 @@ NUMERICS = 2  # raised by hand when a change of the harness changes results; tes
 VOLATILE = ("environment.json", "timing.json")  # differ between equal runs, so they take no part in comparisons
 UNHASHED = (*VOLATILE, "done.json", "lock", "failed.json")
 
+NEAR_COPY, EXACT_COPY, OTHER_LABEL = 1, 2, 4  # in test_copies.npy; the last is added to one of the others
+
 
 def run_id(spec: Mapping[str, Any], fingerprint: str, source: str, rows: str = "", base: str = "") -> str:
     """Content address of a run: spec, data fingerprint, method's source, rows by role, numerics version (hashes).

@@ -12,6 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
+from fer_bench.record.ledger import EXACT_COPY, NEAR_COPY, OTHER_LABEL
 from fer_bench.reports.facts.numbers import recall_key
 from fer_bench.reports.facts.records import StudyData
 from fer_bench.reports.facts.runs import Training, subsets_of
@@ -21,13 +22,12 @@ from fer_bench.stats.intervals import Interval, score_differences, score_interva
 from fer_bench.stats.sampling import paired
 
 COPIES = "test_copies"
-NEAR, EXACT, OTHER_LABEL = 1, 2, 4  # see fer_bench/record/ledger.py
 
 KINDS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "exact copy in training, same label": lambda train, val: train == EXACT,
-    "exact copy in training, another label": lambda train, val: train == EXACT + OTHER_LABEL,
-    "near copy in training, same label": lambda train, val: train == NEAR,
-    "near copy in training, another label": lambda train, val: train == NEAR + OTHER_LABEL,
+    "exact copy in training, same label": lambda train, val: train == EXACT_COPY,
+    "exact copy in training, another label": lambda train, val: train == EXACT_COPY + OTHER_LABEL,
+    "near copy in training, same label": lambda train, val: train == NEAR_COPY,
+    "near copy in training, another label": lambda train, val: train == NEAR_COPY + OTHER_LABEL,
     "copy in validation alone": lambda train, val: (train == 0) & (val > 0),
     "no copy": lambda train, val: (train == 0) & (val == 0),
 }

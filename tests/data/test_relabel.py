@@ -13,12 +13,12 @@ from fer_bench import Chunk, DatasetCard, Protocol, Reading, Relabelling
 from fer_bench.contract.card_reader import read_card
 from fer_bench.contract.plugins import plugins
 from fer_bench.data.prepare import prepare
-from fer_bench.data.relabel import keep_labels, matching_rows, relabel, relabellers
+from fer_bench.data.relabel import keep_labels, matching_rows, relabel
 from fer_bench.data.store import Store, write_store
 from fer_bench.errors import DataError
 from fer_bench.record.home import Home
 from fer_bench.record.relabelled import read_relabelled
-from tests.datasets.test_fer2013 import real_unpacker
+from tests.conftest import real_unpacker
 
 ROOT = Path(__file__).parents[2]
 PROTOCOLS = (Protocol(name="p", train=("x",), val=("y",), test=("z",)),)
@@ -142,8 +142,8 @@ def test_what_a_card_says_of_other_labels_fits_the_data_set_that_it_names(path):
 
 def test_the_data_sets_that_label_images_anew_are_found():
     available = plugins()
-    assert relabellers(available, available.dataset_card("fer2013")) == ["ferplus"]
-    assert relabellers(available, available.dataset_card("rafdb")) == []
+    assert available.relabellers("fer2013") == ["ferplus"]
+    assert available.relabellers("rafdb") == []
 
 
 @pytest.mark.realdata
@@ -151,8 +151,8 @@ def test_the_real_votes_meet_the_real_images(tmp_path):
     unpack = real_unpacker()
     beside = Path(__file__).parents[3] / "shared" / "data" / "ferplus"
     votes = Path(os.environ.get("FER_BENCH_FERPLUS") or beside) / "fer2013new.csv"
-    if unpack is None or not votes.is_file():
-        pytest.skip("the real data are not here: set FER_BENCH_FER2013 and FER_BENCH_FERPLUS")
+    if not votes.is_file():
+        pytest.skip("FER+'s votes are not here: set FER_BENCH_FERPLUS to the folder that holds fer2013new.csv")
     raw = tmp_path / "raw"
     unpack.main("csv", raw)
     (raw / "fer2013new.csv").write_bytes(votes.read_bytes())

@@ -2,9 +2,7 @@
 
 import dataclasses
 import hashlib
-import importlib.util
 import io
-import os
 import re
 import shutil
 from pathlib import Path
@@ -21,6 +19,7 @@ from fer_bench.data.store import Store
 from fer_bench.datasets._shared.pixels_csv import parse_pixels
 from fer_bench.datasets.fer2013 import Fer2013, card
 from fer_bench.record.home import Home
+from tests.conftest import real_unpacker
 
 CLASSES = card.classes
 USAGES = ("Training", "PublicTest", "PrivateTest")
@@ -436,23 +435,9 @@ def test_fast_parser_accepts_only_what_the_slow_one_reads(texts, size):
         assert found.tolist() == [[int(v) for v in t.split()] for t in texts]
 
 
-def real_unpacker():
-    """The module that unpacks the real data, or None."""
-    beside = Path(__file__).parents[3] / "shared" / "data" / "fer2013"
-    path = Path(os.environ.get("FER_BENCH_FER2013") or beside) / "unpack.py"
-    if not path.is_file():
-        return None
-    spec = importlib.util.spec_from_file_location("fer2013_unpack", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.realdata
 def test_real_fer2013_has_the_published_counts_and_pixels(tmp_path):
     unpack = real_unpacker()
-    if unpack is None:
-        pytest.skip("the real FER2013 is not here: set FER_BENCH_FER2013 to the folder that holds unpack.py")
     unpack.main("csv", tmp_path / "raw")
     store, said = prepared(tmp_path / "raw", tmp_path, Fer2013())
     assert "match its card" in said

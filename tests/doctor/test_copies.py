@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +14,7 @@ from fer_bench.data.copies import NAME, copies_among, load_copies
 from fer_bench.data.store import write_store
 from fer_bench.doctor import copies as module
 from fer_bench.doctor.copies import known_copies
+from tests.conftest import real_unpacker
 
 CARD = DatasetCard(
     name="album",
@@ -118,14 +116,7 @@ def test_where_most_images_look_alike_only_identical_ones_are_copies(album, tmp_
 
 @pytest.mark.realdata
 def test_real_fer2013_has_the_known_copies(tmp_path):
-    beside = Path(__file__).parents[3] / "shared" / "data" / "fer2013"
-    path = Path(os.environ.get("FER_BENCH_FER2013") or beside) / "unpack.py"
-    if not path.is_file():
-        pytest.skip("the real FER2013 is not here: set FER_BENCH_FER2013 to the folder that holds unpack.py")
-    spec = importlib.util.spec_from_file_location("fer2013_unpack", path)
-    unpack = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(unpack)
-    images, labels, usage = unpack.load()
+    images, labels, usage = real_unpacker().load()
     labels = labels.astype(np.int64)
     split = [("Training", "PublicTest", "PrivateTest")[u] for u in usage]
     chunk = Chunk(images=images[:, None], labels=labels, split=split, source=[""] * len(labels))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
-import os
 import re
 import shlex
 from html import escape
@@ -27,6 +25,7 @@ from fer_bench.errors import FerBenchError
 from fer_bench.record.home import Home
 from fer_bench.reports.pages.doctor import write_page
 from fer_bench.reports.render.page_folder import CHECK, Target
+from tests.conftest import real_unpacker
 from tests.doctor.conftest import CARD, harmed, run
 
 
@@ -207,14 +206,7 @@ def test_built_in_faces_are_prepared_and_examined(tmp_path):
 
 @pytest.mark.realdata
 def test_real_fer2013_has_the_known_faults_and_the_injected_ones(tmp_path):
-    beside = Path(__file__).parents[3] / "shared" / "data" / "fer2013"
-    path = Path(os.environ.get("FER_BENCH_FER2013") or beside) / "unpack.py"
-    if not path.is_file():
-        pytest.skip("the real FER2013 is not here: set FER_BENCH_FER2013 to the folder that holds unpack.py")
-    spec = importlib.util.spec_from_file_location("fer2013_unpack", path)
-    unpack = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(unpack)
-    images, labels, usage = unpack.load()
+    images, labels, usage = real_unpacker().load()
     card = plugins().dataset_card("fer2013")
     rng = np.random.default_rng(4)
     once = np.unique(images.reshape(len(images), -1), axis=0, return_index=True, return_counts=True)[1:]
