@@ -59,7 +59,7 @@ class Branches(nn.Module):
     n : int
         Number of branches.
     own : int
-        How many of the four stages (of a vision transformer: quarters of its blocks) each branch has for itself, 1 to 3.
+        How many of the four stages (quarters of the blocks of a vision transformer) each branch has for itself, 1 to 3.
 
     Raises
     ------
