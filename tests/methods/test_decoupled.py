@@ -160,8 +160,7 @@ def test_alignment_mixes_aligned_and_plain_logits_by_confidence():
     assert torch.equal(module(x, z, z), z), "at first it changes nothing"
     alpha, beta, v, u = draws(3), draws(3), draws(5), draws(1)
     with torch.no_grad():
-        for own, value in zip((module.scale, module.shift, module.direction, module.offset), (alpha, beta, v, u), strict=True):  # fmt: skip
-            own.copy_(value)
+        module.scale.copy_(alpha), module.shift.copy_(beta), module.direction.copy_(v), module.offset.copy_(u)
     sigma = 1 / (1 + np.exp(-(x.numpy() @ v.numpy() + u.numpy())))[:, None]
     expected = sigma * (alpha.numpy() * z.numpy() + beta.numpy()) + (1 - sigma) * z.numpy()
     np.testing.assert_allclose(module(x, z, z).detach().numpy(), expected, rtol=1e-12)
