@@ -31,6 +31,7 @@ _PUBLIC = {
     ),
     "fer_bench.contract.method": ("Method", "Stage"),
     "fer_bench.contract.backbones": ("Classifier", "Trunk"),
+    "fer_bench.contract.branches": ("Branches",),
     "fer_bench.errors": ("ConformanceError", "DataError", "FerBenchError", "SpecError", "missing_library"),
     "fer_bench.reports.facts.tidy": ("predictions", "results"),
     "fer_bench.rng": ("numpy_generator", "stream_seed", "torch_generator"),
