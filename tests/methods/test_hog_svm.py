@@ -41,9 +41,9 @@ def slow_hog(image, cell=8, bins=9):
 
 
 def slow_lbp(image, cell=8):
-    """Uniform patterns, pixel by pixel: the 58 with at most two changes in the order of their numbers, then the rest."""
-    bits = [[(code >> k) & 1 for k in range(8)] for code in range(256)]
-    uniform = [code for code in range(256) if sum(a != b for a, b in zip(bits[code], bits[code][1:] + bits[code][:1], strict=True)) <= 2]  # fmt: skip
+    """Uniform patterns, pixel by pixel: the 58 with at most two changes in order of their numbers, then the rest."""
+    circles = [[(code >> k) & 1 for k in range(8)] for code in range(256)]
+    uniform = [code for code, circle in enumerate(circles) if sum(circle[k] != circle[k - 1] for k in range(8)) <= 2]
     assert len(uniform) == 58
     padded = np.pad(image, 1, mode="edge")
     n = len(image) // cell
