@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from fer_bench.base.names import DATASET, PLUGIN, checked
-from fer_bench.contract.card_reader import name_in, read_card
+from fer_bench.contract.card_reader import Reader, name_in, read_card
 from fer_bench.contract.cards import Card, DatasetCard, MethodCard
 from fer_bench.contract.sources import KINDS, Tree, code_hash
 from fer_bench.errors import PluginError, unknown
@@ -99,11 +99,12 @@ class Plugins:
     broken: list[PluginError] = field(default_factory=list)
     folders: tuple[str, ...] = ()
     _broken_names: dict[str, PluginError] = field(default_factory=dict)
+    _readers: dict[Tree, Reader] = field(default_factory=dict, repr=False)
 
     def add(self, path: Path, module: str, origin: str, tree: Tree, kind: str | None = None) -> None:
         """Read one file's card and enter it; a broken file is noted, a taken name raises."""
         try:
-            card = read_card(path, tree)
+            card = read_card(path, tree, self._readers)
             checked(card.name, PLUGIN, where=str(path), error=PluginError)
             if card.name in FOLDERS:
                 raise PluginError(
@@ -188,13 +189,14 @@ def plugins(extra_dirs: Iterable[str | Path] = ()) -> Plugins:
     """
     folders = tuple(str(Path(f).resolve()) for f in extra_dirs)
     result = Plugins(folders=folders)
+    offered = entry_points()
     for kind in KINDS:
         spec = importlib.util.find_spec(f"fer_bench.{kind}")
         for folder in (spec.submodule_search_locations or ()) if spec else ():
             tree = Tree(Path(folder), f"fer_bench.{kind}")
             for name, path in _modules(Path(folder)):
                 result.add(path, f"fer_bench.{kind}.{name}", "built in", tree, kind)
-        for point in entry_points(group=f"fer_bench.{kind}"):
+        for point in offered.select(group=f"fer_bench.{kind}"):
             _add_entry_point(result, point, kind)
     for extra in map(Path, folders):
         if not os.path.isdir(extra):  # unlike Path.is_dir it says no to a name that is too long
