@@ -29,6 +29,7 @@ _PUBLIC = {
         "shuffle",
     ),
     "fer_bench.contract.method": ("Method", "Stage"),
+    "fer_bench.contract.plugins": ("load_plugin",),
     "fer_bench.contract.backbones": ("Classifier", "Trunk"),
     "fer_bench.errors": ("DataError", "FerBenchError", "SpecError", "missing_library"),
     "fer_bench.reports.facts.tidy": ("predictions", "results"),

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 HARNESS = sorted((ROOT / "fer_bench").rglob("*.py"))
 PLUGINS = sorted([*(ROOT / "methods").rglob("*.py"), *(ROOT / "datasets").rglob("*.py")])
 CODE = [*HARNESS, *PLUGINS, *sorted((ROOT / "reports").rglob("*.py"))]
-BESIDE = [p for folder in ("tests", "benchmarks", "examples") for p in sorted((ROOT / folder).rglob("*.py"))]
+BESIDE = [p for folder in ("tests", "benchmarks", "docs", "examples") for p in sorted((ROOT / folder).rglob("*.py"))]
 
 
 def inside(plugin: Path) -> tuple[str, ...]:
@@ -117,6 +117,8 @@ TORCHLESS = (
     "contract.backbone_names",
     "cli.preflight",
     "cli.listing",
+    "cli.show",
+    "cli.new",
     "cli.claims",
     "cli.report",
     "reports",
@@ -210,8 +212,10 @@ COMMANDS = {
     "compare": ["--force", "--format", "--home", "--out", "studies"],
     "relabel": ["--from", "--home", "--plugins", "study"],
     "claims": ["--all", "--csv", "--dataset", "--method"],
-    "list": ["--dataset", "--home", "--method", "--plugins", "--status", "--study", "pattern", "what"],
+    "list": ["--dataset", "--family", "--home", "--method", "--plugins", "--status", "--study", "pattern", "what"],
     "show": ["--plugins", "name"],
+    "new method": ["--force", "--into", "--template", "name"],
+    "new dataset": ["--force", "--into", "name"],
     "data check": [
         "--dataset-set",
         "--force",

@@ -4,7 +4,8 @@ Finding reads cards from syntax trees (:mod:`fer_bench.contract.card_reader`) an
 read is named in :attr:`Plugins.broken` and skipped; two plug-ins of one name raise.
 
 A plug-in is a file, or a folder whose ``__init__.py`` holds the card and the class. Files and folders whose name starts
-with an underscore are shared pieces of the plug-ins beside them; a folder without ``__init__.py`` is not looked into.
+with an underscore are shared pieces of the plug-ins beside them; a folder without ``__init__.py`` is not looked into,
+nor are ``tests`` and ``conftest.py``.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ from fer_bench.base.names import DATASET, PLUGIN, checked
 from fer_bench.contract.card_reader import Reader, name_in, read_card
 from fer_bench.contract.cards import Card, DatasetCard, MethodCard
 from fer_bench.contract.sources import KINDS, Tree, code_hash
-from fer_bench.errors import PluginError, unknown
+from fer_bench.errors import PluginError, VariantNameError, unknown
 
 if TYPE_CHECKING:
     from fer_bench.contract.dataset import Dataset
 
 C = TypeVar("C", bound=Card)
 FOLDERS = ("raw", "splits")  # lie among the stores
+NO_PLUGINS = ("tests", "conftest")  # what tests of plug-ins lie in, which is often the folder of the plug-ins itself
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,28 @@ class Plugins:
         self._broken_names.update({name: error for name in names if name})
 
     def method(self, name: str) -> Plugin[MethodCard]:
-        """The method plug-in called `name`; raises UnknownNameError with the nearest names."""
-        return self._find("method", name, self.methods)
+        """The method plug-in called `name`.
+
+        Raises
+        ------
+        VariantNameError
+            The name is that of a variant of another method.
+        UnknownNameError
+            There is no such method; the nearest names are given.
+        """
+        variants = self.variants()
+        if name in variants:
+            raise VariantNameError(name, variants)
+        return self._find("method", name, self.methods, others=variants)
+
+    def variants(self) -> dict[str, tuple[str, str]]:
+        """Names under which variants of methods are known, with the method and its parameters, as on its card.
+
+        A plug-in of that name comes first, and so does the first method that claims it.
+        """
+        cards = [plugin.card for _, plugin in sorted(self.methods.items(), reverse=True)]
+        claimed = {name: (card.name, params) for card in cards for name, params in card.also_known.items()}
+        return {name: variant for name, variant in sorted(claimed.items()) if name not in self.methods}
 
     def dataset_plugin(self, name: str) -> Plugin[DatasetCard]:
         """The plug-in of the dataset called `name` or `name:label`; raises UnknownNameError with the nearest names."""
@@ -159,13 +181,13 @@ class Plugins:
         cards = [plugin.card for plugin in self.datasets.values()]
         return sorted(card.name for card in cards if card.relabels is not None and card.relabels.of == base)
 
-    def _find(self, kind: str, name: str, table: Mapping[str, Plugin[C]]) -> Plugin[C]:
+    def _find(self, kind: str, name: str, table: Mapping[str, Plugin[C]], others: Iterable[str] = ()) -> Plugin[C]:
         if name in table:
             return table[name]
         if name in self._broken_names:
             error = self._broken_names[name]
             raise PluginError(f"{kind} '{name}' is broken: {error.what}", where=error.where, hint=error.hint)
-        raise unknown(kind, name, table, next=f"fer-bench list {kind}s")
+        raise unknown(kind, name, [*table, *others], next=f"fer-bench list {kind}s")
 
 
 def _enter(table: dict[str, Plugin[C]], plugin: Plugin[C]) -> None:
@@ -207,6 +229,28 @@ def plugins(extra_dirs: Iterable[str | Path] = ()) -> Plugins:
     return result
 
 
+def load_plugin(path: str | Path) -> type:
+    """The class of the plug-in in a file (or in a folder with ``__init__.py``), for tests of the plug-in.
+
+    It is imported as ``--plugins`` imports it, so files beside it may be imported relatively.
+
+    Raises
+    ------
+    PluginError
+        There is no such file, its card can't be read, or it can't be imported.
+    """
+    place = Path(path).resolve()
+    file = place / "__init__.py" if place.is_dir() else place
+    home = file.parent.parent if file.name == "__init__.py" else file.parent
+    name = file.parent.name if file.name == "__init__.py" else file.stem
+    found = Plugins(folders=(str(home),))
+    found.add(file, name, str(home), Tree(home))
+    if found.broken:
+        raise found.broken[0]
+    (plugin,) = [*found.methods.values(), *found.datasets.values()]
+    return plugin.load()
+
+
 def _modules(folder: Path) -> list[tuple[str, Path]]:
     """(module name, file) of everything in a folder that may be a plug-in, by name.
 
@@ -225,7 +269,8 @@ def _modules(folder: Path) -> list[tuple[str, Path]]:
                 hint="rename one of them: Python imports the folder for both",
             )
         modules[name] = inner
-    return [(name, path) for name, path in sorted(modules.items()) if not name.startswith(("_", "."))]
+    left_out = (*NO_PLUGINS, *(name for name in modules if name.startswith(("_", "."))))
+    return [(name, path) for name, path in sorted(modules.items()) if name not in left_out]
 
 
 def _add_entry_point(result: Plugins, point: EntryPoint, kind: str) -> None:

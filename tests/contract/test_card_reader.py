@@ -193,7 +193,7 @@ def test_files_that_import_each_other_come_to_an_end(card_of):
     assert (
         card_of(text, **{"_one.py": "from ._two import *\nTITLE = 't'", "_two.py": "from ._one import *"}).title == "t"
     )
-    with pytest.raises(PluginError, match="`TITLE` can't be read: `from ._two import TITLE` brings a value"):
+    with pytest.raises(PluginError, match=r"`TITLE` can't be read: `from \._two import TITLE` brings a value"):
         card_of(text, **{"_one.py": "from ._two import TITLE", "_two.py": "from ._one import TITLE"})
 
 
