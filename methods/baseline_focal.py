@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fer_bench import Batch, Choice, Float, Method, MethodCard, Output, Param
+from fer_bench import Float, Method, MethodCard, Output, Param
 
-from ._shared.losses import class_weights, focal_losses
+from ._shared.compose import COMPOSE, Composable
+from ._shared.losses import focal_losses
 
 card = MethodCard(
     name="baseline_focal",
@@ -21,11 +22,13 @@ card = MethodCard(
         "soft targets (label smoothing, mixup) sum the loss over classes; on one-hot targets it is the paper's",
         "the paper's bias initialisation for rare foreground is left out, since there is no background class",
         "with weights, an image has the weight of its label before smoothing, and soft labels their expected weight",
+        "p stays that of the unweighted softmax, unlike in the LDAM and SADE code",
         "weights=effective follows Cui et al. 2019, with the softmax instead of their sigmoid",
     ),
     calibration="on soft targets the focal loss is lowest at probabilities flatter than the target, so confidences are "
     "lower by design: with label smoothing 0.1, 7 classes and γ = 2 at p = 0.69 for the label, cross-entropy at 0.91",
     params={
+        **COMPOSE,
         "gamma": Param(
             2.0,
             "focusing exponent γ; 0 is cross-entropy, 2 the paper's best (table 1b), 1 in the LDAM and IB code",
@@ -33,19 +36,12 @@ card = MethodCard(
             high=10.0,
             space=Float(0.5, 5.0),
         ),
-        "weights": Param(
-            "none",
-            "weight of each image by its class: inverse is N/(C n_c); effective is Cui et al. 2019 with β=0.9999, "
-            "sum C. p stays that of the unweighted softmax, unlike in the LDAM and SADE code. The sum is divided by B",
-            choices=("none", "inverse", "effective"),
-            space=Choice(("none", "inverse", "effective")),
-        ),
     },
     tier="baseline",
 )
 
 
-class BaselineFocal(Method):
+class BaselineFocal(Composable, Method):
     """Cross-entropy with factor (1 - p)^γ."""
 
     card = card
@@ -53,8 +49,3 @@ class BaselineFocal(Method):
     def criterion(self, output: Output, target: Tensor) -> Tensor:
         """Focal loss of each image [B]."""
         return focal_losses(output.logits, target, self.params["gamma"])
-
-    def image_weights(self, batch: Batch) -> Tensor | None:
-        """The weight of each image's class [B], if classes have weights; for soft labels its expected value."""
-        weights = class_weights(self.params["weights"], self.ctx.counts)
-        return None if weights is None else batch.expected(weights)

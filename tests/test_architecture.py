@@ -116,6 +116,7 @@ TORCHLESS = (
     "contract.params",
     "contract.backbone_names",
     "cli.preflight",
+    "conformance.check",
     "cli.listing",
     "cli.show",
     "cli.new",
@@ -216,6 +217,7 @@ COMMANDS = {
     "show": ["--plugins", "name"],
     "new method": ["--force", "--into", "--template", "name"],
     "new dataset": ["--force", "--into", "name"],
+    "check": ["--format", "--only", "--plugins", "--quick", "what"],
     "data check": [
         "--dataset-set",
         "--force",

@@ -37,6 +37,7 @@ COMMANDS = {
     ),
     "show": ("fer_bench.cli.show", "show", "Show the card of a method or data set."),
     "new": ("fer_bench.cli.new", "new", "Write a method or data set to start from, with its tests."),
+    "check": ("fer_bench.cli.check", "check", "Check that a method or data set keeps what every plug-in must."),
     "data": ("fer_bench.cli.data", "data", "Download, prepare, check and inspect data sets."),
     "track": ("fer_bench.cli.track", "track", "Update the MLflow mirror from the ledger."),
     "ui": ("fer_bench.cli.ui", "ui", "Open the MLflow UI for this project."),

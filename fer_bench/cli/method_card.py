@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
-from fer_bench.contract.cards import FAMILIES, MethodCard
+from fer_bench.contract.cards import FAMILIES, NEEDS, MethodCard
 from fer_bench.contract.costs import cost_of
 from fer_bench.contract.params import Choice, Param, Scale, Space, in_words
 from fer_bench.contract.plugins import Plugin, Plugins
@@ -38,8 +38,8 @@ def facts_of(card: MethodCard) -> Iterator[tuple[str, str]]:
         yield "changes", card.changes
     if card.readout_of:
         yield "reads out", f"the network of {card.readout_of}; it trains none of its own"
-    if needs := getattr(card, "needs", ()):
-        yield "needs", ", ".join(needs)
+    for need in card.needs:
+        yield "needs", f"{need}: {NEEDS[need].replace('`', '')}"
     if card.transductive:
         yield "transductive", "it reads other test images; its results are watermarked"
     if card.calibration:

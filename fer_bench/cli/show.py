@@ -16,7 +16,6 @@ from fer_bench.cli.options import plugins_option
 from fer_bench.contract.cards import DatasetCard, MethodCard
 from fer_bench.contract.costs import cost_of, how_measured
 from fer_bench.contract.plugins import Plugin, Plugins, plugins
-from fer_bench.errors import unknown
 from fer_bench.printable import printable
 
 MOST = 120  # columns of folded text
@@ -32,15 +31,12 @@ def show(name: str, plugin_dirs: tuple[str, ...]) -> None:
     source of their defaults, what a step costs, and the commands that run and tune it.
     """
     available = plugins(plugin_dirs)
-    variants = available.variants()
-    if name in available.datasets:
-        _show_dataset(available.datasets[name].card)
-        _show_relabellers(available, name)
-    elif name in available.methods or name in variants:
-        _show_method(available.method(name), available)
+    plugin = available.plugin(name)
+    if plugin.kind == "methods":
+        _show_method(plugin, available)
     else:
-        known = [*available.methods, *available.datasets, *variants]
-        raise unknown("method or data set", name, known, next="fer-bench list methods")
+        _show_dataset(plugin.card)
+        _show_relabellers(available, name)
 
 
 def _show_method(plugin: Plugin[MethodCard], available: Plugins) -> None:

@@ -6,7 +6,7 @@ All of it is plain data. A method sees its training through :class:`Context` and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -136,18 +136,27 @@ def shuffle(view: TrainView, epoch: int, rng: np.random.Generator) -> np.ndarray
     return rng.permutation(len(view))
 
 
+# (view of the training fold, positions [n] drawn for an epoch, epoch, generator) -> strength of each, float [n]
+Strength = Callable[[TrainView, np.ndarray, int, np.random.Generator], np.ndarray]
+
+
 @dataclass(frozen=True, kw_only=True)
 class StreamSpec:
     """One stream of batches.
 
     `views` is how many independently augmented copies of each image a batch holds. `augment` replaces the recipe's
-    augmentation (None keeps it). `batch_size` replaces the recipe's.
+    augmentation (None keeps it). It may hold one for each view. `batch_size` replaces the recipe's.
+
+    `strength` gives each drawn image a factor on its augmentation, 0 for none: the ranges of shift, rotation and
+    scaling and the probability of an erased rectangle are multiplied by it (a flip is not: it has no strength). The
+    factors arrive in ``batch.strength``.
     """
 
     sampler: Sampler = shuffle
     views: int = 1
-    augment: Augment | None = None
+    augment: Augment | Sequence[Augment | None] | None = None
     batch_size: int | None = None
+    strength: Strength | None = None
 
 
 @dataclass(kw_only=True)
@@ -168,6 +177,8 @@ class Batch:
     index : int64 tensor [B]
         Positions in the training view, stable over epochs.
     groups : int64 tensor [B] or None
+    strength : float32 tensor [B] or None
+        Factor on each image's augmentation, where the stream sets one (:class:`StreamSpec`).
     aux : dict of Batch
         Batches of the other streams of this step.
     generator : torch.Generator
@@ -185,6 +196,7 @@ class Batch:
     soft: Tensor | None = None
     smoothing: float = 0.0
     groups: Tensor | None = None
+    strength: Tensor | None = None
     aux: dict[str, Batch] = field(default_factory=dict)
 
     @property

@@ -7,7 +7,7 @@ Hooks run in this order::
     build_model -> on_fit_start
       for each stage:  resample | fit_estimator | generate | on_stage_start
         for each epoch:  on_epoch_start
-          for each batch:  on_batch -> training_step (criterion, image_weights) -> grad_hook -> on_step_end
+          for each batch:  on_batch -> training_step (criterion, image_weights) -> backward -> grad_hook -> on_step_end
           on_epoch_end -> before_eval -> predict (validation, by the harness)
     select an epoch -> fit_posthoc -> adjust (validation)
 
@@ -20,11 +20,13 @@ what :meth:`Method.state_dict` returned, and none of the training hooks (:mod:`f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -42,6 +44,9 @@ from fer_bench.contract.batch import (
 )
 from fer_bench.contract.cards import MethodCard
 from fer_bench.errors import SpecError, TrainingError
+
+Shifted = Callable[[Sequence[Tensor | None]], AbstractContextManager[None]]
+"""Shifts [one for each parameter of the model, None for none] -> a context in which the weights are moved by them."""
 
 STAGE_KINDS = ("gradient", "resample", "estimator", "generate")
 
@@ -98,6 +103,8 @@ class Method:
 
     card: MethodCard = MethodCard(name="unnamed", title="")
     ctx: Context
+    moment: tuple[str, int, int] = ("", 0, 0)
+    """Stage, epoch and step that are being trained; set by the harness before each :meth:`training_step`."""
 
     def __init__(self, params: Mapping[str, Any] | None = None):
         self.params = Params(self.card.resolve({}) if params is None else params)
@@ -197,6 +204,32 @@ class Method:
                 hint="return one value for each image, as F.cross_entropy(..., reduction='none') does",
             )
         return (weights * losses).mean()
+
+    def generator(self, *names: str | int) -> torch.Generator:
+        """A CPU generator for draws inside :meth:`training_step` and :meth:`criterion`, the same for the same step.
+
+        It depends on the seed, the stage, the epoch, the step and the names alone. So a resumed run repeats its draws,
+        and a second pass over a batch (:meth:`backward`) meets the same noise as the first.
+        """
+        return self.ctx.generator("step", *self.moment, *names)
+
+    def backward(self, model: nn.Module, batch: Batch, loss: LossOut, shifted: Shifted) -> None:
+        """Leave the gradient of the step in the parameters' ``grad``; by default that of the loss.
+
+        Sharpness-aware methods look at the loss at other weights as well::
+
+            loss.total.backward()
+            shifts = [rho * p.grad / norm if p.grad is not None else None for p in model.parameters()]
+            with shifted(shifts):
+                model.zero_grad()
+                self.training_step(model, batch).total.backward()
+
+        Inside ``shifted(...)``, the weights are moved, and dropout, the batch's generator and :meth:`generator` repeat
+        the draws of the first pass. After it, the weights and all buffers (BatchNorm's running statistics among them)
+        are bitwise what they were before it: the second pass leaves nothing behind but gradients. The context may be
+        entered several times, but not within itself.
+        """
+        loss.total.backward()
 
     def grad_hook(self, model: nn.Module) -> None:
         """Called after the backward pass, before clipping and the optimiser's step."""

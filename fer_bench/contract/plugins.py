@@ -152,6 +152,16 @@ class Plugins:
         claimed = {name: (card.name, params) for card in cards for name, params in card.also_known.items()}
         return {name: variant for name, variant in sorted(claimed.items()) if name not in self.methods}
 
+    def plugin(self, name: str) -> Plugin:
+        """The method or data set called `name`; raises as :meth:`method`."""
+        if name in self.datasets:
+            return self.datasets[name]
+        variants = self.variants()
+        if name in self.methods or name in variants or name in self._broken_names:
+            return self.method(name)
+        known = [*self.methods, *self.datasets, *variants]
+        raise unknown("method or data set", name, known, next="fer-bench list methods")
+
     def dataset_plugin(self, name: str) -> Plugin[DatasetCard]:
         """The plug-in of the dataset called `name` or `name:label`; raises UnknownNameError with the nearest names."""
         return self._find("dataset", name.partition(":")[0], self.datasets)

@@ -52,21 +52,25 @@ class Draws:
         return Draws(*(None if t is None else t.to(device) for t in (self.theta, self.moves, self.box)))
 
 
-def draw(augment: Augment, n: int, shape: tuple[int, ...], generator: torch.Generator) -> Draws:
-    """Draw the augmentation of `n` images of `shape` (C, H, W) on the CPU.
+def draw(
+    augment: Augment, n: int, shape: tuple[int, ...], generator: torch.Generator, strength: Tensor | None = None
+) -> Draws:
+    """Draw the augmentation of `n` images of `shape` (C, H, W) on the CPU; `strength` [n] as in `StreamSpec`.
 
     The matrix maps output to input coordinates as :func:`torch.nn.functional.affine_grid` wants it. Shifts are whole
     pixels; without rotation and scaling there is no matrix, and pixels are moved as they are.
     """
     _, height, width = shape
     u = torch.rand(10, n, generator=generator, dtype=torch.float64)
+    factor = 1.0 if strength is None else strength.double()
+    u[5] /= factor  # as good as a factor on the probability of an erased rectangle; none at strength 0
     mirrored = u[0] < augment.flip
-    right, down = (torch.round((2 * v - 1) * augment.shift) for v in (u[3], u[4]))
+    right, down = (torch.round((2 * v - 1) * augment.shift * factor) for v in (u[3], u[4]))
     theta = moves = None
     if augment.rotate or augment.scale:
         sign = torch.where(mirrored, -1.0, 1.0).double()
-        angle = (2 * u[1] - 1) * math.radians(augment.rotate)
-        size = 1 / (1 + (2 * u[2] - 1) * augment.scale)
+        angle = (2 * u[1] - 1) * math.radians(augment.rotate) * factor
+        size = 1 / (1 + (2 * u[2] - 1) * (augment.scale * factor))
         cos, sin = angle.cos() * size, angle.sin() * size
         across = [cos * sign, -sin * height / width, right * 2 / width]
         along = [sin * sign * width / height, cos, down * 2 / height]
@@ -155,11 +159,12 @@ def _resize(x: Tensor, size: int) -> Tensor:
 
 @dataclass
 class _Stream:
-    """One stream during one epoch: positions, draws of each view, batch size."""
+    """One stream during one epoch: positions, draws of each view, batch size, strength of each image's augmentation."""
 
     positions: Tensor
     draws: list[Draws]
     size: int
+    strength: Tensor | None
 
 
 class DataPlane:
@@ -198,13 +203,36 @@ class DataPlane:
         size = min(spec.batch_size or self.recipe.batch_size, len(positions))
         if steps is not None:  # an auxiliary stream: repeat until it lasts
             positions = np.resize(positions, steps * size)
-        augment = spec.augment or augment_of(self.recipe)
+        strength = None
+        if spec.strength is not None:
+            strength = self._strength(spec, positions, epoch, (stage, name))
         draws = [
             draw(augment, len(positions), tuple(self.view.images.shape[1:]),
-                 torch_generator(self.seed, "augment", stage, name, epoch, v)).to(self.device)
-            for v in range(spec.views)
+                 torch_generator(self.seed, "augment", stage, name, epoch, v), strength).to(self.device)
+            for v, augment in enumerate(self._augments(spec, f"stream '{name}', stage '{stage}'"))
         ]  # fmt: skip
-        return _Stream(torch.from_numpy(positions).to(self.device), draws, size)
+        strength = None if strength is None else strength.float().to(self.device)
+        return _Stream(torch.from_numpy(positions).to(self.device), draws, size, strength)
+
+    def _augments(self, spec: StreamSpec, where: str) -> list[Augment]:
+        """The augmentation of each view."""
+        given = [spec.augment] * spec.views if isinstance(spec.augment, Augment | None) else list(spec.augment)
+        if len(given) != spec.views:
+            raise TrainingError(f"{len(given)} augmentations for {spec.views} views", where=where, hint="one for each")
+        return [augment_of(self.recipe) if one is None else one for one in given]
+
+    def _strength(self, spec: StreamSpec, positions: np.ndarray, epoch: int, names: tuple[str, str]) -> Tensor:
+        """Factors float64 [n] on the augmentation of the drawn images."""
+        assert spec.strength is not None
+        rng = numpy_generator(self.seed, "strength", *names, epoch)
+        factors = np.asarray(spec.strength(self.view, positions, epoch, rng), dtype=np.float64)
+        if factors.shape != positions.shape or not np.isfinite(factors).all() or (factors < 0).any():
+            raise TrainingError(
+                f"the strength of {len(positions)} images must be as many finite numbers from 0 up, not an array of "
+                f"shape {factors.shape}",
+                where=f"strength of stream '{names[1]}', stage '{names[0]}'",
+            )
+        return torch.from_numpy(factors)
 
     def _batches(self, main: _Stream, aux: dict[str, _Stream], stage: str, epoch: int, steps: int) -> Iterator[Batch]:
         for step in range(steps):
@@ -224,6 +252,7 @@ class DataPlane:
             y=self.labels[index],
             soft=None if self.soft is None else self.soft[index],
             groups=None if self.groups is None else self.groups[index],
+            strength=None if stream.strength is None else stream.strength[where],
             index=index,
             generator=generator,
             epoch=epoch,

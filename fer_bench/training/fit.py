@@ -31,6 +31,7 @@ from fer_bench.training.evaluate import autocast, check_logits, class_dtype, pre
 from fer_bench.training.job import Job, Progress, snapshot_file
 from fer_bench.training.optim import Ema, freeze, learning_rate, make_optimizer, reinitialise, train_mode
 from fer_bench.training.recipe import Recipe
+from fer_bench.training.second_pass import SecondPass, looks_twice
 
 
 def fit(job: Job) -> Progress:
@@ -184,9 +185,11 @@ def _train_epoch(job: Job, stage: Stage, plane: DataPlane, optimizer: torch.opti
         batch = checked(method.on_batch(batch), Batch, "on_batch", method)
         if job.recipe.label_smoothing:
             batch = _smooth(batch, job.recipe.label_smoothing, job.ctx.num_classes)
+        method.moment = (stage.name, epoch, step)
+        again = SecondPass(model, autocast(job.recipe, device), batch.generator) if looks_twice(method) else None
         with autocast(job.recipe, device):
             loss = checked(method.training_step(model, batch), LossOut, "training_step", method)
-        _step(job, loss, optimizer)
+        _step(job, batch, loss, optimizer, again)
         if ema:
             ema.update(model)
         method.on_step_end(model, batch, loss)
@@ -201,10 +204,13 @@ def _train_epoch(job: Job, stage: Stage, plane: DataPlane, optimizer: torch.opti
     return {"epoch": epoch, **stats}, images, steps
 
 
-def _step(job: Job, loss: LossOut, optimizer: torch.optim.Optimizer) -> None:
+def _step(job: Job, batch: Batch, loss: LossOut, optimizer: torch.optim.Optimizer, again: SecondPass | None) -> None:
     optimizer.zero_grad(set_to_none=True)
     job.model.zero_grad(set_to_none=True)  # weights that no group holds: their gradients must not pile up in the norm
-    loss.total.backward()
+    if again is None:
+        loss.total.backward()
+    else:
+        job.method.backward(job.model, batch, loss, again)
     job.method.grad_hook(job.model)
     if job.recipe.clip_norm:
         nn.utils.clip_grad_norm_(job.model.parameters(), job.recipe.clip_norm)

@@ -51,9 +51,12 @@ def effective_weights(counts: np.ndarray, beta: float = EFFECTIVE_BETA) -> np.nd
 
 
 def class_weights(kind: str, counts: np.ndarray) -> np.ndarray | None:
-    """Weights [C] by name: "none" (None), "inverse" N / (C n_c), or "effective" with β = 0.9999."""
+    """Weights [C] by name: "none" (None), "inverse" N / (C n_c), "sqrt" ∝ n_c^(-1/2) with mean 1 over classes, or
+    "effective" with β = 0.9999."""
     if kind == "none":
         return None
+    if kind == "sqrt":
+        return inverse_weights(counts, 0.5, "classes")
     return inverse_weights(counts) if kind == "inverse" else effective_weights(counts)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fer_bench import TrainView, missing_library
+from fer_bench import TrainView, missing_library, shuffle
 
 if TYPE_CHECKING:
     from imblearn.over_sampling import RandomOverSampler
@@ -62,3 +63,12 @@ def _even_draw(members: np.ndarray, size: int, rng: np.random.Generator) -> np.n
     """`size` of `members`: whole rounds, then a random rest without replacement."""
     rounds, rest = divmod(size, len(members))
     return np.concatenate([np.tile(members, rounds), rng.permutation(members)[:rest]])
+
+
+SAMPLERS = ("shuffle", "oversample", "capped")
+"""What `sampler` may be."""
+
+
+def make_sampler(kind: str, epochs: int) -> Callable[[TrainView, int, np.random.Generator], np.ndarray]:
+    """The sampler called `kind`, one of :data:`SAMPLERS`; `epochs` are those of the recipe, for those that change."""
+    return {"shuffle": shuffle, "oversample": Oversample(), "capped": BalancedCapped()}[kind]

@@ -27,6 +27,7 @@ card = MethodCard(
         "tau": Param(0.5, "strength τ; table 3 of the paper", low=0.0, high=2.0, space=Float(0.25, 1.5)),
         "mode": Param("train", "when it is applied", choices=("train", "test"), space=Choice(("train", "test"))),
     },
+    needs=("votes",),
     also_known={"level_softmax": "tau=1", "late_softmax": "tau=1,mode=test"},
 )
 
@@ -58,6 +59,7 @@ def test_show_prints_source_change_parameters_spaces_and_deviations(call, shifte
         "tau = 0.5  (0 to 2)  tuned over 0.25 to 1.5",
         "strength τ; table 3 of the paper",
         "mode = train  (one of train, test)  tuned over train, test",
+        "needs      votes: training images with soft labels",
         "level_softmax is shifted[tau=1]",
         "not measured",
     ):

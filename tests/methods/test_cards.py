@@ -59,8 +59,8 @@ def test_every_value_a_tuner_may_draw_is_accepted(file):
             assert card.resolve({name: str(value)})[name] == value
 
 
-def test_streams_are_picklable(file):
+def test_streams_are_picklable(file, make_method):
     module = importlib.import_module(f"fer_bench.methods.{file.stem}")
     (cls,) = [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Method) and v is not Method]
-    streams = cls().streams(Stage())
+    streams = make_method(cls).streams(Stage())
     assert pickle.loads(pickle.dumps(streams)) == streams

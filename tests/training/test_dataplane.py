@@ -316,3 +316,65 @@ def test_cpu_and_gpu_give_the_same_batches(recipe, tf32):
 def test_positions_on_a_gpu_are_those_on_the_cpu(tf32):
     found = matrices()
     assert torch.equal(_grid(found.theta, *SHAPE[1:]), _grid(found.theta.cuda(), *SHAPE[1:]).cpu())
+
+
+# -- strength of each image's augmentation ---------------------------------------------------------------------------
+
+
+def test_strength_multiplies_shift_angle_size_and_the_chance_to_be_erased():
+    n = 4000
+    augment = Augment(flip=0.5, shift=4.0, rotate=20.0, scale=0.2, erase=0.4)
+    strength = torch.tensor([0.0, 0.5, 1.0, 2.0]).repeat(n // 4)
+    found = draw(augment, n, (1, 20, 20), generator(), strength)
+    plain = draw(augment, n, (1, 20, 20), generator())
+
+    for k, factor in enumerate((0.0, 0.5, 1.0, 2.0)):
+        across, along = found.theta[k::4, 0], found.theta[k::4, 1]
+        size = torch.hypot(along[:, 0], along[:, 1])  # square images: the norm of a row is 1 / size
+        angle = torch.rad2deg(torch.asin((along[:, 0].abs() / size).clamp(max=1)))
+        assert angle.max() <= 20 * factor + 1e-3
+        assert angle.max() >= 19 * factor - 1e-3
+        assert (1 / size - 1).abs().max() <= 0.2 * factor + 1e-6
+        assert (1 / size - 1).abs().max() >= 0.19 * factor - 1e-6
+        pixels = across[:, 2] * 10  # 2 / width a pixel
+        assert pixels.abs().max() == pytest.approx(4 * factor, abs=1e-4)
+        box = found.box[k::4]
+        erased = (box[:, 1] > box[:, 0]).float().mean().item()
+        assert erased == pytest.approx(0.4 * factor, abs=0.05)
+    ones = strength == 1
+    assert torch.equal(found.theta[ones], plain.theta[ones])
+    assert torch.equal(found.box[ones], plain.box[ones])
+    mirrored = [torch.sign(draws.theta[:, 0, 0]) for draws in (found, plain)]
+    assert torch.equal(*mirrored)
+
+
+def test_strength_reaches_the_batch_beside_its_images():
+    def by_class(view, positions, epoch, rng):
+        return view.labels[positions] * (epoch + 1)
+
+    plane = DataPlane(view_of(32), GENTLE, seed=1)
+    _, batches = plane.epoch({"main": StreamSpec(strength=by_class), "plain": StreamSpec()}, "s", 2)
+    for batch in batches:
+        assert torch.equal(batch.strength, (3 * batch.y).float())
+        assert batch.aux["plain"].strength is None
+
+
+@pytest.mark.parametrize("given", [np.ones(3), np.full(32, -0.1), np.full(32, np.nan)])
+def test_unusable_strength_is_refused(given):
+    stream = StreamSpec(strength=lambda view, positions, epoch, rng: given)
+    with pytest.raises(TrainingError, match="finite numbers from 0 up") as caught:
+        DataPlane(view_of(32), GENTLE, seed=1).epoch({"main": stream}, "s", 0)
+    assert "stream 'main', stage 's'" in caught.value.where
+
+
+def test_each_view_can_have_an_augmentation_of_its_own():
+    plane = DataPlane(view_of(32), GENTLE, seed=1)
+    stream = StreamSpec(views=2, augment=(Augment(), Augment(flip=1.0)))
+    _, batches = plane.epoch({"main": stream}, "s", 0)
+    for batch in batches:
+        assert torch.equal(batch.views[1], batch.views[0].flip(3))
+
+
+def test_one_augmentation_too_few_is_refused():
+    with pytest.raises(TrainingError, match="1 augmentations for 2 views"):
+        DataPlane(view_of(32), GENTLE, seed=1).epoch({"main": StreamSpec(views=2, augment=(None,))}, "s", 0)
