@@ -79,6 +79,10 @@ class PluginError(FerBenchError):
     """A plug-in that can't be loaded, or two plug-ins with the same name."""
 
 
+class ConformanceError(FerBenchError, AssertionError):
+    """A plug-in that does not keep what every plug-in must (:func:`fer_bench.conforms`)."""
+
+
 class TrainingError(FerBenchError, RuntimeError):
     """A training that can't continue: non-finite loss, wrong shapes from a hook, out of memory."""
 

@@ -116,6 +116,7 @@ TORCHLESS = (
     "contract.params",
     "contract.backbone_names",
     "cli.preflight",
+    "conformance.check",
     "cli.listing",
     "cli.claims",
     "cli.report",
@@ -212,6 +213,7 @@ COMMANDS = {
     "claims": ["--all", "--csv", "--dataset", "--method"],
     "list": ["--dataset", "--home", "--method", "--plugins", "--status", "--study", "pattern", "what"],
     "show": ["--plugins", "name"],
+    "check": ["--format", "--only", "--plugins", "--quick", "what"],
     "data check": [
         "--dataset-set",
         "--force",

@@ -36,6 +36,7 @@ COMMANDS = {
         "List methods, data sets, protocols, backbones, recipes, runs or studies.",
     ),
     "show": ("fer_bench.cli.listing", "show", "Show the card of a method or data set."),
+    "check": ("fer_bench.cli.check", "check", "Check that a method or data set keeps what every plug-in must."),
     "data": ("fer_bench.cli.data", "data", "Download, prepare, check and inspect data sets."),
     "track": ("fer_bench.cli.track", "track", "Update the MLflow mirror from the ledger."),
     "ui": ("fer_bench.cli.ui", "ui", "Open the MLflow UI for this project."),

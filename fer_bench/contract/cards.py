@@ -40,6 +40,14 @@ FAMILIES = {
     "ensemble": "several models, each trained on its own part or balance of the data",
     "other": "none of these",
 }
+# What a method can't do without. A study that lacks it is refused with a SpecError by the method itself.
+NEEDS = {
+    "feature map": "a backbone whose last map is [B, D, H, W]: a ResNet or a ConvNeXt, but not a plain ViT",
+    "ResNet": "a backbone with the stages of a ResNet (`layer1` to `layer4`)",
+    "votes": "training images with soft labels (`TrainView.soft`)",
+    "groups": "training images whose person or sequence is known (`TrainView.groups`)",
+    "two images": "batches of at least two images",
+}
 TIERS = ("baseline", "second reference", "method")
 
 
@@ -68,6 +76,9 @@ class MethodCard:
         reads out, with default parameters on both sides.
     transductive : bool
         It reads other test images; its results are watermarked.
+    needs : tuple of str
+        What it can't do without, with default parameters: keys of :data:`NEEDS`. It refuses anything else with a
+        SpecError that says so.
     readout_of : str
         The method whose trained network this one reads out; empty for a method that trains its own. Its runs are made
         from the logits that the finished runs of that method stored (with default parameters, and the same data,
@@ -78,7 +89,7 @@ class MethodCard:
     Raises
     ------
     UnknownNameError
-        `family` or `tier` is none of those.
+        `family`, `tier` or an entry of `needs` is none of those.
     SpecError
         It reads itself out, or is a second reference that reads no other method out.
     """
@@ -95,6 +106,7 @@ class MethodCard:
     params: Mapping[str, Param] = field(default_factory=dict)
     tier: str = "method"
     transductive: bool = False
+    needs: tuple = ()
     readout_of: str = ""
 
     def __post_init__(self) -> None:
@@ -103,6 +115,9 @@ class MethodCard:
             raise unknown("family", self.family, FAMILIES, where=where)
         if self.tier not in TIERS:
             raise unknown("tier", self.tier, TIERS, where=where)
+        for need in self.needs:
+            if need not in NEEDS:
+                raise unknown("need", need, NEEDS, where=f"{where}, needs")
         if self.readout_of == self.name:
             raise SpecError("a method can't read itself out", where=f"{where}, readout_of")
         if self.tier == "second reference" and not self.readout_of:
