@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from fer_bench import Batch, Choice, Float, LossOut, Method, MethodCard, Output, Param, TrainView, Trunk
 
-from ._shared.compose import WEIGHTS, Composable
+from ._shared.compose import WEIGHTS
+from ._shared.cross_entropy import ComposableCrossEntropy
 from ._shared.importance import ImportanceHead, rank_regularisation
 
 card = MethodCard(
@@ -71,7 +72,7 @@ class ImportanceClassifier(nn.Module):
         return Output(logits=logits, features=features, fmap=fmap, extra={"importance": importance})
 
 
-class SCN(Composable, Method):
+class SCN(ComposableCrossEntropy, Method):
     """Cross-entropy of weighted logits with the current labels, and rank regularisation."""
 
     card = card
