@@ -113,8 +113,13 @@ def _write(kind: str, name: str, template: str, into: Path, force: bool) -> tupl
         again = f"{_typed()} --force"
         raise SpecError(f"there is a file {there[0]} already", hint="--force replaces it", next=again)
     for path, text in zip((file, tests), rendered(kind, template, name), strict=True):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, text)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, text)
+        except OSError as error:
+            raise SpecError(
+                f"the file can't be written: {error.strerror}", where=str(path), hint="--into DIR"
+            ) from error
     table([(str(file), f"the {WORDS[kind]}: its card and its class"), (str(tests), "its tests")])
     return file, available
 
@@ -147,7 +152,7 @@ def _fault(name: str, taken: Collection[str]) -> str:
     if keyword.iskeyword(name) or keyword.issoftkeyword(name):
         return "it is a word of Python"
     if name in (*FOLDERS, *NO_PLUGINS):
-        return "fer-bench uses it for a folder or file of its own"
+        return "it is that of a folder or file which is no plug-in"
     return "another plug-in has it" if name in taken else ""
 
 
