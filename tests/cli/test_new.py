@@ -60,7 +60,8 @@ def test_the_tests_of_a_data_set_pass_as_they_are(call, tmp_path):
     assert load_plugin(tmp_path / "lab_faces.py").card.title == "Lab faces"
     done = run_pytest(tmp_path / "tests")
     assert done.returncode == 0, done.stdout + done.stderr
-    show, prepare = commands(out)[2:]
+    test, show, prepare = commands(out)
+    assert test == f"pytest {tmp_path}/tests/test_lab_faces.py"
     assert call(*shlex.split(show)[1:])[0] == 0
     assert prepare == f"fer-bench data prepare lab_faces --from FACES --plugins {tmp_path}"
 
