@@ -6,7 +6,8 @@ import torch
 
 from fer_bench import Batch, Float, Method, MethodCard, Param, Stage, StreamSpec
 
-from ._shared.compose import SAMPLER, WEIGHTS, ComposableCrossEntropy
+from ._shared.compose import SAMPLER, WEIGHTS
+from ._shared.cross_entropy import ComposableCrossEntropy
 from ._shared.mixing import beta, cut_to, pasted
 from ._shared.samplers import Power
 

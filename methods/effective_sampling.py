@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fer_bench import Float, Method, MethodCard, Param
 
-from ._shared.compose import MIX, WEIGHTS, ComposableCrossEntropy
+from ._shared.compose import MIX, WEIGHTS
+from ._shared.cross_entropy import ComposableCrossEntropy
 from ._shared.losses import EFFECTIVE_BETA
 from ._shared.samplers import Effective, Sampler
 

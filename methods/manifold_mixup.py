@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from fer_bench import Batch, Branches, Float, LossOut, Method, MethodCard, Output, Param, Trunk
 
-from ._shared.compose import SAMPLER, WEIGHTS, ComposableCrossEntropy
+from ._shared.compose import SAMPLER, WEIGHTS
+from ._shared.cross_entropy import ComposableCrossEntropy
 from ._shared.mixing import beta, blended_target, reordered
 
 card = MethodCard(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fer_bench import Float, Method, MethodCard, Param
 
-from ._shared.compose import MIX, WEIGHTS, ComposableCrossEntropy
+from ._shared.compose import MIX, WEIGHTS
+from ._shared.cross_entropy import ComposableCrossEntropy
 from ._shared.samplers import Power, Sampler
 
 card = MethodCard(
@@ -20,6 +21,7 @@ card = MethodCard(
         "the images of a class are drawn with replacement; the authors' code goes through a class before it repeats "
         "one",
     ),
+    also_known={"class_balanced_sampling": "q=0", "square_root_sampling": "q=0.5", "reversed_sampling": "q=-1"},
     params={
         **MIX,
         **WEIGHTS,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fer_bench import Batch, Float, Method, MethodCard, Param
 
-from ._shared.compose import SAMPLER, WEIGHTS, ComposableCrossEntropy
+from ._shared.compose import SAMPLER, WEIGHTS
+from ._shared.cross_entropy import ComposableCrossEntropy
 from ._shared.mixing import KAPPA, TAU, beta, blended, class_sizes, partner, remix_share
 
 card = MethodCard(

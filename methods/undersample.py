@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fer_bench import Int, Method, MethodCard, Param
 
-from ._shared.compose import MIX, WEIGHTS, ComposableCrossEntropy
+from ._shared.compose import MIX, WEIGHTS
+from ._shared.cross_entropy import ComposableCrossEntropy
 from ._shared.samplers import Sampler, Undersample
 
 card = MethodCard(
@@ -21,6 +22,7 @@ card = MethodCard(
         "MRR is a reading of ARM (Shi et al. 2021, arXiv 2103.10189), which names it and has no code for it; its "
         "author speaks of a cap a class, which is the parameter cap",
     ),
+    also_known={"minimal_random_resampling": "redraw=epoch"},
     params={
         **MIX,
         **WEIGHTS,

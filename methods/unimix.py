@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fer_bench import Batch, Choice, Float, Method, MethodCard, Output, Param
 
 from ._shared.compose import SAMPLER, WEIGHTS, Composable
 from ._shared.mixing import betas, blended, class_sizes, reordered
+from ._shared.priors import log_prior, shifted_losses
 
 card = MethodCard(
     name="unimix",
@@ -24,7 +23,7 @@ card = MethodCard(
     deviations=(
         "agrees with XuZhengzhuo/Prior-LT (5f2298c); α and τ are those of its CIFAR settings, which its README says "
         "may differ from the paper's",
-        "a class without training images has the prior of one image: log 0 would make smoothed targets infinite",
+        "the logit of a class without training images is not shifted: log 0 would make smoothed targets infinite",
     ),
     params={
         **SAMPLER,
@@ -72,11 +71,7 @@ class UniMix(Composable, Method):
 
     def criterion(self, output: Output, target: Tensor) -> Tensor:
         """Cross-entropy of each image [B], of the logits plus log π."""
-        logits = output.logits.float()
-        if self.params["bayias"]:
-            counts = np.maximum(self.ctx.counts, 1)
-            logits = logits + torch.as_tensor(np.log(counts / counts.sum()), dtype=torch.float32, device=logits.device)
-        return F.cross_entropy(logits, target, reduction="none")
+        return shifted_losses(output.logits, target, self.params["bayias"] * log_prior(self.ctx.counts))
 
 
 def unimix_share(drawn: Tensor, own: Tensor, other: Tensor) -> Tensor:
