@@ -17,7 +17,10 @@ from fer_bench import Batch
 MIXES = ("mixup", "cutmix", "remix", "mamix")
 """What `mix` may be. cutmix changes half of the batches; remix has κ = 3 and τ = 0.5, mamix the exponent -1/4."""
 
-CUTMIX_P, KAPPA, TAU, EXPONENT = 0.5, 3.0, 0.5, -0.25
+CUTMIX_P = 0.5
+KAPPA = 3.0
+TAU = 0.5
+EXPONENT = -0.25
 
 
 def mixed(kind: str, batch: Batch, counts: np.ndarray, alpha: float) -> Batch:
@@ -178,6 +181,11 @@ def mamix_share(share: float, own: Tensor, other: Tensor, exponent: float) -> Te
 
 
 def beta(a: float, b: float, generator: torch.Generator) -> float:
-    """One draw from Beta(a, b), by NumPy: torch's own takes no generator."""
+    """One draw from Beta(a, b)."""
+    return float(betas(a, b, 1, generator))
+
+
+def betas(a: float, b: float, size: int, generator: torch.Generator) -> Tensor:
+    """Draws from Beta(a, b), float64 [size], by NumPy: torch's own takes no generator."""
     seed = int(torch.randint(2**31, (), generator=generator))
-    return float(np.random.default_rng(seed).beta(a, b))
+    return torch.from_numpy(np.random.default_rng(seed).beta(a, b, size))
