@@ -50,7 +50,7 @@ card = MethodCard(
             low=0.005,
             high=10.0,
             space=Float(0.05, 0.5, log=True),
-        ),  # fmt: skip
+        ),
         "dim": Param(128, "length of the embedding", low=2, high=4096),
         "scale": Param(30.0, "scale of the cosine head; 30 in the authors' code", low=1.0, high=128.0),
     },
