@@ -13,6 +13,7 @@ from fer_bench.base.process import wait_passively
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "fer_bench.conformance.check": ("conforms",),
     "fer_bench.contract.cards": ("DatasetCard", "Fetch", "MethodCard", "Protocol", "Relabelling"),
     "fer_bench.contract.params": ("Choice", "Float", "Int", "Param", "Scale"),
     "fer_bench.contract.dataset": ("Chunk", "Dataset", "Problems", "Reading"),
@@ -29,9 +30,10 @@ _PUBLIC = {
         "shuffle",
     ),
     "fer_bench.contract.method": ("Method", "Stage"),
+    "fer_bench.contract.plugins": ("load_plugin",),
     "fer_bench.contract.backbones": ("Classifier", "Trunk"),
     "fer_bench.contract.branches": ("Branches",),
-    "fer_bench.errors": ("DataError", "FerBenchError", "SpecError", "missing_library"),
+    "fer_bench.errors": ("ConformanceError", "DataError", "FerBenchError", "SpecError", "missing_library"),
     "fer_bench.reports.facts.tidy": ("predictions", "results"),
     "fer_bench.rng": ("numpy_generator", "stream_seed", "torch_generator"),
     "fer_bench.stats.metrics": ("Metric", "MetricContext"),

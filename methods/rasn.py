@@ -31,6 +31,7 @@ card = MethodCard(
         "what it gains, it gains in training",
         "pretraining, image size, optimiser and augmentation are the study's recipe, not the paper's (unknown)",
     ),
+    needs=("feature map",),
     params={
         "share.level": Param(
             "map",

@@ -72,6 +72,7 @@ def test_every_block_of_the_page_on_methods_works(tmp_path, quick):
     runs = fer_bench.results(tmp_path).drop_duplicates("run")
     expected = {"logit_adjusted", "logit_adjusted[tau=0.5]", "baseline_resnet", "root_sampling", "plain_mixup"}
     expected |= {"effective_number", "classifier_retraining", "logistic_readout", "logit_adjust_posthoc"}
+    expected |= {"agreeing_views", "flat_minima"}
     assert set(runs.method) == expected
     assert not (runs.transductive | runs.blocked).any()
     assert any("2 passed" in output for output in reader.output.values())

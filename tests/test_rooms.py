@@ -31,10 +31,11 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "training": ("base", "contract", "stats"),
     "runs": ("base", "contract", "data", "doctor", "record", "stats", "training"),
     "tuning": ("base", "contract", "record", "runs", "training"),
+    "conformance": ("base", "contract", "runs", "training"),
     "tracking": ("base", "record", "stats"),
     "reports": ("base", "contract", "data", "doctor", "record", "stats"),
     "cli": (
-        *("base", "contract", "data", "doctor", "fetching", "record", "reports", "runs", "stats"),
+        *("base", "conformance", "contract", "data", "doctor", "fetching", "record", "reports", "runs", "stats"),
         *("tracking", "training", "tuning"),
     ),
 }

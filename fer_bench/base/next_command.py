@@ -17,6 +17,7 @@ TAKES = {
     "relabel": ("--plugins", "--home"),
     "list": ("--plugins", "--home"),
     "show": ("--plugins",),
+    "check": ("--plugins",),
     "data prepare": ("--plugins", "--home"),
     "data fetch": ("--plugins", "--home"),
     "data check": ("--plugins", "--home"),

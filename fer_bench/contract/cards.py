@@ -18,8 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fer_bench.base.names import PROTOCOL, checked
-from fer_bench.contract.params import Param
+from fer_bench.base.names import PLUGIN, PROTOCOL, checked
+from fer_bench.contract.params import Param, assignments
 from fer_bench.errors import SpecError, unknown
 
 # What sets a method apart. One of several kinds goes by what its paper calls the contribution.
@@ -39,6 +39,14 @@ FAMILIES = {
     "classical": "hand-made features, or a classical estimator on features",
     "ensemble": "several models, each trained on its own part or balance of the data",
     "other": "none of these",
+}
+# What a method can't do without. A study that lacks it is refused with a SpecError by the method itself.
+NEEDS = {
+    "feature map": "a backbone whose last map is [B, D, H, W]: a ResNet or a ConvNeXt, but not a plain ViT",
+    "ResNet": "a backbone with the stages of a ResNet (`layer1` to `layer4`)",
+    "votes": "training images with soft labels (`TrainView.soft`)",
+    "groups": "training images whose person or sequence is known (`TrainView.groups`)",
+    "two images": "batches of at least two images",
 }
 TIERS = ("baseline", "second reference", "method")
 
@@ -63,11 +71,17 @@ class MethodCard:
     calibration : str
         What the method does to confidences by design, said where reports show calibration.
     params : mapping of name to Param
+    also_known : mapping of name to str
+        Names under which variants of this method are known, with the parameters that make them:
+        ``{"balanced_softmax": "tau=1"}``. Whoever asks for such a name is told the variant.
     tier : {"baseline", "second reference", "method"}
         A study's reference is taken from its baselines. A "second reference" joins every study whose reference it
         reads out, with default parameters on both sides.
     transductive : bool
         It reads other test images; its results are watermarked.
+    needs : tuple of str
+        What it can't do without, with default parameters: keys of :data:`NEEDS`. It refuses anything else with a
+        SpecError that says so.
     readout_of : str
         The method whose trained network this one reads out; empty for a method that trains its own. Its runs are made
         from the logits that the finished runs of that method stored (with default parameters, and the same data,
@@ -78,9 +92,10 @@ class MethodCard:
     Raises
     ------
     UnknownNameError
-        `family` or `tier` is none of those.
+        `family`, `tier` or an entry of `needs` is none of those.
     SpecError
-        It reads itself out, or is a second reference that reads no other method out.
+        It reads itself out, or is a second reference that reads no other method out, or a name in `also_known` can't
+        be one or stands for parameters that it does not have.
     """
 
     name: str
@@ -93,8 +108,10 @@ class MethodCard:
     deviations: tuple = ()
     calibration: str = ""
     params: Mapping[str, Param] = field(default_factory=dict)
+    also_known: Mapping[str, str] = field(default_factory=dict)
     tier: str = "method"
     transductive: bool = False
+    needs: tuple = ()
     readout_of: str = ""
 
     def __post_init__(self) -> None:
@@ -103,10 +120,17 @@ class MethodCard:
             raise unknown("family", self.family, FAMILIES, where=where)
         if self.tier not in TIERS:
             raise unknown("tier", self.tier, TIERS, where=where)
+        for need in self.needs:
+            if need not in NEEDS:
+                raise unknown("need", need, NEEDS, where=f"{where}, needs")
         if self.readout_of == self.name:
             raise SpecError("a method can't read itself out", where=f"{where}, readout_of")
         if self.tier == "second reference" and not self.readout_of:
             raise SpecError("a second reference must say which method it reads out", where=f"{where}, readout_of")
+        for name, text in self.also_known.items():
+            if checked(name, PLUGIN, where=f"{where}, also_known") == self.name:
+                raise SpecError(f"'{name}' is its own name", where=f"{where}, also_known")
+            self.resolve(assignments(text, where=f"{where}, also_known '{name}'"))
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -67,7 +67,14 @@ def _fitted(order: Order) -> Method:
 
 
 def _method(order: Order) -> Method:
-    """The read-out, imported under guard.
+    """The read-out, imported under guard; raises PluginError where :func:`check_readout` does."""
+    method = order.method(torch.device("cpu"))
+    check_readout(type(method), plugin_of(order.given["network"]).load(), where=str(order.plugin.path))
+    return method
+
+
+def check_readout(own: type[Method], base: type[Method], *, where: str) -> None:
+    """Whether the class `own` can read out the network of `base`, from logits alone.
 
     Raises
     ------
@@ -75,11 +82,9 @@ def _method(order: Order) -> Method:
         It overrides a hook of training or prediction, so the stored logits are not those of its network; or the method
         that it reads out adjusts its logits already.
     """
-    method = order.method(torch.device("cpu"))
-    base: type[Method] = plugin_of(order.given["network"]).load()
-    name, network, where = method.card.name, base.card.name, str(order.plugin.path)
+    name, network = own.card.name, base.card.name
     hooks = [n for n, value in vars(Method).items() if callable(value) and not n.startswith("_") and n not in OWN]
-    if changed := [n for n in hooks if getattr(type(method), n) is not getattr(base, n)]:
+    if changed := [n for n in hooks if getattr(own, n) is not getattr(base, n)]:
         raise PluginError(
             f"'{name}' reads out the network of '{network}', so it may not override {', '.join(changed)}",
             where=where,
@@ -91,7 +96,6 @@ def _method(order: Order) -> Method:
             f"'{name}' can't read out '{network}', which adjusts its logits itself", where=where,
             hint="leave readout_of out of its card, and adjust the logits in one method",
         )  # fmt: skip
-    return method
 
 
 def _told(state: Mapping[str, Any]) -> dict[str, Any]:

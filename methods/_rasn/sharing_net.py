@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fer_bench import Batch, Classifier, Output, SpecError, Trunk
 
+from .._shared.maps import map_shape
 from .affinity import Sharing
 from .attention import Attend, attend_every_block, make_gate
 from .dealbino import DeAlbino
@@ -106,9 +107,9 @@ class SharingClassifier(Classifier):
 
 
 def build_sharing_classifier(
-    trunk: Trunk, num_classes: int, image_shape: tuple[int, int, int], params: Mapping[str, Any]
+    trunk: Trunk, num_classes: int, image_shape: tuple[int, int, int], params: Mapping[str, Any], owner: str = "rasn"
 ) -> SharingClassifier:
-    """The network that RASN's switches describe.
+    """The network that RASN's switches describe; `owner` is the method that errors name.
 
     Raises
     ------
@@ -119,11 +120,11 @@ def build_sharing_classifier(
     if (level, dealbino) in (("arm", False), ("pooled", True)):
         raise SpecError(
             f"share.level={level} doesn't fit head={params['head']}",
-            where="method rasn",
+            where=f"method {owner}",
             hint="arm needs head=arm_dealbino, pooled needs head=gap, map takes both",
         )
     gate = partial(make_gate, params["attn.type"], reduction=params["attn.reduction"])
-    shape = map_shape(trunk, image_shape)
+    shape = map_shape(trunk, image_shape, owner)
 
     def sharing(shared_shape: tuple[int, int, int]) -> Sharing:
         return Sharing(
@@ -151,20 +152,3 @@ def build_sharing_classifier(
     if place == "every_block":
         attend_every_block(trunk, params["attn.type"], params["attn.reduction"])
     return model
-
-
-@torch.no_grad()
-def map_shape(trunk: Trunk, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
-    """(D, h, w) of the trunk's last map for images of `image_shape`; SpecError where it has no such map."""
-    was_training = trunk.training
-    trunk.eval()
-    image = torch.zeros(1, *image_shape, device=next(trunk.parameters()).device)
-    shape = tuple(trunk.body.forward_features(image).shape[1:])
-    trunk.train(was_training)
-    if len(shape) != 3 or shape[0] != trunk.body.num_features:
-        raise SpecError(
-            f"rasn needs a backbone with a last map [B, D, h, w]; {type(trunk.body).__name__} gives {shape} an image",
-            where="method rasn",
-            hint="a convolutional backbone, such as resnet18_small or resnet18",
-        )
-    return shape

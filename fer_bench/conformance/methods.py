@@ -1,0 +1,16 @@
+"""All promises of methods, in the order in which they are checked: what fails cheaply is told first."""
+
+from __future__ import annotations
+
+from fer_bench.conformance import batch_promises, method_cards, training_promises, variant_promises
+from fer_bench.conformance.promise import Promise
+from fer_bench.conformance.world import World
+
+__all__ = ["PROMISES", "World"]
+
+PROMISES: tuple[Promise[World], ...] = (
+    *method_cards.PROMISES,
+    *training_promises.PROMISES,
+    *batch_promises.PROMISES,
+    *variant_promises.PROMISES,
+)

@@ -1,0 +1,64 @@
+"""What the kit found, as text and as plain data."""
+
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+from typing import Any
+
+from fer_bench.conformance.promise import FAILED, KEPT, NOTHING, UNCHECKED, Failure, Report, Verdict
+
+MARKS = {KEPT: "ok", FAILED: "BROKEN", NOTHING: "-", UNCHECKED: "?"}
+WIDTH = 110
+
+
+def heading(report: Report) -> str:
+    """The plug-in's name, title and file."""
+    return f"{report.name}: {report.title} ({report.path})"
+
+
+def line(verdict: Verdict) -> str:
+    """One promise: its mark, its name, what it says or why it was not checked."""
+    text = verdict.says
+    if verdict.state in (NOTHING, UNCHECKED):
+        text = f"{verdict.state}: {verdict.note}"
+    elif verdict.note:
+        text = f"{text} ({verdict.note})"
+    return f"  {MARKS[verdict.state]:<8}{verdict.promise:<16}{text}"
+
+
+def block(promise: str, failure: Failure, report: Report) -> str:
+    """One failure: what is wrong, the smallest example, where to look, what to type."""
+    rows = [("example", failure.example), ("look at", failure.look), ("see", failure.page)]
+    rows.append(("next", f"fer-bench check {report.path} --only {_quoted(promise)}"))
+    body = [f"{promise}: {failure.what}"]
+    for name, text in rows:
+        if text:
+            indent = " " * 11
+            body += textwrap.wrap(
+                text, WIDTH, initial_indent=f"  {name + ':':<9}", subsequent_indent=indent, break_long_words=False,
+                break_on_hyphens=False,
+            )  # fmt: skip
+    return "\n".join(body)
+
+
+def summary(report: Report) -> str:
+    """How many promises are kept, broken, and left open."""
+    counts = [(state, sum(v.state == state for v in report.verdicts)) for state in MARKS]
+    return ", ".join(f"{n} {state}" for state, n in counts if n)
+
+
+def in_words(report: Report) -> str:
+    """The whole report."""
+    lines = [heading(report), *(line(v) for v in report.verdicts), summary(report)]
+    blocks = [block(v.promise, f, report) for v in report.broken for f in v.failures]
+    return "\n\n".join(["\n".join(lines), *blocks])
+
+
+def plain(report: Report) -> dict[str, Any]:
+    """The report as plain data."""
+    return dataclasses.asdict(report)
+
+
+def _quoted(name: str) -> str:
+    return f"'{name}'" if " " in name else name

@@ -1,0 +1,248 @@
+"""Promises about training as a whole: numbers are finite, the same seed gives the same weights, nothing leaks in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from fer_bench.conformance.images import COUNTS, repeated, validation
+from fer_bench.conformance.promise import Broken, DoesNotApply, Promise
+from fer_bench.conformance.world import RECIPE, Training, Watch, World, first_difference, weights_of
+from fer_bench.contract.batch import ValOutputs
+from fer_bench.rng import seed_all
+from fer_bench.training.evaluate import adjusted, adjusts
+from fer_bench.training.job import Fold, Listener
+from fer_bench.training.plain import pack, unpack
+
+RULES = "docs/methods.md, 'Rules that the harness enforces'"
+LEARNED = 0.9
+"""Share of 32 training images that must be predicted right after they have been seen 40 times.
+
+The pictures of a class share a pattern that a linear model could read, so plain cross-entropy gets all of them.
+A method may trade a little of that for the rare classes or against wrong labels, but not more than one image in ten.
+"""
+LEARNING = replace(RECIPE, optimizer="adamw", lr=4e-3, weight_decay=0.02, flip=0.0, shift=0.0, epochs=4)
+
+
+def check_trains(world: World) -> str:
+    """Two epochs go through, with finite losses and gradients and weights."""
+    training = world.reference
+    for name, value in training.job.model.state_dict().items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise Broken(f"{name} is not finite after training", example="two epochs; the losses were finite")
+    steps = len(training.watch.steps)
+    return f"{steps} steps in {len(world.stages)} stages" if len(world.stages) > 1 else f"{steps} steps"
+
+
+def check_bf16(world: World) -> None:
+    """One epoch under bfloat16 autocast."""
+    need_steps(world)
+    recipe = replace(RECIPE, epochs=1, precision="bf16")
+    world.train(world.fold(), recipe=recipe)
+
+
+def need_steps(world: World) -> None:
+    """Raise DoesNotApply for a method that trains nothing by gradient descent."""
+    if not world.has_steps:
+        raise DoesNotApply("no stage trains by gradient descent")
+
+
+# -- the same again --------------------------------------------------------------------------------------------------
+
+
+def state_of(training: Training) -> Mapping[str, Any]:
+    """Everything that two equal trainings have in common, as plain data."""
+    progress, method = training.progress, training.job.method
+    kept = ("train_loss", "train_accuracy", "lr")
+    return {
+        "losses of training": [{k: e.get(k) for k in kept} for e in progress.history],
+        "weights": weights_of(training.job.model),
+        "state_dict()": pack(method.state_dict()),
+    }
+
+
+def check_deterministic(world: World) -> None:
+    """The same seed gives bitwise the same weights, whatever the global generators held before.
+
+    The second training has other validation images and labels, which must not matter either; where it ends in other
+    weights, a third one tells whether that is why.
+    """
+    seed_all(1, "conformance", "elsewhere")
+    labels = np.repeat(np.arange(len(COUNTS)), (1, 2, 3, 9))
+    moved = world.train(world.fold(), val=validation(len(COUNTS), name="other val", labels=labels))
+    if first_difference(state_of(world.reference), state_of(moved), "run") is None:
+        world.unmoved = True
+        return
+    again = world.train(world.fold())
+    if difference := first_difference(state_of(world.reference), state_of(again), "run"):
+        raise Broken("two trainings with the same seed differ", example=f"{difference}; two epochs")
+
+
+def check_validation(world: World) -> None:
+    """Trainings that differ only in their validation images end alike."""
+    labels = world.reference.job.val.labels
+    _check_unmoved(world, validation(len(COUNTS), name="other val", labels=labels), "the validation images")
+
+
+def check_counts(world: World) -> None:
+    """Trainings that differ only in the labels of the validation images end alike."""
+    val = world.reference.job.val
+    labels = np.repeat(np.arange(len(COUNTS)), (1, 1, 1, len(val.labels) - 3))
+    example = f"validation labels {labels.tolist()} in place of {val.labels.tolist()}; "
+    _check_unmoved(world, Fold(images=val.images, labels=labels), "the labels of validation", example)
+
+
+def _check_unmoved(world: World, val: Fold, what: str, example: str = "") -> None:
+    if world.unmoved:
+        return
+    moved = world.train(world.fold(), val=val)
+    if difference := first_difference(state_of(world.reference), state_of(moved), "run"):
+        raise Broken(f"the trained weights depend on {what}", example=example + difference)
+
+
+# -- interruptions and states ----------------------------------------------------------------------------------------
+
+
+class _Interrupted(Exception):
+    """What ends a training in the middle."""
+
+
+class _Stop(Listener):
+    """Ends a training after an epoch."""
+
+    def __init__(self, after: int):
+        self.after = after
+
+    def epoch(self, entry: Mapping[str, Any]) -> None:
+        if entry["epoch"] == self.after:
+            raise _Interrupted
+
+
+def check_resume(world: World) -> str:
+    """A training that is interrupted after every epoch, and goes on in a fresh instance, ends bitwise alike."""
+    need_steps(world)
+    epochs = sum(stage.length(RECIPE.epochs) for stage in world.stages)
+    work = world.folder / "interrupted"
+    for k in range(epochs):
+        seed_all(k, "conformance", "another process")
+        try:
+            resumed = world.train(world.fold(), work=work, listener=_Stop(k) if k + 1 < epochs else Listener())
+        except _Interrupted:
+            continue
+    if difference := first_difference(state_of(world.reference), state_of(resumed), "run"):
+        example = f"interrupted after each of {epochs} epochs; {difference} (without and with interruptions)"
+        raise Broken("a training that was interrupted ends otherwise than one that was not", example=example)
+    return f"interrupted {epochs - 1} times"
+
+
+def check_state(world: World) -> None:
+    """A fresh instance with the weights and the state predicts bitwise what the trained instance predicts."""
+    training = world.reference
+    method, model = world.fresh(training)
+    images, labels = training.job.val.images, training.job.val.labels
+    pairs = ((training.job.method, training.job.model), (method, model))
+    logits = [world.predict(m, net, images) for m, net in pairs]
+    if difference := first_difference(logits[0].logits, logits[1].logits, "logits"):
+        what = "a fresh instance with the saved state predicts otherwise than the trained one"
+        raise Broken(what, example=f"{difference} (trained, fresh); {len(labels)} validation images")
+    if not adjusts(world.cls):
+        return
+    outputs = ValOutputs(logits=logits[0].logits, labels=labels, features=logits[0].features)
+    method.fit_posthoc(model, outputs)
+    other, _ = world.fresh(training)
+    other.load_state_dict(pack_and_unpack(method.state_dict()))
+    changed = [adjusted(m, outputs.logits, outputs.features) for m in (method, other)]
+    if difference := first_difference(changed[0], changed[1], "adjusted logits"):
+        what = "a fresh instance with the saved state adjusts otherwise than the one that was fitted"
+        raise Broken(what, example=f"{difference} (fitted, fresh)", look="fit_posthoc, adjust, state_dict")
+
+
+def pack_and_unpack(state: Mapping[str, Any]) -> Any:
+    """A state as it comes back from a file."""
+    return unpack(pack(state))
+
+
+def check_learns(world: World) -> str:
+    """32 images, eight of each class, are predicted right after they have been seen 40 times."""
+    few = world.fold((8, 8, 8, 8), name="few")
+    training = world.train(repeated(few, 10), recipe=LEARNING, watch=Watch())
+    method, model = training.job.method, training.job.model
+    predicted = world.predict(method, model, few.images)
+    logits = predicted.logits
+    if adjusts(world.cls):
+        outputs = ValOutputs(logits=logits, labels=few.labels, features=predicted.features)
+        method.fit_posthoc(model, outputs)
+        logits = adjusted(method, logits, predicted.features)
+    right = float((logits.argmax(1) == few.labels).mean())
+    if right < LEARNED:
+        recalls = [float((logits.argmax(1) == few.labels)[few.labels == c].mean()) for c in range(4)]
+        example = f"{right:.0%} of 32 images right, {LEARNED:.0%} asked for; by class: "
+        example += ", ".join(f"{r:.0%}" for r in recalls)
+        raise Broken("it does not learn 32 images by heart", example=example)
+    return f"{right:.0%} of 32 images"
+
+
+PROMISES = (
+    Promise(
+        name="trains",
+        says="two epochs go through, with finite losses, gradients and weights",
+        check=check_trains,
+        look="training_step, criterion",
+        page="docs/methods.md, 'All hooks, in the order in which they run'",
+        after=("card", "hooks"),
+    ),
+    Promise(
+        name="bf16",
+        says="losses and gradients are finite under bfloat16 autocast",
+        check=check_bf16,
+        look="criterion: compute the loss in float32, output.logits.float()",
+        after=("trains",),
+    ),
+    Promise(
+        name="deterministic",
+        says="the same seed gives bitwise the same weights",
+        check=check_deterministic,
+        look="draw from batch.generator, self.ctx.generator(name) or self.ctx.numpy_rng(name), never from the clock",
+        after=("trains",),
+    ),
+    Promise(
+        name="validation",
+        says="the trained weights do not depend on the validation images",
+        check=check_validation,
+        look="a hook is given the training fold alone: self.ctx and TrainView",
+        after=("deterministic",),
+    ),
+    Promise(
+        name="counts",
+        says="class counts come from the training fold alone",
+        check=check_counts,
+        look="self.ctx.counts, TrainView.counts",
+        after=("validation",),
+    ),
+    Promise(
+        name="resume",
+        says="a training that was interrupted ends in bitwise the same weights",
+        check=check_resume,
+        look="state_dict, load_state_dict",
+        after=("deterministic",),
+    ),
+    Promise(
+        name="state",
+        says="a fresh instance with the saved state predicts what the trained one predicts",
+        check=check_state,
+        look="state_dict, load_state_dict; buffers of the model",
+        after=("trains",),
+    ),
+    Promise(
+        name="learns",
+        says="32 images are learned by heart",
+        check=check_learns,
+        look="criterion, predict, adjust",
+        after=("trains",),
+        slow=True,
+    ),
+)
