@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fer_bench import Batch, Branches, LossOut, Method, MethodCard, Output, Param, Stage, StreamSpec, TrainView
+from fer_bench import Batch, Branches, LossOut, Method, MethodCard, Output, Param, Stage, StreamSpec, Trunk
 
 from ._shared.experts import answer
+from ._shared.samplers import make_sampler
 
 card = MethodCard(
     name="bbn",
@@ -44,22 +44,10 @@ card = MethodCard(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reversed:
-    """As many draws as there are images: first a class with a probability ∝ 1/n_c, then one of its images."""
-
-    def __call__(self, view: TrainView, epoch: int, rng: np.random.Generator) -> np.ndarray:
-        """Positions int64 [N], with replacement."""
-        counts = view.counts
-        weights = np.where(counts > 0, 1.0 / np.maximum(counts, 1), 0.0)
-        each = (weights / np.maximum(counts, 1))[view.labels]
-        return rng.choice(len(view), size=len(view), p=each / each.sum())
-
-
 class Bilateral(nn.Module):
     """Two branches and one linear head on both."""
 
-    def __init__(self, backbone: Callable[[], nn.Module], num_classes: int, own: int):
+    def __init__(self, backbone: Callable[[], Trunk], num_classes: int, own: int):
         super().__init__()
         self.branches = Branches(backbone, 2, own=own)
         self.head = nn.Linear(2 * self.branches.num_features, num_classes)
@@ -85,13 +73,13 @@ class BBN(Method):
 
     card = card
 
-    def build_model(self, backbone: Callable[[], nn.Module]) -> nn.Module:
+    def build_model(self, backbone: Callable[[], Trunk]) -> nn.Module:
         """The two branches; SpecError where the backbone can't be divided."""
         return Bilateral(backbone, self.ctx.num_classes, self.params["own"])
 
     def streams(self, stage: Stage) -> dict[str, StreamSpec]:
         """Images as they come, and rare classes above all."""
-        return {"main": StreamSpec(), "reversed": StreamSpec(sampler=Reversed())}
+        return {"main": StreamSpec(), "reversed": StreamSpec(sampler=make_sampler("reverse", self.ctx.epochs))}
 
     def share(self, epoch: int) -> float:
         """The weight l of the first branch in an epoch, counted from 0."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fer_bench import Batch, LossOut, Method, MethodCard, Output, Param, Stage, StreamSpec
+from fer_bench import Batch, LossOut, Method, MethodCard, Output, Param, Stage, StreamSpec, Trunk
 
 from ._shared.compose import COMPOSE, Composable
 from ._shared.experts import Networks, answer
@@ -45,7 +45,7 @@ card = MethodCard(
 class Ensemble(nn.Module):
     """Networks with a linear head each; one can be asked alone."""
 
-    def __init__(self, backbone: Callable[[], nn.Module], n: int, num_classes: int, average: str):
+    def __init__(self, backbone: Callable[[], Trunk], n: int, num_classes: int, average: str):
         super().__init__()
         self.networks = Networks(backbone, n)
         self.heads = nn.ModuleList(nn.Linear(self.networks.num_features, num_classes) for _ in range(n))
@@ -70,7 +70,7 @@ class DeepEnsemble(Composable, Method):
 
     card = card
 
-    def build_model(self, backbone: Callable[[], nn.Module]) -> nn.Module:
+    def build_model(self, backbone: Callable[[], Trunk]) -> nn.Module:
         """M networks from different initial weights; the first starts as a plain network of the same seed does."""
         return Ensemble(backbone, self.params["networks"], self.ctx.num_classes, self.params["average"])
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fer_bench import Batch, Float, LossOut, Method, MethodCard, Param
+from fer_bench import Batch, Float, LossOut, Method, MethodCard, Param, Trunk
 
 from ._shared.compose import MIX, SAMPLER, Composable
 from ._shared.experts import OWN, Experts, each
@@ -47,7 +47,7 @@ class Sade(Composable, Method):
 
     card = card
 
-    def build_model(self, backbone: Callable[[], nn.Module]) -> nn.Module:
+    def build_model(self, backbone: Callable[[], Trunk]) -> nn.Module:
         """Three experts that share their first stages."""
         classes, scale = self.ctx.num_classes, self.params["scale"]
         return Experts(backbone, 3, self.params["own"], lambda d: CosineLinear(d, classes, scale))

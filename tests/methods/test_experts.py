@@ -12,8 +12,9 @@ from fer_bench.contract.batch import Batch, Output, TrainView
 from fer_bench.contract.method import Stage
 from fer_bench.errors import SpecError
 from fer_bench.methods._shared.experts import Experts, each
-from fer_bench.methods.bbn import BBN, Reversed
+from fer_bench.methods.bbn import BBN
 from fer_bench.methods.deep_ensemble import DeepEnsemble
+from fer_bench.methods.ride import Ride, differences
 from fer_bench.methods.sade import Sade, reversed_counts
 
 FER2013 = np.array([3995, 436, 4097, 7215, 4830, 3171, 4965])  # anger disgust fear happiness sadness surprise neutral
@@ -52,7 +53,14 @@ def make(cls, make_method, params=None, **context):
     return make_method(cls, params, image_shape=(1, 32, 32), **context)
 
 
-SIMPLE = [(Sade, {}), (Sade, {"own": 4}), (DeepEnsemble, {"networks": 2}), (BBN, {})]
+SIMPLE = [
+    (Ride, {}),
+    (Ride, {"loss": "ce", "experts": 2}),
+    (Sade, {}),
+    (Sade, {"own": 4}),
+    (DeepEnsemble, {"networks": 2}),
+    (BBN, {}),
+]
 
 
 def aux_of(cls):
@@ -160,13 +168,92 @@ def test_shifts_of_sade_by_hand(make_method):
     np.testing.assert_allclose(method.shifts, [[0, 0], [a, b], [a - 2 * b, b - 2 * a]])
 
 
+# -- RIDE ------------------------------------------------------------------------------------------------------------
+
+
+def softmax64(z):
+    e = [math.exp(v - max(z)) for v in z]
+    return [v / sum(e) for v in e]
+
+
+def differences_by_loops(logits, temperatures):
+    """T̄² Σ_c q_c log(q_c / p_c) of each image and expert; q of the mean logits, p of the expert, both over T_c."""
+    rows = []
+    for image in logits.double().tolist():
+        mean = [sum(column) / len(image) for column in zip(*image, strict=True)]
+        q = softmax64([z / t for z, t in zip(mean, temperatures, strict=True)])
+        row = []
+        for expert in image:
+            p = softmax64([z / t for z, t in zip(expert, temperatures, strict=True)])
+            row.append(np.mean(temperatures) ** 2 * sum(a * math.log(a / b) for a, b in zip(q, p, strict=True)))
+        rows.append(row)
+    return torch.tensor(rows)
+
+
+def test_temperatures_of_classes_by_hand(make_method):
+    # C π ρ + 1 - ρ with ρ = 0.05 and π = (0.8, 0.2): 0.05 * 1.6 + 0.95 = 1.03 and 0.05 * 0.4 + 0.95 = 0.97
+    method = make(Ride, make_method, counts=(80, 20))  # two epochs; the weights set in after 0.8 of them
+    np.testing.assert_allclose(method.temperatures(1), [1, 1])
+    np.testing.assert_allclose(method.temperatures(2), [1, 0.97 / 1.03])
+    always = make(Ride, make_method, {"weights": "none", "temperature": 2.0}, counts=(80, 20))
+    np.testing.assert_allclose(always.temperatures(0), [2, 2 * 0.97 / 1.03])
+
+
+def test_difference_of_two_experts_by_hand():
+    # logits (1, -1) and (-1, 1): the mean is (0, 0), so q = 1/2 each; KL = -log 2 - ½ log(p (1 - p)), p = σ(2)
+    p = 1 / (1 + math.exp(-2))
+    logits = torch.tensor([[[1.0, -1.0], [-1.0, 1.0]]])
+    expected = -math.log(2) - 0.5 * math.log(p * (1 - p))
+    assert differences(logits, np.ones(2))[0].tolist() == pytest.approx([expected] * 2, rel=1e-6)
+
+
+def test_differences_equal_plain_loops():
+    logits, t = 3 * torch.randn(4, 3, 5), np.array([1.0, 0.9, 0.8, 0.7, 0.6])
+    torch.testing.assert_close(differences(logits, t), differences_by_loops(logits, t).float(), rtol=1e-5, atol=1e-5)
+
+
+def test_the_mean_answer_gets_no_gradient():
+    logits = torch.randn(1, 2, 3, requires_grad=True)
+    differences(logits, np.ones(3))[:, 0].sum().backward()
+    assert logits.grad[0, 0].abs().sum() > 0
+    assert logits.grad[0, 1].abs().sum() == 0
+
+
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_loss_of_ride_is_that_of_its_experts_less_their_difference(make_method, trunks, epoch):
+    method = make(Ride, make_method, {"diversity": 0.3})
+    model, batch = method.build_model(trunks).train(), batch_of().with_(epoch=epoch)
+    loss = method.training_step(model, batch)
+    logits = loss.output.extra["experts"].detach()
+    margins = [0.2874, 0.5000, 0.2856, 0.2479, 0.2741, 0.3045, 0.2722]  # of FER2013, as published to four digits
+    weights = [0.5282, 4.0772, 0.5175, 0.3384, 0.4541, 0.6401, 0.4445] if epoch == 2 else [1.0] * 7
+    total = 0.0
+    for one in logits.double().unbind(1):
+        for z, y in zip(one, batch.y.tolist(), strict=True):
+            z[y] -= 30 * margins[y]
+            total += weights[y] * float(z.logsumexp(0) - z[y]) / 6
+    raw = 7 * FER2013 / 28709 * 0.05 + 0.95
+    t = raw / raw.max() if epoch == 2 else np.ones(7)
+    total -= 0.3 * float(differences_by_loops(logits, t).sum(1).mean())
+    assert loss.total.item() == pytest.approx(total, rel=1e-3)
+
+
+def test_difference_of_certain_experts_is_finite():
+    logits = (1e4 * torch.randn(4, 3, 5)).requires_grad_()
+    loss = differences(logits, np.full(5, 0.1)).sum()
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(logits.grad).all()
+
+
 # -- BBN -------------------------------------------------------------------------------------------------------------
 
 
-def test_reversed_sampler_draws_classes_in_proportion_to_1_over_n():
+def test_reversed_stream_draws_classes_in_proportion_to_1_over_n(make_method):
+    sampler = make(BBN, make_method).streams(Stage())["reversed"].sampler
     labels = np.repeat([0, 1, 3], [60, 30, 10])  # class 2 has no images
     view = TrainView(images=torch.zeros(100, 1, 1, 1), labels=labels, num_classes=4)
-    drawn = np.concatenate([Reversed()(view, e, np.random.default_rng(e)) for e in range(300)])
+    drawn = np.concatenate([sampler(view, e, np.random.default_rng(e)) for e in range(300)])
     shares = np.bincount(labels[drawn], minlength=4) / len(drawn)
     np.testing.assert_allclose(shares, np.array([1 / 60, 1 / 30, 0, 1 / 10]) / 0.15, atol=0.01)
     assert len(drawn) == 300 * 100
