@@ -28,7 +28,7 @@ card = MethodCard(
     deviations=(
         "loss, gradients and steps of the centres agree with the authors' code (amirhfarzaneh/dacl, commit c41e9e8)",
         "centres don't follow the learning rate's schedule, neither here nor there, and start at a length near 1, "
-        "where the code's start at about √2",
+        "where the code's start at √(2D/C), about 12",
         "the first hidden layer has a seventh of the map's size, the code's 3584 of 25088; other maps are not in it",
         "soft labels, from votes or mixed images, have their expected distance and share in the centres",
         "pretraining (MS-Celeb ResNet-18), 224 pixels, five crops, optimiser and schedule are the study's recipe",
