@@ -28,7 +28,7 @@ card = MethodCard(
     "classified; plus an affinity loss (distance from class centres over the centres' variance) and a partition loss "
     "(small where heads agree)",
     deviations=(
-        "network and losses agree with the authors' code (yaoing/DAN, commit c5e07b9) on the same weights; its floor "
+        "network and losses agree with the authors' code (yaoing/DAN, commit 3872eef) on the same weights; its floor "
         "of 1e-12 on distances is left out",
         "the affinity loss reads the trunk's own pooled features: of a ResNet, the mean of the map as in the code",
         "widths of the heads follow the map's D: D/2 between the convolutions, D/16 in the channel gate (256 and 32 of "
