@@ -9,13 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fer_bench import Batch, Float, Int, LossOut, Method, MethodCard, Param, SpecError, Stage, StreamSpec
+from fer_bench import Batch, Float, Int, LossOut, Method, MethodCard, Param, Stage, StreamSpec
 
 from ._shared.compose import COMPOSE
 from ._shared.cross_entropy import ComposableCrossEntropy
 from ._shared.curriculum import Probes, ProbeStrength, Strengthened, next_levels
-
-RANGES = ("shift", "rotate", "scale", "erase")
 
 card = MethodCard(
     name="cuda",
@@ -30,7 +28,8 @@ card = MethodCard(
         "levels, probes and the rule agree with sumyeongahn/CUDA_LTR (f4c8d35), which stores a level for each image "
         "but keeps those of a class equal",
         "level l multiplies the ranges of the recipe's augmentation by 1 + (strength-1) l/10; the paper applies l "
-        "random ones of 22 operations at magnitude l, most of them on colour and contrast",
+        "random ones of 22 operations at magnitude l, most of them on colour and contrast. A recipe that neither "
+        "shifts, rotates, scales nor erases leaves plain cross-entropy",
         "probes are spread over an epoch and set the levels of the next one; the code tests them all before it",
         "the threshold is that of the code for CIFAR (the paper names 0.6 and 0.4)",
     ),
@@ -88,10 +87,6 @@ class Cuda(ComposableCrossEntropy, Method):
 
     def streams(self, stage: Stage) -> dict[str, StreamSpec]:
         """The main stream, strengthened by level, and probes of all levels, as many a step as the epoch needs."""
-        recipe = self.ctx.recipe
-        if recipe and not any(recipe.get(name) for name in RANGES):
-            what = "cuda strengthens the recipe's augmentation, but this recipe has none that has a strength"
-            raise SpecError(what, where="method cuda", hint="--set shift=4 and --set rotate=10 are the usual ranges")
         levels = self.levels or (0,) * self.ctx.num_classes
         probes, step = Probes(levels=levels, each=self.params["probes"]), self.step
         strengthened = Strengthened(levels=levels, step=step, probability=self.params["p"])

@@ -9,7 +9,6 @@ from scipy import stats
 
 from fer_bench.contract.batch import Batch, TrainView
 from fer_bench.contract.method import Stage
-from fer_bench.errors import SpecError
 from fer_bench.methods._shared.curriculum import Probes, ProbeStrength, Strengthened, next_levels
 from fer_bench.methods.cuda import Cuda
 from fer_bench.rng import numpy_generator
@@ -113,10 +112,3 @@ def test_levels_survive_a_resume_and_steer_the_streams(make_method):
     assert streams["probes"].sampler == Probes(levels=(1, 0, 0, 1), each=2)
     assert streams["probes"].batch_size == 1  # 14 probes in 15 steps of four images
     assert len(streams["probes"].sampler(VIEW, 0, numpy_generator(0, "x"))) == 14
-
-
-def test_a_recipe_without_augmentation_has_nothing_to_strengthen(make_method):
-    method = make_method(Cuda)
-    object.__setattr__(method.ctx, "recipe", {"flip": 0.5, "shift": 0.0, "rotate": 0.0, "scale": 0.0, "erase": 0.0})
-    with pytest.raises(SpecError, match="has none"):
-        method.streams(Stage())
