@@ -42,8 +42,8 @@ card = MethodCard(
         "the compared view is moved, turned and erased in part, not cropped and coloured; the classifier's view has "
         "the recipe's augmentation instead of AutoAugment",
         "images are compared by their label; a soft label has its shares of the weight 1 of the centres",
-        "α = 0.01 is the code's for CIFAR-100-LT. Of seven classes each has fourteen times as many positives in a queue "
-        "of the same size, so there the images weigh more against the label",
+        "α = 0.01 is the code's for CIFAR-100-LT. Of seven classes each has fourteen times as many images in the "
+        "queue, so there the images weigh more against the label",
     ),
     params={
         **AUGMENT,
