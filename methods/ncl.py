@@ -29,8 +29,8 @@ card = MethodCard(
     deviations=(
         "the contrastive part (momentum encoders, queues) is left out, as in the authors' configuration NCL for "
         "CIFAR-100-LT",
-        "classes that are not among the hardest are out of that softmax; Bazinga699/NCL at f64fddb gives them the logit "
-        "0 there, which beside logits + log n weighs little. The other parts of the loss agree with that code",
+        "classes that are not among the hardest are out of that softmax; Bazinga699/NCL at f64fddb gives them the "
+        "logit 0 there, which beside logits + log n weighs little. The other parts of the loss agree with that code",
         "the hardest classes are at least two, and 30 % of all, as 30 of 100 in that configuration",
         "of a soft label, the shares of the hardest classes count there, made to sum to 1",
     ),
