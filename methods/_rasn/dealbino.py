@@ -21,8 +21,8 @@ def arrangement(channels: int) -> int:
         if channels % factor**2 == 0:
             return factor
     raise SpecError(
-        f"head=arm_dealbino can't rearrange {channels} channels: PixelShuffle needs a multiple of 4",
-        hint="a ResNet backbone, or head=gap",
+        f"the de-albino head can't rearrange {channels} channels: PixelShuffle needs a multiple of 4",
+        hint="a ResNet backbone, or, in rasn, head=gap",
     )
 
 
@@ -38,8 +38,8 @@ class DeAlbino(nn.Module):
         channels, height, width = shape
         if min(height, width) < SMALLEST_SIDE:
             raise SpecError(
-                f"head=arm_dealbino needs a last map of at least 3x3, and this backbone's is {height}x{width}",
-                hint="resnet18_small, larger images, or head=gap",
+                f"the de-albino head needs a last map of at least 3x3, and this backbone's is {height}x{width}",
+                hint="resnet18_small, larger images, or, in rasn, head=gap",
             )
         factor = arrangement(channels)
         self.arrange = nn.PixelShuffle(factor)
