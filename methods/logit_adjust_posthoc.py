@@ -10,6 +10,8 @@ from torch import nn
 
 from fer_bench import Method, MethodCard, Param, ValOutputs
 
+from ._shared.readout import CRITERION, first_best
+
 TAUS = tuple(k / 10 for k in range(21))
 """The strengths to choose from: 0, 0.1, ..., 2."""
 
@@ -35,11 +37,7 @@ card = MethodCard(
             high=10.0,
             words=("validation",),
         ),
-        "criterion": Param(
-            "mean_recall",
-            "what τ is chosen by on validation: mean-class accuracy, macro-F1 or accuracy. No effect with a given τ",
-            choices=("mean_recall", "macro_f1", "accuracy"),
-        ),
+        "criterion": CRITERION,
     },
     tier="second reference",
     readout_of="baseline_resnet",
@@ -57,11 +55,11 @@ class LogitAdjustPosthoc(Method):
         if self.params["tau"] != "validation":
             self.tau = float(self.params["tau"])
             return
-        scores = []
-        for tau in TAUS:
-            predicted = adjusted(val.logits, self.ctx.counts, tau).argmax(1)
-            scores.append(round(score(self.params["criterion"], val.labels, predicted, self.ctx.num_classes), 12))
-        self.tau = TAUS[int(np.argmax(scores))]
+
+        def predict(tau: float) -> np.ndarray:
+            return adjusted(val.logits, self.ctx.counts, tau).argmax(1)
+
+        self.tau = first_best(TAUS, predict, val.labels, self.params["criterion"], self.ctx.num_classes)
 
     def adjust(self, logits: np.ndarray, features: np.ndarray | None) -> np.ndarray:
         """Logits [n, C] minus τ log π."""
@@ -81,16 +79,3 @@ def adjusted(logits: np.ndarray, counts: np.ndarray, tau: float) -> np.ndarray:
     """Logits [n, C] minus τ log(n_c / N), float32; that of a class without training images (n_c = 0) stays."""
     shares = np.where(counts > 0, counts / counts.sum(), 1.0)
     return (logits - tau * np.log(shares)).astype(np.float32)
-
-
-def score(criterion: str, labels: np.ndarray, predicted: np.ndarray, classes: int) -> float:
-    """A score of predictions [n], as the harness computes it: classes without images have no recall, classes that
-    neither occur nor are predicted have no F1."""
-    correct = np.bincount(labels[labels == predicted], minlength=classes)
-    images, answers = (np.bincount(of, minlength=classes) for of in (labels, predicted))
-    if criterion == "accuracy":
-        return float(correct.sum() / images.sum())
-    if criterion == "macro_f1":
-        known = images + answers > 0
-        return float((2 * correct[known] / (images + answers)[known]).mean())
-    return float((correct[images > 0] / images[images > 0]).mean())

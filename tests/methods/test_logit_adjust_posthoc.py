@@ -8,7 +8,8 @@ from torch import nn
 
 from fer_bench import ValOutputs
 from fer_bench.errors import SpecError
-from fer_bench.methods.logit_adjust_posthoc import TAUS, LogitAdjustPosthoc, card, score
+from fer_bench.methods._shared.readout import score
+from fer_bench.methods.logit_adjust_posthoc import TAUS, LogitAdjustPosthoc, card
 
 # Two classes with shares 0.1 and 0.9: subtracting tau log(share) helps the first by tau * log 9 = 2.197 tau.
 COUNTS = (10, 90)
