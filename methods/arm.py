@@ -30,6 +30,8 @@ card = MethodCard(
         "as transductive in every table; with the default they don't",
         "kernel and stride are the code's 32 and 8 for 16-fold rearrangement; other widths of the map keep their "
         "proportion to a cell of the map. The authors' sizes for small images are not public",
+        "a last map below 3x3, which the kernel could read at one place only, is stretched to 3x3: larger images or a "
+        "backbone with a larger map are what the method needs",
         "sampler=capped is a reading of the paper's minimal random resampling, which has no public code",
         "ImageNet weights, 224 pixels, Adam, exponential decay, noise and erasing are the study's recipe",
     ),
@@ -68,6 +70,7 @@ SHARING = {
     "attn.place": "after_layer4",
     "attn.reduction": 1,
     "head": "arm_dealbino",
+    "head.enlarge": True,
 }
 """ARM in the terms of the network that RASN was rebuilt with: no attention, and de-albino maps are shared."""
 
@@ -78,7 +81,7 @@ class ARM(ComposableCrossEntropy, Method):
     card = card
 
     def build_model(self, backbone: Callable[[], Trunk]) -> nn.Module:
-        """The network; SpecError for a backbone without a last map, or with one below 3x3."""
+        """The network; SpecError for a backbone without a last map."""
         params = {**SHARING, **{k: v for k, v in self.params.items() if k.startswith(("share.", "eval."))}}
         return build_sharing_classifier(backbone(), self.ctx.num_classes, self.ctx.image_shape, params, owner=card.name)
 

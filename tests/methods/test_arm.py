@@ -1,10 +1,12 @@
 """ARM: shapes of the paper, its forward pass, and what it reads in evaluation."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from fer_bench.contract.backbones import Trunk
+from fer_bench.contract.backbones import Trunk, build_trunk
 from fer_bench.errors import SpecError
 from fer_bench.methods._rasn.dealbino import DeAlbino
 from fer_bench.methods.arm import ARM
@@ -83,6 +85,14 @@ def test_every_parameter_learns(make_method, tiny_trunk, make_batch):
     assert all(p.grad is not None for p in model.parameters())
 
 
-def test_a_map_too_small_for_the_kernel_is_refused_by_name(make_method, tiny_trunk):
-    with pytest.raises(SpecError, match="at least 3x3"):
-        make_method(ARM, image_shape=(1, 32, 32)).build_model(tiny_trunk)
+def test_a_map_too_small_for_the_kernel_is_stretched():
+    module, fmap = DeAlbino((64, 1, 2), enlarge=True), torch.randn(2, 64, 1, 2)
+    larger = F.interpolate(fmap, size=(3, 3), mode="bilinear", align_corners=False)
+    assert module.out_shape == (1, 3, 3)
+    assert torch.equal(module(fmap), module(larger))
+
+
+def test_a_backbone_without_a_map_is_refused_by_name(make_method):
+    vit = partial(build_trunk, "vit_tiny_patch16_224", in_chans=1, image_size=32)
+    with pytest.raises(SpecError, match="arm needs a backbone with a last map"):
+        make_method(ARM, image_shape=(1, 32, 32)).build_model(vit)
