@@ -2,6 +2,7 @@
 # make test        set everything up, then lint, type-check and run all tests, and print the coverage
 # make test-fast   the tests that need no training, browser, LaTeX or server
 # make bench       measure what the harness costs beside a bare training loop
+# make docs        write docs/methods-list.md from the cards of the methods
 #
 # make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu   take PyTorch from another index: here, without CUDA
 # make setup CONSTRAINTS=constraints-oldest.txt                 the oldest supported versions; empty: the newest
@@ -16,7 +17,7 @@ COVERAGE := build/coverage
 MERGE = $(BIN)/python -m slipcover --merge $(COVERAGE)/*.json
 PYTEST := $(BIN)/pytest --numprocesses 2 --dist worksteal
 
-.PHONY: setup demo test test-fast coverage lint bench dist clean
+.PHONY: setup demo test test-fast coverage lint bench docs dist clean
 
 setup: $(SETUP)
 
@@ -53,6 +54,9 @@ coverage: setup
 
 bench: setup
 	$(BIN)/python benchmarks/loop.py
+
+docs: setup
+	$(BIN)/python docs/make_methods_list.py
 
 dist: setup
 	rm -rf dist

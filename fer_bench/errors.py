@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from fer_bench.printable import printable
 
@@ -49,6 +49,24 @@ class FerBenchError(Exception):
 
 class UnknownNameError(FerBenchError, LookupError):
     """A method, data set, backbone, protocol, recipe or parameter that does not exist."""
+
+
+class VariantNameError(UnknownNameError):
+    """A name under which a variant of a method is known, but not run (``MethodCard.also_known``).
+
+    Parameters
+    ----------
+    name : str
+        What was asked for.
+    variants : mapping of str to (str, str)
+        Every such name, with the method and the parameters that are meant.
+    """
+
+    def __init__(self, name: str, variants: Mapping[str, tuple[str, str]]):
+        method, params = variants[name]
+        self.variants = variants
+        shown = f"{method}[{params}]" if params else method
+        super().__init__(f"'{name}' is {shown}", next=f"fer-bench show {method}")
 
 
 class SpecError(FerBenchError, ValueError):

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 HARNESS = sorted((ROOT / "fer_bench").rglob("*.py"))
 PLUGINS = sorted([*(ROOT / "methods").rglob("*.py"), *(ROOT / "datasets").rglob("*.py")])
 CODE = [*HARNESS, *PLUGINS, *sorted((ROOT / "reports").rglob("*.py"))]
-BESIDE = [p for folder in ("tests", "benchmarks", "examples") for p in sorted((ROOT / folder).rglob("*.py"))]
+BESIDE = [p for folder in ("tests", "benchmarks", "docs", "examples") for p in sorted((ROOT / folder).rglob("*.py"))]
 
 
 def inside(plugin: Path) -> tuple[str, ...]:
@@ -118,6 +118,8 @@ TORCHLESS = (
     "cli.preflight",
     "conformance.check",
     "cli.listing",
+    "cli.show",
+    "cli.new",
     "cli.claims",
     "cli.report",
     "reports",
@@ -211,8 +213,10 @@ COMMANDS = {
     "compare": ["--force", "--format", "--home", "--out", "studies"],
     "relabel": ["--from", "--home", "--plugins", "study"],
     "claims": ["--all", "--csv", "--dataset", "--method"],
-    "list": ["--dataset", "--home", "--method", "--plugins", "--status", "--study", "pattern", "what"],
+    "list": ["--dataset", "--family", "--home", "--method", "--plugins", "--status", "--study", "pattern", "what"],
     "show": ["--plugins", "name"],
+    "new method": ["--force", "--into", "--template", "name"],
+    "new dataset": ["--force", "--into", "name"],
     "check": ["--format", "--only", "--plugins", "--quick", "what"],
     "data check": [
         "--dataset-set",

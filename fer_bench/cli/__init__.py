@@ -1,8 +1,8 @@
 """The command line: a light entry point; a command's module is imported when the command is called.
 
 Each command has one file, named after it; ``data NAME`` is ``data_NAME.py`` where it needs more than a few lines, and
-``listing.py`` has ``list`` and ``show``. ``fer-bench --help`` and ``fer-bench list`` import no torch and answer in a
-fraction of a second.
+``listing.py`` has ``list``. ``fer-bench --help`` and ``fer-bench list`` import no torch and answer in a fraction of a
+second.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fer_bench.base.next_command import complete
 from fer_bench.base.process import settle
 from fer_bench.cli.group import Group
 from fer_bench.cli.output import CLOSED, OutputClosed, watch_output
-from fer_bench.errors import FerBenchError
+from fer_bench.errors import FerBenchError, VariantNameError
 
 # name -> (module, attribute, one line for --help: reading it must not import the module)
 COMMANDS = {
@@ -35,7 +35,8 @@ COMMANDS = {
         "list_",
         "List methods, data sets, protocols, backbones, recipes, runs or studies.",
     ),
-    "show": ("fer_bench.cli.listing", "show", "Show the card of a method or data set."),
+    "show": ("fer_bench.cli.show", "show", "Show the card of a method or data set."),
+    "new": ("fer_bench.cli.new", "new", "Write a method or data set to start from, with its tests."),
     "check": ("fer_bench.cli.check", "check", "Check that a method or data set keeps what every plug-in must."),
     "data": ("fer_bench.cli.data", "data", "Download, prepare, check and inspect data sets."),
     "track": ("fer_bench.cli.track", "track", "Update the MLflow mirror from the ledger."),
@@ -57,10 +58,20 @@ class LazyGroup(Group):
         module, attribute, _ = COMMANDS[cmd_name]
         return getattr(import_module(module), attribute)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep what was typed: some errors repeat it with another name."""
+        ctx.meta["fer_bench.typed"] = list(args)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; if an error suggests a next command, add this command's home and plug-ins to it."""
         try:
             return super().invoke(ctx)
+        except VariantNameError as error:
+            from fer_bench.cli.variant_names import typed_again
+
+            error.next = typed_again(ctx.meta["fer_bench.typed"], error.variants)
+            raise
         except FerBenchError as error:
             home, plugins = ctx.meta.get("fer_bench.home"), ctx.meta.get("fer_bench.plugin_dirs", ())
             error.next = complete(error.next, home=home, plugins=plugins)

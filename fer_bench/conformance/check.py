@@ -79,13 +79,7 @@ def find(what: str | Path, folders: Iterable[str | Path] = ()) -> tuple[list[Plu
     path = Path(what)
     if not (os.sep in str(what) or path.suffix == ".py" or path.is_dir()) or not path.exists():
         available = plugins(folders)
-        known: dict[str, Plugin] = {**available.methods, **available.datasets}
-        if str(what) in known:
-            return [known[str(what)]], available
-        for error in available.broken:
-            if str(what) in (Path(error.where or "").stem, Path(error.where or "").parent.name):
-                raise error
-        raise unknown("method or data set", str(what), known, next="fer-bench list methods")
+        return [available.plugin(str(what))], available
     path = path.resolve()
     available = plugins(folders)
     found = _inside(available, path)

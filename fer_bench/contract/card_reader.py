@@ -17,6 +17,7 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,18 @@ HINT = (
 class _Unreadable:
     """A name whose value is known only when the file runs."""
 
-    line: int
-    text: str
+    node: ast.AST
     why: str = "is computed"
+
+    @property
+    def line(self) -> int:
+        """Where it stands."""
+        return getattr(self.node, "lineno", 0)
+
+    @property
+    def text(self) -> str:
+        """Its first line, written only when it is asked for: that takes longer than reading the file."""
+        return ast.unparse(self.node).splitlines()[0]
 
 
 @dataclass(frozen=True)
@@ -60,16 +70,41 @@ class _Namespace:
     names: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass
+class _Imported:
+    """A name that comes from another file of the tree. That file is read when somebody asks for the value."""
+
+    read: Callable[[], Any]
+    unknown: _Unreadable
+
+    def value(self) -> Any:
+        """The value; unreadable while it is being read, so that files which import each other come to an end."""
+        read, self.read = self.read, lambda: self.unknown
+        result = read()
+        self.read = lambda: result
+        return result
+
+
 class _Failure(Exception):
     """An expression that can't be read, and where it stands."""
 
-    def __init__(self, file: Path, line: int, text: str, why: str = "is computed", cause: _Unreadable | None = None):
-        super().__init__(file, line, text, why)
-        self.where, self.what = f"{file}:{line}", f"`{text[:60]}` {why}"
-        self.cause = cause
+    def __init__(self, file: Path, node: ast.expr, why: str = "is computed", cause: _Unreadable | None = None):
+        super().__init__(file, node, why)
+        self.file, self.node, self.why, self.cause = file, node, why, cause
+
+    @property
+    def where(self) -> str:
+        """File and line."""
+        return f"{self.file}:{self.node.lineno}"
+
+    @property
+    def what(self) -> str:
+        """The expression, and what is wrong with it."""
+        why = self.why if self.cause is None else f"can't be read: `{self.cause.text[:60]}` {self.cause.why}"
+        return f"`{ast.unparse(self.node)[:60]}` {why}"
 
 
-def read_card(path: str | Path, tree: Tree | None = None) -> Card:
+def read_card(path: str | Path, tree: Tree | None = None, readers: dict[Tree, Reader] | None = None) -> Card:
     """Read the card of the plug-in file at `path` without importing it.
 
     Parameters
@@ -78,6 +113,8 @@ def read_card(path: str | Path, tree: Tree | None = None) -> Card:
         The file.
     tree : Tree, optional
         Where it lies; the folder of the file if left out.
+    readers : dict, optional
+        What has been read of trees, and is entered here; given again for the next card, shared files are read once.
 
     Raises
     ------
@@ -85,10 +122,12 @@ def read_card(path: str | Path, tree: Tree | None = None) -> Card:
         The file can't be parsed, has no ``card = ...``, or its card needs more than constants.
     """
     path = Path(path)
-    names = _Reader(tree or Tree(path.parent)).namespace(path).names
-    if "card" not in names:
+    tree = tree or Tree(path.parent)
+    reader = Reader(tree) if readers is None else readers.setdefault(tree, Reader(tree))
+    space = reader.namespace(path)
+    if "card" not in space.names:
         raise PluginError("has no card", where=str(path), hint="assign `card = MethodCard(...)` or `DatasetCard(...)`")
-    card = names["card"]
+    card = _looked_up(space.names, "card")
     if isinstance(card, _Unreadable):
         raise PluginError(
             f"its card can't be read: `{card.text[:60]}` {card.why}", where=f"{path}:{card.line}", hint=HINT
@@ -114,9 +153,14 @@ def name_in(path: Path) -> str | None:
     return None
 
 
+def _looked_up(names: dict[str, Any], name: str) -> Any:
+    found = names[name]
+    return found.value() if isinstance(found, _Imported) else found
+
+
 @dataclass
-class _Reader:
-    """Reads the constants of files of one tree; each file once."""
+class Reader:
+    """Reads the constants of files of one tree; each file once, and only if a constant of it is used."""
 
     tree: Tree
     files: dict[Path, _Namespace] = field(default_factory=dict)
@@ -125,7 +169,7 @@ class _Reader:
         """The constants of a file, in the order of its statements."""
         if file not in self.files:
             space = self.files[file] = _Namespace(file)
-            for node in parsed(file).body:
+            for node in parsed(file, keep=False).body:  # many trees in memory slow Python's garbage collector down
                 self._statement(node, space)
         return self.files[file]
 
@@ -145,8 +189,7 @@ class _Reader:
                 pass
             case _:
                 for name in _touched(node):
-                    text = ast.unparse(node).splitlines()[0]
-                    space.names[name] = _Unreadable(node.lineno, text, f"may change `{name}`")
+                    space.names[name] = _Unreadable(_head(node), f"may change `{name}`")
 
     def _value(self, node: ast.expr, space: _Namespace, wanted: bool) -> Any:
         try:
@@ -155,14 +198,16 @@ class _Reader:
             if wanted:
                 return PluginError(f"its card can't be read: {failure.what}", where=failure.where, hint=HINT)
             for name in _owners(node) & set(space.names):  # `rest = COMMON.pop("size")` changes COMMON
-                if not isinstance(space.names[name], _Namespace):
-                    space.names[name] = _Unreadable(node.lineno, ast.unparse(node), f"may change `{name}`")
-            return failure.cause or _Unreadable(node.lineno, ast.unparse(node))
+                if not isinstance(_looked_up(space.names, name), _Namespace):
+                    space.names[name] = _Unreadable(node, f"may change `{name}`")
+            return failure.cause or _Unreadable(node)
+        except PluginError:  # of another file, which it names
+            raise
         except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, FerBenchError) as error:
             if wanted:
                 what = error.what if isinstance(error, FerBenchError) else f"{type(error).__name__}: {error}"
                 return PluginError(f"its card can't be made: {what}", where=f"{space.file}:{node.lineno}")
-            return _Unreadable(node.lineno, ast.unparse(node))
+            return _Unreadable(node)
 
     def _import_from(self, node: ast.ImportFrom, space: _Namespace) -> None:
         for alias in node.names:
@@ -177,25 +222,32 @@ class _Reader:
 
     def _from_tree(self, node: ast.ImportFrom, alias: ast.alias, name: str, space: _Namespace) -> None:
         """A constant, or a whole file, of the tree."""
-        wanted = Import(node.lineno, ast.unparse(node), node.level, node.module or "", (alias.name,), False)
-        try:
-            target = target_of(wanted, space.file, self.tree)
-        except PluginError:
-            target = None
-        if target is None:
-            space.names[name] = self._unknown(node)
-            return
-        whole = self._constants(target)
-        inner = self.tree.module((*target, alias.name))
         if alias.name == "*":
+            whole = self._constants(self._target(node, alias, space))
             space.names.update({k: v for k, v in whole.items() if not k.startswith("_")})
-        elif alias.name not in whole and inner is not None and inner.suffix == ".py":
-            space.names[name] = self.namespace(inner)
-        else:
-            space.names[name] = whole.get(alias.name, self._unknown(node))
+            return
+        unknown = self._unknown(node)
 
-    def _constants(self, target: tuple[str, ...]) -> dict[str, Any]:
-        file = self.tree.module(target)
+        def read() -> Any:
+            target = self._target(node, alias, space)
+            whole = self._constants(target)
+            if alias.name in whole:
+                return _looked_up(whole, alias.name)
+            inner = None if target is None else self.tree.module((*target, alias.name))
+            return unknown if inner is None or inner.suffix != ".py" else self.namespace(inner)
+
+        space.names[name] = _Imported(read, unknown)
+
+    def _target(self, node: ast.ImportFrom, alias: ast.alias, space: _Namespace) -> tuple[str, ...] | None:
+        """The place in the tree from which something is imported; None outside it."""
+        wanted = Import(node.lineno, "", node.level, node.module or "", (alias.name,), False)
+        try:
+            return target_of(wanted, space.file, self.tree)
+        except PluginError:
+            return None
+
+    def _constants(self, target: tuple[str, ...] | None) -> dict[str, Any]:
+        file = None if target is None else self.tree.module(target)
         return self.namespace(file).names if file is not None and file.suffix == ".py" else {}
 
     def _import(self, node: ast.Import, space: _Namespace) -> None:
@@ -207,7 +259,7 @@ class _Reader:
                 space.names[name] = _Namespace(space.file, {"replace": replace})
 
     def _unknown(self, node: ast.stmt) -> _Unreadable:
-        return _Unreadable(node.lineno, ast.unparse(node), "brings a value that is not a constant of a file beside it")
+        return _Unreadable(node, "brings a value that is not a constant of a file beside it")
 
     # -- expressions -------------------------------------------------------------------------------------------------
 
@@ -239,7 +291,7 @@ class _Reader:
                 return self._named(node, space)
             case ast.Call(func=func, args=args, keywords=keywords):
                 return self._call(func, args, keywords, space)
-        raise _Failure(space.file, node.lineno, ast.unparse(node))
+        raise _Failure(space.file, node)
 
     def _items(self, items: list[ast.expr], space: _Namespace) -> list[Any]:
         result: list[Any] = []
@@ -270,11 +322,10 @@ class _Reader:
             if isinstance(owner, PARTS):
                 known = {f.name: getattr(owner, f.name) for f in fields(owner)}
         if name not in known:
-            raise _Failure(space.file, node.lineno, ast.unparse(node), "has no value that can be read")
-        result = known[name]
+            raise _Failure(space.file, node, "has no value that can be read")
+        result = _looked_up(known, name)
         if isinstance(result, _Unreadable):
-            why = f"can't be read: `{result.text[:60]}` {result.why}"
-            raise _Failure(space.file, node.lineno, ast.unparse(node), why, result)
+            raise _Failure(space.file, node, cause=result)
         return result
 
     def _call(self, func: ast.expr, args: list[ast.expr], keywords: list[ast.keyword], space: _Namespace) -> Any:
@@ -283,12 +334,20 @@ class _Reader:
         else:
             function = self._named(func, space) if isinstance(func, (ast.Name, ast.Attribute)) else None
         if not callable(function):
-            raise _Failure(space.file, func.lineno, f"{ast.unparse(func)}(...)", "is neither a card nor a part of one")
+            raise _Failure(space.file, func, "is called, but is neither a card nor a part of one")
         named: dict[str, Any] = {}
         for keyword in keywords:
             content = self._evaluate(keyword.value, space)
             named.update(content if keyword.arg is None else {keyword.arg: content})
         return function(*self._items(args, space), **named)
+
+
+def _head(node: ast.stmt) -> ast.stmt:
+    """The statement; of a function or class its first line, so that its body need not be kept."""
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        node = copy(node)
+        node.body = [ast.Pass()]
+    return node
 
 
 def _touched(node: ast.stmt) -> set[str]:

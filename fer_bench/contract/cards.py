@@ -18,8 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fer_bench.base.names import PROTOCOL, checked
-from fer_bench.contract.params import Param
+from fer_bench.base.names import PLUGIN, PROTOCOL, checked
+from fer_bench.contract.params import Param, assignments
 from fer_bench.errors import SpecError, unknown
 
 # What sets a method apart. One of several kinds goes by what its paper calls the contribution.
@@ -71,6 +71,9 @@ class MethodCard:
     calibration : str
         What the method does to confidences by design, said where reports show calibration.
     params : mapping of name to Param
+    also_known : mapping of name to str
+        Names under which variants of this method are known, with the parameters that make them:
+        ``{"balanced_softmax": "tau=1"}``. Whoever asks for such a name is told the variant.
     tier : {"baseline", "second reference", "method"}
         A study's reference is taken from its baselines. A "second reference" joins every study whose reference it
         reads out, with default parameters on both sides.
@@ -91,7 +94,8 @@ class MethodCard:
     UnknownNameError
         `family`, `tier` or an entry of `needs` is none of those.
     SpecError
-        It reads itself out, or is a second reference that reads no other method out.
+        It reads itself out, or is a second reference that reads no other method out, or a name in `also_known` can't
+        be one or stands for parameters that it does not have.
     """
 
     name: str
@@ -104,6 +108,7 @@ class MethodCard:
     deviations: tuple = ()
     calibration: str = ""
     params: Mapping[str, Param] = field(default_factory=dict)
+    also_known: Mapping[str, str] = field(default_factory=dict)
     tier: str = "method"
     transductive: bool = False
     needs: tuple = ()
@@ -122,6 +127,10 @@ class MethodCard:
             raise SpecError("a method can't read itself out", where=f"{where}, readout_of")
         if self.tier == "second reference" and not self.readout_of:
             raise SpecError("a second reference must say which method it reads out", where=f"{where}, readout_of")
+        for name, text in self.also_known.items():
+            if checked(name, PLUGIN, where=f"{where}, also_known") == self.name:
+                raise SpecError(f"'{name}' is its own name", where=f"{where}, also_known")
+            self.resolve(assignments(text, where=f"{where}, also_known '{name}'"))
 
     @property
     def facts(self) -> dict[str, Any]:

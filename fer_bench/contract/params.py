@@ -143,6 +143,25 @@ def in_words(low: float | None, high: float | None, special: tuple = ()) -> str:
     return ", or ".join([text, *map(str, special)])
 
 
+def assignments(text: str, *, where: str) -> dict[str, str]:
+    """The texts in ``key=value,key=value``, which stand in the brackets of a variant.
+
+    Raises
+    ------
+    SpecError
+        A part has no ``=``, or a key comes twice.
+    """
+    given: dict[str, str] = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        key, sign, value = (piece.strip() for piece in part.partition("="))
+        if not sign:
+            raise SpecError(f"'{abbreviated(part)}' is not key=value", where=where)
+        if key in given:
+            raise SpecError(f"'{key}' is given twice", where=where)
+        given[key] = value
+    return given
+
+
 def _convert(text: str, default: Any) -> Any:
     if isinstance(default, str):
         return text

@@ -4,7 +4,8 @@ Finding reads cards from syntax trees (:mod:`fer_bench.contract.card_reader`) an
 read is named in :attr:`Plugins.broken` and skipped; two plug-ins of one name raise.
 
 A plug-in is a file, or a folder whose ``__init__.py`` holds the card and the class. Files and folders whose name starts
-with an underscore are shared pieces of the plug-ins beside them; a folder without ``__init__.py`` is not looked into.
+with an underscore are shared pieces of the plug-ins beside them; a folder without ``__init__.py`` is not looked into,
+nor are ``tests`` and ``conftest.py``.
 """
 
 from __future__ import annotations
@@ -22,16 +23,17 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from fer_bench.base.names import DATASET, PLUGIN, checked
-from fer_bench.contract.card_reader import name_in, read_card
+from fer_bench.contract.card_reader import Reader, name_in, read_card
 from fer_bench.contract.cards import Card, DatasetCard, MethodCard
 from fer_bench.contract.sources import KINDS, Tree, code_hash
-from fer_bench.errors import PluginError, unknown
+from fer_bench.errors import PluginError, VariantNameError, unknown
 
 if TYPE_CHECKING:
     from fer_bench.contract.dataset import Dataset
 
 C = TypeVar("C", bound=Card)
 FOLDERS = ("raw", "splits")  # lie among the stores
+NO_PLUGINS = ("tests", "conftest")  # what tests of plug-ins lie in, which is often the folder of the plug-ins itself
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,12 @@ class Plugins:
     broken: list[PluginError] = field(default_factory=list)
     folders: tuple[str, ...] = ()
     _broken_names: dict[str, PluginError] = field(default_factory=dict)
+    _readers: dict[Tree, Reader] = field(default_factory=dict, repr=False)
 
     def add(self, path: Path, module: str, origin: str, tree: Tree, kind: str | None = None) -> None:
         """Read one file's card and enter it; a broken file is noted, a taken name raises."""
         try:
-            card = read_card(path, tree)
+            card = read_card(path, tree, self._readers)
             checked(card.name, PLUGIN, where=str(path), error=PluginError)
             if card.name in FOLDERS:
                 raise PluginError(
@@ -126,8 +129,38 @@ class Plugins:
         self._broken_names.update({name: error for name in names if name})
 
     def method(self, name: str) -> Plugin[MethodCard]:
-        """The method plug-in called `name`; raises UnknownNameError with the nearest names."""
-        return self._find("method", name, self.methods)
+        """The method plug-in called `name`.
+
+        Raises
+        ------
+        VariantNameError
+            The name is that of a variant of another method.
+        UnknownNameError
+            There is no such method; the nearest names are given.
+        """
+        variants = self.variants()
+        if name in variants:
+            raise VariantNameError(name, variants)
+        return self._find("method", name, self.methods, others=variants)
+
+    def variants(self) -> dict[str, tuple[str, str]]:
+        """Names under which variants of methods are known, with the method and its parameters, as on its card.
+
+        A plug-in of that name comes first, and so does the first method that claims it.
+        """
+        cards = [plugin.card for _, plugin in sorted(self.methods.items(), reverse=True)]
+        claimed = {name: (card.name, params) for card in cards for name, params in card.also_known.items()}
+        return {name: variant for name, variant in sorted(claimed.items()) if name not in self.methods}
+
+    def plugin(self, name: str) -> Plugin:
+        """The method or data set called `name`; raises as :meth:`method`."""
+        if name in self.datasets:
+            return self.datasets[name]
+        variants = self.variants()
+        if name in self.methods or name in variants or name in self._broken_names:
+            return self.method(name)
+        known = [*self.methods, *self.datasets, *variants]
+        raise unknown("method or data set", name, known, next="fer-bench list methods")
 
     def dataset_plugin(self, name: str) -> Plugin[DatasetCard]:
         """The plug-in of the dataset called `name` or `name:label`; raises UnknownNameError with the nearest names."""
@@ -158,13 +191,13 @@ class Plugins:
         cards = [plugin.card for plugin in self.datasets.values()]
         return sorted(card.name for card in cards if card.relabels is not None and card.relabels.of == base)
 
-    def _find(self, kind: str, name: str, table: Mapping[str, Plugin[C]]) -> Plugin[C]:
+    def _find(self, kind: str, name: str, table: Mapping[str, Plugin[C]], others: Iterable[str] = ()) -> Plugin[C]:
         if name in table:
             return table[name]
         if name in self._broken_names:
             error = self._broken_names[name]
             raise PluginError(f"{kind} '{name}' is broken: {error.what}", where=error.where, hint=error.hint)
-        raise unknown(kind, name, table, next=f"fer-bench list {kind}s")
+        raise unknown(kind, name, [*table, *others], next=f"fer-bench list {kind}s")
 
 
 def _enter(table: dict[str, Plugin[C]], plugin: Plugin[C]) -> None:
@@ -188,13 +221,14 @@ def plugins(extra_dirs: Iterable[str | Path] = ()) -> Plugins:
     """
     folders = tuple(str(Path(f).resolve()) for f in extra_dirs)
     result = Plugins(folders=folders)
+    offered = entry_points()
     for kind in KINDS:
         spec = importlib.util.find_spec(f"fer_bench.{kind}")
         for folder in (spec.submodule_search_locations or ()) if spec else ():
             tree = Tree(Path(folder), f"fer_bench.{kind}")
             for name, path in _modules(Path(folder)):
                 result.add(path, f"fer_bench.{kind}.{name}", "built in", tree, kind)
-        for point in entry_points(group=f"fer_bench.{kind}"):
+        for point in offered.select(group=f"fer_bench.{kind}"):
             _add_entry_point(result, point, kind)
     for extra in map(Path, folders):
         if not os.path.isdir(extra):  # unlike Path.is_dir it says no to a name that is too long
@@ -203,6 +237,28 @@ def plugins(extra_dirs: Iterable[str | Path] = ()) -> Plugins:
         for name, path in _modules(place):
             result.add(path, name, str(place), Tree(place))
     return result
+
+
+def load_plugin(path: str | Path) -> type:
+    """The class of the plug-in in a file (or in a folder with ``__init__.py``), for tests of the plug-in.
+
+    It is imported as ``--plugins`` imports it, so files beside it may be imported relatively.
+
+    Raises
+    ------
+    PluginError
+        There is no such file, its card can't be read, or it can't be imported.
+    """
+    place = Path(path).resolve()
+    file = place / "__init__.py" if place.is_dir() else place
+    home = file.parent.parent if file.name == "__init__.py" else file.parent
+    name = file.parent.name if file.name == "__init__.py" else file.stem
+    found = Plugins(folders=(str(home),))
+    found.add(file, name, str(home), Tree(home))
+    if found.broken:
+        raise found.broken[0]
+    (plugin,) = [*found.methods.values(), *found.datasets.values()]
+    return plugin.load()
 
 
 def _modules(folder: Path) -> list[tuple[str, Path]]:
@@ -223,7 +279,8 @@ def _modules(folder: Path) -> list[tuple[str, Path]]:
                 hint="rename one of them: Python imports the folder for both",
             )
         modules[name] = inner
-    return [(name, path) for name, path in sorted(modules.items()) if not name.startswith(("_", "."))]
+    left_out = (*NO_PLUGINS, *(name for name in modules if name.startswith(("_", "."))))
+    return [(name, path) for name, path in sorted(modules.items()) if name not in left_out]
 
 
 def _add_entry_point(result: Plugins, point: EntryPoint, kind: str) -> None:

@@ -254,8 +254,8 @@ def code_hash(path: Path, tree: Tree) -> str:
     return digest.hexdigest()[:16]
 
 
-def parsed(file: Path) -> ast.Module:
-    """The syntax tree of a file.
+def parsed(file: Path, *, keep: bool = True) -> ast.Module:
+    """The syntax tree of a file; with `keep`, remembered for whoever asks next.
 
     Raises
     ------
@@ -263,7 +263,8 @@ def parsed(file: Path) -> ast.Module:
         The file can't be read, or is not Python.
     """
     try:
-        return _parsed(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        return _parsed(text) if keep else ast.parse(text)
     except (SyntaxError, ValueError, OSError) as error:
         line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         raise PluginError(f"can't be read: {error}", where=f"{file}{line}") from error

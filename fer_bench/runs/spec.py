@@ -13,6 +13,7 @@ from typing import Any
 from fer_bench.base.files import canonical_json
 from fer_bench.base.names import LONGEST, shortened
 from fer_bench.contract.cards import MethodCard
+from fer_bench.contract.params import assignments
 from fer_bench.contract.plugins import Plugins
 from fer_bench.data.imbalance import Profile
 from fer_bench.errors import SpecError, abbreviated, unknown
@@ -123,15 +124,7 @@ def parse_variant(text: str) -> Variant:
         return Variant(text.strip())
     if not rest.endswith("]"):
         raise SpecError(f"'{abbreviated(text)}' has no closing bracket", hint="quote it: 'METHOD[name=value]'")
-    given: dict[str, str] = {}
-    for part in filter(None, (p.strip() for p in rest[:-1].split(","))):
-        key, sign, value = part.partition("=")
-        if not sign:
-            raise SpecError(f"'{abbreviated(part)}' is not key=value", where=abbreviated(text))
-        if key.strip() in given:
-            raise SpecError(f"'{key.strip()}' is given twice", where=abbreviated(text))
-        given[key.strip()] = value.strip()
-    return Variant(name.strip(), given)
+    return Variant(name.strip(), assignments(rest[:-1], where=abbreviated(text)))
 
 
 def parse_folds(text: str | None, folds: int) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fer_bench import Batch, Classifier, Output, SpecError, Trunk
 
+from .._shared.maps import map_shape
 from .affinity import Sharing
 from .attention import Attend, attend_every_block, make_gate
 from .dealbino import DeAlbino
@@ -29,6 +30,8 @@ class SharingClassifier(Classifier):
         What is shared: the map, the pooled features as a map [D, 1, 1], or the mean de-albino map [1, h', w'].
     dealbino : bool
         Read out through ARM's head instead of the trunk's pooling.
+    enlarge : bool
+        Let that head stretch maps that are too small for it.
     sharing : callable (C, H, W) -> module, or None
         Makes the sharing module once the shape of the shared features is known.
 
@@ -45,11 +48,12 @@ class SharingClassifier(Classifier):
         *,
         level: str,
         dealbino: bool,
+        enlarge: bool = False,
         sharing: Callable[[tuple[int, int, int]], Sharing] | None,
     ):
         super().__init__(trunk, num_classes)
         self.level, self.attend = level, None
-        self.dealbino = DeAlbino(shape) if dealbino else None
+        self.dealbino = DeAlbino(shape, enlarge=enlarge) if dealbino else None
         shared_shape = (trunk.num_features, 1, 1) if level == "pooled" else shape
         if self.dealbino is not None:
             _, height, width = self.dealbino.out_shape
@@ -106,9 +110,9 @@ class SharingClassifier(Classifier):
 
 
 def build_sharing_classifier(
-    trunk: Trunk, num_classes: int, image_shape: tuple[int, int, int], params: Mapping[str, Any]
+    trunk: Trunk, num_classes: int, image_shape: tuple[int, int, int], params: Mapping[str, Any], owner: str = "rasn"
 ) -> SharingClassifier:
-    """The network that RASN's switches describe.
+    """The network that RASN's switches describe; `owner` is the method that errors name.
 
     Raises
     ------
@@ -119,11 +123,11 @@ def build_sharing_classifier(
     if (level, dealbino) in (("arm", False), ("pooled", True)):
         raise SpecError(
             f"share.level={level} doesn't fit head={params['head']}",
-            where="method rasn",
+            where=f"method {owner}",
             hint="arm needs head=arm_dealbino, pooled needs head=gap, map takes both",
         )
     gate = partial(make_gate, params["attn.type"], reduction=params["attn.reduction"])
-    shape = map_shape(trunk, image_shape)
+    shape = map_shape(trunk, image_shape, owner)
 
     def sharing(shared_shape: tuple[int, int, int]) -> Sharing:
         return Sharing(
@@ -143,6 +147,7 @@ def build_sharing_classifier(
         shape,
         level=level,
         dealbino=dealbino,
+        enlarge=params.get("head.enlarge", False),
         sharing=None if params["share.source"] == "none" else sharing,
     )
     after_last = gate(channels=shape[0]) if "after_layer4" in place else None
@@ -151,20 +156,3 @@ def build_sharing_classifier(
     if place == "every_block":
         attend_every_block(trunk, params["attn.type"], params["attn.reduction"])
     return model
-
-
-@torch.no_grad()
-def map_shape(trunk: Trunk, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
-    """(D, h, w) of the trunk's last map for images of `image_shape`; SpecError where it has no such map."""
-    was_training = trunk.training
-    trunk.eval()
-    image = torch.zeros(1, *image_shape, device=next(trunk.parameters()).device)
-    shape = tuple(trunk.body.forward_features(image).shape[1:])
-    trunk.train(was_training)
-    if len(shape) != 3 or shape[0] != trunk.body.num_features:
-        raise SpecError(
-            f"rasn needs a backbone with a last map [B, D, h, w]; {type(trunk.body).__name__} gives {shape} an image",
-            where="method rasn",
-            hint="a convolutional backbone, such as resnet18_small or resnet18",
-        )
-    return shape

@@ -11,17 +11,25 @@ from fer_bench import Batch, Choice, Context, Param, Stage, StreamSpec
 
 from .losses import class_weights
 from .mixing import MIXES, mixed
-from .samplers import SAMPLERS, make_sampler
+from .samplers import SAMPLERS, Sampler, make_sampler
 
 SAMPLER = {
     "sampler": Param(
         "shuffle",
-        "how the images of an epoch are drawn (methods/_shared/samplers.py); shuffle: each once",
+        "how the N images of an epoch are drawn; shuffle: each once, oversample: to n_max, undersample: one subset of "
+        "n_min a class, minimal: n_min a class redrawn each round, capped: N/C a class, balanced, sqrt, reverse: "
+        "classes ∝ n_c^q with q 0, 0.5, -1, progressive: from instances to classes, effective: β=0.9999, "
+        "repeat_factor: t=1/C, pk: each batch with equally many images of every class",
         choices=SAMPLERS,
     ),
 }
 MIX = {
-    "mix": Param("none", "images and labels mixed in the batch (methods/_shared/mixing.py)", choices=("none", *MIXES)),
+    "mix": Param(
+        "none",
+        "images and labels mixed in the batch: mixup, cutmix (half of the batches), remix (κ=3, τ=0.5) or mamix "
+        "(exponent -0.25)",
+        choices=("none", *MIXES),
+    ),
     "mix.alpha": Param(
         1.0, "both parameters of the Beta distribution of the share; no effect with mix=none", low=0.01, high=10.0
     ),
@@ -54,7 +62,13 @@ class Composable:
 
     def streams(self, stage: Stage) -> dict[str, StreamSpec]:
         """The main stream, drawn by the chosen sampler."""
-        return {"main": StreamSpec(sampler=make_sampler(self.params.get("sampler", "shuffle"), self.ctx.epochs))}
+        return {"main": StreamSpec(sampler=self.sampler())}
+
+    def sampler(self) -> Sampler:
+        """The chosen sampler, for streams of one's own."""
+        ctx = self.ctx
+        kind = self.params.get("sampler", "shuffle")
+        return make_sampler(kind, ctx.epochs, batch_size=ctx.batch_size, seed=ctx.seed)
 
     def on_batch(self, batch: Batch) -> Batch:
         """The batch, its images and targets mixed."""

@@ -183,6 +183,32 @@ def test_a_fault_in_a_file_beside_it_is_shown_where_it_stands(card_of):
     assert "_shared.py:1" in str(caught.value.where)
 
 
+def test_a_file_whose_constants_the_card_does_not_use_is_not_read(card_of):
+    text = "from ._shared import used_in_the_class\ncard = MethodCard(name='own', title='t')\n"
+    assert card_of(text, **{"_shared.py": "this is no Python"}).title == "t"
+
+
+def test_files_that_import_each_other_come_to_an_end(card_of):
+    text = "from ._one import TITLE\ncard = MethodCard(name='own', title=TITLE)\n"
+    assert (
+        card_of(text, **{"_one.py": "from ._two import *\nTITLE = 't'", "_two.py": "from ._one import *"}).title == "t"
+    )
+    with pytest.raises(PluginError, match=r"`TITLE` can't be read: `from \._two import TITLE` brings a value"):
+        card_of(text, **{"_one.py": "from ._two import TITLE", "_two.py": "from ._one import TITLE"})
+
+
+def test_several_cards_share_what_was_read_and_nothing_is_lost(tmp_path):
+    (tmp_path / "_shared.py").write_text("COMMON = {'a': Param(1, 'h')}\n")
+    own = "from ._shared import COMMON\nparams = {{**COMMON, 'b': Param(2, 'h')}}\n"
+    own += "card = MethodCard(name={name!r}, title='t', params=params)"
+    readers: dict = {}
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.py").write_text(own.format(name=name))
+        assert list(read_card(tmp_path / f"{name}.py", Tree(tmp_path), readers).params) == ["a", "b"]
+    (reader,) = readers.values()
+    assert {file.stem for file in reader.files} == {"one", "two", "_shared"}
+
+
 def test_what_the_card_does_not_use_may_be_computed(card_of):
     text = f"import numpy as np\nRATES = (1, 2)\nTABLE = np.array(RATES)\n{IMPORTS}"
     card = card_of(text + "card = MethodCard(name='own', title='t', params={'r': Param(1, 'h', choices=RATES)})")

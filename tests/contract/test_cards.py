@@ -60,3 +60,22 @@ def test_a_card_with_an_unknown_family_or_tier_is_refused_with_the_nearest(field
 def test_the_guide_lists_every_family():
     guide = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
     assert [name for name, text in FAMILIES.items() if f"| `{name}` | {text} |" not in guide] == []
+
+
+def test_names_of_variants_must_be_names_with_parameters_that_the_method_has():
+    def card(**also_known):
+        return MethodCard(
+            name="own", title="t", params={"tau": Param(0.5, "h", low=0.0, high=2.0)}, also_known=also_known
+        )
+
+    assert card(level="tau=1", plain="").also_known == {"level": "tau=1", "plain": ""}
+    with pytest.raises(UnknownNameError, match="unknown parameter 'tua'"):
+        card(level="tua=1")
+    with pytest.raises(SpecError, match="tau=3 is out of range"):
+        card(level="tau=3")
+    with pytest.raises(SpecError, match="'tau' is not key=value"):
+        card(level="tau")
+    with pytest.raises(SpecError, match="'own' is its own name"):
+        card(own="tau=1")
+    with pytest.raises(SpecError, match="can't be a plug-in's name"):
+        card(**{"level softmax": "tau=1"})

@@ -6,8 +6,8 @@ import textwrap
 import pytest
 
 from fer_bench.contract.method import Method
-from fer_bench.contract.plugins import plugins
-from fer_bench.errors import PluginError, UnknownNameError
+from fer_bench.contract.plugins import load_plugin, plugins
+from fer_bench.errors import PluginError, UnknownNameError, VariantNameError
 
 HEAD = "from fer_bench import Method, MethodCard\n"
 BODY = "class Own(Method):\n    card = card\n"
@@ -120,6 +120,42 @@ def test_folders_with_an_underscore_or_without_init_are_no_plugins(folder):
     assert plugins([place]).broken == []
 
 
+def test_tests_among_plugins_are_no_plugins(folder):
+    place = folder("plugins/tests", __init__="", test_own="def test(): pass").parent
+    folder(own=source("own"), conftest="x = 1")
+    found = plugins([place])
+    assert (found.broken, "own" in found.methods) == ([], True)
+
+
+def test_a_plugin_is_loaded_from_its_file_as_from_its_folder(folder):
+    head = HEAD + "from ._shared import NUMBER\n"
+    place = folder(own=source("own", head, BODY + "    number = NUMBER\n"), _shared="NUMBER = 41")
+    assert load_plugin(place / "own.py").number == 41
+    assert load_plugin(str(place / "own.py")) is plugins([place]).methods["own"].load()
+    inner = folder("plugins/other", __init__=source("other", head.replace("._", ".._"), BODY + "    number = NUMBER\n"))
+    assert load_plugin(inner).number == 41
+    assert load_plugin(inner / "__init__.py") is load_plugin(inner)
+
+
+def test_a_file_that_is_no_plugin_can_not_be_loaded(folder):
+    with pytest.raises(PluginError, match="has no card"):
+        load_plugin(folder(none="x = 1") / "none.py")
+    with pytest.raises(PluginError, match=r"can't be read[\s\S]*gone\.py"):
+        load_plugin(folder() / "gone.py")
+
+
+def test_names_of_variants_are_known_unless_a_plugin_has_them(folder):
+    def known(name, *others):
+        return source(name).replace('title="t"', f'title="t", also_known={dict.fromkeys(others, "")!r}')
+
+    found = plugins([folder(one=known("one", "a", "b"), two=known("two", "b", "c"), c=source("c"))])
+    mine = {name: variant for name, variant in found.variants().items() if variant[0] in ("one", "two")}
+    assert mine == {"a": ("one", ""), "b": ("one", "")}
+    assert found.method("c").card.title == "t"
+    with pytest.raises(VariantNameError, match="'b' is one"):
+        found.method("b")
+
+
 def test_a_file_and_a_folder_of_one_name_raise(folder):
     place = folder("plugins/own", __init__=source("own")).parent
     folder(own=source("other"))
@@ -182,7 +218,7 @@ def test_an_installed_package_offers_a_method_by_entry_point(tmp_path, monkeypat
 def test_finding_and_reading_cards_imports_nothing_heavy(folder):
     program = f"""
 import json, sys
-from fer_bench.contract.plugins import plugins
+from fer_bench.contract.plugins import load_plugin, plugins
 found = plugins([{str(folder(own=source("own")))!r}])
 heavy = ("torch", "timm", "numpy", "pandas", "sklearn", "matplotlib", "mlflow", "optuna")
 print(json.dumps([sorted(found.methods), [m for m in heavy if m in sys.modules]]))
