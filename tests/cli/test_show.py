@@ -67,10 +67,11 @@ def test_show_prints_source_change_parameters_spaces_and_deviations(call, shifte
 
 
 def test_show_prints_a_cost_that_was_measured(call, shifted):
-    costs = {"measured": "on a ruler", "costs": {"shifted": {"time": 1.5, "memory": 2}}}
+    costs = {"measured": "on a ruler", "costs": {"shifted": {"time": 1.5, "kept": 2}}}
     (shifted / "_costs.json").write_text(json.dumps(costs))
     out = call("show", "shifted", "--plugins", shifted)[1]
-    assert "1.50 x the time and 2.00 x the memory of a step of plain cross-entropy, on a ruler" in " ".join(out.split())
+    words = "1.5 x the training time, 2.00 x the memory that a step keeps, 1.00 x the weights of plain cross-entropy"
+    assert f"{words}; on a ruler" in " ".join(out.split())
 
 
 def test_the_commands_that_show_prints_are_right(call, shifted):
