@@ -37,6 +37,7 @@ card = MethodCard(
         "beta": Param(1.0, "weight β of the reverse; 1 is the paper's for 10 classes, 0.1 for 100", low=0.0, high=10.0),
         "log_zero": Param(-4.0, "A, what log 0 is read as; -4 is the paper's", low=-100.0, high=0.0),
     },
+    also_known={"sce": ""},
 )
 
 
