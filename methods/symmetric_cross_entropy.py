@@ -24,8 +24,8 @@ card = MethodCard(
         "meaning where no share of the target is 0",
         "A = -4 is the paper's, as recalled; the authors' code (github.com/YisenWang/symmetric_cross_entropy_for_"
         "noisy_labels, 235d93b) clips labels at 1e-4, which makes it -9.2",
-        "at A = log 1e-4 it agrees with github.com/HanxunH/SCELoss-Reproduce (c81fb33) in PyTorch, as long as p is above "
-        "1e-7",
+        "at A = log 1e-4 it agrees with github.com/HanxunH/SCELoss-Reproduce (c81fb33) in PyTorch, as long as p is "
+        "above 1e-7",
     ),
     params={
         **COMPOSE,
