@@ -7,13 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from fer_bench import Batch, Float, LossOut, Method, MethodCard, Output, Param, Stage, StreamSpec
+from fer_bench import Batch, Float, LossOut, Method, MethodCard, Output, Param, Stage, StreamSpec, Trunk
 
-from ._shared.compose import SAMPLER
+from ._shared.compose import SAMPLER, Composable
 from ._shared.contrastive import AUGMENT, ContrastiveClassifier, Projector, balanced_contrast, compared_view
 from ._shared.heads import CosineLinear
 from ._shared.priors import log_prior, shifted_losses
-from ._shared.samplers import make_sampler
 
 card = MethodCard(
     name="bcl",
@@ -50,7 +49,7 @@ card = MethodCard(
             low=0.005,
             high=10.0,
             space=Float(0.05, 0.5, log=True),
-        ),  # fmt: skip
+        ),
         "dim": Param(128, "length of the embedding", low=2, high=4096),
         "scale": Param(30.0, "scale of the cosine head; 30 in the authors' code", low=1.0, high=128.0),
     },
@@ -67,20 +66,19 @@ class BalancedClassifier(ContrastiveClassifier):
         self.prototypes = Projector(width, dim, normalised=True)
 
 
-class BCL(Method):
+class BCL(Composable, Method):
     """Logit-adjusted cross-entropy and balanced contrast."""
 
     card = card
 
-    def build_model(self, backbone: Callable[[], nn.Module]) -> nn.Module:
+    def build_model(self, backbone: Callable[[], Trunk]) -> nn.Module:
         """The network with its two projectors."""
         return BalancedClassifier(backbone(), self.ctx.num_classes, self.params["dim"], self.params["scale"])
 
     def streams(self, stage: Stage) -> dict[str, StreamSpec]:
         """Three views of each image: one for the classifier, two to compare."""
         compared = compared_view(self.params["augment"], self.ctx.image_shape[1])
-        sampler = make_sampler(self.params["sampler"], self.ctx.epochs)
-        return {"main": StreamSpec(sampler=sampler, views=3, augment=(None, compared, compared))}
+        return {"main": StreamSpec(sampler=self.sampler(), views=3, augment=(None, compared, compared))}
 
     def training_step(self, model: nn.Module, batch: Batch) -> LossOut:
         """α times the logit-adjusted loss of the first view, β times the contrastive loss of the others."""

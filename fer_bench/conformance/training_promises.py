@@ -193,7 +193,7 @@ PROMISES = (
         check=check_trains,
         look="training_step, criterion",
         page="docs/methods.md, 'All hooks, in the order in which they run'",
-        after=("card", "hooks"),
+        after=("card", "hooks", "parameters"),
     ),
     Promise(
         name="bf16",

@@ -218,6 +218,7 @@ def test_second_stage_of_supcon_trains_a_fresh_head_by_cross_entropy(make_method
     method = make_method(SupCon)
     first, second = method.stages()
     assert (second.freeze, second.reinit) == (("trunk", "projector"), ("head",))
+    assert (first.name, first.freeze) == ("train", ())
     assert (first.length(20), second.length(20)) == (20, 2)
     assert method.streams(first)["main"].views == 2
     assert method.streams(second)["main"].views == 1
