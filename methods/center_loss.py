@@ -56,6 +56,7 @@ card = MethodCard(
             space=Choice((0.0, 1.0, 10.0)),
         ),
     },
+    also_known={"island_loss": "weight=0.01, island=10"},
 )
 
 
