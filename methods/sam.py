@@ -33,8 +33,8 @@ card = MethodCard(
         **SHARPNESS,
         "rho": Param(
             0.05,
-            "radius ρ; 0.05 is the default of davda54/sam and, as recalled, the paper's. With adaptive=true the default "
-            "of SamsungLabs/ASAM is 0.5",
+            "radius ρ; 0.05 is the default of davda54/sam and, as recalled, the paper's. With adaptive=true the "
+            "default of SamsungLabs/ASAM is 0.5",
             low=0.0,
             high=10.0,
             space=Float(0.01, 0.5, log=True),
