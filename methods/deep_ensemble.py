@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -12,7 +11,7 @@ from torch.nn import functional as F
 from fer_bench import Batch, LossOut, Method, MethodCard, Output, Param, Stage, StreamSpec, Trunk
 
 from ._shared.compose import COMPOSE, Composable
-from ._shared.experts import Networks, answer
+from ._shared.experts import Experts, each
 
 card = MethodCard(
     name="deep_ensemble",
@@ -42,29 +41,6 @@ card = MethodCard(
 )
 
 
-class Ensemble(nn.Module):
-    """Networks with a linear head each; one can be asked alone."""
-
-    def __init__(self, backbone: Callable[[], Trunk], n: int, num_classes: int, average: str):
-        super().__init__()
-        self.networks = Networks(backbone, n)
-        self.heads = nn.ModuleList(nn.Linear(self.networks.num_features, num_classes) for _ in range(n))
-        self.average = average
-
-    def alone(self, k: int, x: Tensor) -> Output:
-        """The output of network `k`."""
-        _, features = self.networks.trunks[k](x)
-        return Output(logits=answer(self.heads[k], features), features=features)
-
-    def forward(self, x: Tensor) -> Output:
-        """Log of the mean probabilities [B, K], features of all [B, M D], ``extra["experts"]`` [B, M, K]."""
-        outputs = [self.alone(k, x) for k in range(len(self.heads))]
-        logits = torch.stack([o.logits for o in outputs], dim=1)
-        log_p = F.log_softmax(logits, dim=2)
-        mean = log_p.mean(1) if self.average == "log_probabilities" else log_p.logsumexp(1) - math.log(len(outputs))
-        return Output(logits=mean, features=torch.cat([o.features for o in outputs], 1), extra={"experts": logits})
-
-
 class DeepEnsemble(Composable, Method):
     """Cross-entropy of each network on a stream of its own."""
 
@@ -72,7 +48,8 @@ class DeepEnsemble(Composable, Method):
 
     def build_model(self, backbone: Callable[[], Trunk]) -> nn.Module:
         """M networks from different initial weights; the first starts as a plain network of the same seed does."""
-        return Ensemble(backbone, self.params["networks"], self.ctx.num_classes, self.params["average"])
+        n, classes = self.params["networks"], self.ctx.num_classes
+        return Experts(backbone, n, 4, lambda d: nn.Linear(d, classes), self.params["average"])
 
     def streams(self, stage: Stage) -> dict[str, StreamSpec]:
         """A stream for each network: the main one for the first."""
@@ -90,7 +67,7 @@ class DeepEnsemble(Composable, Method):
     def training_step(self, model: nn.Module, batch: Batch) -> LossOut:
         """The sum of the networks' losses, so that each learns as fast as it would alone."""
         batches = [batch, *batch.aux.values()]
-        outputs = [model.alone(k, b.x) for k, b in enumerate(batches)]
+        outputs = each(model.apart([b.x for b in batches]))
         losses = [self.batch_loss(output, b) for output, b in zip(outputs, batches, strict=True)]
         return LossOut(total=torch.stack(losses).sum(), output=outputs[0])
 

@@ -65,7 +65,7 @@ class UniMix(Composable, Method):
         sizes = class_sizes(batch.y, counts)
         other = reordered(batch, torch.multinomial(sizes.cpu() ** self.params["tau"], len(sizes), True, generator=g))
         alpha = self.params["alpha"]
-        drawn = betas(alpha, alpha, len(sizes), g).to(sizes.device)
+        drawn = betas(alpha, alpha, len(sizes), g).to(sizes)
         share = unimix_share(drawn, sizes, class_sizes(other.y, counts))
         return blended(batch, other, len(counts), share, share)
 
@@ -75,7 +75,7 @@ class UniMix(Composable, Method):
 
 
 def unimix_share(drawn: Tensor, own: Tensor, other: Tensor) -> Tensor:
-    """Share of the image itself, float64 [B] (eq. 5 and the code): b + n'/(n + n'), minus 1 where that is above 1.
+    """Share of the image itself [B] (eq. 5 and the code): b + n'/(n + n'), minus 1 where that is above 1.
 
     Parameters
     ----------

@@ -129,6 +129,10 @@ class Watch:
         norms = torch.stack([g.detach().float().norm() for g in grads.values()]) if grads else torch.zeros(1)
         last = self.steps[-1]
         last.gradient = float(norms.norm())
+        for step in self.steps[::-1]:  # several passes over one batch share the gradient that is stepped along
+            if (step.stage, step.epoch, step.step) != (last.stage, last.epoch, last.step):
+                break
+            step.gradient = last.gradient
         if not np.isfinite(last.gradient):
             bad = [n for n, norm in zip(grads, norms, strict=True) if not torch.isfinite(norm)]
             what = f"the gradient of {bad[0]} is not finite" + (f", nor that of {len(bad) - 1} more" * (len(bad) > 1))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fer_bench import Branches, Choice, Output, Param, Trunk
 
@@ -37,7 +39,7 @@ class Networks(nn.Module):
 
 
 class Experts(nn.Module):
-    """Experts with a head each; their logits are averaged.
+    """Experts with a head each, that answer together.
 
     Parameters
     ----------
@@ -49,6 +51,8 @@ class Experts(nn.Module):
         Stages that each has for itself, 1 to 4; 4 are whole networks.
     head : callable
         Makes a head, from features [B, D] to logits [B, K], of the number D.
+    average : {"logits", "probabilities", "log_probabilities"}
+        What is averaged over experts.
 
     Raises
     ------
@@ -56,16 +60,34 @@ class Experts(nn.Module):
         `own` is less than 4, and it isn't known how to divide the backbone.
     """
 
-    def __init__(self, backbone: Callable[[], Trunk], n: int, own: int, head: Callable[[int], nn.Module]):
+    def __init__(self, backbone: Callable[[], Trunk], n: int, own: int, head: Callable[[int], nn.Module],
+                 average: str = "logits"):  # fmt: skip
         super().__init__()
         self.branches = Networks(backbone, n) if own == 4 else Branches(backbone, n, own=own)
         self.heads = nn.ModuleList(head(self.branches.num_features) for _ in range(n))
+        self.average = average
 
     def forward(self, x: Tensor) -> Output:
-        """Mean logits [B, K], features of all experts [B, n D], and ``extra["experts"]``, logits [B, n, K]."""
-        features = [features for _, features in self.branches(x)]
+        """Joint logits [B, K], features of all experts [B, n D], and ``extra["experts"]``, logits [B, n, K]."""
+        return self.together([features for _, features in self.branches(x)])
+
+    def apart(self, views: Sequence[Tensor]) -> Output:
+        """As calling it, but each expert sees images of its own [B, C, H, W]; only whole networks can."""
+        return self.together([trunk(x)[1] for trunk, x in zip(self.branches.trunks, views, strict=True)])
+
+    def together(self, features: Sequence[Tensor]) -> Output:
+        """The joint output, of the features [B, D] of each expert."""
         logits = torch.stack([answer(head, f) for head, f in zip(self.heads, features, strict=True)], dim=1)
-        return Output(logits=logits.mean(1), features=torch.cat(features, dim=1), extra={"experts": logits})
+        return Output(logits=self.joined(logits), features=torch.cat(list(features), dim=1), extra={"experts": logits})
+
+    def joined(self, logits: Tensor) -> Tensor:
+        """Logits [B, K] of those of all experts [B, n, K]; of averaged probabilities their logarithms."""
+        if self.average == "logits":
+            return logits.mean(1)
+        log_p = F.log_softmax(logits, dim=2)
+        if self.average == "log_probabilities":
+            return log_p.mean(1)
+        return log_p.logsumexp(1) - math.log(logits.shape[1])
 
 
 def answer(head: nn.Module, features: Tensor) -> Tensor:

@@ -137,12 +137,12 @@ def rectangle(height: int, width: int, share: float, generator: torch.Generator)
 
 
 def class_sizes(y: Tensor, counts: np.ndarray) -> Tensor:
-    """Images in the class of each label, float64 [B], at least 1."""
-    return torch.as_tensor(np.maximum(counts, 1), dtype=torch.float64, device=y.device)[y]
+    """Images in the class of each label, float32 [B], at least 1."""
+    return torch.as_tensor(np.maximum(counts, 1), dtype=torch.float32, device=y.device)[y]
 
 
 def remix_share(share: float, own: Tensor, other: Tensor, kappa: float, tau: float) -> Tensor:
-    """Share of the image's own label, float64 [B] (Chou et al. 2020, eq. 10).
+    """Share of the image's own label [B] (Chou et al. 2020, eq. 10).
 
     The label of the rarer class takes all where the other class is at least κ times as large and the rarer image's
     share exceeds 1 - τ; otherwise labels are shared as images are.
@@ -163,7 +163,7 @@ def remix_share(share: float, own: Tensor, other: Tensor, kappa: float, tau: flo
 
 
 def mamix_share(share: float, own: Tensor, other: Tensor, exponent: float) -> Tensor:
-    """Share of the image's own label, float64 [B] (Cheng et al. 2022, margin-aware mixup).
+    """Share of the image's own label [B] (Cheng et al. 2023, margin-aware mixup).
 
     With k = n^exponent and κ = k / (k + k') it is 1/2 where the partner's share 1 - λ is κ, and linear on both sides of
     it: the boundary between two classes lies nearer to the larger one.

@@ -14,6 +14,7 @@ from fer_bench.errors import SpecError
 from fer_bench.methods._shared.experts import Experts, each
 from fer_bench.methods.bbn import BBN
 from fer_bench.methods.deep_ensemble import DeepEnsemble
+from fer_bench.methods.ncl import NCL, mutual
 from fer_bench.methods.ride import Ride, differences
 from fer_bench.methods.sade import Sade, reversed_counts
 
@@ -32,10 +33,10 @@ def trunks():
     return make
 
 
-def batch_of(size=6, seed=0, aux=(), classes=7):
+def batch_of(size=6, seed=0, aux=(), classes=7, views=1):
     g = torch.Generator().manual_seed(seed)
-    x = torch.randn(size, 1, 32, 32, generator=g)
-    batch = Batch(views=[x], y=torch.arange(size) % classes, index=torch.arange(size), generator=g)
+    x = [torch.randn(size, 1, 32, 32, generator=g) for _ in range(views)]
+    batch = Batch(views=x, y=torch.arange(size) % classes, index=torch.arange(size), generator=g)
     return batch.with_(aux={name: batch_of(size, seed=k + 1, classes=classes) for k, name in enumerate(aux)})
 
 
@@ -60,11 +61,14 @@ SIMPLE = [
     (Sade, {"own": 4}),
     (DeepEnsemble, {"networks": 2}),
     (BBN, {}),
+    (NCL, {"experts": 2}),
 ]
 
 
-def aux_of(cls):
-    return {BBN: ("reversed",), DeepEnsemble: ("network1",)}.get(cls, ())
+def batch_for(cls, **kwargs):
+    """A batch with the streams and views that a method of SIMPLE asks for."""
+    aux = {BBN: ("reversed",), DeepEnsemble: ("network1",)}.get(cls, ())
+    return batch_of(aux=aux, views=2 if cls is NCL else 1, **kwargs)
 
 
 # -- experts ---------------------------------------------------------------------------------------------------------
@@ -99,7 +103,7 @@ def test_logits_are_float32_under_bfloat16_autocast(make_method, trunks, cls, pa
 @pytest.mark.parametrize(("cls", "params"), SIMPLE)
 def test_one_hot_targets_give_the_loss_of_labels(make_method, trunks, cls, params):
     method = make(cls, make_method, params)
-    model, batch = method.build_model(trunks).train(), batch_of(aux=aux_of(cls))
+    model, batch = method.build_model(trunks).train(), batch_for(cls)
 
     def soft(b):
         return b.with_(soft=F.one_hot(b.y, 7).float(), aux={k: soft(v) for k, v in b.aux.items()})
@@ -111,7 +115,7 @@ def test_one_hot_targets_give_the_loss_of_labels(make_method, trunks, cls, param
 @pytest.mark.parametrize(("cls", "params"), SIMPLE)
 def test_one_image_and_a_class_without_images_leave_finite_gradients(make_method, trunks, cls, params):
     method = make(cls, make_method, params, counts=(10, 4, 0, 2))
-    model, batch = method.build_model(trunks).train(), batch_of(size=1, classes=4, aux=aux_of(cls))
+    model, batch = method.build_model(trunks).train(), batch_for(cls, size=1, classes=4)
     with torch.no_grad():
         for head in [model.head] if cls is BBN else model.heads:
             head.weight.mul_(1e4)
@@ -246,6 +250,60 @@ def test_difference_of_certain_experts_is_finite():
     assert torch.isfinite(logits.grad).all()
 
 
+# -- NCL -------------------------------------------------------------------------------------------------------------
+
+
+def mutual_by_loops(logits):
+    """Σ over ordered pairs of networks of KL(p_j, p_i), over M - 1, image by image, in float64."""
+    totals = []
+    for image in logits.double().tolist():
+        p = [softmax64(z) for z in image]
+        pairs = [(i, j) for i in range(len(p)) for j in range(len(p)) if i != j]
+        kl = [sum(a * math.log(a / b) for a, b in zip(p[j], p[i], strict=True)) for i, j in pairs]
+        totals.append(sum(kl) / (len(p) - 1))
+    return totals
+
+
+def test_what_networks_learn_from_one_another_equals_plain_loops():
+    logits = 2 * torch.randn(5, 3, 4)
+    assert mutual(logits).tolist() == pytest.approx(mutual_by_loops(logits), rel=1e-5)
+    assert mutual(logits[:, :1].expand(-1, 3, -1)).tolist() == pytest.approx([0] * 5, abs=1e-6)
+
+
+def test_hardest_classes_are_the_label_and_those_of_largest_logits(make_method):
+    method = make(NCL, make_method, {"hard": 0.4})  # three of seven
+    logits = torch.tensor([[5.0, 4, 3, 2, 1, 0, -1]] * 2)
+    hard = method.hard(logits, torch.tensor([6, 1]))
+    assert hard[0].nonzero()[:, 0].tolist() == [0, 1, 6]
+    assert hard[1].nonzero()[:, 0].tolist() == [0, 1, 2]
+    assert make(NCL, make_method, {"hard": 0.01}).hard(logits, torch.tensor([6, 1])).sum(1).tolist() == [2, 2]
+
+
+def test_loss_of_ncl_is_the_sum_of_its_parts(make_method, trunks):
+    method = make(NCL, make_method, {"experts": 2, "distill": 0.5, "hard_weight": 2.0})  # two hard classes of seven
+    model, batch = method.build_model(trunks).train(), batch_of(views=2)
+    loss = method.training_step(model, batch)
+    z = loss.output.extra["experts"].detach().double()
+    balanced = z + torch.tensor(np.log(FER2013 / 28709))
+    expected = sum(cross_entropy64(one, batch.y) for one in balanced.unbind(1))
+    hard_loss, hard_mutual = 0.0, 0.0
+    for i, y in enumerate(batch.y.tolist()):
+        rival = max((c for c in range(7) if c != y), key=lambda c: float(z[i, 0, c]))
+        pair = balanced[i][:, [y, rival]]
+        hard_loss += sum(float(one.logsumexp(0) - one[0]) for one in pair) / 6
+        hard_mutual += mutual_by_loops(pair[None])[0] / 6
+    expected += 2 * hard_loss + 0.5 * (sum(mutual_by_loops(balanced)) / 6 + hard_mutual)
+    assert loss.total.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_each_network_of_ncl_sees_its_own_view(make_method, trunks):
+    method = make(NCL, make_method)
+    assert method.streams(Stage())["main"].views == 3
+    model, batch = method.build_model(trunks).eval(), batch_of(views=3)
+    found = method.training_step(model, batch).output.extra["experts"][:, 2]
+    torch.testing.assert_close(found, model.heads[2](model.branches.trunks[2](batch.views[2])[1]))
+
+
 # -- BBN -------------------------------------------------------------------------------------------------------------
 
 
@@ -309,11 +367,12 @@ def test_each_network_learns_from_its_own_stream_as_it_would_alone(make_method, 
     streams = method.streams(Stage())
     assert list(streams) == ["main", "network1"]
     method.training_step(model, batch).total.backward()
-    found = model.networks.trunks[1].body.conv1.weight.grad.clone()
+    found = model.branches.trunks[1].body.conv1.weight.grad.clone()
     model.zero_grad()
-    F.cross_entropy(model.alone(1, batch.aux["network1"].x).logits, batch.aux["network1"].y).backward()
-    torch.testing.assert_close(found, model.networks.trunks[1].body.conv1.weight.grad)
-    assert model.networks.trunks[0].body.conv1.weight.grad is None
+    other = batch.aux["network1"]
+    F.cross_entropy(model.heads[1](model.branches.trunks[1](other.x)[1]), other.y).backward()
+    torch.testing.assert_close(found, model.branches.trunks[1].body.conv1.weight.grad)
+    assert model.branches.trunks[0].body.conv1.weight.grad is None
 
 
 def test_each_stream_of_an_ensemble_is_mixed_by_itself(make_method):
@@ -328,6 +387,6 @@ def test_each_stream_of_an_ensemble_is_mixed_by_itself(make_method):
 def test_output_of_the_training_step_has_a_row_for_each_image(make_method, trunks):
     for cls, params in SIMPLE:
         method = make(cls, make_method, params)
-        output = method.training_step(method.build_model(trunks).train(), batch_of(aux=aux_of(cls))).output
+        output = method.training_step(method.build_model(trunks).train(), batch_for(cls)).output
         assert isinstance(output, Output)
         assert output.logits.shape == (6, 7)
