@@ -22,8 +22,8 @@ from ._shared.decoupled import (
     Decoupled,
     Scales,
 )
-from ._shared.losses import label_aware_smoothing, smoothed_losses
 from ._shared.mixing import mixed
+from ._shared.smoothing import label_aware_losses, label_aware_shares
 
 card = MethodCard(
     name="mislas",
@@ -120,5 +120,5 @@ class Mislas(Decoupled, Method):
         """Cross-entropy of each image [B], with label-aware smoothing in the second stage."""
         if self.moment[0] != SECOND:
             return F.cross_entropy(output.logits, target, reduction="none")
-        smoothing = label_aware_smoothing(self.ctx.counts, self.params["smooth.head"], self.params["smooth.tail"])
-        return smoothed_losses(output.logits, target, smoothing)
+        shares = label_aware_shares(self.ctx.counts, self.params["smooth.head"], self.params["smooth.tail"])
+        return label_aware_losses(output.logits, target, torch.as_tensor(shares).to(output.logits))
