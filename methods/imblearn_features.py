@@ -73,5 +73,6 @@ class ImblearnFeatures(FittedLast, Method):
 
     def predict_estimator(self, features: np.ndarray) -> np.ndarray:
         """Log-probabilities [n, C]."""
-        scores = self.estimator.predict_log_proba(features)
+        with np.errstate(divide="ignore"):  # a probability of 0 gets the lowest score
+            scores = self.estimator.predict_log_proba(features)
         return all_classes(scores, self.estimator.classes_, self.ctx.num_classes)
