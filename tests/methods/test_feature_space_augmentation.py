@@ -35,11 +35,8 @@ def test_activations_run_from_nothing_to_the_most_specific_position():
 def test_new_maps_take_each_position_from_one_of_the_two():
     draws = np.random.default_rng(0)
     mine, theirs = (torch.from_numpy(draws.normal(1, 1, (50, 2, 3, 3)).astype(np.float32)) for _ in range(2))
-    y, other_y, head = (
-        torch.zeros(50, dtype=torch.long),
-        torch.ones(50, dtype=torch.long),
-        head_of([[1.0, 0.5], [-0.5, 1.0]]),
-    )
+    y, other_y = torch.zeros(50, dtype=torch.long), torch.ones(50, dtype=torch.long)
+    head = head_of([[1.0, 0.5], [-0.5, 1.0]])
     new = fused((mine, y), (theirs, other_y), head, (0.6, 0.3), torch.Generator().manual_seed(0))
 
     def activation(maps, weights):
@@ -58,9 +55,6 @@ def test_new_maps_take_each_position_from_one_of_the_two():
 
 def test_the_most_confused_classes_are_those_that_give_it_the_highest_scores():
     scores = torch.tensor([[0.7, 0.2, 0.1], [0.3, 0.6, 0.1], [0.4, 0.2, 0.4]])  # rows: the class of the images
-    assert (
-        most_confused(scores, 1).tolist() == [[False, False, True], [True, False, False], [True, False, False]] or True
-    )
     confused = most_confused(scores, 1)
     assert confused[0].tolist() == [False, False, True], "images of class 2 look most like class 0: 0.4 > 0.3"
     assert confused.sum(1).tolist() == [1, 1, 1]
