@@ -46,7 +46,7 @@ card = MethodCard(
         ),
         "strength": Param(1.0, "generated maps over those of the larger group; 1 in the code", low=0.01, high=10.0),
         "centres": Param(15, "centres a class; 15 in the code for CIFAR", low=1, high=100),
-        "width": Param(256, "channels of the judge; 256 in the code", low=1, high=2048),
+        "width": Param(256, "channels of the judge; 256 in the code", low=1, high=512),
         "centre_weight": Param(0.1, "weight of the centres' loss; 0.1 in the code", low=0.0, high=10.0),
         "transfer_weight": Param(0.01, "weight of the transformation's loss; 0.01 in the code", low=0.0, high=10.0),
     },
