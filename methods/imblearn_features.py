@@ -27,6 +27,13 @@ card = MethodCard(
         "a sampler that cleans may empty a class, which is then never predicted",
         "features are those of unaugmented images, by the network of the last epoch",
     ),
+    also_known={
+        "smote": "",
+        "borderline_smote": "sampler=borderline_smote_1",
+        "adasyn": "sampler=adasyn",
+        "smote_enn": "sampler=smote_enn",
+        "near_miss": "sampler=near_miss_1",
+    },
     params={
         "sampler": Param("smote", "sampler of imbalanced-learn", choices=RESAMPLERS),
         **NEIGHBOURS,
