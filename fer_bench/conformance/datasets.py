@@ -119,10 +119,12 @@ def _take(chunk: Chunk, seen: Seen, classes: int) -> None:
 def check_card(world: DataWorld) -> None:
     """The card says what people need, and its parts agree with each other."""
     card = world.card
-    for name in ("title", "protocols", "layouts") + ("get", "licence") * (not card.built_in):
+    named = bool(card.classes) and not card.built_in  # not a reader of anybody's files, which name their own classes
+    for name in ("title", "protocols", "layouts") + ("get", "licence") * named:
         if not getattr(card, name):
             raise Broken(f"the card's {name} is empty", look=f"card, {name}=")
-    if world.plugin.load().card != card:
+    cls: type[Dataset] = world.plugin.load()
+    if cls.card != card:
         raise Broken("the imported card differs from the one that is read from the file")
     if len(set(card.classes)) != len(card.classes):
         raise Broken("a class has two places", example=", ".join(card.classes), look="card, classes=")

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from fer_bench.errors import FerBenchError
 from fer_bench.runs.blame import frame_to_blame
 
-W = TypeVar("W")
+W = TypeVar("W", contravariant=True)
 
 
 @dataclass(frozen=True, kw_only=True)
