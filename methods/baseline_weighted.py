@@ -1,4 +1,4 @@
-"""Cross-entropy weighted by inverse class frequency."""
+"""Cross-entropy with weights of classes, by inverse frequency or effective number."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from torch.nn import functional as F
 
 from fer_bench import Batch, Choice, Float, Method, MethodCard, Output, Param
 
-from ._shared.losses import inverse_weights, relative
+from ._shared.compose import MIX, SAMPLER, Composable
+from ._shared.losses import effective_weights, inverse_weights, relative
 
 card = MethodCard(
     name="baseline_weighted",
@@ -24,9 +25,18 @@ card = MethodCard(
         "a class without training images gets weight 0, not infinity",
     ),
     params={
+        **SAMPLER,
+        **MIX,
+        "kind": Param(
+            "power",
+            "where the weights come from; power: w_c ∝ n_c^(-power). effective: ∝ (1 - β)/(1 - β^n_c), Σ_c w_c = C "
+            "whatever `normalise` says (Cui et al. 2019)",
+            choices=("power", "effective"),
+        ),
         "power": Param(
             1.0,
-            "w_c ∝ n_c^(-power): 1 is inverse frequency, 0.5 its square root (milder), 0 plain cross-entropy",
+            "w_c ∝ n_c^(-power): 1 is inverse frequency, 0.5 its square root (milder), 0 plain cross-entropy. No "
+            "effect with kind=effective",
             low=0.0,
             high=2.0,
             space=Float(0.0, 1.5),
@@ -37,6 +47,19 @@ card = MethodCard(
             "classes: mean 1 over classes. No effect with reduction=weights",
             choices=("images", "classes"),
         ),
+        "beta": Param(
+            0.9999,
+            "β of the effective number, from Cui et al. 2019. No effect with kind=power",
+            low=0.0,
+            high=0.999999,
+        ),
+        "weights.from": Param(
+            0.0,
+            "share of the epochs after which the weights count: 0 from the start; 0.8 with kind=effective is "
+            "cross-entropy with the deferred re-weighting (DRW) of Cao et al. 2019",
+            low=0.0,
+            high=1.0,
+        ),
         "reduction": Param(
             "weights",
             "divisor of the batch's loss; weights: sum of the weights in the batch (PyTorch's default), batch: B. "
@@ -45,11 +68,12 @@ card = MethodCard(
             space=Choice(("weights", "batch")),
         ),
     },
+    also_known={"ce_drw": "kind=effective,weights.from=0.8"},
     tier="baseline",
 )
 
 
-class BaselineWeighted(Method):
+class BaselineWeighted(Composable, Method):
     """Weights in the loss; everything else as in plain cross-entropy."""
 
     card = card
@@ -58,8 +82,15 @@ class BaselineWeighted(Method):
         """Cross-entropy of each image [B]."""
         return F.cross_entropy(output.logits, target, reduction="none")
 
-    def image_weights(self, batch: Batch) -> Tensor:
-        """The weight of each image's class [B]; for votes and mixed labels its expected value."""
-        weights = inverse_weights(self.ctx.counts, self.params["power"], self.params["normalise"])
+    def image_weights(self, batch: Batch) -> Tensor | None:
+        """The weight of each image's class [B], from the chosen epoch on; for votes and mixed labels its expected
+        value."""
+        p = self.params
+        if batch.epoch < round(p["weights.from"] * self.ctx.epochs):
+            return None
+        if p["kind"] == "effective":
+            weights = effective_weights(self.ctx.counts, p["beta"])
+        else:
+            weights = inverse_weights(self.ctx.counts, p["power"], p["normalise"])
         images = batch.expected(weights)
-        return relative(images) if self.params["reduction"] == "weights" else images
+        return relative(images) if p["reduction"] == "weights" else images

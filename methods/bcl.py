@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fer_bench import Batch, Float, LossOut, Method, MethodCard, Output, Param, Stage, StreamSpec
+from fer_bench import Batch, Float, LossOut, Method, MethodCard, Output, Param, Stage, StreamSpec, Trunk
 
-from ._shared.compose import SAMPLER
+from ._shared.compose import SAMPLER, Composable
 from ._shared.contrastive import AUGMENT, ContrastiveClassifier, Projector, balanced_contrast, compared_view
 from ._shared.heads import CosineLinear
 from ._shared.priors import log_prior, shifted_losses
-from ._shared.samplers import make_sampler
 
 card = MethodCard(
     name="bcl",
@@ -50,7 +50,7 @@ card = MethodCard(
             low=0.005,
             high=10.0,
             space=Float(0.05, 0.5, log=True),
-        ),  # fmt: skip
+        ),
         "dim": Param(128, "length of the embedding", low=2, high=4096),
         "scale": Param(30.0, "scale of the cosine head; 30 in the authors' code", low=1.0, high=128.0),
     },
@@ -60,29 +60,28 @@ card = MethodCard(
 class BalancedClassifier(ContrastiveClassifier):
     """A cosine classifier with a projector for features and another one that makes prototypes of the head's weights."""
 
-    def __init__(self, trunk, num_classes: int, dim: int, scale: float):
+    def __init__(self, trunk: Trunk, num_classes: int, dim: int, scale: float):
         width = trunk.num_features
         head = CosineLinear(width, num_classes, scale)
         super().__init__(trunk, num_classes, Projector(width, dim, normalised=True), head)
         self.prototypes = Projector(width, dim, normalised=True)
 
 
-class BCL(Method):
+class BCL(Composable, Method):
     """Logit-adjusted cross-entropy and balanced contrast."""
 
     card = card
 
-    def build_model(self, backbone: Callable[[], nn.Module]) -> nn.Module:
+    def build_model(self, backbone: Callable[[], Trunk]) -> nn.Module:
         """The network with its two projectors."""
         return BalancedClassifier(backbone(), self.ctx.num_classes, self.params["dim"], self.params["scale"])
 
     def streams(self, stage: Stage) -> dict[str, StreamSpec]:
         """Three views of each image: one for the classifier, two to compare."""
         compared = compared_view(self.params["augment"], self.ctx.image_shape[1])
-        sampler = make_sampler(self.params["sampler"], self.ctx.epochs)
-        return {"main": StreamSpec(sampler=sampler, views=3, augment=(None, compared, compared))}
+        return {"main": StreamSpec(sampler=self.sampler(), views=3, augment=(None, compared, compared))}
 
-    def training_step(self, model: nn.Module, batch: Batch) -> LossOut:
+    def training_step(self, model: Any, batch: Batch) -> LossOut:
         """α times the logit-adjusted loss of the first view, β times the contrastive loss of the others."""
         n, every = len(batch.y), model(torch.cat(batch.views))
         output = Output(logits=every.logits[:n], features=every.features[:n])

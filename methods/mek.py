@@ -57,6 +57,7 @@ card = MethodCard(
         ),
         **ERASE,
     },
+    also_known={"rsl": "weight=0"},
     needs=("feature map",),
 )
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fer_bench import Batch, Float, LossOut, Method, MethodCard, Output, Param, Stage, StreamSpec
+from fer_bench import Batch, Float, LossOut, Method, MethodCard, Output, Param, Stage, StreamSpec, Trunk
 
+from ._shared.compose import SAMPLER, Composable
 from ._shared.contrastive import (
     AUGMENT,
     ContrastiveClassifier,
@@ -18,6 +20,7 @@ from ._shared.contrastive import (
     some_positives,
     supervised_contrast,
 )
+from ._shared.decoupled import SECOND, SECOND_STAGE, Decoupled
 from ._shared.samplers import SAMPLERS, make_sampler
 
 card = MethodCard(
@@ -28,6 +31,7 @@ card = MethodCard(
     year=2020,
     url="https://arxiv.org/abs/2004.11362",
     family="contrastive",
+    also_known={"kcl": "positives=6, temperature=0.07, second.sampler=balanced"},
     changes="first stage: images of a class are drawn together and others apart, as embeddings of two views; second "
     "stage: a linear classifier on the frozen features. With positives=6 it is k-positive contrastive learning (KCL)",
     deviations=(
@@ -36,11 +40,13 @@ card = MethodCard(
         "the first stage lasts as long as the recipe; the papers train 200 to 1,000 epochs, with larger batches",
         "the views are moved, turned and erased in part; the papers crop them and change their colours",
         "KCL's authors take positives from a momentum queue, whichever k of a class come first; here they are drawn "
-        "from the batch, and the classifier's stage is balanced with classifier.sampler=capped",
+        "from the batch, and the classifier's stage is balanced with second.sampler=balanced",
         "images are drawn together by their label; soft labels count in the second stage alone",
     ),
     params={
         **AUGMENT,
+        **SAMPLER,
+        **SECOND_STAGE,
         "temperature": Param(
             0.1,
             "τ; 0.1 in Khosla et al., 0.07 in KCL's code",
@@ -56,31 +62,23 @@ card = MethodCard(
             high=1024,
         ),
         "dim": Param(128, "length of the embedding; 128 in both papers", low=2, high=4096),
-        "sampler": Param("shuffle", "how the images of the first stage are drawn", choices=SAMPLERS),
-        "classifier.sampler": Param(
-            "shuffle", "how the images of the second stage are drawn; capped: balanced, as in KCL", choices=SAMPLERS
-        ),
-        "classifier.epochs": Param(
-            0.1,
-            "length of the second stage as a share of the recipe's epochs; 100 of 1,000 in Khosla et al.",
-            low=0.01,
-            high=1.0,
+        "second.sampler": Param(
+            "shuffle",
+            "how the second stage draws its images; shuffle: linear evaluation, balanced: as in KCL",
+            choices=SAMPLERS,
         ),
     },
 )
 
 
-class SupCon(Method):
+class SupCon(Decoupled, Composable, Method):
     """Two stages: embeddings, then the head."""
 
     card = card
+    frozen = ("trunk", "projector")
+    fresh = ("head",)
 
-    def stages(self) -> list[Stage]:
-        """The representation, then a fresh head on it."""
-        share, kept = self.params["classifier.epochs"], ("trunk", "projector")
-        return [Stage(name="representation"), Stage(name="classifier", epochs=share, freeze=kept, reinit=("head",))]
-
-    def build_model(self, backbone: Callable[[], nn.Module]) -> nn.Module:
+    def build_model(self, backbone: Callable[[], Trunk]) -> nn.Module:
         """A classifier with a projector, as in the authors' code without BatchNorm."""
         trunk = backbone()
         return ContrastiveClassifier(
@@ -89,13 +87,12 @@ class SupCon(Method):
 
     def streams(self, stage: Stage) -> dict[str, StreamSpec]:
         """Two views of each image first, one for the head."""
-        if stage.name == "classifier":
-            return {"main": StreamSpec(sampler=make_sampler(self.params["classifier.sampler"], self.ctx.epochs))}
+        if stage.name == SECOND:
+            return {"main": StreamSpec(sampler=make_sampler(self.params["second.sampler"], self.ctx.epochs))}
         augment = compared_view(self.params["augment"], self.ctx.image_shape[1])
-        sampler = make_sampler(self.params["sampler"], self.ctx.epochs)
-        return {"main": StreamSpec(sampler=sampler, views=2, augment=augment)}
+        return {"main": StreamSpec(sampler=self.sampler(), views=2, augment=augment)}
 
-    def training_step(self, model: nn.Module, batch: Batch) -> LossOut:
+    def training_step(self, model: Any, batch: Batch) -> LossOut:
         """The contrastive loss of all views in the first stage, cross-entropy in the second."""
         if len(batch.views) == 1:
             return super().training_step(model, batch)

@@ -16,9 +16,10 @@ BLOCK = re.compile(r"```(python|bash|toml|csv)\n(.*?)```", re.DOTALL)
 PROGRAMS = {"python": [], "fer-bench": ["-m", "fer_bench"], "pytest": ["-m", "pytest", "-q", "-p", "no:cacheprovider"]}
 
 
-def blocks(page: str) -> list[tuple[str, str]]:
-    """Language and text of each block of a page of docs/, in order."""
-    return BLOCK.findall((ROOT / "docs" / page).read_text(encoding="utf-8"))
+def blocks(page: str, section: str = "") -> list[tuple[str, str]]:
+    """Language and text of each block of a page, or of one of its sections, in order."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return BLOCK.findall(text.partition(f"\n## {section}\n")[2].partition("\n## ")[0] if section else text)
 
 
 class Reader:
@@ -28,14 +29,21 @@ class Reader:
         self.place = place
         self.output: dict[str, str] = {}
 
-    def follow(self, page: str, *, short: dict[str, list[str]] | None = None) -> None:
+    def follow(self, page: str, section: str = "", *, short: dict[str, list[str]] | None = None) -> None:
         """Do what a page says; `short` adds options to commands that begin with a key, to save time."""
-        for language, text in blocks(page):
-            if language in ("python", "csv"):
+        for language, text in blocks(page, section):
+            if text.startswith("# from "):
+                self.look(text)
+            elif language in ("python", "csv"):
                 self.save(text)
             elif language == "bash":
                 for line in text.strip().splitlines():
                     self.type(line, short or {})
+
+    def look(self, text: str) -> None:
+        """A block that shows a part of a file which a command has written."""
+        first, _, rest = text.partition("\n")
+        assert rest in (self.place / first.removeprefix("# from ").strip()).read_text(encoding="utf-8")
 
     def save(self, text: str) -> None:
         first, _, rest = text.partition("\n")
@@ -61,26 +69,38 @@ class Reader:
 def quick() -> dict[str, list[str]]:
     """What makes the trainings of the pages short."""
     data = ["--dataset-set", "size=200", "--dataset-set", "least_test=0", "--dataset-set", "image_size=24"]
-    return {"fer-bench run": [*data, "--seeds", "1", "--threads", "1", "--no-track", "--quiet"]}
+    plain = [*data, "--threads", "1", "--no-track", "--quiet"]
+    return {"fer-bench run": [*plain, "--seeds", "1"], "fer-bench tune": plain}
 
 
 def test_every_block_of_the_page_on_methods_works(tmp_path, quick):
     import fer_bench
 
     reader = Reader(tmp_path)
-    reader.follow("methods.md", short=quick)
+    reader.follow("docs/methods.md", short=quick)
     runs = fer_bench.results(tmp_path).drop_duplicates("run")
     expected = {"logit_adjusted", "logit_adjusted[tau=0.5]", "baseline_resnet", "root_sampling", "plain_mixup"}
     expected |= {"effective_number", "classifier_retraining", "logistic_readout", "logit_adjust_posthoc"}
     expected |= {"agreeing_views", "flat_minima"}
     assert set(runs.method) == expected
     assert not (runs.transductive | runs.blocked).any()
-    assert any("2 passed" in output for output in reader.output.values())
+    assert " kept" in reader.output["fer-bench check my_methods/logit_adjusted.py"]
+    assert any("3 passed" in output for output in reader.output.values())
+
+
+def test_the_readme_leads_from_an_idea_to_a_report(tmp_path, quick):
+    reader = Reader(tmp_path)
+    reader.follow("README.md", "Your own method", short=quick)
+    assert any("3 passed" in output for output in reader.output.values())
+    (page,) = (tmp_path / "results").glob("*/report.md")
+    assert "rare_first" in page.read_text(encoding="utf-8")
 
 
 def test_every_block_of_the_page_on_data_sets_works_and_errors_are_as_shown(tmp_path):
     reader = Reader(tmp_path)
-    reader.follow("datasets.md", short={"fer-bench run": ["--seeds", "1", "--threads", "1", "--no-track", "--quiet"]})
+    reader.follow(
+        "docs/datasets.md", short={"fer-bench run": ["--seeds", "1", "--threads", "1", "--no-track", "--quiet"]}
+    )
     assert "match the card" in reader.output["fer-bench data stats labfaces --plugins my_datasets"]
     assert (tmp_path / "labfaces.png").stat().st_size > 1000
     assert any("2 passed" in output for output in reader.output.values())

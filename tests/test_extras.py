@@ -1,4 +1,4 @@
-"""The example package of plug-ins, installed as anybody would, and used through the command line."""
+"""The example packages of plug-ins, installed as anybody would, and used through the command line."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ import pandas as pd
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-EXTRAS = Path(__file__).parents[1] / "examples" / "fer-bench-extras"
+EXAMPLES = Path(__file__).parents[1] / "examples"
+EXTRAS, MINIMAL = EXAMPLES / "fer-bench-extras", EXAMPLES / "fer-bench-minimal"
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory) -> dict[str, str]:
-    """An environment in which the package is installed, without a network."""
+    """An environment in which both packages are installed, without a network."""
     place = tmp_path_factory.mktemp("extras")
-    shutil.copytree(EXTRAS, place / "source", ignore=shutil.ignore_patterns("build", "*.egg-info"))
+    sources = [place / folder.name for folder in (EXTRAS, MINIMAL)]
+    for source, folder in zip(sources, (EXTRAS, MINIMAL), strict=True):
+        shutil.copytree(folder, source, ignore=shutil.ignore_patterns("build", "*.egg-info"))
     if find_spec("pip") is None:
         pytest.skip("pip is not installed here")
     options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target", str(place / "site")]
-    command = [sys.executable, "-m", "pip", "install", *options, str(place / "source")]
+    command = [sys.executable, "-m", "pip", "install", *options, *map(str, sources)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return {**os.environ, "PYTHONPATH": str(place / "site"), "FER_BENCH_HOME": str(place), "OMP_NUM_THREADS": "1"}
@@ -39,8 +42,22 @@ def type_in(environment: dict[str, str], *words: str) -> str:
     return done.stdout + done.stderr
 
 
+def test_the_smallest_package_has_fewer_than_40_lines():
+    files = [p for p in MINIMAL.rglob("*") if p.is_file() and p.suffix in (".py", ".toml", ".cfg", ".md")]
+    assert {"pyproject.toml", "fer_bench_minimal.py"} <= {p.name for p in files}
+    assert sum(len(p.read_text().splitlines()) for p in files) < 40
+
+
+def test_the_method_of_the_smallest_package_keeps_what_every_method_must_and_trains(installed):
+    assert "kept" in type_in(installed, "check", "tempered", "--quick")
+    words = "run tempered tempered[temperature=1] --dataset checkers --recipe demo --epochs 1 --seeds 1 --threads 1"
+    type_in(installed, *words.split(), "--no-track", "--quiet", "--name", "minimal")
+    page = (Path(installed["FER_BENCH_HOME"]) / "results" / "minimal" / "report.md").read_text()
+    assert "tempered[temperature=1.0]" in page
+
+
 def test_the_plug_ins_are_listed(installed):
-    assert "soft_margin" in type_in(installed, "list", "methods")
+    assert {"soft_margin", "tempered"} <= set(type_in(installed, "list", "methods").split())
     assert "checkers" in type_in(installed, "list", "datasets")
 
 

@@ -9,6 +9,7 @@ import ast
 import re
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from pathlib import Path
@@ -74,7 +75,8 @@ def imports(name: str, path: Path, text: str | None = None) -> Iterator[str]:
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
-def edges() -> set[tuple[str, str]]:
+@cache
+def edges() -> frozenset[tuple[str, str]]:
     """(module, module that it imports), packages left out where something inside them is meant."""
     known = modules()
     pairs = set()
@@ -84,7 +86,7 @@ def edges() -> set[tuple[str, str]]:
                 target = target.rpartition(".")[0]
             if target and target != name and "fer_bench" not in (name, target) and target not in FOLDERS:
                 pairs.add((name, target))
-    return pairs
+    return frozenset(pairs)
 
 
 def room(module: str) -> str:

@@ -63,7 +63,9 @@ def method(name: str, template: str, into: str, force: bool) -> None:
     file, available = _write("method", name, template.replace("-", "_"), Path(into), force)
     others = [plain] if (plain := plain_method(available)) else []
     run = ["fer-bench", "run", name, *others, "--dataset", drawn_dataset(available), "--recipe", RECIPE]
-    _say_what_next(file, shlex.join(run), "compare it with plain cross-entropy")
+    check = f"fer-bench check {shlex.quote(os.path.abspath(file))}"
+    checks = [(check, "does it keep what every method must?")]
+    _say_what_next(file, checks, shlex.join(run), "compare it with plain cross-entropy")
 
 
 @new.command()
@@ -77,8 +79,8 @@ def dataset(name: str, into: str, force: bool) -> None:
     fer-bench new dataset labfaces --into my_datasets
     """
     file, _ = _write("dataset", name, "dataset", Path(into), force)
-    _say_what_next(file, f"fer-bench show {name}", "see its card")
-    click.echo(f"\n# with its files in the folder FACES\n{_with(f'fer-bench data prepare {name} --from FACES', file)}")
+    _say_what_next(file, [], f"fer-bench show {name}", "its card, and the layout of the files that it reads")
+    click.echo(f"\n# with such files in the folder FACES\n{_with(f'fer-bench data prepare {name} --from FACES', file)}")
 
 
 def rendered(kind: str, template: str, name: str) -> tuple[str, str]:
@@ -113,8 +115,13 @@ def _write(kind: str, name: str, template: str, into: Path, force: bool) -> tupl
         again = f"{_typed()} --force"
         raise SpecError(f"there is a file {there[0]} already", hint="--force replaces it", next=again)
     for path, text in zip((file, tests), rendered(kind, template, name), strict=True):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, text)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, text)
+        except OSError as error:
+            raise SpecError(
+                f"the file can't be written: {error.strerror}", where=str(path), hint="--into DIR"
+            ) from error
     table([(str(file), f"the {WORDS[kind]}: its card and its class"), (str(tests), "its tests")])
     return file, available
 
@@ -147,16 +154,15 @@ def _fault(name: str, taken: Collection[str]) -> str:
     if keyword.iskeyword(name) or keyword.issoftkeyword(name):
         return "it is a word of Python"
     if name in (*FOLDERS, *NO_PLUGINS):
-        return "fer-bench uses it for a folder or file of its own"
+        return "it is that of a folder or file which is no plug-in"
     return "another plug-in has it" if name in taken else ""
 
 
-def _say_what_next(file: Path, last: str, why: str) -> None:
+def _say_what_next(file: Path, checks: list[tuple[str, str]], last: str, why: str) -> None:
     """Print the commands to type next; they work as they are printed, in any folder."""
-    path, tests = os.path.abspath(file), os.path.abspath(file.parent / "tests" / f"test_{file.stem}.py")
-    steps = [(f"fer-bench check {shlex.quote(path)}", "does it keep what every plug-in must?")]
-    steps += [] if find_spec("pytest") else [("pip install pytest", "what its tests need")]
-    steps += [(f"pytest {shlex.quote(tests)}", "its tests"), (_with(last, file), why)]
+    tests = os.path.abspath(file.parent / "tests" / f"test_{file.stem}.py")
+    install = [] if find_spec("pytest") else [("pip install pytest", "what its tests need")]
+    steps = [*checks, *install, (f"pytest {shlex.quote(tests)}", "its tests"), (_with(last, file), why)]
     for command, comment in steps:
         click.echo(f"\n# {comment}\n{command}")
 

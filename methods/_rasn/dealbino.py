@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fer_bench import SpecError
 
@@ -21,8 +22,8 @@ def arrangement(channels: int) -> int:
         if channels % factor**2 == 0:
             return factor
     raise SpecError(
-        f"head=arm_dealbino can't rearrange {channels} channels: PixelShuffle needs a multiple of 4",
-        hint="a ResNet backbone, or head=gap",
+        f"the de-albino head can't rearrange {channels} channels: PixelShuffle needs a multiple of 4",
+        hint="a ResNet backbone, or, in rasn, head=gap",
     )
 
 
@@ -31,14 +32,22 @@ class DeAlbino(nn.Module):
 
     ARM's kernel of 32 and stride of 8 at r = 16 are two cells and half a cell of the backbone's map. Other maps keep
     these proportions, kernel 2r and stride r/2 [I]; ARM's own sizes for small inputs are not published.
+
+    Parameters
+    ----------
+    shape : (D, h, w)
+    enlarge : bool
+        Stretch a map with a side below 3 to 3 (bilinear), instead of refusing it with a SpecError.
     """
 
-    def __init__(self, shape: tuple[int, int, int]):
+    def __init__(self, shape: tuple[int, int, int], *, enlarge: bool = False):
         super().__init__()
-        channels, height, width = shape
+        channels, *sides = shape
+        height, width = (max(side, SMALLEST_SIDE) for side in sides) if enlarge else sides
+        self.stretched = (height, width) if [height, width] != sides else None
         if min(height, width) < SMALLEST_SIDE:
             raise SpecError(
-                f"head=arm_dealbino needs a last map of at least 3x3, and this backbone's is {height}x{width}",
+                f"the de-albino head needs a last map of at least 3x3, and this backbone's is {height}x{width}",
                 hint="resnet18_small, larger images, or head=gap",
             )
         factor = arrangement(channels)
@@ -49,6 +58,8 @@ class DeAlbino(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """De-albino maps of `x`; one single-channel kernel serves all maps."""
+        if self.stretched:
+            x = F.interpolate(x, size=self.stretched, mode="bilinear", align_corners=False)
         arranged = self.arrange(x)
         each = arranged.reshape(-1, 1, *arranged.shape[2:])
         return self.norm(self.conv(each).reshape(len(x), *self.out_shape))

@@ -30,6 +30,8 @@ class SharingClassifier(Classifier):
         What is shared: the map, the pooled features as a map [D, 1, 1], or the mean de-albino map [1, h', w'].
     dealbino : bool
         Read out through ARM's head instead of the trunk's pooling.
+    enlarge : bool
+        Let that head stretch maps that are too small for it.
     sharing : callable (C, H, W) -> module, or None
         Makes the sharing module once the shape of the shared features is known.
 
@@ -46,11 +48,12 @@ class SharingClassifier(Classifier):
         *,
         level: str,
         dealbino: bool,
+        enlarge: bool = False,
         sharing: Callable[[tuple[int, int, int]], Sharing] | None,
     ):
         super().__init__(trunk, num_classes)
         self.level, self.attend = level, None
-        self.dealbino = DeAlbino(shape) if dealbino else None
+        self.dealbino = DeAlbino(shape, enlarge=enlarge) if dealbino else None
         shared_shape = (trunk.num_features, 1, 1) if level == "pooled" else shape
         if self.dealbino is not None:
             _, height, width = self.dealbino.out_shape
@@ -144,6 +147,7 @@ def build_sharing_classifier(
         shape,
         level=level,
         dealbino=dealbino,
+        enlarge=params.get("head.enlarge", False),
         sharing=None if params["share.source"] == "none" else sharing,
     )
     after_last = gate(channels=shape[0]) if "after_layer4" in place else None

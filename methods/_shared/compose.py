@@ -6,9 +6,8 @@ A method takes part by its card, ``params={**COMPOSE, ...}``, and its class, ``c
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional as F
 
-from fer_bench import Batch, Choice, Context, Output, Param, Stage, StreamSpec
+from fer_bench import Batch, Choice, Context, Param, Stage, StreamSpec
 
 from .losses import class_weights
 from .mixing import MIXES, mixed
@@ -82,11 +81,3 @@ class Composable:
         if weights is None or batch.epoch < round(self.params["weights.from"] * self.ctx.epochs):
             return None
         return batch.expected(weights)
-
-
-class ComposableCrossEntropy(Composable):
-    """Cross-entropy of each image, which weights can be applied to."""
-
-    def criterion(self, output: Output, target: Tensor) -> Tensor:
-        """Cross-entropy of each image, float32 [B]."""
-        return F.cross_entropy(output.logits.float(), target, reduction="none")

@@ -2,6 +2,11 @@
 
 Targets are hard [B] or soft [B, C]; losses are float32, one value for each image. Class weights [C] become weights of
 images through :meth:`fer_bench.Batch.expected`, and so never reach the share that smoothing gives to other classes.
+
+A loss that treats the class of the label differently (a margin, a smoothing of its own) has no meaning yet for a soft
+target. Here such losses are computed for every label, [B, C], and a soft target gives their expected value
+(:func:`expected_losses`). That is linear in the target, agrees with hard labels on one-hot rows, and is what released
+code does under mixup. A class without training images is left alone everywhere: no margin, no prior, no temperature.
 """
 
 from __future__ import annotations
@@ -17,6 +22,31 @@ EFFECTIVE_BETA = 0.9999  # Cui et al. 2019; a beta of 0.99 or less changes nothi
 def soft_targets(target: Tensor, num_classes: int) -> Tensor:
     """Targets as probabilities, float32 [B, C]; hard labels [B] become one-hot rows."""
     return target.float() if target.ndim == 2 else F.one_hot(target, num_classes).float()
+
+
+def row_of(values: np.ndarray, like: Tensor) -> Tensor:
+    """Values of classes as a float32 tensor on the device of another."""
+    return torch.as_tensor(values, dtype=torch.float32, device=like.device)
+
+
+def expected_losses(losses: Tensor, target: Tensor) -> Tensor:
+    """Losses [B] of images from their losses under every label [B, C]: that of the label, or Σ_k q_ik L_ik."""
+    if target.ndim == 2:
+        return (target.float() * losses).sum(1)
+    return losses.gather(1, target[:, None])[:, 0]
+
+
+def losses_by_label(logits: Tensor, shift: Tensor) -> Tensor:
+    """-log softmax(z_i + shift_ik)_k, float32 [B, C]: the cross-entropy of image i if its label were k.
+
+    Parameters
+    ----------
+    logits : tensor [B, C]
+    shift : tensor [C, C] or [B, C, C]
+        What is added to the logits of an image with label k, in row k. -inf takes a class out; never that of the label.
+    """
+    moved = logits.float()[:, None, :] + shift
+    return -F.log_softmax(moved, dim=2).diagonal(dim1=1, dim2=2)
 
 
 def inverse_weights(counts: np.ndarray, power: float = 1.0, normalise: str = "images") -> np.ndarray:
@@ -48,6 +78,24 @@ def effective_weights(counts: np.ndarray, beta: float = EFFECTIVE_BETA) -> np.nd
     present = counts > 0
     raw = np.where(present, (1.0 - beta) / (1.0 - beta ** np.maximum(counts, 1.0)), 0.0)
     return raw * (len(counts) / raw.sum())
+
+
+def ldam_margins(counts: np.ndarray, largest: float = 0.5) -> np.ndarray:
+    """Margins M n_c^(-1/4) / max_k n_k^(-1/4), float64 [C] (Cao et al. 2019); 0 for a class without images."""
+    counts = np.asarray(counts, dtype=np.float64)
+    raw = np.where(counts > 0, np.maximum(counts, 1.0) ** -0.25, 0.0)
+    return largest * raw / raw.max()
+
+
+def margin_losses(logits: Tensor, target: Tensor, margins: Tensor) -> Tensor:
+    """Cross-entropy with the logit of the label lowered by its margin, float32 [B].
+
+    Parameters
+    ----------
+    margins : tensor [C] or [B, C]
+        What the label's logit loses, by label. With a cosine head of scale s these are s times those of the angles.
+    """
+    return expected_losses(losses_by_label(logits, -torch.diag_embed(margins)), target)
 
 
 def class_weights(kind: str, counts: np.ndarray) -> np.ndarray | None:

@@ -17,7 +17,10 @@ from fer_bench import Batch
 MIXES = ("mixup", "cutmix", "remix", "mamix")
 """What `mix` may be. cutmix changes half of the batches; remix has κ = 3 and τ = 0.5, mamix the exponent -1/4."""
 
-CUTMIX_P, KAPPA, TAU, EXPONENT = 0.5, 3.0, 0.5, -0.25
+CUTMIX_P = 0.5
+KAPPA = 3.0
+TAU = 0.5
+EXPONENT = -0.25
 
 
 def mixed(kind: str, batch: Batch, counts: np.ndarray, alpha: float) -> Batch:
@@ -134,12 +137,12 @@ def rectangle(height: int, width: int, share: float, generator: torch.Generator)
 
 
 def class_sizes(y: Tensor, counts: np.ndarray) -> Tensor:
-    """Images in the class of each label, float64 [B], at least 1."""
-    return torch.as_tensor(np.maximum(counts, 1), dtype=torch.float64, device=y.device)[y]
+    """Images in the class of each label, float32 [B], at least 1."""
+    return torch.as_tensor(np.maximum(counts, 1), dtype=torch.float32, device=y.device)[y]
 
 
 def remix_share(share: float, own: Tensor, other: Tensor, kappa: float, tau: float) -> Tensor:
-    """Share of the image's own label, float64 [B] (Chou et al. 2020, eq. 10).
+    """Share of the image's own label [B] (Chou et al. 2020, eq. 10).
 
     The label of the rarer class takes all where the other class is at least κ times as large and the rarer image's
     share exceeds 1 - τ; otherwise labels are shared as images are.
@@ -160,7 +163,7 @@ def remix_share(share: float, own: Tensor, other: Tensor, kappa: float, tau: flo
 
 
 def mamix_share(share: float, own: Tensor, other: Tensor, exponent: float) -> Tensor:
-    """Share of the image's own label, float64 [B] (Cheng et al. 2022, margin-aware mixup).
+    """Share of the image's own label [B] (Cheng et al. 2023, margin-aware mixup).
 
     With k = n^exponent and κ = k / (k + k') it is 1/2 where the partner's share 1 - λ is κ, and linear on both sides of
     it: the boundary between two classes lies nearer to the larger one.
@@ -178,6 +181,11 @@ def mamix_share(share: float, own: Tensor, other: Tensor, exponent: float) -> Te
 
 
 def beta(a: float, b: float, generator: torch.Generator) -> float:
-    """One draw from Beta(a, b), by NumPy: torch's own takes no generator."""
+    """One draw from Beta(a, b)."""
+    return float(betas(a, b, 1, generator))
+
+
+def betas(a: float, b: float, size: int, generator: torch.Generator) -> Tensor:
+    """Draws from Beta(a, b), float64 [size], by NumPy: torch's own takes no generator."""
     seed = int(torch.randint(2**31, (), generator=generator))
-    return float(np.random.default_rng(seed).beta(a, b))
+    return torch.from_numpy(np.random.default_rng(seed).beta(a, b, size))

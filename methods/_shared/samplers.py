@@ -235,10 +235,14 @@ class ClassesPerBatch:
 
 def draw_classes(view: TrainView, probabilities: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """N draws with replacement, int64 [N]: a class by `probabilities` [C], then one of its images, all alike."""
-    classes = rng.choice(len(probabilities), size=len(view), p=probabilities)
+    return images_of(view, rng.choice(len(probabilities), size=len(view), p=probabilities), rng)
+
+
+def images_of(view: TrainView, classes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random image, int64 [n], of each class in `classes` [n], with replacement."""
     order = np.argsort(view.labels, kind="stable")
     first = np.cumsum(view.counts) - view.counts
-    within = (rng.random(len(view)) * view.counts[classes]).astype(np.int64)
+    within = (rng.random(len(classes)) * view.counts[classes]).astype(np.int64)
     return order[first[classes] + within].astype(np.int64)
 
 

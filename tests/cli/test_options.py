@@ -254,7 +254,9 @@ def test_no_text_given_as_an_argument_ends_in_a_traceback(answer, text):
                   ["compare", text], ["response", text], ["show", text], ["list", text], ["list", "backbones", text],
                   ["data", "stats", text], ["data", "prepare", text], ["data", "check", text], ["data", "fetch", text],
                   ["data", "show", text, "--out", "x.png"], ["track", "sync", text], ["claims", "--method", text],
-                  ["claims", "--dataset", text]):  # fmt: skip
+                  ["claims", "--dataset", text], ["new", "method", text], ["new", "dataset", text],
+                  ["new", "method", "own", "--template", text], ["list", "methods", text],
+                  ["list", "methods", "--family", text], ["check", text]):  # fmt: skip
         code, output = answer(*words)
         assert code in (0, 1, 2), words
         assert "Traceback" not in output

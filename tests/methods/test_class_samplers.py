@@ -130,7 +130,7 @@ def test_progressive_sampling_starts_with_instances_and_ends_with_classes():
     counts = np.array([60, 20, 0, 20])
     sampler = Progressive(epochs=5)
     assert sampler.probabilities(counts, 0) == pytest.approx([0.6, 0.2, 0, 0.2])
-    assert sampler.probabilities(counts, 1) == pytest.approx([0.75 * 0.6 + 0.25 / 3, 0.75 * 0.2 + 0.25 / 3, 0, 0.75 * 0.2 + 0.25 / 3])
+    assert sampler.probabilities(counts, 1) == pytest.approx([1.6 / 3, 0.7 / 3, 0, 0.7 / 3])
     assert sampler.probabilities(counts, 4) == pytest.approx([1 / 3, 1 / 3, 0, 1 / 3])
     assert sampler.probabilities(counts, 7) == pytest.approx([1 / 3, 1 / 3, 0, 1 / 3])
     assert Progressive(epochs=1).probabilities(counts, 0) == pytest.approx([0.6, 0.2, 0, 0.2])

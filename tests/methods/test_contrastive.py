@@ -10,7 +10,6 @@ from fer_bench.contract.batch import Batch
 from fer_bench.contract.method import Stage
 from fer_bench.methods._shared.contrastive import (
     Projector,
-    RowNorm,
     balanced_contrast,
     some_positives,
     supervised_contrast,
@@ -178,15 +177,6 @@ def test_copies_of_a_class_do_not_weigh_more_in_the_denominator():
 # -- the methods -----------------------------------------------------------------------------------------------------
 
 
-def test_row_norm_takes_a_batch_of_one():
-    norm = RowNorm(4).train()
-    norm.running_mean.fill_(1.0)
-    row = torch.full((1, 4), 3.0)
-    torch.testing.assert_close(norm(row), torch.full((1, 4), 2.0 / math.sqrt(1 + 1e-5)))
-    assert norm.running_mean.tolist() == [1.0] * 4
-    assert norm(torch.randn(2, 4)).mean().abs() < 1e-6
-
-
 def test_embeddings_have_length_1_and_are_float32_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         z = Projector(8, 3)(torch.randn(5, 8, dtype=torch.bfloat16))
@@ -218,6 +208,7 @@ def test_second_stage_of_supcon_trains_a_fresh_head_by_cross_entropy(make_method
     method = make_method(SupCon)
     first, second = method.stages()
     assert (second.freeze, second.reinit) == (("trunk", "projector"), ("head",))
+    assert (first.name, first.freeze) == ("train", ())
     assert (first.length(20), second.length(20)) == (20, 2)
     assert method.streams(first)["main"].views == 2
     assert method.streams(second)["main"].views == 1

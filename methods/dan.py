@@ -1,0 +1,158 @@
+"""DAN: several attention heads that must look at different places, and features pulled to separable centres."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fer_bench import Batch, Choice, Float, LossOut, Method, MethodCard, Output, Param, Trunk
+
+from ._shared.centers import squared_gaps
+from ._shared.compose import COMPOSE
+from ._shared.cross_entropy import ComposableCrossEntropy
+from ._shared.layers import BatchNorm
+from ._shared.maps import build_cam_classifier
+
+card = MethodCard(
+    name="dan",
+    title="Distract Your Attention Network (DAN)",
+    paper="Wen et al., Distract Your Attention: Multi-head Cross Attention Network for Facial Expression Recognition, "
+    "Biomimetics 8(2), 2023",
+    year=2023,
+    url="https://arxiv.org/abs/2109.07270",
+    family="architecture",
+    changes="heads of spatial and channel attention on the last map, their log-softmax over heads summed and "
+    "classified; plus an affinity loss (distance from class centres over the centres' variance) and a partition loss "
+    "(small where heads agree)",
+    deviations=(
+        "network and losses agree with the authors' code (yaoing/DAN, commit 3872eef) on the same weights; its floor "
+        "of 1e-12 on distances is left out",
+        "the affinity loss reads the trunk's own pooled features: of a ResNet, the mean of the map as in the code",
+        "widths of the heads follow the map's D: D/2 between the convolutions, D/16 in the channel gate (256 and 32 of "
+        "512 in the code)",
+        "soft labels, from votes or mixed images, have their expected distance",
+        "a batch of one image is normalised by the running statistics",
+        "pretraining (MS-Celeb ResNet-18), 224 pixels, SGD 0.1 with steps of 10 epochs, crops and erasing are the "
+        "study's recipe",
+    ),
+    params={
+        **COMPOSE,
+        "heads": Param(
+            4,
+            "attention heads; 4 in paper and code. One head has neither log-softmax nor partition loss",
+            low=1,
+            high=32,
+            space=Choice((2, 4, 6)),
+        ),
+        "affinity": Param(
+            1.0,
+            "factor on the affinity loss; 1 in paper and code",
+            low=0.0,
+            high=100.0,
+            space=Float(0.01, 10.0, log=True),
+        ),
+        "partition": Param(
+            1.0,
+            "factor on the partition loss; 1 in paper and code",
+            low=0.0,
+            high=100.0,
+            space=Float(0.01, 10.0, log=True),
+        ),
+    },
+    needs=("feature map",),
+)
+
+
+class AttentionHead(nn.Module):
+    """Spatial attention from convolutions of three shapes, pooling, then a gate on the channels."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        middle, squeezed = max(1, channels // 2), max(1, channels // 16)
+        self.reduce = nn.Sequential(nn.Conv2d(channels, middle, 1), nn.BatchNorm2d(middle))
+        self.look = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(middle, channels, (h, w), padding=(h // 2, w // 2)), nn.BatchNorm2d(channels))
+            for h, w in ((3, 3), (1, 3), (3, 1))
+        )
+        self.gate = nn.Sequential(
+            nn.Linear(channels, squeezed), BatchNorm(squeezed), nn.ReLU(), nn.Linear(squeezed, channels), nn.Sigmoid()
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+            elif isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.001)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, fmap: Tensor) -> Tensor:
+        """Attended features, float32 [B, D], of a map [B, D, h, w]."""
+        reduced = self.reduce(fmap)
+        attention = F.relu(sum(conv(reduced) for conv in self.look)).sum(1, keepdim=True)
+        with torch.autocast(fmap.device.type, enabled=False):
+            pooled = (fmap.float() * attention.float()).mean((2, 3))
+            return pooled * self.gate(pooled)
+
+
+class MultiHeadClassifier(nn.Module):
+    """A trunk, attention heads, and a linear layer with BatchNorm on the sum of their log-softmax over heads."""
+
+    def __init__(self, trunk: Trunk, num_classes: int, heads: int):
+        super().__init__()
+        self.trunk = trunk
+        self.heads = nn.ModuleList(AttentionHead(trunk.num_features) for _ in range(heads))
+        self.classify = nn.Sequential(nn.Linear(trunk.num_features, num_classes), BatchNorm(num_classes))
+        self.centers = nn.Parameter(torch.randn(num_classes, trunk.num_features))
+
+    def forward(self, x: Tensor) -> Output:
+        """Logits, the heads' sum as features, and in ``extra`` "heads" [B, N, D] and the trunk's "pooled" [B, D]."""
+        fmap, pooled = self.trunk(x)
+        heads = torch.stack([head(fmap) for head in self.heads], dim=1)
+        if len(self.heads) > 1:
+            heads = heads.log_softmax(1)
+        features = heads.sum(1)
+        with torch.autocast(x.device.type, enabled=False):
+            logits = self.classify(features)
+        return Output(logits=logits, features=features, fmap=fmap, extra={"heads": heads, "pooled": pooled})
+
+
+class DAN(ComposableCrossEntropy, Method):
+    """Cross-entropy, affinity loss and partition loss."""
+
+    card = card
+
+    def build_model(self, backbone: Callable[[], Trunk]) -> nn.Module:
+        """The network; SpecError for a backbone whose map has not the width of its features."""
+        trunk = build_cam_classifier(backbone(), self.ctx.num_classes, self.ctx.image_shape, card.name).trunk
+        return MultiHeadClassifier(trunk, self.ctx.num_classes, self.params["heads"])
+
+    def training_step(self, model: nn.Module, batch: Batch) -> LossOut:
+        """Loss of one batch."""
+        output, shares = model(batch.x), batch.soft_target(self.ctx.num_classes)
+        parts = {
+            "ce": self.batch_loss(output, batch),
+            "affinity": affinity_loss(output.extra["pooled"], model.centers, shares),
+            "partition": partition_loss(output.extra["heads"]),
+        }
+        extra = sum(self.params[name] * parts[name] for name in ("affinity", "partition"))
+        return LossOut(total=parts["ce"] + extra, parts=parts, output=output)
+
+
+def affinity_loss(features: Tensor, centers: Tensor, shares: Tensor) -> Tensor:
+    """Mean over images of Σ_k q_k ‖f - c_k‖², over the variance of the centres summed over dimensions.
+
+    Centres learn by gradient; pushing them apart lowers the loss, so they don't collapse with the features.
+    """
+    variance = centers.var(0).sum() if len(centers) > 1 else centers.new_ones(())
+    return squared_gaps(features, centers, shares).sum(1).mean() / variance
+
+
+def partition_loss(heads: Tensor) -> Tensor:
+    """log(1 + N / v), with v the variance over the N heads [B, N, D], averaged over images and dimensions."""
+    if heads.shape[1] == 1:
+        return heads.new_zeros(())
+    variance = heads.var(1).mean()
+    return torch.log1p(heads.shape[1] / (variance + torch.finfo(torch.float32).tiny ** 0.5))
