@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from fer_bench import Augment, Classifier, Param, Trunk
 
+from .layers import BatchNorm
+
 NEVER = -1e30
 """Added to a logit, it takes it out of a softmax; unlike -inf it leaves a finite gradient where nothing else is in."""
 
@@ -34,23 +36,13 @@ def compared_view(kind: str, side: int) -> Augment | None:
     return Augment(flip=0.5, shift=side / 8, rotate=15.0, scale=0.2, erase=0.5) if kind == "strong" else None
 
 
-class RowNorm(nn.BatchNorm1d):
-    """BatchNorm over rows that takes its running statistics where a batch is a single row."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalised rows [B, D]."""
-        if self.training and len(x) == 1:
-            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
-        return super().forward(x)
-
-
 class Projector(nn.Module):
     """Embeddings of length 1: linear, (BatchNorm,) ReLU, linear, in float32."""
 
     def __init__(self, in_features: int, out_features: int, *, normalised: bool = False, hidden: int | None = None):
         super().__init__()
         hidden = hidden or in_features
-        norm = [RowNorm(hidden)] if normalised else []
+        norm = [BatchNorm(hidden)] if normalised else []
         self.layers = nn.Sequential(nn.Linear(in_features, hidden), *norm, nn.ReLU(), nn.Linear(hidden, out_features))
 
     def forward(self, features: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ from fer_bench.contract.batch import Batch
 from fer_bench.contract.method import Stage
 from fer_bench.methods._shared.contrastive import (
     Projector,
-    RowNorm,
     balanced_contrast,
     some_positives,
     supervised_contrast,
@@ -176,15 +175,6 @@ def test_copies_of_a_class_do_not_weigh_more_in_the_denominator():
 
 
 # -- the methods -----------------------------------------------------------------------------------------------------
-
-
-def test_row_norm_takes_a_batch_of_one():
-    norm = RowNorm(4).train()
-    norm.running_mean.fill_(1.0)
-    row = torch.full((1, 4), 3.0)
-    torch.testing.assert_close(norm(row), torch.full((1, 4), 2.0 / math.sqrt(1 + 1e-5)))
-    assert norm.running_mean.tolist() == [1.0] * 4
-    assert norm(torch.randn(2, 4)).mean().abs() < 1e-6
 
 
 def test_embeddings_have_length_1_and_are_float32_under_autocast():

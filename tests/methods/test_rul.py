@@ -8,7 +8,6 @@ import torch
 from torch.nn import functional as F
 
 from fer_bench.contract.method import Stage
-from fer_bench.methods._shared.layers import BatchNorm
 from fer_bench.methods.rul import RUL, mixed_by_uncertainty
 
 SMALL = {"features": 8}
@@ -78,12 +77,3 @@ def test_only_the_classifier_learns_at_a_rate_of_its_own(make_method, tiny_trunk
     assert fast == {id(p) for p in model.head.parameters()}
     assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
     assert all((p.ndim > 1) == (g["weight_decay"] == 0.01) for g in groups for p in g["params"])
-
-
-def test_a_lone_image_is_normalised_by_the_running_statistics():
-    norm, x = BatchNorm(3), torch.randn(1, 3)
-    norm.running_mean.fill_(2.0)
-    torch.testing.assert_close(norm.train()(x), (x - 2) / (1 + norm.eps) ** 0.5)
-    assert norm.num_batches_tracked == 0
-    with pytest.raises(ValueError, match="more than 1 value"):
-        torch.nn.BatchNorm1d(3)(x)
