@@ -64,7 +64,7 @@ card = MethodCard(
         "target.from": Param(
             0.5, "share of the first stage after which the corners count; 0.5 in the authors' code", low=0.0, high=1.0
         ),
-        "dim": Param(128, "length of the embedding; at least the number of classes", low=2, high=4096),
+        "dim": Param(128, "length of the embedding; at least the number of classes", low=8, high=4096),
     },
 )  # fmt: skip
 
