@@ -44,7 +44,7 @@ def page(found: Plugins) -> str:
     cards, parts = by_family(found), [HEAD]
     how = {text: None for p in found.methods.values() if (text := how_measured(p))}
     if how:
-        parts.append(f"Cost is that of a step beside one of plain cross-entropy: {'; '.join(how)}.\n")
+        parts.append(f"Time and memory are those of training beside plain cross-entropy, {'; '.join(how)}.\n")
     for family, meaning in FAMILIES.items():
         of_family = [found.methods[c.name] for c in cards if c.family == family]
         if of_family:
@@ -62,7 +62,7 @@ def table(methods: list[Plugin[MethodCard]]) -> Iterator[str]:
         card, cost = plugin.card, cost_of(plugin)
         paper = " ".join(filter(None, [card.paper.partition(",")[0], str(card.year or "")]))
         linked = f"[{escaped(paper)}]({card.url})" if card.url and paper else escaped(paper)
-        ratios = ("", "") if cost is None else (f"{cost.time:.2f} x", f"{cost.memory:.2f} x")
+        ratios = ("", "") if cost is None else (f"{cost.time:.1f} x", f"{cost.kept:.2f} x")
         params = ", ".join(f"`{name}`" for name in card.params)
         yield f"| [`{card.name}`](#{card.name}) | {escaped(card.title)} | {linked} | {params} | {' | '.join(ratios)} |"
         for name, variant in variants_of(card).items():

@@ -23,8 +23,8 @@ card = MethodCard(
     changes="a cosine head of scale s; the logit of the label loses s times difficulty times rarity: (1 - cos θ_y) / "
     "2, which has no gradient, and 1 / log₂(n_y / n_min + 1)",
     deviations=(
-        "the formula is that of a public implementation in the style of RIDE (class ALALoss); the authors' own code "
-        "was not found. The paper, as recalled, writes log without a base; base 2 gives the rarest class the factor 1",
+        "the authors' code was not found: the loss agrees with ALALoss of github.com/liming-ai/OpenLT (52a0dc2). The "
+        "paper, as recalled, writes log without a base; base 2 gives the rarest class the factor 1",
         "with label smoothing, votes or mixup: the expected loss over the labels of the target, each with its own "
         "terms",
         "n_min is that of the classes with images; a class without has no margin",
@@ -34,7 +34,7 @@ card = MethodCard(
         "scale": Param(30.0, "scale s of the cosine head; 30 as in LDAM's code", low=1.0, high=100.0),
         "strength": Param(
             1.0,
-            "factor on the adjustment; 1 is the paper's, 0 a plain cosine head",
+            "factor on the adjustment; 1 as in OpenLT, 0 is a plain cosine head",
             low=0.0,
             high=5.0,
             space=Float(0.25, 2.0),

@@ -68,6 +68,7 @@ card = MethodCard(
             space=Choice(("weights", "batch")),
         ),
     },
+    also_known={"ce_drw": "kind=effective,weights.from=0.8"},
     tier="baseline",
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,7 +88,7 @@ class BBN(Method):
         falls = {"parabolic": 1 - t**2, "linear": 1 - t, "cosine": float(np.cos(np.pi * t / 2)), "constant": 0.5}
         return falls[self.params["decay"]]
 
-    def training_step(self, model: nn.Module, batch: Batch) -> LossOut:
+    def training_step(self, model: Any, batch: Batch) -> LossOut:
         """l times the loss for the labels of the first stream, 1 - l times that for those of the second."""
         other, share = batch.aux["reversed"], self.share(batch.epoch)
         output = model.classify(model.features(batch.x, 0), model.features(other.x, 1), share)

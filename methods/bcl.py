@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +60,7 @@ card = MethodCard(
 class BalancedClassifier(ContrastiveClassifier):
     """A cosine classifier with a projector for features and another one that makes prototypes of the head's weights."""
 
-    def __init__(self, trunk, num_classes: int, dim: int, scale: float):
+    def __init__(self, trunk: Trunk, num_classes: int, dim: int, scale: float):
         width = trunk.num_features
         head = CosineLinear(width, num_classes, scale)
         super().__init__(trunk, num_classes, Projector(width, dim, normalised=True), head)
@@ -80,7 +81,7 @@ class BCL(Composable, Method):
         compared = compared_view(self.params["augment"], self.ctx.image_shape[1])
         return {"main": StreamSpec(sampler=self.sampler(), views=3, augment=(None, compared, compared))}
 
-    def training_step(self, model: nn.Module, batch: Batch) -> LossOut:
+    def training_step(self, model: Any, batch: Batch) -> LossOut:
         """α times the logit-adjusted loss of the first view, β times the contrastive loss of the others."""
         n, every = len(batch.y), model(torch.cat(batch.views))
         output = Output(logits=every.logits[:n], features=every.features[:n])

@@ -65,6 +65,7 @@ card = MethodCard(
             high=1.0,
         ),
     },
+    also_known={"cb_focal": "loss=focal"},
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +65,7 @@ class DeepEnsemble(Composable, Method):
             .with_(aux={name: super(DeepEnsemble, self).on_batch(b) for name, b in batch.aux.items()})
         )
 
-    def training_step(self, model: nn.Module, batch: Batch) -> LossOut:
+    def training_step(self, model: Any, batch: Batch) -> LossOut:
         """The sum of the networks' losses, so that each learns as fast as it would alone."""
         batches = [batch, *batch.aux.values()]
         outputs = each(model.apart([b.x for b in batches]))

@@ -45,6 +45,7 @@ card = MethodCard(
             space=Float(0.02, 0.15),
         ),
     },
+    also_known={"eql": "", "softmax_eql": ""},
 )
 
 

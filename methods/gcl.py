@@ -51,7 +51,7 @@ card = MethodCard(
             low=0.0,
             high=1.0,
         ),
-        "head.sampler": Param("oversample", "how images of the classifier stage are drawn", choices=SAMPLERS),
+        "head.sampler": Param("balanced", "how images of the classifier stage are drawn", choices=SAMPLERS),
         "head.lr": Param(
             0.02,
             "factor on the learning rate in the classifier stage; 0.02 in the authors' script",
@@ -87,7 +87,9 @@ class Gcl(Composable, Method):
         """The classifier stage has a sampler of its own."""
         if stage.name != "classifier":
             return super().streams(stage)
-        return {"main": StreamSpec(sampler=make_sampler(self.params["head.sampler"], self.ctx.epochs))}
+        kind, ctx = self.params["head.sampler"], self.ctx
+        sampler = make_sampler(kind, ctx.epochs, batch_size=ctx.batch_size, seed=ctx.seed)
+        return {"main": StreamSpec(sampler=sampler)}
 
     def build_model(self, backbone: Callable[[], Trunk]) -> nn.Module:
         """A trunk with a cosine head."""

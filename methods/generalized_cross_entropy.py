@@ -38,6 +38,7 @@ card = MethodCard(
             space=Float(0.1, 0.9),
         ),
     },
+    also_known={"gce": ""},
 )
 
 

@@ -69,9 +69,9 @@ class H2T(Decoupled, ComposableCrossEntropy, Method):
         network: Any = model
         trunk, natural = network.trunk, cut_to(batch.aux["natural"], len(batch.y))
         with torch.no_grad():
-            maps = [trunk(x)[0] for x in (batch.x, natural.x)]
+            own, other = (trunk(x)[0] for x in (batch.x, natural.x))
             g, channels = self.generator("channels"), trunk.body.num_features
-            features = trunk.pool(fused(*maps, self.params["share"], channels, g))
+            features = trunk.pool(fused(own, other, self.params["share"], channels, g))
         output = Output(logits=network.classify(features), features=features)
         return LossOut(total=self.batch_loss(output, batch), output=output)
 

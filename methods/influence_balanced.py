@@ -54,6 +54,7 @@ card = MethodCard(
         ),
         "detach": Param(False, "whether the factor is a constant for the gradient; false in the authors' code"),
     },
+    also_known={"ib_loss": "", "ib_focal": "gamma=1"},
 )
 
 

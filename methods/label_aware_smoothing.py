@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from fer_bench import Batch, Choice, Float, LossOut, Method, MethodCard, Output, Param
 
 from ._shared.compose import COMPOSE, Composable
-from ._shared.losses import label_aware_smoothing, smoothed_losses
+from ._shared.losses import row_of
+from ._shared.smoothing import label_aware_losses, label_aware_shares
 
 card = MethodCard(
     name="label_aware_smoothing",
@@ -19,11 +20,11 @@ card = MethodCard(
     changes="label smoothing by class: ε_head for the largest class, falling to ε_tail for the smallest. It takes the "
     "place of the recipe's label smoothing, which does nothing here",
     deviations=(
-        "the paper uses it in the second stage of MiSLAS; here it is the loss of one stage",
+        "the paper uses it in the second stage of MiSLAS (mislas); here it is the loss of one stage",
         "a share ε/C goes to each of the C classes, the label's among them, as in the released code and as in the "
         "recipe's own smoothing; the paper writes ε/(C - 1) for the others",
         "votes and mixed labels: the expected loss over their labels, each with its own smoothing",
-        "classes of one size all have ε_head; a class without training images has ε_tail",
+        "classes of one size all have ε_tail, and so has a class without training images",
         "agrees with github.com/dvlab-research/MiSLAS (0fc381e) and with github.com/zhangyongshun/BagofTricks-LT "
         "(ce7859a)",
     ),
@@ -46,6 +47,7 @@ card = MethodCard(
             space=Choice(("concave", "linear", "convex")),
         ),
     },
+    also_known={"las": ""},
 )
 
 
@@ -61,6 +63,5 @@ class LabelAwareSmoothing(Composable, Method):
     def criterion(self, output: Output, target: Tensor) -> Tensor:
         """Cross-entropy of each image [B] with its label smoothed by class."""
         p = self.params
-        return smoothed_losses(
-            output.logits, target, label_aware_smoothing(self.ctx.counts, p["head"], p["tail"], p["shape"])
-        )
+        shares = label_aware_shares(self.ctx.counts, p["head"], p["tail"], p["shape"])
+        return label_aware_losses(output.logits, target, row_of(shares, output.logits))

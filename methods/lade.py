@@ -26,12 +26,12 @@ card = MethodCard(
     "D_c = log mean_i exp(z_ic - log(C π_c)) over all images",
     deviations=(
         "as in the authors' code (github.com/hyperconnect/LADE, 5db5d13), the importance weight in D_c is that of "
-        "class c; the paper, as recalled, weighs each image by its own label. And a class that the batch lacks keeps "
-        "D_c",
+        "class c; the paper, as recalled, weighs each image by its own label. A class that the "
+        "batch lacks has D_c alone",
         "the regulariser takes labels before smoothing, and shares of votes or mixed labels as parts of an image; "
         "class weights and samplers don't enter it",
         "a class without training images has no regulariser (π_c = 0) and no shift of its logit",
-        "the second term of the authors' evaluation, log of the test's prior, is 0 for a uniform one",
+        "at test the authors add the log of the test's class shares to the logits; here no shares are assumed",
     ),
     calibration="the softmax of the logits at test estimates the posterior under equal class frequencies, not the "
     "natural ones",

@@ -44,6 +44,7 @@ card = MethodCard(
             space=Float(0.1, 1.0),
         ),
     },
+    also_known={"ldam_drw": ""},
 )
 
 

@@ -37,6 +37,7 @@ card = MethodCard(
             space=Float(0.25, 2.0),
         ),
     },
+    also_known={"balanced_softmax": "tau=1"},
 )
 
 

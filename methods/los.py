@@ -9,7 +9,6 @@ from fer_bench import Float, Method, MethodCard, Output, Param
 
 from ._shared.decoupled import SECOND, SECOND_STAGE, STAGES_DEVIATION, Decoupled
 from ._shared.samplers import SAMPLERS
-from ._shared.smoothing import spread
 
 PAPER_DELTA, PAPER_CLASSES = 0.98, 100  # --label_smooth 0.98, the README's command for CIFAR100-LT
 
@@ -69,6 +68,5 @@ class Los(Decoupled, Method):
 
     def criterion(self, output: Output, target: Tensor) -> Tensor:
         """Cross-entropy, over-smoothed in the second stage; scalar."""
-        logits = output.logits.float()
-        smoothed = spread(target, self.delta, self.ctx.num_classes) if self.moment[0] == SECOND else target
-        return F.cross_entropy(logits, smoothed)
+        delta = self.delta if self.moment[0] == SECOND else 0.0
+        return F.cross_entropy(output.logits, target, label_smoothing=delta)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +67,7 @@ class NCL(Composable, Method):
         """A view of each image for each network."""
         return {"main": StreamSpec(sampler=self.sampler(), views=self.params["experts"])}
 
-    def training_step(self, model: nn.Module, batch: Batch) -> LossOut:
+    def training_step(self, model: Any, batch: Batch) -> LossOut:
         """Labels and other networks, over all classes and over the hardest ones."""
         output = model.apart(batch.views)
         balanced = output.extra["experts"].float() + row_of(log_prior(self.ctx.counts), output.logits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -100,7 +101,7 @@ class PaCo(Composable, Method):
         compared = compared_view(self.params["augment"], self.ctx.image_shape[1])
         return {"main": StreamSpec(sampler=self.sampler(), views=2, augment=(None, compared))}
 
-    def training_step(self, model: nn.Module, batch: Batch) -> LossOut:
+    def training_step(self, model: Any, batch: Batch) -> LossOut:
         """The loss of the first view, compared with the others of its batch, the second views and the queue."""
         output = model(batch.views[0])
         z, keys = model.projector(output.features), model.keys(batch.views[1])
@@ -131,7 +132,7 @@ class PaCo(Composable, Method):
         bias = torch.cat([torch.zeros_like(centres), torch.where(member, 0.0, NEVER)], dim=1)
         return contrast(torch.cat([centres, close], dim=1), weights, bias)
 
-    def on_step_end(self, model: nn.Module, batch: Batch, loss: LossOut) -> None:
+    def on_step_end(self, model: Any, batch: Batch, loss: LossOut) -> None:
         """Move the average on, and the step's embeddings into the queue."""
         assert loss.output is not None
         model.queue.add(loss.output.extra["keys"], batch.y)

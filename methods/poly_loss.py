@@ -37,6 +37,7 @@ card = MethodCard(
         ),
         "gamma": Param(0.0, "focusing exponent γ; 0 starts from cross-entropy", low=0.0, high=10.0),
     },
+    also_known={"poly1_focal": "gamma=2"},
 )
 
 

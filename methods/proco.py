@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -77,11 +78,11 @@ class ProCo(Composable, Method):
         compared = compared_view(self.params["augment"], self.ctx.image_shape[1])
         return {"main": StreamSpec(sampler=self.sampler(), views=3, augment=(None, compared, compared))}
 
-    def on_epoch_start(self, epoch: int, model: nn.Module) -> None:
+    def on_epoch_start(self, epoch: int, model: Any) -> None:
         """The means of the last epoch are read from now on."""
         model.directions.turn()
 
-    def training_step(self, model: nn.Module, batch: Batch) -> LossOut:
+    def training_step(self, model: Any, batch: Batch) -> LossOut:
         """The loss of the first view, and α times the mean of those of the others."""
         n, every = len(batch.y), model(torch.cat(batch.views))
         output = Output(logits=every.logits[:n], features=every.features[:n])

@@ -18,6 +18,7 @@ card = MethodCard(
     year=2021,
     url="https://arxiv.org/abs/2010.01412",
     family="loss",
+    also_known={"asam": "adaptive=true, rho=0.5"},
     changes="the gradient of each step is that at w + ρ g/‖g‖, with the gradient g at the present weights w; two "
     "passes a step",
     deviations=(
@@ -26,13 +27,14 @@ card = MethodCard(
         "the shifts agree with those of davda54/sam at 3c3afdb (adaptive=false) and SamsungLabs/ASAM at f156a68 "
         "(adaptive=true, η = 0.01); their code meets fresh dropout masks in the second pass",
         "training accuracy and loss of the log are those of the first pass",
-        "the papers train with label smoothing 0.1 and without class weights; here both are the study's choice",
+        "mixing, label smoothing and class weights are the study's choice",
     ),
     params={
         **SHARPNESS,
         "rho": Param(
             0.05,
-            "radius ρ; 0.05 is the paper's for CIFAR. The authors of ASAM take 0.5 to 1 with adaptive=true",
+            "radius ρ; 0.05 is the default of davda54/sam and, as recalled, the paper's. With adaptive=true the "
+            "default of SamsungLabs/ASAM is 0.5",
             low=0.0,
             high=10.0,
             space=Float(0.01, 0.5, log=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -91,7 +92,7 @@ class SupCon(Decoupled, Composable, Method):
         augment = compared_view(self.params["augment"], self.ctx.image_shape[1])
         return {"main": StreamSpec(sampler=self.sampler(), views=2, augment=augment)}
 
-    def training_step(self, model: nn.Module, batch: Batch) -> LossOut:
+    def training_step(self, model: Any, batch: Batch) -> LossOut:
         """The contrastive loss of all views in the first stage, cross-entropy in the second."""
         if len(batch.views) == 1:
             return super().training_step(model, batch)

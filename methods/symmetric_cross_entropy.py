@@ -22,8 +22,10 @@ card = MethodCard(
     deviations=(
         "with label smoothing, votes or mixup: the expected loss over the labels of the target, so that A keeps its "
         "meaning where no share of the target is 0",
-        "A = -4 is the paper's; public code clips labels at 1e-4, which makes it -9.2",
-        "agrees with github.com/HanxunH/SCELoss-Reproduce (c81fb33) at A = log 1e-4, but for p clipped at 1e-7 there",
+        "A = -4 is the paper's, as recalled; the authors' code (github.com/YisenWang/symmetric_cross_entropy_for_"
+        "noisy_labels, 235d93b) clips labels at 1e-4, which makes it -9.2",
+        "at A = log 1e-4 it agrees with github.com/HanxunH/SCELoss-Reproduce (c81fb33) in PyTorch, as long as p is "
+        "above 1e-7",
     ),
     params={
         **COMPOSE,
@@ -35,8 +37,14 @@ card = MethodCard(
             space=Float(0.01, 6.0, log=True),
         ),
         "beta": Param(1.0, "weight β of the reverse; 1 is the paper's for 10 classes, 0.1 for 100", low=0.0, high=10.0),
-        "log_zero": Param(-4.0, "A, what log 0 is read as; -4 is the paper's", low=-100.0, high=0.0),
+        "log_zero": Param(
+            -4.0,
+            "A, what log 0 is read as; -4 is the paper's as recalled, -9.2 in the authors' code",
+            low=-100.0,
+            high=0.0,
+        ),
     },
+    also_known={"sce": ""},
 )
 
 

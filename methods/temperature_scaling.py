@@ -36,6 +36,7 @@ card = MethodCard(
             choices=("temperature", "vector"),
         ),
     },
+    also_known={"vector_scaling": "kind=vector"},
     readout_of="baseline_resnet",
 )
 

@@ -45,6 +45,7 @@ card = MethodCard(
             space=Float(0.0, 2.0),
         ),
     },
+    also_known={"cdt": "tau=0"},
 )
 
 

@@ -51,11 +51,14 @@ def facts_of(card: MethodCard) -> Iterator[tuple[str, str]]:
 
 
 def cost_in_words(plugin: Plugin[MethodCard]) -> str:
-    """What a step costs beside one of plain cross-entropy; empty if that was not measured."""
+    """What training costs beside plain cross-entropy; empty if that was not measured."""
     cost = cost_of(plugin)
     if plugin.card.readout_of:
         return f"nothing beyond the training of {plugin.card.readout_of}"
-    return "" if cost is None else f"{cost.time:.2f} x the time and {cost.memory:.2f} x the memory of a step"
+    if cost is None:
+        return ""
+    text = f"{cost.time:.1f} x the training time, {cost.kept:.2f} x the memory that a step keeps, "
+    return text + f"{cost.weights:.2f} x the weights of plain cross-entropy"
 
 
 def default_of(param: Param) -> str:

@@ -44,7 +44,7 @@ def _show_method(plugin: Plugin[MethodCard], available: Plugins) -> None:
     click.secho(f"{card.name}: {card.title}", bold=True)
     cost = cost_in_words(plugin)
     measured = cost_of(plugin) is not None
-    how = f" of plain cross-entropy, {how_measured(plugin)}" * measured
+    how = f"; {how_measured(plugin)}" * measured
     _folded([*facts_of(card), ("cost", f"{cost}{how}" if cost else "not measured")])
     _show_params(card)
     click.echo("")

@@ -2,7 +2,7 @@
 
 A tree of plug-ins may hold a file ``_costs.json`` in its top folder::
 
-    {"measured": "how, in words", "costs": {"NAME": {"time": 1.3, "memory": 1.0}}}
+    {"measured": "how, in words", "costs": {"NAME": {"time": 1.3, "kept": 1.0, "weights": 1.0, "state": 0}}}
 
 `benchmarks/costs.py` writes that of the built-in methods.
 """
@@ -24,18 +24,24 @@ FILE = "_costs.json"
 
 @dataclass(frozen=True)
 class Cost:
-    """Ratios to plain cross-entropy with the same network and batch: 1 is as much.
+    """What a method takes beside plain cross-entropy, with the same network, images and recipe: 1 is as much.
 
     Attributes
     ----------
     time : float
-        Time of a training step.
-    memory : float
-        Memory that a step keeps for the backward pass.
+        CPU seconds of all its training steps.
+    kept : float
+        Bytes that its largest training step keeps for the backward pass.
+    weights : float
+        Numbers in its parameters and buffers.
+    state : int
+        Bytes of its ``state_dict()``, of which plain cross-entropy has none.
     """
 
     time: float
-    memory: float
+    kept: float
+    weights: float = 1.0
+    state: int = 0
 
 
 def cost_of(plugin: Plugin[MethodCard]) -> Cost | None:
@@ -60,7 +66,15 @@ def _read(file: Path) -> tuple[str, dict[str, Cost]]:
         return "", {}
     try:
         content: Any = json.loads(file.read_text(encoding="utf-8"))
-        costs = {name: Cost(float(c["time"]), float(c["memory"])) for name, c in content["costs"].items()}
-        return str(content["measured"]), costs
+        return str(content["measured"]), {name: _cost(numbers) for name, numbers in content["costs"].items()}
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise PluginError(f"the costs of methods can't be read: {error}", where=str(file)) from error
+
+
+def _cost(numbers: dict[str, Any]) -> Cost:
+    return Cost(
+        time=float(numbers["time"]),
+        kept=float(numbers["kept"]),
+        weights=float(numbers.get("weights", 1)),
+        state=int(numbers.get("state", 0)),
+    )

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fer_bench import Classifier, Context, Param, Stage, StreamSpec, Trunk, shuffle
+from fer_bench import Classifier, Context, Param, Stage, StreamSpec, Trunk
 
 from .samplers import SAMPLERS, make_sampler
 
@@ -69,7 +69,8 @@ class Decoupled:
     def streams(self, stage: Stage) -> dict[str, StreamSpec]:
         """Every image once in the first stage; in the second as `second.sampler` says, where there is one."""
         kind = self.params.get("second.sampler", "shuffle") if stage.name == SECOND else "shuffle"
-        return {"main": StreamSpec(sampler=make_sampler(kind, self.ctx.epochs) if kind != "shuffle" else shuffle)}
+        sampler = make_sampler(kind, self.ctx.epochs, batch_size=self.ctx.batch_size, seed=self.ctx.seed)
+        return {"main": StreamSpec(sampler=sampler)}
 
 
 class AdjustedHead(nn.Module):

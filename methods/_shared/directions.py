@@ -35,12 +35,12 @@ def log_bessel(kappa: Tensor, dim: int) -> Tensor:
     """
     nu = dim / 2 - 1
     s = (1 + (kappa / nu) ** 2).sqrt()
-    terms = [
-        sum(a * s**-power for power, a in polynomial.items()) / (bottom * nu**k)
-        for k, (bottom, polynomial) in enumerate(DEBYE, 1)
-    ]
+    series = torch.zeros_like(s)
+    for k, (bottom, polynomial) in enumerate(DEBYE, 1):
+        for power, a in polynomial.items():
+            series = series + a / (bottom * nu**k) * s**-power
     constant = -nu * math.log(nu) - 0.5 * math.log(2 * math.pi * nu)
-    return nu * (s - torch.log1p(s)) - 0.5 * s.log() + torch.log1p(sum(terms)) + constant
+    return nu * (s - torch.log1p(s)) - 0.5 * s.log() + torch.log1p(series) + constant
 
 
 def concentration(length: Tensor, dim: int) -> Tensor:

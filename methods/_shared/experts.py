@@ -30,8 +30,9 @@ class Networks(nn.Module):
 
     def __init__(self, backbone: Callable[[], Trunk], n: int):
         super().__init__()
-        self.trunks = nn.ModuleList(backbone() for _ in range(n))
-        self.num_features: int = self.trunks[0].num_features
+        trunks = [backbone() for _ in range(n)]
+        self.num_features = trunks[0].num_features
+        self.trunks = nn.ModuleList(trunks)
 
     def forward(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Map and pooled features of images `x` [B, C, H, W] in each."""

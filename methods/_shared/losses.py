@@ -98,27 +98,6 @@ def margin_losses(logits: Tensor, target: Tensor, margins: Tensor) -> Tensor:
     return expected_losses(losses_by_label(logits, -torch.diag_embed(margins)), target)
 
 
-def label_aware_smoothing(counts: np.ndarray, head: float, tail: float, shape: str = "concave") -> np.ndarray:
-    """Smoothing ε_c by class, from `tail` for the smallest to `head` for the largest, float64 [C].
-
-    With x_c = (n_c - n_min) / (n_max - n_min), "linear" is ε_t + (ε_h - ε_t) x, "concave" has sin(πx/2) and "convex"
-    1 - cos(πx/2) in place of x (Zhong et al. 2021, section 3.2). Classes of one size all have `head`; n_min is that of
-    the classes with images, and a class without has `tail`.
-    """
-    counts = np.asarray(counts, dtype=np.float64)
-    low, high = counts[counts > 0].min(), counts.max()
-    x = np.clip((counts - low) / (high - low), 0.0, 1.0) if high > low else (counts > 0).astype(np.float64)
-    rise = {"linear": x, "concave": np.sin(np.pi * x / 2), "convex": 1 - np.cos(np.pi * x / 2)}[shape]
-    return tail + (head - tail) * rise
-
-
-def smoothed_losses(logits: Tensor, target: Tensor, smoothing: np.ndarray) -> Tensor:
-    """(1 - ε_y)(-log p_y) + ε_y / C Σ_c (-log p_c), float32 [B], with the smoothing ε [C] of the label's class."""
-    nll = -F.log_softmax(logits.float(), dim=1)
-    epsilon = row_of(smoothing, logits)
-    return expected_losses((1 - epsilon) * nll + epsilon * nll.mean(1, keepdim=True), target)
-
-
 def class_weights(kind: str, counts: np.ndarray) -> np.ndarray | None:
     """Weights [C] by name: "none" (None), "inverse" N / (C n_c), "sqrt" ∝ n_c^(-1/2) with mean 1 over classes, or
     "effective" with β = 0.9999."""

@@ -14,15 +14,18 @@ def spread(target: Tensor, share: float, num_classes: int) -> Tensor:
     return (1 - share) * soft_targets(target, num_classes) + share / num_classes
 
 
-def label_aware_shares(counts: np.ndarray, head: float, tail: float) -> np.ndarray:
+def label_aware_shares(counts: np.ndarray, head: float, tail: float, shape: str = "concave") -> np.ndarray:
     """Smoothing ε_c of each class, float64 [C]: `head` for the largest, `tail` for the smallest class (MiSLAS, eq. 8).
 
-    ε_c = ε_t + (ε_h - ε_t) sin(π (n_c - n_min) / (2 (n_max - n_min))), the concave form. Classes of equal size all get
-    `tail`, since none is larger than another. n_min is that of the classes with training images.
+    With x_c = (n_c - n_min) / (n_max - n_min), "linear" is ε_t + (ε_h - ε_t) x_c; "concave" has sin(π x_c / 2) and
+    "convex" 1 - cos(π x_c / 2) in place of x_c. Classes of equal size all get `tail`, since none is larger than
+    another. n_min is that of the classes with training images.
     """
     n = np.asarray(counts, dtype=np.float64)
     low, high = n[n > 0].min(), n.max()
-    return tail + (head - tail) * np.sin(np.pi / 2 * np.clip((n - low) / max(high - low, 1.0), 0.0, 1.0))
+    x = np.clip((n - low) / max(high - low, 1.0), 0.0, 1.0)
+    rise = {"linear": x, "concave": np.sin(np.pi / 2 * x), "convex": 1 - np.cos(np.pi / 2 * x)}[shape]
+    return tail + (head - tail) * rise
 
 
 def label_aware_losses(logits: Tensor, target: Tensor, shares: Tensor) -> Tensor:

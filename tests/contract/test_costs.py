@@ -28,8 +28,8 @@ def own(tmp_path):
 
 
 def test_a_cost_is_that_of_the_file_in_the_plugins_folder(own):
-    plugin = own(json.dumps({"measured": "by hand", "costs": {"own": {"time": 2, "memory": 1.5}}}))
-    assert cost_of(plugin) == Cost(time=2.0, memory=1.5)
+    plugin = own(json.dumps({"measured": "by hand", "costs": {"own": {"time": 2, "kept": 1.5}}}))
+    assert cost_of(plugin) == Cost(time=2.0, kept=1.5)
     assert how_measured(plugin) == "by hand"
 
 
@@ -42,3 +42,12 @@ def test_a_method_without_a_cost_has_none(own):
 def test_a_damaged_file_is_named(own, text):
     with pytest.raises(PluginError, match=r"costs of methods can't be read[\s\S]*_costs\.json"):
         cost_of(own(text))
+
+
+def test_every_measured_method_exists_and_plain_cross_entropy_costs_what_it_costs():
+    file = FOUND.methods["baseline_resnet"].tree.root / "_costs.json"
+    costs = json.loads(file.read_text())["costs"]
+    assert set(costs) <= set(FOUND.methods)
+    plain = cost_of(FOUND.methods["baseline_resnet"])
+    assert (plain.kept, plain.weights, plain.state) == (1.0, 1.0, 0)
+    assert plain.time == pytest.approx(1.0, abs=0.15)

@@ -10,7 +10,7 @@ from scipy import stats
 from fer_bench.contract.batch import Batch, TrainView
 from fer_bench.contract.method import Stage
 from fer_bench.methods._shared.curriculum import Probes, ProbeStrength, Strengthened, next_levels
-from fer_bench.methods.cuda import Cuda
+from fer_bench.methods.cuda_curriculum import CudaCurriculum
 from fer_bench.rng import numpy_generator
 
 VIEW = TrainView(images=torch.zeros(60, 1, 1, 1), labels=np.repeat([0, 1, 3], [40, 15, 5]), num_classes=4)
@@ -84,7 +84,7 @@ def probes_of(y, predicted, strength):
 
 
 def test_probes_are_counted_by_class_and_level_and_leave_nothing_behind(make_method):
-    method = make_method(Cuda, {"levels": 4, "strength": 3.0}, counts=(40, 15, 0, 5))
+    method = make_method(CudaCurriculum, {"levels": 4, "strength": 3.0}, counts=(40, 15, 0, 5))
     method.on_fit_start(torch.nn.Identity(), None)
     model = Fixed()
     before = {k: v.clone() for k, v in model.state_dict().items()}
@@ -98,10 +98,10 @@ def test_probes_are_counted_by_class_and_level_and_leave_nothing_behind(make_met
 
 
 def test_levels_survive_a_resume_and_steer_the_streams(make_method):
-    method = make_method(Cuda, {"probes": 2}, counts=(40, 15, 0, 5))
+    method = make_method(CudaCurriculum, {"probes": 2}, counts=(40, 15, 0, 5))
     method.on_fit_start(torch.nn.Identity(), None)
     method.tried[:, 0], method.right[:, 0] = 10, torch.tensor([10, 0, 0, 7])
-    again = make_method(Cuda, {"probes": 2}, counts=(40, 15, 0, 5))
+    again = make_method(CudaCurriculum, {"probes": 2}, counts=(40, 15, 0, 5))
     again.load_state_dict(method.state_dict())
     for each in (method, again):
         each.on_epoch_end(0, {})

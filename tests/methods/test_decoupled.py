@@ -10,7 +10,6 @@ import torch
 from torch.nn import functional as F
 
 from fer_bench import Output, ValOutputs
-from fer_bench.methods._shared.smoothing import label_aware_losses, label_aware_shares, spread
 from fer_bench.methods.baseline_resnet import BaselineResNet
 from fer_bench.methods.crt import Crt
 from fer_bench.methods.disalign import Alignment, DisAlign
@@ -187,32 +186,22 @@ def test_the_calibration_learns_by_generalised_weights(make_method, make_batch, 
     assert method.batch_loss(output, batch).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
-def test_label_aware_shares_are_the_printed_ones():
-    shares = label_aware_shares(np.array([3995, 436, 4097, 7215, 4830, 3171, 4965]), 0.1, 0.0)
-    np.testing.assert_allclose(shares, [0.0734, 0, 0.0750, 0.1000, 0.0851, 0.0592, 0.0867], atol=5e-5)
-    np.testing.assert_array_equal(label_aware_shares(np.array([5, 5]), 0.3, 0.1), [0.1, 0.1])
-    np.testing.assert_array_equal(label_aware_shares(np.array([0, 5, 9]), 0.3, 0.1), [0.1, 0.1, 0.3])
-
-
-def test_label_aware_losses_by_hand():
-    logits, shares = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.0]]), torch.tensor([0.3, 0.1, 0.0])
-    log_p = logits.double().numpy() - np.log(np.exp(logits.double().numpy()).sum(1, keepdims=True))
-    expected = [-0.7 * log_p[0, 0] - 0.3 / 3 * log_p[0].sum(), -0.9 * log_p[1, 1] - 0.1 / 3 * log_p[1].sum()]
-    losses = label_aware_losses(logits, torch.tensor([0, 1]), shares)
-    np.testing.assert_allclose(losses.numpy(), expected, rtol=1e-6)
-    both = label_aware_losses(logits, torch.tensor([[1.0, 0, 0], [0, 1.0, 0]]), shares)
-    assert torch.equal(losses, both), "labels and one-hot targets agree"
-    mixed = label_aware_losses(logits[:1], torch.tensor([[0.25, 0.75, 0.0]]), shares)
-    of = [-(1 - e) * log_p[0, c] - e / 3 * log_p[0].sum() for c, e in ((0, 0.3), (1, 0.1))]
-    assert mixed.item() == pytest.approx(0.25 * of[0] + 0.75 * of[1], rel=1e-6)
+def test_label_aware_smoothing_counts_in_the_second_stage_only(make_method):
+    method, logits, y = make_method(Mislas, {"smooth.head": 0.1}), torch.randn(2, 7), torch.tensor([3, 1])
+    assert torch.equal(method.criterion(Output(logits=logits), y), F.cross_entropy(logits, y, reduction="none"))
+    method.moment = ("classifier", 0, 0)
+    losses = method.criterion(Output(logits=logits), y)
+    for loss, z, label, share in zip(losses, logits, y, (0.1, 0.0), strict=True):  # the largest and the smallest class
+        expected = F.cross_entropy(z[None].double(), label[None], label_smoothing=share)
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_over_smoothing_keeps_the_odds_of_the_paper(make_method):
-    paper = spread(torch.tensor([0]), 0.98, 100)[0].double()
-    method = make_method(Los)
-    ours = spread(torch.tensor([0]), method.delta, 7)[0].double()
-    assert (ours[0] / ours[1]).item() == pytest.approx((paper[0] / paper[1]).item(), rel=1e-5)
-    assert method.delta == pytest.approx(7 / (7 + 100 * 0.02 / 0.98))
+    def odds(delta, classes):
+        return (1 - delta + delta / classes) / (delta / classes)
+
+    assert odds(make_method(Los).delta, 7) == pytest.approx(odds(0.98, 100))
+    assert make_method(Los).delta == pytest.approx(0.774, abs=5e-4), "as the card says"
     assert make_method(Los, counts=(5,) * 100).delta == pytest.approx(0.98)
     assert make_method(Los, {"delta": 0.5}).delta == 0.5
 
@@ -221,7 +210,8 @@ def test_over_smoothing_counts_in_the_second_stage_only(make_method):
     method, logits, y = make_method(Los, {"delta": 0.9}), torch.randn(5, 7), torch.tensor([0, 1, 2, 3, 6])
     assert torch.equal(method.criterion(Output(logits=logits), y), F.cross_entropy(logits, y))
     method.moment = ("classifier", 0, 0)
-    expected = F.cross_entropy(logits, y, label_smoothing=0.9)  # the authors' loss
+    log_p = F.log_softmax(logits.double(), 1)
+    expected = -(0.1 * log_p[range(5), y] + 0.9 * log_p.mean(1)).mean().float()
     torch.testing.assert_close(method.criterion(Output(logits=logits), y), expected)
     torch.testing.assert_close(method.criterion(Output(logits=logits), F.one_hot(y, 7).float()), expected)
 

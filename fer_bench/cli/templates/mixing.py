@@ -10,7 +10,7 @@ from fer_bench import Batch, Float, Method, MethodCard, Param
 card = MethodCard(
     name="new_method",
     title="New method",
-    paper="Zhang et al., mixup: Beyond empirical risk minimization, ICLR 2018",
+    paper="Zhang et al., Mixup: Beyond empirical risk minimization, ICLR 2018",
     year=2018,
     url="https://arxiv.org/abs/1710.09412",
     family="mixing",

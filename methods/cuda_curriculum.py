@@ -16,7 +16,7 @@ from ._shared.cross_entropy import ComposableCrossEntropy
 from ._shared.curriculum import Probes, ProbeStrength, Strengthened, next_levels
 
 card = MethodCard(
-    name="cuda",
+    name="cuda_curriculum",
     title="CUDA: curriculum of data augmentation",
     paper="Ahn et al., CUDA: Curriculum of Data Augmentation for Long-tailed Recognition, ICLR 2023",
     year=2023,
@@ -67,7 +67,7 @@ card = MethodCard(
 )
 
 
-class Cuda(ComposableCrossEntropy, Method):
+class CudaCurriculum(ComposableCrossEntropy, Method):
     """Cross-entropy under a curriculum."""
 
     card = card
