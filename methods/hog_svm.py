@@ -32,6 +32,7 @@ card = MethodCard(
         "a class without training images is never predicted",
     ),
     calibration="scores are distances from the separating planes, not probabilities",
+    also_known={"lbp_svm": "features=lbp"},
     params={
         "features": Param(
             "hog+lbp", "hand-made features; of 48 pixels 900 numbers (hog), 2124 (lbp) or both",

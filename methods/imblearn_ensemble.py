@@ -31,14 +31,23 @@ card = MethodCard(
     ),
     calibration="probabilities are shares of votes of balanced members, as if all classes were equally frequent; a "
     "share of 0 counts as 1e-6",
+    also_known={
+        "balanced_random_forest": "kind=balanced_random_forest",
+        "easy_ensemble": "kind=easy_ensemble",
+        "rusboost": "kind=rusboost",
+    },
     params={
-        "kind": Param("balanced_random_forest", "which ensemble of the library", choices=KINDS),
+        "kind": Param(
+            "balanced_bagging",
+            "which ensemble of the library; bagging of ten trees is the quickest to fit and to keep",
+            choices=KINDS,
+        ),
         "members": Param(
             0,
             "number of members; 0 for the default of the kind: 100 trees in the forest, 10 in easy_ensemble and "
             "balanced_bagging, 50 in rusboost, as in the library",
             low=1,
-            high=1000,
+            high=200,
             special=(0,),
         ),
         "depth": Param(

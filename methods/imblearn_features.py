@@ -27,6 +27,13 @@ card = MethodCard(
         "a sampler that cleans may empty a class, which is then never predicted",
         "features are those of unaugmented images, by the network of the last epoch",
     ),
+    also_known={
+        "smote": "",
+        "borderline_smote": "sampler=borderline_smote_1",
+        "adasyn": "sampler=adasyn",
+        "smote_enn": "sampler=smote_enn",
+        "near_miss": "sampler=near_miss_1",
+    },
     params={
         "sampler": Param("smote", "sampler of imbalanced-learn", choices=RESAMPLERS),
         **NEIGHBOURS,
@@ -73,5 +80,6 @@ class ImblearnFeatures(FittedLast, Method):
 
     def predict_estimator(self, features: np.ndarray) -> np.ndarray:
         """Log-probabilities [n, C]."""
-        scores = self.estimator.predict_log_proba(features)
+        with np.errstate(divide="ignore"):  # a probability of 0 gets the lowest score
+            scores = self.estimator.predict_log_proba(features)
         return all_classes(scores, self.estimator.classes_, self.ctx.num_classes)

@@ -29,6 +29,7 @@ card = MethodCard(
         "dense cluster of a class, adasyn without images of other classes nearby); one that cleans may empty a class",
         "an epoch goes through the resampled images, so it has more or fewer steps than one of plain training",
     ),
+    also_known={"pixel_smote": ""},
     params={"sampler": Param("smote", "sampler of imbalanced-learn", choices=RESAMPLERS), **NEIGHBOURS},
 )
 

@@ -32,6 +32,7 @@ card = MethodCard(
         "with label smoothing in the recipe, its share is spread first",
     ),
     calibration="confidences are low by design: the target of the true class is 0.36 at K = 7",
+    also_known={"label_over_smoothing": ""},
     params={
         **SECOND_STAGE,
         "second.sampler": Param(

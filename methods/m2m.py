@@ -51,7 +51,7 @@ card = MethodCard(
             0.99, "γ: translations to which g gives the rare class a smaller probability are thrown away; the code's",
             low=0.0, high=1.0, space=Float(0.5, 0.99),
         ),
-        "steps": Param(10, "gradient steps of a translation; the code's", low=1, high=100),
+        "steps": Param(10, "gradient steps of a translation; the code's", low=1, high=50),
         "step": Param(0.1, "length of a step, for pixels from 0 to 1; the code's", low=0.0, high=10.0),
     },
 )  # fmt: skip

@@ -187,7 +187,7 @@ def test_training_goes_through_the_resampled_images(fit_small):
 
 
 def test_the_forest_is_the_librarys(make_method):
-    method = make_method(ImblearnEnsemble, {"members": 7}, counts=COUNTS)
+    method = make_method(ImblearnEnsemble, {"kind": "balanced_random_forest", "members": 7}, counts=COUNTS)
     rows, labels = cloud()
     method.fit_estimator(rows, labels)
     theirs = BalancedRandomForestClassifier(
