@@ -64,7 +64,7 @@ card = MethodCard(
 
 
 class DualBranchClassifier(nn.Module):
-    """Two branches from the second stage on, each with an :class:`.ImportanceHead`; the second one predicts."""
+    """Two branches from the second stage on, each with an :class:`ImportanceHead`; the second one predicts."""
 
     def __init__(self, backbone: Callable[[], Trunk], num_classes: int):
         super().__init__()

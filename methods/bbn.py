@@ -80,7 +80,7 @@ class BBN(Method):
 
     def streams(self, stage: Stage) -> dict[str, StreamSpec]:
         """Images as they come, and rare classes above all."""
-        return {"main": StreamSpec(), "reversed": StreamSpec(sampler=make_sampler("reverse", self.ctx.epochs))}
+        return {"main": StreamSpec(), "reversed": StreamSpec(sampler=make_sampler("reverse", self.ctx))}
 
     def share(self, epoch: int) -> float:
         """The weight l of the first branch in an epoch, counted from 0."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -69,7 +70,7 @@ class CenterLoss(ComposableCrossEntropy, Method):
         """A plain classifier with centres."""
         return CentredClassifier(backbone(), self.ctx.num_classes)
 
-    def training_step(self, model: nn.Module, batch: Batch) -> LossOut:
+    def training_step(self, model: Any, batch: Batch) -> LossOut:
         """Loss of one batch; no gradient reaches the centres."""
         output = model(batch.x)
         gaps = squared_gaps(output.features, model.centers, batch.soft_target(self.ctx.num_classes))
@@ -80,7 +81,7 @@ class CenterLoss(ComposableCrossEntropy, Method):
         return LossOut(total=parts["ce"] + self.params["weight"] * extra, parts=parts, output=output)
 
     @torch.no_grad()
-    def on_step_end(self, model: nn.Module, batch: Batch, loss: LossOut) -> None:
+    def on_step_end(self, model: Any, batch: Batch, loss: LossOut) -> None:
         """Move the centres by the features of this step."""
         assert loss.output is not None
         step = center_steps(model.centers, loss.output.features, batch.soft_target(self.ctx.num_classes))

@@ -21,7 +21,7 @@ card = MethodCard(
     paper="Ahn et al., CUDA: Curriculum of Data Augmentation for Long-tailed Recognition, ICLR 2023",
     year=2023,
     url="https://arxiv.org/abs/2302.05499",
-    family="resampling",
+    family="augmentation",
     changes="half of the images of a class are augmented more strongly, by its level; a level rises after an epoch "
     "in which the class was recognised at all levels up to it, and falls otherwise",
     deviations=(

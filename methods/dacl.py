@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -86,7 +87,7 @@ class DACL(ComposableCrossEntropy, Method):
         trunk = backbone()
         return AttentiveClassifier(trunk, self.ctx.num_classes, map_shape(trunk, self.ctx.image_shape, card.name))
 
-    def training_step(self, model: nn.Module, batch: Batch) -> LossOut:
+    def training_step(self, model: Any, batch: Batch) -> LossOut:
         """Loss of one batch; no gradient reaches the centres."""
         output = model(batch.x)
         gaps = squared_gaps(output.features, model.centers, batch.soft_target(self.ctx.num_classes))
@@ -95,7 +96,7 @@ class DACL(ComposableCrossEntropy, Method):
         return LossOut(total=parts["ce"] + self.params["weight"] * sparse, parts=parts, output=output)
 
     @torch.no_grad()
-    def on_step_end(self, model: nn.Module, batch: Batch, loss: LossOut) -> None:
+    def on_step_end(self, model: Any, batch: Batch, loss: LossOut) -> None:
         """Move the centres by the features of this step, dimension by dimension as the attention says."""
         assert loss.output is not None
         shares, attention = batch.soft_target(self.ctx.num_classes), loss.output.extra["attention"]

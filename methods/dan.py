@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -129,7 +130,7 @@ class DAN(ComposableCrossEntropy, Method):
         trunk = build_cam_classifier(backbone(), self.ctx.num_classes, self.ctx.image_shape, card.name).trunk
         return MultiHeadClassifier(trunk, self.ctx.num_classes, self.params["heads"])
 
-    def training_step(self, model: nn.Module, batch: Batch) -> LossOut:
+    def training_step(self, model: Any, batch: Batch) -> LossOut:
         """Loss of one batch."""
         output, shares = model(batch.x), batch.soft_target(self.ctx.num_classes)
         parts = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
@@ -62,7 +63,7 @@ class EAC(ComposableCrossEntropy, Method):
         augment = erased_unmirrored(self.ctx.recipe, self.params["erase"])
         return {"main": replace(super().streams(stage)["main"], augment=augment)}
 
-    def training_step(self, model: nn.Module, batch: Batch) -> LossOut:
+    def training_step(self, model: Any, batch: Batch) -> LossOut:
         """Loss of one batch; two forward passes."""
         output, mirrored = model(batch.x), model(batch.x.flip(3))
         maps, mirrored_maps = (activation_maps(o.fmap, model.head) for o in (output, mirrored))

@@ -87,9 +87,7 @@ class Gcl(Composable, Method):
         """The classifier stage has a sampler of its own."""
         if stage.name != "classifier":
             return super().streams(stage)
-        kind, ctx = self.params["head.sampler"], self.ctx
-        sampler = make_sampler(kind, ctx.epochs, batch_size=ctx.batch_size, seed=ctx.seed)
-        return {"main": StreamSpec(sampler=sampler)}
+        return {"main": StreamSpec(sampler=make_sampler(self.params["head.sampler"], self.ctx))}
 
     def build_model(self, backbone: Callable[[], Trunk]) -> nn.Module:
         """A trunk with a cosine head."""

@@ -31,6 +31,7 @@ card = MethodCard(
         "the regulariser takes labels before smoothing, and shares of votes or mixed labels as parts of an image; "
         "class weights and samplers don't enter it",
         "a class without training images has no regulariser (π_c = 0) and no shift of its logit",
+        "π is that of the training fold whatever the sampler draws: a balanced one balances the classes twice",
         "at test the authors add the log of the test's class shares to the logits; here no shares are assumed",
     ),
     calibration="the softmax of the logits at test estimates the posterior under equal class frequencies, not the "

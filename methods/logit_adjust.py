@@ -23,6 +23,7 @@ card = MethodCard(
         "class out of the loss, and label smoothing would then lift its logit above all others",
         "at τ = 1 it agrees with github.com/jiawei-ren/BalancedMetaSoftmax-Classification (34a61e4), which adds log n; "
         "google-research/logit_adjustment adds log(π^τ + 1e-12), the same unless π^τ is near 1e-12",
+        "π is that of the training fold whatever the sampler draws: a balanced one balances the classes twice",
         "the sampler of Balanced Meta-Softmax, which learns how often to draw each class, is left out",
     ),
     calibration="the softmax of the logits at test estimates the posterior under equal class frequencies, not the "

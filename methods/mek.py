@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,7 +79,7 @@ class MEK(Composable, Method):
             return {"main": main}
         return {"main": replace(main, augment=erased_unmirrored(self.ctx.recipe, self.params["erase"]))}
 
-    def training_step(self, model: nn.Module, batch: Batch) -> LossOut:
+    def training_step(self, model: Any, batch: Batch) -> LossOut:
         """Loss of one batch; two forward passes where there is consistency."""
         output = model(batch.x)
         ce = self.batch_loss(output, batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +57,7 @@ class RingLoss(ComposableCrossEntropy, Method):
         """A classifier with a radius."""
         return RingClassifier(backbone(), self.ctx.num_classes)
 
-    def training_step(self, model: nn.Module, batch: Batch) -> LossOut:
+    def training_step(self, model: Any, batch: Batch) -> LossOut:
         """Loss of one batch."""
         output = model(batch.x)
         lengths = feature_lengths(output.features)

@@ -102,7 +102,7 @@ class RUL(ComposableCrossEntropy, Method):
         decay = self.ctx.recipe.get("weight_decay", 0.0)
         return scaled_groups(model, {"head": self.params["head_lr"]}, decay) if self.params["head_lr"] != 1 else None
 
-    def training_step(self, model: nn.Module, batch: Batch) -> LossOut:
+    def training_step(self, model: Any, batch: Batch) -> LossOut:
         """Loss of the mixed features under both labels; `output` is that of the unmixed ones."""
         output = model(batch.x)
         order = torch.randperm(len(batch.y), generator=self.generator("pairs")).to(batch.y.device)

@@ -88,7 +88,7 @@ class SupCon(Decoupled, Composable, Method):
     def streams(self, stage: Stage) -> dict[str, StreamSpec]:
         """Two views of each image first, one for the head."""
         if stage.name == SECOND:
-            return {"main": StreamSpec(sampler=make_sampler(self.params["second.sampler"], self.ctx.epochs))}
+            return {"main": StreamSpec(sampler=make_sampler(self.params["second.sampler"], self.ctx))}
         augment = compared_view(self.params["augment"], self.ctx.image_shape[1])
         return {"main": StreamSpec(sampler=self.sampler(), views=2, augment=augment)}
 

@@ -64,7 +64,7 @@ card = MethodCard(
         "target.from": Param(
             0.5, "share of the first stage after which the corners count; 0.5 in the authors' code", low=0.0, high=1.0
         ),
-        "dim": Param(128, "length of the embedding; at least the number of classes", low=2, high=4096),
+        "dim": Param(128, "length of the embedding; at least the number of classes", low=8, high=4096),
     },
 )  # fmt: skip
 
@@ -118,7 +118,7 @@ class TSC(Decoupled, Composable, Method):
     def streams(self, stage: Stage) -> dict[str, StreamSpec]:
         """Two views of each image first, one for the head."""
         if stage.name == SECOND:
-            return {"main": StreamSpec(sampler=make_sampler(self.params["second.sampler"], self.ctx.epochs))}
+            return {"main": StreamSpec(sampler=make_sampler(self.params["second.sampler"], self.ctx))}
         augment = compared_view(self.params["augment"], self.ctx.image_shape[1])
         return {"main": StreamSpec(sampler=self.sampler(), views=2, augment=augment)}
 

@@ -23,6 +23,7 @@ card = MethodCard(
     deviations=(
         "a class without training images has Δ = 1 and no shift; Δ would be infinite",
         "the defaults are those of the authors' class; for CIFAR-10-LT at ratio 100 their page has γ = 0.2, τ = 1.2",
+        "π is that of the training fold whatever the sampler draws: a balanced one balances the classes twice",
         "agrees with github.com/orparask/VS-Loss (7ade9c9), and at τ = 0 with the CDT loss of github.com/zhangyongshun/"
         "BagofTricks-LT (ce7859a)",
     ),

@@ -217,7 +217,7 @@ COMMANDS = {
     "show": ["--plugins", "name"],
     "new method": ["--force", "--into", "--template", "name"],
     "new dataset": ["--force", "--into", "name"],
-    "check": ["--format", "--only", "--plugins", "--quick", "what"],
+    "check": ["--format", "--from", "--only", "--plugins", "--quick", "what"],
     "data check": [
         "--dataset-set",
         "--force",

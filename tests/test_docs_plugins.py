@@ -70,7 +70,7 @@ def quick() -> dict[str, list[str]]:
     """What makes the trainings of the pages short."""
     data = ["--dataset-set", "size=200", "--dataset-set", "least_test=0", "--dataset-set", "image_size=24"]
     plain = [*data, "--threads", "1", "--no-track", "--quiet"]
-    return {"fer-bench run": [*plain, "--seeds", "1"], "fer-bench tune": plain}
+    return {"fer-bench run": [*plain, "--seeds", "1"], "fer-bench tune": plain, "fer-bench check": ["--quick"]}
 
 
 def test_every_block_of_the_page_on_methods_works(tmp_path, quick):

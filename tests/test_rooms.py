@@ -32,7 +32,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "training": ("base", "contract", "stats"),
     "runs": ("base", "contract", "data", "doctor", "record", "stats", "training"),
     "tuning": ("base", "contract", "record", "runs", "training"),
-    "conformance": ("base", "contract", "runs", "training"),
+    "conformance": ("base", "contract", "data", "record", "runs", "training"),
     "tracking": ("base", "record", "stats"),
     "reports": ("base", "contract", "data", "doctor", "record", "stats"),
     "cli": (

@@ -17,7 +17,7 @@ from fer_bench.base.next_command import complete
 from fer_bench.cli.columns import table
 from fer_bench.cli.group import Group
 from fer_bench.cli.method_card import RECIPE, drawn_dataset, plain_method
-from fer_bench.contract.plugins import FOLDERS, NO_PLUGINS, Plugins, plugins
+from fer_bench.contract.plugins import FOLDERS, NO_PLUGINS, Plugin, Plugins, plugins
 from fer_bench.errors import SpecError, abbreviated, unknown
 
 TEMPLATES = {
@@ -128,7 +128,7 @@ def _write(kind: str, name: str, template: str, into: Path, force: bool) -> tupl
 
 def _taken(available: Plugins, file: Path) -> dict[str, str]:
     """Names that mean something else already, with where."""
-    found = [*available.methods.values(), *available.datasets.values()]
+    found: list[Plugin] = [*available.methods.values(), *available.datasets.values()]
     taken = {p.card.name: str(p.path) for p in found if p.path.resolve() != file.resolve()}
     return dict.fromkeys(available.variants(), "a variant's name") | taken
 

@@ -62,8 +62,10 @@ def _folded(rows: Iterable[tuple[str, str]]) -> None:
 
 def _fold(text: str, first: str, then: str) -> list[str]:
     width = min(MOST, shutil.get_terminal_size((MOST, 0)).columns)
-    options = {"break_long_words": False, "break_on_hyphens": False}
-    return textwrap.wrap(text, max(width, 40), initial_indent=first, subsequent_indent=then, **options)
+    wrapper = textwrap.TextWrapper(
+        max(width, 40), initial_indent=first, subsequent_indent=then, break_long_words=False, break_on_hyphens=False
+    )
+    return wrapper.wrap(text)
 
 
 def _show_params(card: MethodCard | DatasetCard) -> None:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from fer_bench.base.scratch import scratch
-from fer_bench.conformance.promise import NOTHING, Promise, Report, Verdict, judge_all
+from fer_bench.conformance.promise import NOTHING, DoesNotApply, Promise, Report, Verdict, judge_all
 from fer_bench.conformance.report import in_words
+from fer_bench.contract.card_reader import name_in
 from fer_bench.contract.cards import MethodCard
 from fer_bench.contract.plugins import Plugin, Plugins, plugins
 from fer_bench.errors import ConformanceError, PluginError, unknown
 
-Told = Callable[[Verdict], object]
 
-
-def conforms(plugin: str | Path, *, plugins: Iterable[str | Path] = (), only: Iterable[str] = (), quick: bool = False
-             ) -> None:  # fmt: skip
+def conforms(plugin: str | Path, *, plugins: Iterable[str | Path] = (), only: Iterable[str] = (), quick: bool = False,
+             source: str | Path | None = None) -> None:  # fmt: skip
     """Check that a plug-in keeps what every plug-in must; for one line in its own tests.
 
     ::
@@ -36,6 +36,8 @@ def conforms(plugin: str | Path, *, plugins: Iterable[str | Path] = (), only: It
         Check these promises alone.
     quick : bool
         Leave out the promises that take longest.
+    source : path, optional
+        The files of a data set that is not built in.
 
     Raises
     ------
@@ -44,7 +46,7 @@ def conforms(plugin: str | Path, *, plugins: Iterable[str | Path] = (), only: It
     UnknownNameError, PluginError
         There is no such plug-in, or it can't be read.
     """
-    broken = [r for r in check(plugin, folders=plugins, only=only, quick=quick) if r.broken]
+    broken = [r for r in check(plugin, Terms(tuple(plugins), tuple(only), quick, source)) if r.broken]
     if broken:
         count = sum(len(r.broken) for r in broken)
         text = "\n\n".join(in_words(report) for report in broken)
@@ -52,15 +54,37 @@ def conforms(plugin: str | Path, *, plugins: Iterable[str | Path] = (), only: It
         raise ConformanceError(f"{count} {noun} broken\n\n{text}", next=f"fer-bench check {broken[0].path}")
 
 
-def check(what: str | Path, *, folders: Iterable[str | Path] = (), only: Iterable[str] = (), quick: bool = False,
-          started: Callable[[Report], object] = lambda report: None, told: Told = lambda verdict: None
-          ) -> list[Report]:  # fmt: skip
-    """One report for each plug-in that a name or a path means.
+@dataclass(frozen=True)
+class Terms:
+    """What is checked, and how.
 
-    Parameters
+    Attributes
     ----------
+    folders : paths
+        Folders with plug-ins.
+    only : names
+        Promises; empty for all.
+    quick : bool
+        Leave out the slow ones.
+    source : path, optional
+        The files of a data set.
+    costs : bool
+        Measure what a method costs beside plain cross-entropy as well.
     started, told : callable
         Receive each report before its first promise is checked, and each verdict as soon as it is known.
+    """
+
+    folders: tuple[str | Path, ...] = ()
+    only: tuple[str, ...] = ()
+    quick: bool = False
+    source: str | Path | None = None
+    costs: bool = False
+    started: Callable[[Report], object] = lambda report: None
+    told: Callable[[Verdict], object] = lambda verdict: None
+
+
+def check(what: str | Path, terms: Terms | None = None) -> list[Report]:
+    """One report for each plug-in that a name or a path means.
 
     Raises
     ------
@@ -69,8 +93,14 @@ def check(what: str | Path, *, folders: Iterable[str | Path] = (), only: Iterabl
     PluginError
         The plug-in can't be read.
     """
-    found, available = find(what, folders)
-    return [_checked(plugin, available, tuple(only), quick, started, told) for plugin in found]
+    terms = terms or Terms()
+    found, available = find(what, terms.folders)
+    return [
+        _of_method(plugin, available, terms)
+        if isinstance(plugin.card, MethodCard)
+        else _of_dataset(plugin, available, terms)
+        for plugin in found
+    ]
 
 
 def find(what: str | Path, folders: Iterable[str | Path] = ()) -> tuple[list[Plugin], Plugins]:
@@ -84,11 +114,13 @@ def find(what: str | Path, folders: Iterable[str | Path] = ()) -> tuple[list[Plu
     available = plugins(folders)
     found = _inside(available, path)
     if not found:
-        package = path if path.is_dir() and (path / "__init__.py").exists() else None
-        folder = path.parent if path.is_file() or package else path
+        is_plugin = path.is_file() or name_in(path / "__init__.py") is not None
+        folder = path.parent if is_plugin else path
         available = plugins([*folders, folder])
         found = _inside(available, path)
-    broken = [e for e in available.broken if _lies_in(Path((e.where or "").partition(":")[0]), path)]
+    broken = [e for e in available.broken if _lies_in(_file_of(e), path)]
+    if path.is_dir():  # files beside the plug-ins, which never meant to be any
+        broken = [e for e in broken if name_in(_file_of(e)) is not None]
     if broken:
         raise broken[0]
     if not found:
@@ -101,6 +133,10 @@ def _inside(available: Plugins, path: Path) -> list[Plugin]:
     return [plugin for plugin in everything if _lies_in(plugin.path, path)]
 
 
+def _file_of(error: PluginError) -> Path:
+    return Path((error.where or "").partition(":")[0])
+
+
 def _lies_in(file: Path, path: Path) -> bool:
     """Whether a plug-in's file is `path`, its ``__init__.py``, or of a plug-in directly in that folder."""
     file = file.resolve()
@@ -108,31 +144,50 @@ def _lies_in(file: Path, path: Path) -> bool:
     return path in (file, inner, inner.parent)
 
 
-def _checked(plugin: Plugin, available: Plugins, only: Sequence[str], quick: bool,
-             started: Callable[[Report], object], told: Told) -> Report:  # fmt: skip
-    card = plugin.card
-    report = Report(name=card.name, title=card.title, kind=plugin.kind, path=str(plugin.path))
-    if not isinstance(card, MethodCard):
-        raise PluginError("data sets can't be checked yet", where=str(plugin.path))
-    from fer_bench.conformance import methods, readout_promises  # with torch
+def _of_dataset(plugin: Plugin, available: Plugins, terms: Terms) -> Report:
+    from fer_bench.conformance import datasets  # with torch, as parameters are checked like those of methods
 
-    promises = readout_promises.PROMISES if card.readout_of else methods.PROMISES
-    known = {p.name: p for p in (*promises, *methods.PROMISES)}
-    for name in only:
-        if name not in known:
-            raise unknown("promise", name, known, where="--only")
-    started(report)
+    report = Report(name=plugin.card.name, title=plugin.card.title, kind=plugin.kind, path=str(plugin.path))
+    _check_names(terms.only, datasets.PROMISES)
+    terms.started(report)
+    with scratch() as folder:
+        source = None if terms.source is None else Path(terms.source).resolve()
+        world = datasets.DataWorld(plugin=plugin, plugins=available, folder=folder, source=source)
+        report.verdicts = judge_all(
+            datasets.PROMISES, world, plugin.path, only=terms.only, quick=terms.quick, told=terms.told
+        )  # fmt: skip
+    return report
+
+
+def _of_method(plugin: Plugin, available: Plugins, terms: Terms) -> Report:
+    from fer_bench.conformance import methods, readout_promises
+
+    card, only = plugin.card, terms.only
+    report = Report(name=card.name, title=card.title, kind=plugin.kind, path=str(plugin.path))
+    promises: Sequence[Promise] = readout_promises.PROMISES if card.readout_of else methods.PROMISES
+    _check_names(only, (*promises, *methods.PROMISES))
+    terms.started(report)
     with scratch() as folder, _one_thread():
         world = methods.World(plugin=plugin, plugins=available, folder=folder)
-        report.verdicts = judge_all(promises, world, plugin.path, only=only, quick=quick, told=told)
+        report.verdicts = judge_all(promises, world, plugin.path, only=only, quick=terms.quick, told=terms.told)
     for promise in _others(methods.PROMISES, promises, only):
         verdict = Verdict(
             promise=promise.name, says=promise.says, state=NOTHING,
             note=f"it trains no network of its own, but reads out '{card.readout_of}'",
         )  # fmt: skip
         report.verdicts.append(verdict)
-        told(verdict)
+        terms.told(verdict)
+    if terms.costs and not any(v.promise == "trains" and v.broken for v in report.verdicts):
+        with suppress(DoesNotApply), _one_thread():
+            report.cost = methods.cost(plugin, available).to_dict()
     return report
+
+
+def _check_names(only: Iterable[str], promises: Iterable[Promise]) -> None:
+    known = {p.name: p for p in promises}
+    for name in only:
+        if name not in known:
+            raise unknown("promise", name, known, where="--only")
 
 
 def _others(every: Sequence[Promise], applied: Sequence[Promise], only: Sequence[str]) -> Iterator[Promise]:

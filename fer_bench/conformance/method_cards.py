@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from fer_bench.conformance.promise import Broken, DoesNotApply, Promise
 from fer_bench.conformance.world import World
-from fer_bench.contract.cards import MethodCard
+from fer_bench.contract.cards import Card
 from fer_bench.contract.method import Method
 from fer_bench.contract.params import Choice, Float, Int, Param, Scale, within
 from fer_bench.errors import FerBenchError, SpecError, nearest
@@ -70,7 +70,15 @@ def _one_edit(one: str, other: str) -> bool:
     return same or (abs(len(one) - len(other)) <= 1 and len(set(one) ^ set(other)) <= 1 and one[:3] == other[:3])
 
 
-def check_parameters(world: World) -> str | None:
+class Carded(Protocol):
+    """A world whose plug-in has a card, of a method or a data set."""
+
+    @property
+    def card(self) -> Card:
+        """What the plug-in says about itself."""
+
+
+def check_parameters(world: Carded) -> str | None:
     """Defaults, ends and choices are accepted, other values refused, and tuning searches within them."""
     if not world.card.params:
         raise DoesNotApply("the card has no parameters")
@@ -93,7 +101,7 @@ def check_parameters(world: World) -> str | None:
     return None
 
 
-def _parse(card: MethodCard, name: str, value: Any, look: str) -> None:
+def _parse(card: Card, name: str, value: Any, look: str) -> None:
     for given in (value, str(value)):
         try:
             taken = card.resolve({name: given})[name]
@@ -135,7 +143,7 @@ def refused_values(param: Param) -> Iterator[Any]:
             yield value
 
 
-def _check_space(card: MethodCard, name: str, param: Param, look: str) -> None:
+def _check_space(card: Card, name: str, param: Param, look: str) -> None:
     space = param.space
     if space is None:
         return

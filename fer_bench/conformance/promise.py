@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from fer_bench.errors import FerBenchError
 from fer_bench.runs.blame import frame_to_blame
 
-W = TypeVar("W")
+W = TypeVar("W", contravariant=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,14 +107,14 @@ class Verdict:
 
 @dataclass(kw_only=True)
 class Report:
-    """What became of all promises for one plug-in; `facts` are measurements that promise nothing."""
+    """What became of all promises for one plug-in, and what it costs where that was measured."""
 
     name: str
     title: str
     kind: str
     path: str
     verdicts: list[Verdict] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
+    cost: dict[str, Any] | None = None
 
     @property
     def broken(self) -> list[Verdict]:
@@ -144,7 +144,8 @@ def judge_all(promises: Sequence[Promise[W]], world: W, plugin: Path, *, only: I
             continue
         missing = [n for n in promise.after if n in verdicts and verdicts[n].state in (FAILED, UNCHECKED)]
         if missing:
-            note = f"needs '{missing[0]}', which is not kept"
+            fate = "broken" if verdicts[missing[0]].broken else "not checked"
+            note = f"needs '{missing[0]}', which is {fate}"
             verdict = Verdict(promise=promise.name, says=promise.says, state=UNCHECKED, note=note)
         elif quick and promise.slow and promise.name not in only:
             verdict = Verdict(promise=promise.name, says=promise.says, state=UNCHECKED, note="left out by --quick")

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from torch import nn
 
-from fer_bench.conformance import method_cards
+from fer_bench.conformance import method_cards, sealed
 from fer_bench.conformance.images import COUNTS
 from fer_bench.conformance.method_cards import accepted_values
 from fer_bench.conformance.promise import Broken, DoesNotApply, Promise
@@ -163,4 +163,5 @@ PROMISES = (
         look="card, params",
         after=("network", "parameters"),
     ),
+    *sealed.PROMISES,
 )

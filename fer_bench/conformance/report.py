@@ -48,6 +48,15 @@ def summary(report: Report) -> str:
     return ", ".join(f"{n} {state}" for state, n in counts if n)
 
 
+def costs(report: Report) -> list[str]:
+    """What a method costs beside plain cross-entropy, where that was measured."""
+    if report.cost is None:
+        return []
+    time, kept, weights = (report.cost[name] for name in ("time", "kept", "weights"))
+    text = f"cost beside plain cross-entropy: {time:.2f} x the time of training, {kept:.2f} x the memory of a step, "
+    return [text + f"{weights:.2f} x the weights; {report.cost['state']:,} bytes of state"]
+
+
 def in_words(report: Report) -> str:
     """The whole report."""
     lines = [heading(report), *(line(v) for v in report.verdicts), summary(report)]

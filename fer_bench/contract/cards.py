@@ -28,6 +28,7 @@ FAMILIES = {
     "loss": "another loss: focusing terms, margins, label smoothing",
     "reweighting": "class or sample weights on the loss",
     "resampling": "which images are drawn, and how often",
+    "augmentation": "how images are changed before they are seen",
     "mixing": "images, features or labels mixed in the batch",
     "logit adjustment": "class priors added to the logits, in training or afterwards",
     "two-stage": "a representation first, then another classifier",

@@ -257,8 +257,8 @@ def load_plugin(path: str | Path) -> type:
     found.add(file, name, str(home), Tree(home))
     if found.broken:
         raise found.broken[0]
-    (plugin,) = [*found.methods.values(), *found.datasets.values()]
-    return plugin.load()
+    plugins_of_file: list[Plugin] = [*found.methods.values(), *found.datasets.values()]
+    return plugins_of_file[0].load()
 
 
 def _modules(folder: Path) -> list[tuple[str, Path]]:

@@ -66,9 +66,7 @@ class Composable:
 
     def sampler(self) -> Sampler:
         """The chosen sampler, for streams of one's own."""
-        ctx = self.ctx
-        kind = self.params.get("sampler", "shuffle")
-        return make_sampler(kind, ctx.epochs, batch_size=ctx.batch_size, seed=ctx.seed)
+        return make_sampler(self.params.get("sampler", "shuffle"), self.ctx)
 
     def on_batch(self, batch: Batch) -> Batch:
         """The batch, its images and targets mixed."""

@@ -69,8 +69,7 @@ class Decoupled:
     def streams(self, stage: Stage) -> dict[str, StreamSpec]:
         """Every image once in the first stage; in the second as `second.sampler` says, where there is one."""
         kind = self.params.get("second.sampler", "shuffle") if stage.name == SECOND else "shuffle"
-        sampler = make_sampler(kind, self.ctx.epochs, batch_size=self.ctx.batch_size, seed=self.ctx.seed)
-        return {"main": StreamSpec(sampler=sampler)}
+        return {"main": StreamSpec(sampler=make_sampler(kind, self.ctx))}
 
 
 class AdjustedHead(nn.Module):

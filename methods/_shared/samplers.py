@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fer_bench import TrainView, missing_library, shuffle
+from fer_bench import Context, TrainView, missing_library, shuffle
 
 from .losses import EFFECTIVE_BETA
 
@@ -267,31 +267,22 @@ reverse (p_c ∝ n_c^q with q = 0, 0.5, -1); progressive (from instances to clas
 repeat_factor (t = 1/C); pk (each batch has equally many images of every class)."""
 
 
-def make_sampler(kind: str, epochs: int, *, batch_size: int = 0, seed: int = 0) -> Sampler:
-    """The sampler called `kind`, with N positions an epoch.
+def make_sampler(kind: str, ctx: Context) -> Sampler:
+    """The sampler called `kind`, one of :data:`SAMPLERS`, with N positions an epoch.
 
-    Parameters
-    ----------
-    kind : str
-        One of :data:`SAMPLERS`.
-    epochs : int
-        Those of the recipe, for samplers that change.
-    batch_size : int
-        That of the stream, for "pk".
-    seed : int
-        The run's, for "undersample".
+    It takes the recipe's epochs ("progressive") and batch size ("pk") and the run's seed ("undersample") from `ctx`.
     """
     return {
         "shuffle": shuffle,
         "oversample": Oversample(),
-        "undersample": Undersample(seed=seed),
+        "undersample": Undersample(seed=ctx.seed),
         "minimal": Undersample(redraw=True),
         "capped": BalancedCapped(),
         "balanced": Power(q=0.0),
         "sqrt": Power(q=0.5),
         "reverse": Power(q=-1.0),
-        "progressive": Progressive(epochs=epochs),
+        "progressive": Progressive(epochs=ctx.epochs),
         "effective": Effective(),
         "repeat_factor": RepeatFactor(),
-        "pk": ClassesPerBatch(batch_size=batch_size),
+        "pk": ClassesPerBatch(batch_size=ctx.batch_size),
     }[kind]

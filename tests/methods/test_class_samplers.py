@@ -2,6 +2,7 @@
 
 import pickle
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,6 +35,16 @@ def view_of(counts, seed=0):
     return TrainView(images=torch.zeros(len(labels), 1, 1, 1), labels=labels, num_classes=len(counts))
 
 
+def context(seed=0):
+    return SimpleNamespace(epochs=5, batch_size=8, seed=seed)
+
+
+def test_a_subset_that_lasts_is_another_for_another_seed():
+    view = view_of((40, 4))
+    seen = [set(draw(make_sampler("undersample", context(seed)), view)) for seed in (0, 1)]
+    assert seen[0] != seen[1]
+
+
 def draw(sampler, view, epoch=0, seed=0):
     return sampler(view, epoch, numpy_generator(seed, "sampler", epoch))
 
@@ -47,7 +58,7 @@ def draw(sampler, view, epoch=0, seed=0):
 )
 def test_every_sampler_gives_as_many_positions_as_there_are_images_all_within_the_fold(counts, kind, epoch, seed):
     view = view_of(counts)
-    positions = draw(make_sampler(kind, 5, seed=seed), view, epoch, seed)
+    positions = draw(make_sampler(kind, context(seed)), view, epoch, seed)
     assert positions.dtype == np.int64
     assert positions.shape == (len(view),)
     assert positions.min() >= 0
@@ -57,7 +68,7 @@ def test_every_sampler_gives_as_many_positions_as_there_are_images_all_within_th
 @pytest.mark.parametrize("kind", SAMPLERS)
 def test_every_sampler_survives_pickling_and_repeats_for_a_seed_and_an_epoch(kind):
     view = view_of(COUNTS)
-    sampler = make_sampler(kind, 5, batch_size=8)
+    sampler = make_sampler(kind, context())
     again = pickle.loads(pickle.dumps(sampler))
     assert again == sampler
     first = draw(sampler, view, epoch=1)

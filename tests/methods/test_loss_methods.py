@@ -15,6 +15,8 @@ from fer_bench.methods._shared.losses import effective_weights, ldam_margins
 from fer_bench.methods._shared.priors import log_prior
 from fer_bench.methods._shared.samplers import Oversample, Power
 from fer_bench.methods._shared.smoothing import label_aware_shares
+from fer_bench.methods.ala import rarities
+from fer_bench.methods.gcl import cloud_sizes
 from fer_bench.methods.lade import lader
 from fer_bench.methods.vs import temperatures
 from fer_bench.training.fit import _smooth
@@ -99,6 +101,15 @@ VECTORS = {
 def test_vectors_of_classes_are_those_worked_out_elsewhere(name):
     made, printed = VECTORS[name]
     np.testing.assert_allclose(made, printed, rtol=0, atol=5.1e-5)
+
+
+def test_a_class_without_images_is_left_alone():
+    counts = (100, 0, 10)
+    np.testing.assert_allclose(ldam_margins(counts), [0.5 * 0.1**0.25, 0, 0.5])
+    np.testing.assert_allclose(log_prior(counts), [math.log(10 / 11), 0, math.log(1 / 11)])
+    np.testing.assert_allclose(temperatures(counts, 0.3), [1, 1, 10**0.3])
+    np.testing.assert_allclose(cloud_sizes(counts), [0, 0, 1])
+    np.testing.assert_allclose(rarities(counts), [1 / math.log2(11), 0, 1])
 
 
 @pytest.mark.parametrize("shape", ["linear", "concave", "convex"])

@@ -49,11 +49,12 @@ def test_classes_get_the_corners_that_lie_nearest_together(make_method, tiny_tru
 
 
 def test_centres_move_a_tenth_of_the_way_and_absent_classes_stay(make_method, tiny_trunk):
-    model = make_method(TSC, {"dim": 4}, counts=COUNTS).build_model(tiny_trunk)
-    model.centres.copy_(torch.eye(3, 4))
-    model.follow(torch.tensor([[0.0, 0, 0, 1], [0, 0, 0, 1]]), torch.tensor([0, 0]))
-    expected = torch.tensor([0.9, 0, 0, 0.1]) / math.hypot(0.9, 0.1)
-    torch.testing.assert_close(model.centres, torch.stack([expected, *torch.eye(3, 4)[1:]]))
+    model = make_method(TSC, {"dim": 8}, counts=COUNTS).build_model(tiny_trunk)
+    axes = torch.eye(8)
+    model.centres.copy_(axes[:3])
+    model.follow(axes[[7, 7]], torch.tensor([0, 0]))
+    expected = (0.9 * axes[0] + 0.1 * axes[7]) / math.hypot(0.9, 0.1)
+    torch.testing.assert_close(model.centres, torch.stack([expected, *axes[1:3]]))
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
@@ -100,5 +101,5 @@ def test_second_stage_is_cross_entropy(make_method, tiny_trunk):
 
 
 def test_more_classes_than_dimensions_are_refused(make_method, tiny_trunk):
-    with pytest.raises(SpecError, match="3 classes"):
-        make_method(TSC, {"dim": 2}, counts=COUNTS).build_model(tiny_trunk)
+    with pytest.raises(SpecError, match="9 classes"):
+        make_method(TSC, {"dim": 8}, counts=(5,) * 9).build_model(tiny_trunk)

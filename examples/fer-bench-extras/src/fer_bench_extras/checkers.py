@@ -14,6 +14,7 @@ card = DatasetCard(
     title="Checkerboards on noise",
     classes=("coarse", "medium", "fine"),
     protocols=(Protocol(name="official", train=("train",), val=("val",), test=("test",)),),
+    layouts={"drawn": "nothing to read: the boards are drawn"},
     params={"noise": Param(60, "largest brightness of the noise", low=1, high=150)},
     built_in=True,
     image="24x24 grey",
