@@ -43,8 +43,8 @@ card = MethodCard(
         "the compared view is moved, turned and erased in part, not cropped and coloured; the classifier's view has "
         "the recipe's augmentation instead of AutoAugment",
         "images are compared by their label; a soft label has its shares of the weight 1 of the centres",
-        "α, τ and the number of queued images a class are those of the authors' script for ImageNet-LT: 8,192 images of "
-        "1,000 classes there, 64 of seven here. A queue of 1,024 would hold 146 positives of each class",
+        "α, τ and the number of queued images a class are those of the authors' script for ImageNet-LT: 8,192 images "
+        "of 1,000 classes there, 64 of seven here. A queue of 1,024 would hold 146 positives of each class",
     ),
     params={
         **AUGMENT,
