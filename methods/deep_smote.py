@@ -45,8 +45,8 @@ card = MethodCard(
         "the codes are detached, so that the term never reaches the encoder; detach=true does the same",
         "the autoencoder is trained with the recipe's optimiser and schedule for a share of its epochs, not with Adam "
         "at 2e-4 for 200 epochs, and its last state is taken, not the one with the lowest training loss",
-        "its layers are as wide as the code's, but suited to any side: three halvings and doublings, smallest map an "
-        "8th of the side; the code has four halvings, and a decoder for 28 pixels",
+        "its layers are half as wide as the code's and suited to any side: three halvings and doublings, smallest map "
+        "an 8th of the side; the code has four halvings, and a decoder for 28 pixels",
         "new images are rounded to 8 bit; votes and people of all images are lost",
         "the number of neighbours is at most the smallest class's number of images less one; a class with one image is "
         "doubled",
@@ -60,7 +60,7 @@ card = MethodCard(
             1.0, "factor on the recipe's learning rate for the autoencoder", low=1e-4, high=10.0,
             space=Float(0.05, 2.0, log=True),
         ),
-        "width": Param(64, "channels of its first layer; 64 in the code", low=4, high=128),
+        "width": Param(32, "channels of its first layer; 64 in the code, at four times the cost", low=4, high=128),
         "codes": Param(300, "length of a code; 300 in the code for MNIST, 600 for colour images", low=2, high=1024),
         "detach": Param(False, "whether codes of the second term are detached, as in the code"),
         **NEIGHBOURS,

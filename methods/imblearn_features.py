@@ -22,10 +22,10 @@ card = MethodCard(
     deviations=(
         "the number of neighbours is at most the smallest class's number of images less one; a class with one image is "
         "doubled for samplers that look for neighbours within classes",
-        "a sampler that finds nothing to build on stops the run with the library's reason (kmeans_smote without a "
-        "dense cluster of a class, adasyn without images of other classes nearby)",
-        "a sampler that cleans may empty a class, which is then never predicted",
+        "where kmeans_smote finds no dense cluster of a class, or adasyn nothing to start from, smote takes its place, "
+        "with a warning; a class that a cleaning sampler would empty stays as it is",
         "features are those of unaugmented images, by the network of the last epoch",
+        "a class without training images is never predicted",
     ),
     also_known={
         "smote": "",

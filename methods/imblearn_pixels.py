@@ -25,8 +25,8 @@ card = MethodCard(
         "keeps them",
         "the number of neighbours is at most the smallest class's number of images less one; a class with one image is "
         "doubled for samplers that look for neighbours within classes",
-        "a sampler that finds nothing to build on stops the run with the library's reason (kmeans_smote without a "
-        "dense cluster of a class, adasyn without images of other classes nearby); one that cleans may empty a class",
+        "where kmeans_smote finds no dense cluster of a class, or adasyn nothing to start from, smote takes its place, "
+        "with a warning; a class that a cleaning sampler would empty stays as it is",
         "an epoch goes through the resampled images, so it has more or fewer steps than one of plain training",
     ),
     also_known={"pixel_smote": ""},

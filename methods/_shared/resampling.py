@@ -1,11 +1,17 @@
 """The samplers of imbalanced-learn by name, made fit for small classes.
 
-Their defaults are kept, but for the number of neighbours: it is at most the size of the smallest class that is
-oversampled, less one. A class with a single image is doubled first where a sampler looks for neighbours within classes.
+Their defaults are kept, but for what small classes need:
+
+- The number of neighbours is at most the size of the smallest class, less one. A class with a single image is doubled
+  first where a sampler looks for neighbours within classes.
+- Where KMeansSMOTE finds no dense cluster of a class, or ADASYN nothing to start from, SMOTE takes its place, with a
+  warning.
+- A class that a cleaning sampler would empty stays as it is.
 """
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -80,6 +86,11 @@ def resampler(name: str, counts: np.ndarray, neighbours: int, seed: int) -> Any:
     kind, options, within = _ALL[name]
     smallest = max(1, int(counts[counts > 0].min()) - 1)
     found = {n: min(_NEIGHBOURS.get(n, {}).get(kind, neighbours), smallest) for n in within}
+    if kind in ("BorderlineSMOTE", "SVMSMOTE"):
+        # of any class, to tell which images lie at a border
+        options = {**options, "m_neighbors": min(10, int(counts.sum()) - 1)}
+    if kind == "InstanceHardnessThreshold":
+        options = {**options, "cv": max(2, min(5, int(counts.max())))}
     if name in _COMBINED:
         return _build(kind, seed, smote=_build("SMOTE", seed, **found))
     return _build(kind, seed, **options, **found)
@@ -103,7 +114,7 @@ def resampled(
     Raises
     ------
     SpecError
-        The sampler finds nothing to do, or can't work on these rows; the message is the library's.
+        The sampler can't work on these rows; the message is the library's.
     """
     doubled = np.arange(len(labels))
     if _ALL[name][2]:
@@ -114,12 +125,16 @@ def resampled(
     try:
         new, new_labels = sampler.fit_resample(rows[doubled], labels[doubled])
     except (ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        if name in ("kmeans_smote", "adasyn"):
+            warnings.warn(f"{type(sampler).__name__} can't resample these classes, SMOTE does: {reason}", stacklevel=2)
+            return resampled("smote", rows, labels, neighbours=neighbours, seed=seed)
         raise SpecError(
-            f"{type(sampler).__name__} can't resample these classes: {str(error).strip().splitlines()[0]}",
+            f"{type(sampler).__name__} can't resample these classes: {reason}",
             where=f"sampler={name}, images per class {counts.tolist()}",
             hint="smote, random_oversample and random_undersample work on any classes",
         ) from error
-    if len(np.unique(new_labels)) < 2:
-        raise SpecError(f"{type(sampler).__name__} leaves images of one class only", where=f"sampler={name}")
     taken = getattr(sampler, "sample_indices_", None)
-    return new, new_labels, None if taken is None else doubled[taken]
+    emptied = np.isin(labels, np.setdiff1d(labels, new_labels))
+    new, new_labels = np.concatenate([new, rows[emptied]]), np.concatenate([new_labels, labels[emptied]])
+    return new, new_labels, None if taken is None else np.concatenate([doubled[taken], np.flatnonzero(emptied)])

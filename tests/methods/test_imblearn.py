@@ -10,7 +10,7 @@ import torch
 from imblearn.combine import SMOTEENN
 from imblearn.ensemble import BalancedRandomForestClassifier
 from imblearn.over_sampling import ADASYN, SMOTE, BorderlineSMOTE, KMeansSMOTE
-from imblearn.under_sampling import NearMiss, RandomUnderSampler
+from imblearn.under_sampling import EditedNearestNeighbours, NearMiss, RandomUnderSampler
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -77,7 +77,7 @@ def test_class_sizes_after_resampling(name, expected):
     assert np.bincount(labels).tolist() == expected
 
 
-@pytest.mark.parametrize("name", sorted({*RESAMPLERS} - {"instance_hardness", "kmeans_smote", "adasyn"}))
+@pytest.mark.parametrize("name", sorted({*RESAMPLERS} - {"instance_hardness"}))
 @pytest.mark.parametrize("counts", [(40, 25, 12, 3), (40, 25, 12, 1), (40, 25, 0, 2)])
 def test_small_classes_are_no_obstacle(name, counts):
     rows, labels = cloud(counts)
@@ -102,21 +102,37 @@ def test_a_lone_image_is_repeated_not_invented():
     np.testing.assert_allclose(new[new_labels == 1], np.repeat(rows[-1:], 10, axis=0), rtol=1e-6)
 
 
-def test_a_sampler_that_finds_nothing_to_build_on_says_so():
+def test_smote_takes_the_place_of_a_sampler_that_finds_nothing_to_build_on():
     rows, labels = cloud((40, 4))
     with pytest.raises(RuntimeError, match="No clusters"):
         KMeansSMOTE(random_state=0, k_neighbors=3).fit_resample(rows, labels)
-    with pytest.raises(SpecError, match="KMeansSMOTE can't resample these classes: No clusters") as caught:
-        resampled("kmeans_smote", rows, labels, neighbours=5, seed=0)
-    assert "[40, 4]" in caught.value.where
+    expected, _, _ = resampled("smote", rows, labels, neighbours=5, seed=0)
+    with pytest.warns(UserWarning, match="KMeansSMOTE can't resample these classes, SMOTE does: No clusters"):
+        new, _, _ = resampled("kmeans_smote", rows, labels, neighbours=5, seed=0)
+    np.testing.assert_array_equal(new, expected)
+
+
+def test_a_class_that_would_be_emptied_stays():
+    # each image of the middle class has its nearest neighbours in the others
+    rows = np.array([[0.0], [0.1], [0.2], [1.0], [1.1], [1.2], [0.6], [0.61]] * 2, np.float32)
+    labels = np.array([0, 0, 0, 1, 1, 1, 2, 3] * 2)
+    labels[6::8] = 2
+    rows = np.concatenate([rows, [[0.3], [0.9]]])
+    labels = np.concatenate([labels, [2, 2]])
+    _, theirs = EditedNearestNeighbours().fit_resample(rows, labels)
+    assert 2 not in theirs, "the library leaves none"
+    new, kept, taken = resampled("edited_nn", rows, labels, neighbours=5, seed=0)
+    np.testing.assert_array_equal(rows[taken], new)
+    assert (kept == 2).sum() == 4
+    assert all((kept == c).sum() == (theirs == c).sum() for c in (0, 1, 3))
+
+
+def test_what_the_library_refuses_is_said_with_its_reason():
+    rows, labels = cloud((2, 1))
+    with pytest.raises(SpecError, match="EditedNearestNeighbours can't resample") as caught:
+        resampled("edited_nn", rows, labels, neighbours=5, seed=0)
+    assert "[2, 1]" in caught.value.where
     assert "random_oversample" in caught.value.hint
-
-
-def test_a_sampler_that_leaves_one_class_is_refused():
-    rows = np.zeros((6, 2), np.float32)  # six equal points: the two classes can't be told apart
-    with pytest.raises(SpecError, match="one class"):
-        resampled("edited_nn", np.concatenate([rows, rows[:1] + 50]), np.array([0, 1, 1, 0, 1, 1, 2]) % 2,
-                  neighbours=5, seed=0)  # fmt: skip
 
 
 # -- on features -----------------------------------------------------------------------------------------------------
