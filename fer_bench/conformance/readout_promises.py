@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -116,7 +117,7 @@ CLASSES = (
     ("fifty classes", "fifty classes are not too many", (2,) * 50, 2.0),
 )
 
-PROMISES = (
+PROMISES: tuple[Promise[Any], ...] = (
     *method_cards.PROMISES,
     Promise(
         name="network",
