@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 from torch import nn
@@ -117,7 +116,7 @@ CLASSES = (
     ("fifty classes", "fifty classes are not too many", (2,) * 50, 2.0),
 )
 
-PROMISES: tuple[Promise[Any], ...] = (
+PROMISES: tuple[Promise[World], ...] = (
     *method_cards.PROMISES,
     Promise(
         name="network",

@@ -212,7 +212,7 @@ def check_learns(world: World) -> str:
     return f"{right:.0%} of 32 images"
 
 
-PROMISES = (
+PROMISES: tuple[Promise[World], ...] = (
     Promise(
         name="trains",
         says="two epochs go through, with finite losses, gradients and weights",

@@ -113,7 +113,7 @@ def check_networks(world: World) -> str:
     return f"works with {', '.join(works)}" + (f"; refuses {', '.join(refuses)}, as its card says" if refuses else "")
 
 
-PROMISES = (
+PROMISES: tuple[Promise[World], ...] = (
     Promise(
         name="networks",
         says="it works with a ResNet, a ConvNeXt and a ViT, or its card says which it needs",
