@@ -17,7 +17,7 @@ card = MethodCard(
     paper="Li et al., Focal-SAM: Focal sharpness-aware minimization for long-tailed classification, ICML 2025",
     year=2025,
     url="https://arxiv.org/abs/2505.01660",
-    family="loss",
+    family="optimisation",
     changes="of each image's loss, the share λ(1 - π_y)^γ is taken at w + ρ g/‖g‖, with that part's gradient g at the "
     "present weights w, and the rest at w; two passes a step",
     deviations=(

@@ -18,7 +18,7 @@ card = MethodCard(
     "ICCV 2023",
     year=2023,
     url="https://arxiv.org/abs/2308.07815",
-    family="loss",
+    family="optimisation",
     changes="the gradient of each step is that of the frequent classes at the present weights w, plus that of the rare "
     "classes at w + ρ g/‖g‖, with the rare classes' gradient g; two passes a step",
     deviations=(

@@ -17,7 +17,7 @@ card = MethodCard(
     "Kwon et al., ASAM, ICML 2021",
     year=2021,
     url="https://arxiv.org/abs/2010.01412",
-    family="loss",
+    family="optimisation",
     also_known={"asam": "adaptive=true, rho=0.5"},
     changes="the gradient of each step is that at w + ρ g/‖g‖, with the gradient g at the present weights w; two "
     "passes a step",

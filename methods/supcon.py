@@ -14,13 +14,14 @@ from fer_bench import Batch, Float, LossOut, Method, MethodCard, Output, Param, 
 from ._shared.compose import SAMPLER, Composable
 from ._shared.contrastive import (
     AUGMENT,
+    HEAD_STAGE,
     ContrastiveClassifier,
     Projector,
     compared_view,
     some_positives,
     supervised_contrast,
 )
-from ._shared.decoupled import SECOND, SECOND_STAGE, Decoupled
+from ._shared.decoupled import SECOND, Decoupled
 from ._shared.samplers import SAMPLERS, make_sampler
 
 card = MethodCard(
@@ -46,7 +47,7 @@ card = MethodCard(
     params={
         **AUGMENT,
         **SAMPLER,
-        **SECOND_STAGE,
+        **HEAD_STAGE,
         "temperature": Param(
             0.1,
             "τ; 0.1 in Khosla et al., 0.07 in KCL's code",

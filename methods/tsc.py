@@ -15,6 +15,7 @@ from fer_bench import Batch, Float, LossOut, Method, MethodCard, Output, Param, 
 from ._shared.compose import SAMPLER, Composable
 from ._shared.contrastive import (
     AUGMENT,
+    HEAD_STAGE,
     NEVER,
     ContrastiveClassifier,
     Projector,
@@ -24,7 +25,7 @@ from ._shared.contrastive import (
     similarities,
     some_positives,
 )
-from ._shared.decoupled import BALANCED, SECOND, SECOND_STAGE, Decoupled
+from ._shared.decoupled import BALANCED, SECOND, Decoupled
 from ._shared.samplers import make_sampler
 
 card = MethodCard(
@@ -49,7 +50,7 @@ card = MethodCard(
     params={
         **AUGMENT,
         **SAMPLER,
-        **SECOND_STAGE,
+        **HEAD_STAGE,
         **BALANCED,
         "temperature": Param(
             0.07, "τ; 0.07 in the authors' code", low=0.005, high=10.0, space=Float(0.05, 0.5, log=True)

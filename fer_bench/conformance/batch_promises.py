@@ -186,7 +186,7 @@ CLASSES = (
     ("fifty classes", "fifty classes are not too many", (2,) * 50),
 )
 
-PROMISES = (
+PROMISES: tuple[Promise[World], ...] = (
     Promise(
         name="labels",
         says="labels and one-hot targets have the same loss and gradient",

@@ -164,7 +164,9 @@ def _of_method(plugin: Plugin, available: Plugins, terms: Terms) -> Report:
 
     card, only = plugin.card, terms.only
     report = Report(name=card.name, title=card.title, kind=plugin.kind, path=str(plugin.path))
-    promises: Sequence[Promise] = readout_promises.PROMISES if card.readout_of else methods.PROMISES
+    promises: Sequence[Promise] = methods.PROMISES
+    if card.readout_of:
+        promises = readout_promises.PROMISES
     _check_names(only, (*promises, *methods.PROMISES))
     terms.started(report)
     with scratch() as folder, _one_thread():

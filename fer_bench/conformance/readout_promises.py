@@ -116,7 +116,7 @@ CLASSES = (
     ("fifty classes", "fifty classes are not too many", (2,) * 50, 2.0),
 )
 
-PROMISES = (
+PROMISES: tuple[Promise[World], ...] = (
     *method_cards.PROMISES,
     Promise(
         name="network",

@@ -103,7 +103,7 @@ def check_run(world: World) -> str:
     return f"{len(probe['checks'])} checks of the probe"
 
 
-PROMISES = (
+PROMISES: tuple[Promise[World], ...] = (
     Promise(
         name="seal",
         says="a real run finishes, and tries to open nothing that is sealed",

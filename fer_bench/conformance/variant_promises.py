@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from typing import Any
 
 from fer_bench.conformance.images import SIDE
@@ -12,15 +13,18 @@ from fer_bench.conformance.world import NETWORK_SIDE, NETWORKS, ONE_STEP, Watch,
 from fer_bench.contract.params import Choice, Float, Int
 from fer_bench.errors import SpecError
 
-MOST_VALUES = 40
+MOST_VALUES = 24
 LARGE_SIDE = 48  # pixels; the last map of the kit's ResNet is 3x3
 WITHOUT = {"ResNet": (), "ConvNeXt": ("ResNet",), "ViT": ("ResNet", "feature map")}
 """Family of networks to the needs that it does not meet."""
 
 
 def values_to_try(world: World) -> list[dict[str, Any]]:
-    """Each accepted value of each parameter, and both ends of where tuning looks, beside the other defaults."""
-    tried: list[dict[str, Any]] = []
+    """Each accepted value of each parameter, and both ends of where tuning looks, beside the other defaults.
+
+    Parameters take turns, so that a limit on the number leaves every one of them with some.
+    """
+    rows = []
     for name, param in world.card.params.items():
         space: tuple[Any, ...] = ()
         if isinstance(param.space, Choice):
@@ -28,8 +32,8 @@ def values_to_try(world: World) -> list[dict[str, Any]]:
         elif isinstance(param.space, (Float, Int)):
             space = (param.space.low, param.space.high)
         values = [*accepted_values(param), *space]
-        tried += [{name: v} for k, v in enumerate(values) if v != param.default and v not in values[:k]]
-    return tried
+        rows.append([{name: v} for k, v in enumerate(values) if v != param.default and v not in values[:k]])
+    return [case for turn in zip_longest(*rows) for case in turn if case is not None]
 
 
 def check_values(world: World) -> str:
@@ -109,7 +113,7 @@ def check_networks(world: World) -> str:
     return f"works with {', '.join(works)}" + (f"; refuses {', '.join(refuses)}, as its card says" if refuses else "")
 
 
-PROMISES = (
+PROMISES: tuple[Promise[World], ...] = (
     Promise(
         name="networks",
         says="it works with a ResNet, a ConvNeXt and a ViT, or its card says which it needs",

@@ -30,6 +30,7 @@ FAMILIES = {
     "resampling": "which images are drawn, and how often",
     "augmentation": "how images are changed before they are seen",
     "mixing": "images, features or labels mixed in the batch",
+    "optimisation": "how the steps of training are taken",
     "logit adjustment": "class priors added to the logits, in training or afterwards",
     "two-stage": "a representation first, then another classifier",
     "multi-expert": "several heads or branches with different views of the classes",

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from fer_bench import Augment, Classifier, Param, Trunk
 
+from .decoupled import SECOND_STAGE
 from .layers import BatchNorm
 
 NEVER = -1e30
@@ -25,6 +26,18 @@ AUGMENT = {
         choices=("strong", "recipe"),
     ),
 }
+
+HEAD_STAGE = {
+    **SECOND_STAGE,
+    "second.lr": Param(
+        10.0,
+        "factor on the recipe's learning rate in the second stage; 10 in Khosla et al.'s code for CIFAR-10 (0.5, then "
+        "5): a fresh linear layer on features that no classifier has shaped needs large steps",
+        low=0.001,
+        high=100.0,
+    ),
+}
+"""The second stage of methods whose first one trains no classifier."""
 
 
 def compared_view(kind: str, side: int) -> Augment | None:

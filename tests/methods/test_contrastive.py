@@ -207,6 +207,7 @@ def test_first_stage_of_supcon_is_the_mean_over_all_views(make_method, tiny_trun
 def test_second_stage_of_supcon_trains_a_fresh_head_by_cross_entropy(make_method, tiny_trunk):
     method = make_method(SupCon)
     first, second = method.stages()
+    assert second.lr_scale == 10.0
     assert (second.freeze, second.reinit) == (("trunk", "projector"), ("head",))
     assert (first.name, first.freeze) == ("train", ())
     assert (first.length(20), second.length(20)) == (20, 2)
