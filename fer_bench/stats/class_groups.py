@@ -48,10 +48,11 @@ class Groups:
 def head_middle_tail(counts: np.ndarray, tested: np.ndarray | None = None) -> Groups:
     """Head, middle and tail by cumulative share of the training images `counts` [C], of the `tested` classes only."""
     tested = np.ones(len(counts), dtype=bool) if tested is None else np.asarray(tested, dtype=bool)
-    levels = np.unique(counts[tested])[::-1]  # of equal counts: one level
+    levels, classes = np.unique(counts[tested], return_counts=True)  # of equal counts: one level
+    levels, classes = levels[::-1], classes[::-1]
     if len(levels) < 2:
         return Groups(reason=_reason_for_none(int(tested.sum()), len(counts)))
-    shares = np.array([counts[tested & (counts == level)].sum() for level in levels]) / counts[tested].sum()
+    shares = levels * classes / counts[tested].sum()
     middle = len(levels) > 2  # the least number of levels between head and tail
     head = min(int(np.searchsorted(shares.cumsum(), HEAD_SHARE - 1e-12)) + 1, len(levels) - 1 - middle)
     tail = int(np.searchsorted(shares[::-1].cumsum(), TAIL_SHARE + 1e-12, side="right"))

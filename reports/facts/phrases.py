@@ -118,7 +118,8 @@ def endpoint(study: StudyData, key: str, *, named: bool = True) -> str:
         return f"recall of {of}"
     if kind != "group":
         return SCORES[key]
-    classes = [study.classes[i] for i in study.order if i in covered(study, key)]
+    members = covered(study, key)
+    classes = [study.classes[i] for i in study.order if i in members]
     return f"{'mean ' * (len(classes) > 1)}recall of the {of}{f' ({listed(classes)})' * named}"
 
 
