@@ -101,19 +101,28 @@ class AdaDF(ComposableCrossEntropy, Method):
 
     def training_step(self, model: nn.Module, batch: Batch) -> LossOut:
         """Loss of one batch."""
-        assert self.distributions is not None
         output = model(batch.x)
         auxiliary, attention = output.extra["auxiliary"], output.extra["attention"]
-        shares = batch.soft_target(self.ctx.num_classes)
-        target = fused(auxiliary.softmax(1), shares @ self.distributions, attention, self.params["least"])
+        target = fused(auxiliary.softmax(1), self.of_classes(batch), attention, self.params["least"])
         parts = {
             "ce": self.batch_loss(Output(logits=auxiliary), batch),
-            "divergence": divergence(target, output.logits.float()),
+            "divergence": self.weighted(divergences(target, output.logits.float()), batch),
             "rank": rank_regularisation(attention, self.params["high_share"], self.params["margin"]),
         }
         of_divergence, of_ce = factors(batch.epoch + 1, self.params["beta"])
         total = of_ce * parts["ce"] + of_divergence * parts["divergence"] + parts["rank"]
         return LossOut(total=total, parts=parts, output=output)
+
+    def of_classes(self, batch: Batch) -> Tensor:
+        """The distribution of each image's class, float32 [B, C]; for soft labels the expected one."""
+        assert self.distributions is not None
+        with torch.autocast(batch.y.device.type, enabled=False):
+            return batch.soft_target(self.ctx.num_classes) @ self.distributions
+
+    def weighted(self, losses: Tensor, batch: Batch) -> Tensor:
+        """Mean over images of losses [B] times the images' weights."""
+        weights = self.image_weights(batch)
+        return losses.mean() if weights is None else (weights * losses).mean()
 
     @torch.no_grad()
     def before_eval(self, model: nn.Module, batches: Callable[[], Iterable[Batch]]) -> None:
@@ -158,10 +167,10 @@ def fused(p: Tensor, classes: Tensor, attention: Tensor, least: float) -> Tensor
     return (1 - a)[:, None] * p + a[:, None] * classes
 
 
-def divergence(target: Tensor, logits: Tensor) -> Tensor:
-    """Mean over images of KL(target ‖ softmax(logits)), which also gives its gradient to the target."""
+def divergences(target: Tensor, logits: Tensor) -> Tensor:
+    """KL(target ‖ softmax(logits)) of each image [B], which also gives its gradient to the target."""
     log_target = target.clamp_min(1e-12).log()  # 0 · log 0 is 0, with a finite gradient
-    return (target * (log_target - logits.log_softmax(1))).sum(1).mean()
+    return (target * (log_target - logits.log_softmax(1))).sum(1)
 
 
 def factors(epoch: int, beta: float) -> tuple[float, float]:

@@ -78,7 +78,7 @@ class BCL(Composable, Method):
 
     def streams(self, stage: Stage) -> dict[str, StreamSpec]:
         """Three views of each image: one for the classifier, two to compare."""
-        compared = compared_view(self.params["augment"], self.ctx.image_shape[1])
+        compared = compared_view(self.params["augment"], self.ctx)
         return {"main": StreamSpec(sampler=self.sampler(), views=3, augment=(None, compared, compared))}
 
     def training_step(self, model: Any, batch: Batch) -> LossOut:

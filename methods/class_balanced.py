@@ -28,7 +28,7 @@ card = MethodCard(
         "a soft target of a sigmoid form is one binary target for each class, q_k against 1 - q_k",
         "a class without training images gets weight 0",
         "formulas, the bias of -log(C - 1) and the division by B are those of github.com/richardaecn/"
-        "class-balanced-loss (0ab6eb7); its linear warm-up is the recipe's affair",
+        "class-balanced-loss (0ab6eb7); warm-up is left to the recipe",
     ),
     calibration="the sigmoid forms train one yes-or-no decision for each class; a softmax over their logits was never "
     "trained, so confidences mean little before they are recalibrated",

@@ -47,6 +47,8 @@ card = MethodCard(
         "at 2e-4 for 200 epochs, and its last state is taken, not the one with the lowest training loss",
         "its layers are half as wide as the code's and suited to any side: three halvings and doublings, smallest map "
         "an 8th of the side; the code has four halvings, and a decoder for 28 pixels",
+        "an epoch of the classifier has C n_max images, as in the paper: on FER2013 1.76 times the steps of the other "
+        "methods, after the autoencoder's",
         "new images are rounded to 8 bit; votes and people of all images are lost",
         "the number of neighbours is at most the smallest class's number of images less one; a class with one image is "
         "doubled",
@@ -134,9 +136,13 @@ class DeepSmote(Method):
         seed, n = int(self.ctx.numpy_rng("smote").integers(2**31 - 1)), len(view)
         rows, labels, _ = resampled("smote", codes, view.labels, neighbours=self.params["neighbours"], seed=seed)
         new = torch.from_numpy(rows[n:].astype(np.float32)).to(view.images.device)
-        made = [resized(coder.decode(part) / PIXELS, outer) for part in new.split(512)]
-        images = [((part + 1) * 127.5).round().clamp(0, 255).to(torch.uint8) for part in made]
+        images = [eight_bit(resized(coder.decode(part) / PIXELS, outer)) for part in new.split(512)]
         return Resampled(images=torch.cat([view.images, *images]), labels=np.concatenate([view.labels, labels[n:]]))
+
+
+def eight_bit(x: Tensor) -> Tensor:
+    """Images in [-1, 1] as uint8."""
+    return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def resized(x: Tensor, shape: tuple[int, ...]) -> Tensor:

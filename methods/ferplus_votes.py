@@ -122,7 +122,7 @@ def vote_targets(votes: Tensor, mode: str) -> tuple[Tensor, Tensor]:
 
 def drawn(shares: Tensor, generator: torch.Generator) -> Tensor:
     """One label drawn from each row of shares [B, K], one-hot."""
-    sums = shares.double().cumsum(1)
-    u = torch.rand(len(shares), 1, generator=generator, dtype=torch.float64).to(shares.device) * sums[:, -1:]
+    sums = shares.cpu().double().cumsum(1)  # on the CPU: Apple's GPUs have no float64
+    u = torch.rand(len(shares), 1, generator=generator, dtype=torch.float64) * sums[:, -1:]
     label = (sums <= u).sum(1).clamp_max(shares.shape[1] - 1)
-    return F.one_hot(label, shares.shape[1]).float()
+    return F.one_hot(label, shares.shape[1]).float().to(shares.device)

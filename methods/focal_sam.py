@@ -19,7 +19,7 @@ card = MethodCard(
     url="https://arxiv.org/abs/2505.01660",
     family="optimisation",
     changes="of each image's loss, the share λ(1 - π_y)^γ is taken at w + ρ g/‖g‖, with that part's gradient g at the "
-    "present weights w, and the rest at w; two passes a step",
+    "present weights w, and the rest at w; two passes forwards and three back a step",
     deviations=(
         "with seven classes the shares differ less than with a hundred: π is larger, so γ matters more",
         "the gradient agrees with that of scongl/Focal-SAM at 86c13c6",

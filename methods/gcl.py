@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fer_bench import Float, Method, MethodCard, Output, Param, Stage, StreamSpec, Trunk
+from fer_bench import Batch, Float, Method, MethodCard, Output, Param, Stage, StreamSpec, Trunk
 
 from ._shared.compose import COMPOSE, Composable
 from ._shared.heads import CosineClassifier
@@ -88,6 +88,10 @@ class Gcl(Composable, Method):
         if stage.name != "classifier":
             return super().streams(stage)
         return {"main": StreamSpec(sampler=make_sampler(self.params["head.sampler"], self.ctx))}
+
+    def image_weights(self, batch: Batch) -> Tensor | None:
+        """The chosen weights; none in the classifier stage, whose sampler balances."""
+        return None if self.moment[0] == "classifier" else super().image_weights(batch)
 
     def build_model(self, backbone: Callable[[], Trunk]) -> nn.Module:
         """A trunk with a cosine head."""

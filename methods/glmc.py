@@ -1,4 +1,4 @@
-"""GLMC: global and local mixtures of two streams that must agree, under a loss that is rebalanced by and by."""
+"""GLMC: global and local mixtures of two streams that must agree, under a loss that is gradually rebalanced."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ card = MethodCard(
     url="https://arxiv.org/abs/2308.07815",
     family="optimisation",
     changes="the gradient of each step is that of the frequent classes at the present weights w, plus that of the rare "
-    "classes at w + ρ g/‖g‖, with the rare classes' gradient g; two passes a step",
+    "classes at w + ρ g/‖g‖, with the rare classes' gradient g; two passes forwards and three back a step",
     deviations=(
         "a class is rare below a share of the mean class size; the paper takes those of fewer than 20 images of "
         "CIFAR-100-LT, which means nothing for seven classes of hundreds",

@@ -95,7 +95,8 @@ class MEK(Composable, Method):
     def criterion(self, output: Output, target: Tensor) -> Tensor:
         """Cross-entropy with the smooth label of each image [B]."""
         rows = torch.as_tensor(smooth_labels(self.ctx.counts, self.params["smoothing"]), dtype=torch.float32)
-        smooth = soft_targets(target, self.ctx.num_classes) @ rows.to(target.device)
+        with torch.autocast(target.device.type, enabled=False):  # so that targets sum to 1
+            smooth = soft_targets(target, self.ctx.num_classes) @ rows.to(target.device)
         return F.cross_entropy(output.logits.float(), smooth, reduction="none")
 
 

@@ -40,6 +40,7 @@ card = MethodCard(
         "the smoothed target keeps the mass 1 - ε_c + ε_c/C on the true class, as in the authors' code "
         "(dvlab-research/MiSLAS 0fc381e, methods.py), not 1 - ε_c as in the paper's eq. 7",
         "ε_h = 0.3 is the code's for CIFAR10-LT, the set with a number of classes like ours; 0.4 for CIFAR100-LT",
+        "in the second stage, label-aware smoothing takes the place of the recipe's",
         "the scales have no weight decay, as no vector has in the recipe; in the code they decay with 2e-4",
     ),
     calibration="label-aware smoothing lowers the confidence for large classes by design",
@@ -114,7 +115,8 @@ class Mislas(Decoupled, Method):
         with torch.no_grad():
             fmap, features = network.trunk(batch.x)
         output = Output(logits=network.classify(features), features=features, fmap=fmap)
-        return LossOut(total=self.batch_loss(output, batch), output=output)
+        plain = batch.with_(smoothing=0.0)  # label-aware smoothing takes the place of the recipe's
+        return LossOut(total=self.batch_loss(output, plain), output=output)
 
     def criterion(self, output: Output, target: Tensor) -> Tensor:
         """Cross-entropy of each image [B], with label-aware smoothing in the second stage."""

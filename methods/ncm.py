@@ -80,7 +80,8 @@ class Ncm(Method):
             scores = np.einsum("nd,cd->nc", unit(rows), unit(self.means))
         else:
             scores = -np.stack([((rows - mean) ** 2).sum(1) for mean in self.means], axis=1)
-        scores[:, self.ctx.counts == 0] = min(LOWEST, scores.min())
+        absent = self.ctx.counts == 0
+        scores[:, absent] = np.minimum(LOWEST, scores[:, ~absent].min(1, keepdims=True) - 1)
         return scores
 
     def state_dict(self) -> dict[str, Any]:

@@ -99,7 +99,7 @@ class PaCo(Composable, Method):
 
     def streams(self, stage: Stage) -> dict[str, StreamSpec]:
         """Two views: one to classify, one to compare with."""
-        compared = compared_view(self.params["augment"], self.ctx.image_shape[1])
+        compared = compared_view(self.params["augment"], self.ctx)
         return {"main": StreamSpec(sampler=self.sampler(), views=2, augment=(None, compared))}
 
     def training_step(self, model: Any, batch: Batch) -> LossOut:

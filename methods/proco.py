@@ -75,7 +75,7 @@ class ProCo(Composable, Method):
 
     def streams(self, stage: Stage) -> dict[str, StreamSpec]:
         """Three views of each image: one for the classifier, two to compare."""
-        compared = compared_view(self.params["augment"], self.ctx.image_shape[1])
+        compared = compared_view(self.params["augment"], self.ctx)
         return {"main": StreamSpec(sampler=self.sampler(), views=3, augment=(None, compared, compared))}
 
     def on_epoch_start(self, epoch: int, model: Any) -> None:

@@ -40,7 +40,7 @@ card = MethodCard(
         "τ/0.07 besides",
         "the first stage lasts as long as the recipe; the papers train 200 to 1,000 epochs, with larger batches",
         "the views are moved, turned and erased in part; the papers crop them and change their colours",
-        "KCL's authors take positives from a momentum queue, whichever k of a class come first; here they are drawn "
+        "KCL's authors take positives from a momentum queue, the first k of a class; here they are drawn "
         "from the batch, and the classifier's stage is balanced with second.sampler=balanced",
         "images are drawn together by their label; soft labels count in the second stage alone",
     ),
@@ -90,7 +90,7 @@ class SupCon(Decoupled, Composable, Method):
         """Two views of each image first, one for the head."""
         if stage.name == SECOND:
             return {"main": StreamSpec(sampler=make_sampler(self.params["second.sampler"], self.ctx))}
-        augment = compared_view(self.params["augment"], self.ctx.image_shape[1])
+        augment = compared_view(self.params["augment"], self.ctx)
         return {"main": StreamSpec(sampler=self.sampler(), views=2, augment=augment)}
 
     def training_step(self, model: Any, batch: Batch) -> LossOut:

@@ -120,7 +120,7 @@ class TSC(Decoupled, Composable, Method):
         """Two views of each image first, one for the head."""
         if stage.name == SECOND:
             return {"main": StreamSpec(sampler=make_sampler(self.params["second.sampler"], self.ctx))}
-        augment = compared_view(self.params["augment"], self.ctx.image_shape[1])
+        augment = compared_view(self.params["augment"], self.ctx)
         return {"main": StreamSpec(sampler=self.sampler(), views=2, augment=augment)}
 
     def on_epoch_start(self, epoch: int, model: Any) -> None:

@@ -55,7 +55,7 @@ card = MethodCard(
 
 
 class UniMix(Composable, Method):
-    """Mixed images with an own share each, under the logit-adjusted loss."""
+    """Mixed images each with its own share, under the logit-adjusted loss."""
 
     card = card
 

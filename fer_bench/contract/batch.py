@@ -41,13 +41,16 @@ class Params(Mapping):
 class Context:
     """What a method may know of its training: the training fold's facts and the recipe, nothing of other splits.
 
-    `counts` are images per class in the training fold (int64, [C]); `image_shape` is (channels, height, width);
-    `epochs` and `steps_per_epoch` are those of the recipe. `recipe` is read-only.
+    `counts` are images per class in the training fold (int64, [C]); `image_shape` is (channels, height, width) of what
+    the network gets, `stored_shape` that of the images before the recipe resizes them, in whose pixels
+    :class:`Augment` shifts (None: the same); `epochs` and `steps_per_epoch` are those of the recipe. `recipe` is
+    read-only.
     """
 
     classes: tuple[str, ...]
     counts: np.ndarray
     image_shape: tuple[int, int, int]
+    stored_shape: tuple[int, int, int] | None = None
     seed: int
     epochs: int
     batch_size: int

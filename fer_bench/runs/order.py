@@ -82,6 +82,7 @@ class Order:
             classes=tuple(self.given["classes"]),
             counts=np.asarray(self.given["counts"], dtype=np.int64),
             image_shape=(channels, size or height, size or width),
+            stored_shape=(channels, height, width),
             seed=self.spec.seed,
             epochs=recipe.epochs,
             batch_size=recipe.batch_size,

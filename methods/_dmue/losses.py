@@ -38,6 +38,11 @@ def soft_loss(logits: Tensor, targets: Tensor, one_hot: Tensor) -> Tensor:
 
 def gram_loss(auxiliary: Tensor, necked: Tensor, y: Tensor) -> Tensor:
     """Mean over classes c of the mean squared difference of Gram matrices, rows of length 1, of the other classes."""
+    with torch.autocast(y.device.type, enabled=False):
+        return _gram_loss(auxiliary.float(), necked.float(), y)
+
+
+def _gram_loss(auxiliary: Tensor, necked: Tensor, y: Tensor) -> Tensor:
     gram, gaps = necked @ necked.T, []
     for c in range(auxiliary.shape[1]):
         kept = (y != c).float()
@@ -49,8 +54,9 @@ def gram_loss(auxiliary: Tensor, necked: Tensor, y: Tensor) -> Tensor:
 
 def similarities(features: Tensor, one_hot: Tensor) -> Tensor:
     """Mean cosine to the images of each class in the batch, itself included, rescaled to [0, 1] by image; [B, C]."""
-    unit, counts = F.normalize(features, dim=1), one_hot.sum(0)
-    means = unit @ (unit.T @ one_hot) / counts.clamp_min(1)
+    unit, counts = F.normalize(features.float(), dim=1), one_hot.sum(0)
+    with torch.autocast(unit.device.type, enabled=False):
+        means = unit @ (unit.T @ one_hot) / counts.clamp_min(1)
     low = means.masked_fill(counts == 0, 2.0).amin(1, keepdim=True)
     means = torch.where(counts > 0, means, low)
     return (means - low) / (means.amax(1, keepdim=True) - low).clamp_min(1e-6)

@@ -38,13 +38,19 @@ class Autoencoder(nn.Module):
         self.encoder = nn.Sequential(
             *_down(channels, width, norm=False), *_down(width, 2 * width), *_down(2 * width, 4 * width),
             nn.Conv2d(4 * width, 8 * width, 3, padding=1, bias=False), nn.BatchNorm2d(8 * width), nn.LeakyReLU(0.2),
-            nn.AdaptiveAvgPool2d(self.start[1:]), nn.Flatten(), nn.Linear(inside, codes),
+            *self._pool(height, width_of_image), nn.Flatten(), nn.Linear(inside, codes),
         )  # fmt: skip
         self.grow = nn.Linear(codes, inside)
         self.decoder = nn.Sequential(
             *_up(8 * width, 4 * width), *_up(4 * width, 2 * width),
             nn.ConvTranspose2d(2 * width, channels, 4, stride=2, padding=1), nn.Tanh(),
         )  # fmt: skip
+
+    def _pool(self, height: int, width: int) -> list[nn.Module]:
+        """Nothing where the last map has its size already: the kernel has no deterministic gradient on a GPU."""
+        if height % FLOOR == 0 and width % FLOOR == 0:
+            return []
+        return [nn.AdaptiveAvgPool2d(self.start[1:])]
 
     def encode(self, x: Tensor) -> Tensor:
         """Codes [B, Z] of images."""

@@ -33,8 +33,9 @@ class CentredClassifier(Classifier):
 def squared_gaps(features: Tensor, centers: Tensor, shares: Tensor) -> Tensor:
     """Σ_k q_k (f - c_k)² in each dimension, float32 [B, D]; with one-hot labels (f - c_y)²."""
     features, centers, shares = features.float(), centers.float(), shares.float()
-    mean = shares @ centers
-    spread = (shares @ centers.square() - mean.square()).clamp_min(0.0)  # of centres, where labels are shared
+    with torch.autocast(features.device.type, enabled=False):  # bfloat16 would move the centres
+        mean = shares @ centers
+        spread = (shares @ centers.square() - mean.square()).clamp_min(0.0)  # of centres, where labels are shared
     return (features - mean).square() + spread
 
 

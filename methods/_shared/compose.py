@@ -19,7 +19,8 @@ SAMPLER = {
         "how the N images of an epoch are drawn; shuffle: each once, oversample: to n_max, undersample: one subset of "
         "n_min a class, minimal: n_min a class redrawn each round, capped: N/C a class, balanced, sqrt, reverse: "
         "classes ∝ n_c^q with q 0, 0.5, -1, progressive: from instances to classes, effective: β=0.9999, "
-        "repeat_factor: t=1/C, pk: each batch with equally many images of every class",
+        "repeat_factor: t=1/C, pk: each batch with equally many images of every class. A loss that shifts logits by "
+        "log π balances the classes itself, and a balanced sampler does so once more",
         choices=SAMPLERS,
     ),
 }
@@ -38,7 +39,8 @@ WEIGHTS = {
     "weights": Param(
         "none",
         "weight of each image by its class: inverse is N/(C n_c); sqrt is ∝ n_c^(-1/2), mean 1 over classes; effective "
-        "is Cui et al. 2019 with β=0.9999, sum C. The weighted sum is divided by B",
+        "is Cui et al. 2019 with β=0.9999, sum C. The weighted sum is divided by B. Further terms of a loss (centres, "
+        "consistency) have no weights",
         choices=("none", "inverse", "sqrt", "effective"),
         space=Choice(("none", "inverse", "sqrt", "effective")),
     ),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fer_bench import Augment, Classifier, Param, Trunk
+from fer_bench import Augment, Classifier, Context, Param, Trunk
 
 from .decoupled import SECOND_STAGE
 from .layers import BatchNorm
@@ -40,12 +40,14 @@ HEAD_STAGE = {
 """The second stage of methods whose first one trains no classifier."""
 
 
-def compared_view(kind: str, side: int) -> Augment | None:
+def compared_view(kind: str, ctx: Context) -> Augment | None:
     """Augmentation of the views that are compared; None for the recipe's.
 
+    Shifts go up to an eighth of the image, in pixels of the stored one: it is resized afterwards.
     The papers crop, change colours and blur. A crop of a 48-pixel face can lose the mouth, and grey faces have no
     colours, so the strong form moves and erases instead.
     """
+    side = (ctx.stored_shape or ctx.image_shape)[1]
     return Augment(flip=0.5, shift=side / 8, rotate=15.0, scale=0.2, erase=0.5) if kind == "strong" else None
 
 

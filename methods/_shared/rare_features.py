@@ -84,5 +84,5 @@ def pairs(heads: int, tails: int, strength: float) -> tuple[list[int], list[int]
         return [], []
     small, large = min(heads, tails), max(heads, tails)
     n = max(1, int(large * strength / small)) * small
-    once, round_ = list(range(n)), [k % small for k in range(n)]
+    once, round_ = [k % large for k in range(n)], [k % small for k in range(n)]
     return (once, round_) if heads >= tails else (round_, once)

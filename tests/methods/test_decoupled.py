@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -271,9 +272,10 @@ def test_each_stage_has_its_decay(make_method, tiny_trunk):
     from fer_bench import Stage
 
     method = make_method(WeightBalancing)
+    method.ctx = replace(method.ctx, recipe={"weight_decay": 5e-4})
     model = method.build_model(tiny_trunk)
     decays = {g["weight_decay"]: {p.ndim > 1 for p in g["params"]} for g in method.param_groups(model, Stage())}
     assert decays == {5e-3: {True}, 0.0: {False}}
     model.trunk.requires_grad_(False)
     (group,) = method.param_groups(model, Stage(name="classifier"))
-    assert (len(group["params"]), group["weight_decay"]) == (2, 0.1)
+    assert (len(group["params"]), group["weight_decay"]) == (2, pytest.approx(0.1))
