@@ -80,7 +80,7 @@ def commands_of(card: MethodCard, available: Plugins, *, measured: bool = True) 
     """What a command is for, and the command: it works as it is printed, on data that are drawn."""
     plain = plain_method(available)
     others = [plain] if plain not in ("", card.name) else []
-    place = ["--dataset", drawn_dataset(available), "--recipe", RECIPE]
+    place = [*_data_for(card, available), "--recipe", RECIPE]
     yield "run", shlex.join(["fer-bench", "run", card.name, *others, *place])
     if card.params:
         first, param = next(iter(card.params.items()))
@@ -89,6 +89,16 @@ def commands_of(card: MethodCard, available: Plugins, *, measured: bool = True) 
         yield "tune", shlex.join(["fer-bench", "tune", card.name, *others, *place, "--trials", "20"])
     if not measured:
         yield "measure", shlex.join(["fer-bench", "check", card.name])
+
+
+def _data_for(card: MethodCard, available: Plugins) -> list[str]:
+    """Options that name data on which a method can be run: drawn ones, or a protocol with votes if it needs them."""
+    if "votes" in card.needs:
+        for name, plugin in sorted(available.datasets.items()):
+            protocol = next((p for p in plugin.card.protocols if p.soft), None)
+            if protocol is not None and plugin.origin == "built in":
+                return ["--dataset", name, "--protocol", protocol.name]
+    return ["--dataset", drawn_dataset(available)]
 
 
 def _other(param: Param) -> str:

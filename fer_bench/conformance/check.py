@@ -152,6 +152,7 @@ def _of_dataset(plugin: Plugin, available: Plugins, terms: Terms) -> Report:
     terms.started(report)
     with scratch() as folder:
         source = None if terms.source is None else Path(terms.source).resolve()
+        report.source = "" if source is None else str(source)
         world = datasets.DataWorld(plugin=plugin, plugins=available, folder=folder, source=source)
         report.verdicts = judge_all(
             datasets.PROMISES, world, plugin.path, only=terms.only, quick=terms.quick, told=terms.told

@@ -59,8 +59,9 @@ class DataWorld:
     def reading(self) -> Reading:
         """The recognised source."""
         if self.source is None and not self.card.built_in:
-            how = f"; {self.card.get}" if self.card.get else ""
-            raise NotChecked(f"its files were not given: fer-bench check {self.card.name} --from PATH{how}")
+            how = f" (to obtain them: {self.card.get})" if self.card.get else ""
+            which = self.card.name if self.plugin.origin == "built in" else str(self.plugin.path)
+            raise NotChecked(f"its files were not given: fer-bench check {which} --from PATH{how}")
         return self.dataset().read(self.source)
 
     @cached_property

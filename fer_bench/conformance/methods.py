@@ -13,6 +13,7 @@ PROMISES: tuple[Promise[World], ...] = (
     *method_cards.PROMISES,
     *training_promises.PROMISES,
     *batch_promises.PROMISES,
+    *training_promises.AFTER_CLASSES,
     *variant_promises.PROMISES,
     *sealed.PROMISES,
 )

@@ -107,12 +107,16 @@ class Verdict:
 
 @dataclass(kw_only=True)
 class Report:
-    """What became of all promises for one plug-in, and what it costs where that was measured."""
+    """What became of all promises for one plug-in, and what it costs where that was measured.
+
+    `source` is where the files of a data set were looked for.
+    """
 
     name: str
     title: str
     kind: str
     path: str
+    source: str = ""
     verdicts: list[Verdict] = field(default_factory=list)
     cost: dict[str, Any] | None = None
 

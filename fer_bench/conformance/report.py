@@ -30,7 +30,7 @@ def line(verdict: Verdict) -> str:
 def block(promise: str, failure: Failure, report: Report) -> str:
     """One failure: what is wrong, the smallest example, where to look, what to type."""
     rows = [("example", failure.example), ("look at", failure.look), ("see", failure.page)]
-    rows.append(("next", f"fer-bench check {report.path} --only {_quoted(promise)}"))
+    rows.append(("next", f"fer-bench check {report.path} --only {_quoted(promise)}{_source(report)}"))
     body = [f"{promise}: {failure.what}"]
     for name, text in rows:
         if text:
@@ -40,6 +40,10 @@ def block(promise: str, failure: Failure, report: Report) -> str:
                 break_on_hyphens=False,
             )  # fmt: skip
     return "\n".join(body)
+
+
+def _source(report: Report) -> str:
+    return f" --from {_quoted(report.source)}" if report.source else ""
 
 
 def summary(report: Report) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -140,9 +141,13 @@ def check_resume(world: World) -> str:
 
 
 def check_state(world: World) -> None:
-    """A fresh instance with the weights and the state predicts bitwise what the trained instance predicts."""
+    """A fresh instance with the weights and the state predicts bitwise what the trained instance predicts.
+
+    Its module is imported anew, as in the process that scores the test. An adjustment is fitted twice, since each epoch
+    that may be selected has its own, with the state of that epoch loaded before it.
+    """
     training = world.reference
-    method, model = world.fresh(training)
+    method, model = world.fresh(training, cls=world.imported_anew())
     images, labels = training.job.val.images, training.job.val.labels
     pairs = ((training.job.method, training.job.model), (method, model))
     logits = [world.predict(m, net, images) for m, net in pairs]
@@ -152,18 +157,46 @@ def check_state(world: World) -> None:
     if not adjusts(world.cls):
         return
     outputs = ValOutputs(logits=logits[0].logits, labels=labels, features=logits[0].features)
+    before = pack_and_unpack(method.state_dict())
     method.fit_posthoc(model, outputs)
-    other, _ = world.fresh(training)
+    other, _ = world.fresh(training, cls=world.imported_anew())
     other.load_state_dict(pack_and_unpack(method.state_dict()))
     changed = [adjusted(m, outputs.logits, outputs.features) for m in (method, other)]
     if difference := first_difference(changed[0], changed[1], "adjusted logits"):
         what = "a fresh instance with the saved state adjusts otherwise than the one that was fitted"
         raise Broken(what, example=f"{difference} (fitted, fresh)", look="fit_posthoc, adjust, state_dict")
+    method.load_state_dict(before)
+    method.fit_posthoc(model, outputs)
+    if difference := first_difference(changed[0], adjusted(method, outputs.logits, outputs.features), "adjusted"):
+        what = "an adjustment that is fitted again to the same outputs is another one"
+        raise Broken(what, example=f"{difference} (first fit, second fit)", look="fit_posthoc: start afresh each time")
 
 
 def pack_and_unpack(state: Mapping[str, Any]) -> Any:
     """A state as it comes back from a file."""
     return unpack(pack(state))
+
+
+LATE = replace(RECIPE, epochs=10, batch_size=4)
+
+
+def check_late(world: World) -> str:
+    """Ten epochs on a fold with an empty class, interrupted after the ninth: what starts late is held to the same."""
+    need_steps(world)
+    view = world.fold((8, 4, 0, 2), name="late")
+    whole = world.train(view, recipe=LATE)
+    epochs = sum(stage.length(LATE.epochs) for stage in world.stages)
+    work = world.folder / "late"
+    seed_all(1, "conformance", "another process")
+    with contextlib.suppress(_Interrupted):
+        world.train(view, recipe=LATE, work=work, listener=_Stop(epochs - 2))
+    resumed = world.train(view, recipe=LATE, work=work)
+    if difference := first_difference(state_of(whole), state_of(resumed), "run"):
+        raise Broken(
+            "a training that was interrupted late ends otherwise than one that was not",
+            example=f"interrupted after {epochs - 1} of {epochs} epochs; {difference} (without and with)",
+        )
+    return f"{epochs} epochs"
 
 
 class _Learned(Exception):
@@ -272,3 +305,15 @@ PROMISES: tuple[Promise[World], ...] = (
         slow=True,
     ),
 )
+
+AFTER_CLASSES: tuple[Promise[World], ...] = (
+    Promise(
+        name="late",
+        says="what starts late in training is finite with an empty class, and resumes",
+        check=check_late,
+        look="what depends on batch.epoch or self.ctx.epochs; state_dict",
+        after=("resume", "empty class"),
+        slow=True,
+    ),
+)
+"""What is judged once the promises about classes are."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
-from fer_bench.conformance.images import SIDE
+from fer_bench.conformance.images import SIDE, validation
 from fer_bench.conformance.method_cards import accepted_values
 from fer_bench.conformance.promise import Broken, DoesNotApply, Promise
 from fer_bench.conformance.world import NETWORK_SIDE, NETWORKS, ONE_STEP, Watch, World
 from fer_bench.contract.params import Choice, Float, Int
 from fer_bench.errors import SpecError
+from fer_bench.training.job import Fold
 
 MOST_VALUES = 24
 LARGE_SIDE = 48  # pixels; the last map of the kit's ResNet is 3x3
@@ -81,7 +83,7 @@ def _text(params: Mapping[str, Any]) -> str:
 
 
 def check_networks(world: World) -> str:
-    """One step on each family of networks, or a SpecError where the card says that it needs another."""
+    """One step on each family of networks, or a SpecError where the card says that it needs another; and in colour."""
     works, refuses = [], []
     for family, trunk in NETWORKS.items():
         lacking = [need for need in world.card.needs if need in WITHOUT[family]]
@@ -110,6 +112,11 @@ def check_networks(world: World) -> str:
                 what = f"its card needs a {lacking[0]}, but it works with a {family}"
                 raise Broken(what, example=f"one step, images of {NETWORK_SIDE} pixels", look="card, needs=")
             works.append(family)
+    grey = world.fold((6, 5, 3, 2), side=NETWORK_SIDE)
+    colour = replace(grey, images=grey.images.repeat(1, 3, 1, 1))
+    val = validation(grey.num_classes, side=NETWORK_SIDE)
+    val = Fold(images=val.images.repeat(1, 3, 1, 1), labels=val.labels)
+    world.train(colour, recipe=ONE_STEP, val=val, watch=Watch())
     return f"works with {', '.join(works)}" + (f"; refuses {', '.join(refuses)}, as its card says" if refuses else "")
 
 

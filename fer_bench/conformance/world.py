@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -230,9 +231,26 @@ class World:
         """A training fold (:func:`fer_bench.conformance.images.training`) with what the card needs."""
         return training(*args, **{"votes": "votes" in self.card.needs, **kwargs})
 
-    def method(self, view: TrainView, recipe: Recipe = RECIPE, params: Mapping[str, Any] | None = None) -> Method:
+    def imported_anew(self) -> type[Method]:
+        """The class as another process has it: what the module's globals were given since its import is gone."""
+        name = self.cls.__module__
+        kept = sys.modules.pop(name, None)
+        try:
+            return self.plugin.load()
+        finally:
+            if kept is not None:
+                sys.modules[name] = kept
+
+    def method(
+        self,
+        view: TrainView,
+        recipe: Recipe = RECIPE,
+        params: Mapping[str, Any] | None = None,
+        *,
+        cls: type[Method] | None = None,
+    ) -> Method:
         """A fresh instance with its context, as a run's processes make it."""
-        method: Method = self.cls(self.card.resolve(params or {}))
+        method: Method = (cls or self.cls)(self.card.resolve(params or {}))
         method.ctx = Context(
             classes=tuple(f"class {c}" for c in range(view.num_classes)),
             counts=view.counts,
@@ -291,9 +309,9 @@ class World:
         """Two epochs on the usual fold, which many promises look at."""
         return self.train(self.fold(), watch=Watch())
 
-    def fresh(self, training: Training) -> tuple[Method, nn.Module]:
+    def fresh(self, training: Training, *, cls: type[Method] | None = None) -> tuple[Method, nn.Module]:
         """What a scoring process has: a new instance, the weights, and the state of the last epoch."""
-        method = self.method(training.job.view, training.job.recipe, training.job.method.params)
+        method = self.method(training.job.view, training.job.recipe, training.job.method.params, cls=cls)
         model = self.model(method)
         load_model(training.last_snapshot, model, method, CPU)
         return method, model

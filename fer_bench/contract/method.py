@@ -9,7 +9,7 @@ Hooks run in this order::
         for each epoch:  on_epoch_start
           for each batch:  on_batch -> training_step (criterion, image_weights) -> backward -> grad_hook -> on_step_end
           on_epoch_end -> before_eval -> predict (validation, by the harness)
-    select an epoch -> fit_posthoc -> adjust (validation)
+    for each epoch that may be selected:  load_state_dict -> fit_posthoc -> adjust (validation)
 
 A hook sees the training fold through ``self.ctx`` and the :class:`TrainView` it is given. Validation is scored by the
 harness. The test is predicted in a fresh process, by a new instance of the method that has been given the weights and
@@ -250,7 +250,10 @@ class Method:
         return model(x)
 
     def fit_posthoc(self, model: nn.Module, val: ValOutputs) -> None:
-        """Fit a read-out adjustment on validation outputs of the selected epoch; keep it in the state."""
+        """Fit a read-out adjustment on validation outputs of one epoch, and keep it in the state.
+
+        Called for each epoch that may be selected, after the weights and the state of that epoch have been loaded.
+        """
 
     def adjust(self, logits: np.ndarray, features: np.ndarray | None) -> np.ndarray:
         """Adjusted logits [n, K], each row from its own row alone. Always called after :meth:`fit_posthoc`."""

@@ -84,7 +84,11 @@ class ForkServer:
         with theirs:
             how = "exec" if sys.platform == "darwin" else "fork"
             command = [sys.executable, "-P", "-m", "fer_bench.runs.forkserver", str(theirs.fileno()), how]
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+            # one order of sets of strings in all processes of a run, and again when it is resumed
+            environment = {"PYTHONHASHSEED": "0", **os.environ}
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], env=environment
+            )
         self._owner = os.getpid()
 
     def call(self, role: str, order: Mapping[str, Any], arrays: Mapping[str, np.ndarray], handle: Handle) -> int:

@@ -96,12 +96,19 @@ def adjusted(method: Method, logits: np.ndarray, features: np.ndarray | None) ->
 
 def predict_exactly(method: Method, model: nn.Module, images: Tensor, recipe: Recipe, *, batch: int,
                     estimator: bool = False, adjust: bool = False) -> np.ndarray:  # fmt: skip
-    """Logits float32 [n, K] of `images` in float32 without TF32, for the probe; adjusted if `adjust`."""
+    """Logits float32 [n, K] of `images` in float32 without TF32, for the probe; adjusted if `adjust`.
+
+    Estimators and adjustments get the images of one batch at a time too: over all of them, what they read of the other
+    images would be the same in every pass.
+    """
     exact = type(recipe)(**{**recipe.to_dict(), "precision": "fp32"})
+    parts = []
     with _no_tf32(), torch.compiler.set_stance("force_eager"):
-        predicted = predict(method, model, images, exact, estimator=estimator, batch=batch, features=adjust)
-    logits = method.adjust(predicted.logits, predicted.features) if adjust else predicted.logits
-    return np.asarray(logits, dtype=np.float32)
+        for some in images.split(batch):
+            predicted = predict(method, model, some, exact, estimator=estimator, batch=batch, features=adjust)
+            logits = method.adjust(predicted.logits, predicted.features) if adjust else predicted.logits
+            parts.append(np.asarray(logits, dtype=np.float32))
+    return np.concatenate(parts)
 
 
 @contextmanager
