@@ -30,7 +30,6 @@ def line(verdict: Verdict) -> str:
 def block(promise: str, failure: Failure, report: Report) -> str:
     """One failure: what is wrong, the smallest example, where to look, what to type."""
     rows = [("example", failure.example), ("look at", failure.look), ("see", failure.page)]
-    rows.append(("next", f"fer-bench check {report.path} --only {_quoted(promise)}{_source(report)}"))
     body = [f"{promise}: {failure.what}"]
     for name, text in rows:
         if text:
@@ -39,7 +38,8 @@ def block(promise: str, failure: Failure, report: Report) -> str:
                 text, WIDTH, initial_indent=f"  {name + ':':<9}", subsequent_indent=indent, break_long_words=False,
                 break_on_hyphens=False,
             )  # fmt: skip
-    return "\n".join(body)
+    command = f"fer-bench check {report.path} --only {_quoted(promise)}{_source(report)}"
+    return "\n".join([*body, f"  {'next:':<9}{command}"])  # in one line, so that it can be copied
 
 
 def _source(report: Report) -> str:
