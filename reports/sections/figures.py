@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import wraps
-from itertools import cycle
 from typing import Any
 
 import matplotlib
@@ -54,8 +53,13 @@ def looks(numbers: Numbers) -> dict[str, tuple]:
 
 
 def looks_of(labels: Sequence[str]) -> dict[str, tuple]:
-    """Colour, marker and line of each of some methods."""
-    return dict(zip(labels, zip(cycle(COLOURS), cycle(MARKERS), cycle(LINES), strict=False), strict=False))
+    """Colour, marker and line of each of some methods; colour and marker together are those of no other, up to 49."""
+    rounds = [divmod(k, len(COLOURS)) for k in range(len(labels))]
+    each = [
+        (COLOURS[place], MARKERS[(place + turn) % len(MARKERS)], LINES[(turn * len(COLOURS) + place) % len(LINES)])
+        for turn, place in rounds
+    ]
+    return dict(zip(labels, each, strict=True))
 
 
 def shorten(text: str, limit: int = 44) -> str:
