@@ -15,7 +15,7 @@ from fer_bench.contract.params import Choice, Float, Int
 from fer_bench.errors import SpecError
 from fer_bench.training.job import Fold
 
-MOST_VALUES = 24
+MOST_VALUES = 12
 LARGE_SIDE = 48  # pixels; the last map of the kit's ResNet is 3x3
 WITHOUT = {"ResNet": (), "ConvNeXt": ("ResNet",), "ViT": ("ResNet", "feature map")}
 """Family of networks to the needs that it does not meet."""
