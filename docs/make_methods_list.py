@@ -44,7 +44,8 @@ def page(found: Plugins) -> str:
     cards, parts = by_family(found), [HEAD]
     how = {text: None for p in found.methods.values() if (text := how_measured(p))}
     if how:
-        parts.append(f"Time and memory are those of training beside plain cross-entropy, {'; '.join(how)}. An empty field: not measured.\n")
+        text = f"Time and memory are those of training beside plain cross-entropy, {'; '.join(how)}."
+        parts.append(text + " An empty field: not measured.\n")
     for family, meaning in FAMILIES.items():
         of_family = [found.methods[c.name] for c in cards if c.family == family]
         if of_family:
