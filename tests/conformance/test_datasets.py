@@ -133,7 +133,7 @@ def test_without_its_files_a_data_set_is_not_called_sound(tmp_path):
     assert states["card"] == states["refuses"] == KEPT
     assert states["rows"] == states["counts"] == states["protocols"] == UNCHECKED
     (layout,) = [v for v in report.verdicts if v.promise == "layout"]
-    assert "fer-bench check own --from PATH; draw it" in layout.note
+    assert f"fer-bench check {path} --from PATH (to obtain them: draw it)" in layout.note
 
 
 @pytest.mark.parametrize("name", sorted(BUILT_IN))
