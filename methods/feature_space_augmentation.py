@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +24,7 @@ from fer_bench import (
 from ._shared.decoupled import SECOND, SECOND_STAGE, STAGES_DEVIATION, Decoupled
 from ._shared.fusion import Rare, fused, most_confused
 from ._shared.maps import build_cam_classifier
+from ._shared.rare_features import largest_classes
 from ._shared.samplers import BalancedCapped
 
 card = MethodCard(
@@ -79,8 +79,7 @@ class FeatureSpaceAugmentation(Decoupled, Method):
 
     def frequent(self) -> tuple[int, ...]:
         """The largest classes, at least one and not all."""
-        count = min(max(int(self.params["heads"] * self.ctx.num_classes), 1), self.ctx.num_classes - 1)
-        return tuple(np.argsort(-self.ctx.counts, kind="stable")[:count].tolist())
+        return tuple(largest_classes(self.ctx.counts, self.params["heads"]).tolist())
 
     def streams(self, stage: Stage) -> dict[str, StreamSpec]:
         """As many rare images and new maps as frequent images in the second stage, and donors beside them."""

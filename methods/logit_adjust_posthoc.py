@@ -10,6 +10,7 @@ from torch import nn
 
 from fer_bench import Method, MethodCard, Param, ValOutputs
 
+from ._shared.priors import log_prior
 from ._shared.readout import CRITERION, first_best
 
 TAUS = tuple(k / 10 for k in range(21))
@@ -77,5 +78,4 @@ class LogitAdjustPosthoc(Method):
 
 def adjusted(logits: np.ndarray, counts: np.ndarray, tau: float) -> np.ndarray:
     """Logits [n, C] minus τ log(n_c / N), float32; that of a class without training images (n_c = 0) stays."""
-    shares = np.where(counts > 0, counts / counts.sum(), 1.0)
-    return (logits - tau * np.log(shares)).astype(np.float32)
+    return (logits - tau * log_prior(counts)).astype(np.float32)

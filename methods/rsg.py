@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fer_bench import Batch, Branches, Float, LossOut, Method, MethodCard, Output, Param, SpecError, Trunk
 
-from ._shared.rare_features import Generator, pairs
+from ._shared.rare_features import Generator, largest_classes, pairs
 
 card = MethodCard(
     name="rsg",
@@ -110,9 +110,7 @@ class Rsg(Method):
 
     def frequent(self) -> np.ndarray:
         """Positions of the largest classes, at least one and not all."""
-        count = int(self.params["heads"] * self.ctx.num_classes)
-        count = min(max(count, 1), self.ctx.num_classes - 1)
-        return np.argsort(-self.ctx.counts, kind="stable")[:count]
+        return largest_classes(self.ctx.counts, self.params["heads"])
 
     def training_step(self, model: nn.Module, batch: Batch) -> LossOut:
         """Cross-entropy of the batch and what was generated, the centres' loss, and that of judge or transformation."""

@@ -5,6 +5,7 @@ Maps are [n, D, h, w]; a "vector" is the D numbers of one position. Losses are m
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -73,6 +74,12 @@ class Generator(nn.Module):
 def _lengths(maps: Tensor) -> Tensor:
     """Lengths [n, h, w] of vectors, never 0."""
     return torch.sqrt(maps.pow(2).sum(1) + 1e-12)
+
+
+def largest_classes(counts: np.ndarray, share: float) -> np.ndarray:
+    """Positions of the largest classes, int64: a share of all of them, at least one and not all."""
+    number = min(max(int(share * len(counts)), 1), len(counts) - 1)
+    return np.argsort(-counts, kind="stable")[:number]
 
 
 def pairs(heads: int, tails: int, strength: float) -> tuple[list[int], list[int]]:

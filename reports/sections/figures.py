@@ -54,12 +54,8 @@ def looks(numbers: Numbers) -> dict[str, tuple]:
 
 def looks_of(labels: Sequence[str]) -> dict[str, tuple]:
     """Colour, marker and line of each of some methods; colour and marker together are those of no other, up to 49."""
-    rounds = [divmod(k, len(COLOURS)) for k in range(len(labels))]
-    each = [
-        (COLOURS[place], MARKERS[(place + turn) % len(MARKERS)], LINES[(turn * len(COLOURS) + place) % len(LINES)])
-        for turn, place in rounds
-    ]
-    return dict(zip(labels, each, strict=True))
+    n = len(COLOURS)  # as many as there are markers: each round of colours moves on by one marker
+    return {label: (COLOURS[k % n], MARKERS[(k + k // n) % n], LINES[k % n]) for k, label in enumerate(labels)}
 
 
 def shorten(text: str, limit: int = 44) -> str:
