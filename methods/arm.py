@@ -66,6 +66,7 @@ SHARING = {
     "share.fusion": "add_alpha",
     "share.alpha": "learnable",
     "share.detach": False,
+    "share.atoms": 0,
     "attn.type": "none",
     "attn.place": "after_layer4",
     "attn.reduction": 1,

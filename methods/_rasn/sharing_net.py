@@ -13,8 +13,11 @@ from fer_bench import Batch, Classifier, Output, SpecError, Trunk
 
 from .._shared.maps import map_shape
 from .affinity import Sharing
-from .attention import Attend, attend_every_block, make_gate
+from .attention import STAGES, Attend, attend_every_block, make_gate
 from .dealbino import DeAlbino
+from .sources import CONTROLS, MEANS, make_source
+
+BEFORE_LAST = ("conv1", "bn1", "act1", "maxpool", *STAGES[:-1])
 
 
 class SharingClassifier(Classifier):
@@ -26,8 +29,11 @@ class SharingClassifier(Classifier):
         As for :class:`Classifier`; trunk and head are made first, so that a seed gives them the baseline's values.
     shape : (D, h, w)
         Of the trunk's last map.
-    level : {"map", "pooled", "arm"}
-        What is shared: the map, the pooled features as a map [D, 1, 1], or the mean de-albino map [1, h', w'].
+    level : {"map", "pooled", "arm", "layer3"}
+        What is shared: the map, the pooled features as a map [D, 1, 1], the mean de-albino map [1, h', w'], or the map
+        before a ResNet's last stage.
+    early_shape : (C, H, W) or None
+        Of that map, for "layer3".
     dealbino : bool
         Read out through ARM's head instead of the trunk's pooling.
     enlarge : bool
@@ -47,6 +53,7 @@ class SharingClassifier(Classifier):
         shape: tuple[int, int, int],
         *,
         level: str,
+        early_shape: tuple[int, int, int] | None = None,
         dealbino: bool,
         enlarge: bool = False,
         sharing: Callable[[tuple[int, int, int]], Sharing] | None,
@@ -54,59 +61,129 @@ class SharingClassifier(Classifier):
         super().__init__(trunk, num_classes)
         self.level, self.attend = level, None
         self.dealbino = DeAlbino(shape, enlarge=enlarge) if dealbino else None
-        shared_shape = (trunk.num_features, 1, 1) if level == "pooled" else shape
+        shared_shape = {"pooled": (trunk.num_features, 1, 1), "layer3": early_shape}.get(level) or shape
         if self.dealbino is not None:
             _, height, width = self.dealbino.out_shape
             self.head = nn.Linear(height * width, num_classes)
-            shared_shape = (1, height, width) if level == "arm" else shape
+            shared_shape = (1, height, width) if level == "arm" else shared_shape
         self.sharing = None if sharing is None else sharing(shared_shape)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Output:
         """Logits [B, K], features that the head reads, and the last map, of images `x` [B, C, H, W]."""
         fmap, shareable = self.shareable(x)
         shared = shareable if self.sharing is None else self.sharing(shareable, y)
-        features = self._read(shared)
-        return Output(logits=self.classify(features), features=features, fmap=shared if self.level == "map" else fmap)
+        if self.level in ("pooled", "arm"):
+            return self._output(shared.flatten(1), fmap)
+        if self.level == "layer3":
+            shared = self._attended(self.trunk.body.layer4(shared))
+        return self._output(
+            self.trunk.pool(shared) if self.dealbino is None else self._arm_map(shared).flatten(1), shared
+        )
 
     def shareable(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Attended map [B, D, h, w] and the features of the sharing level, as a map."""
-        fmap = self.trunk.body.forward_features(x)
-        fmap = fmap if self.attend is None else self.attend(fmap)
+        """The map so far, and the features of the sharing level, as a map."""
+        if self.level == "layer3":
+            fmap = early_map(self.trunk, x)
+            return fmap, fmap
+        fmap = self._attended(self.trunk.body.forward_features(x))
         if self.level == "pooled":
             return fmap, self.trunk.pool(fmap)[:, :, None, None]
         return fmap, self._arm_map(fmap) if self.level == "arm" else fmap
+
+    def _attended(self, fmap: Tensor) -> Tensor:
+        return fmap if self.attend is None else self.attend(fmap)
 
     def _arm_map(self, fmap: Tensor) -> Tensor:
         """Mean over the de-albino maps [B, 1, h', w']."""
         assert self.dealbino is not None
         return self.dealbino(fmap).mean(1, keepdim=True)
 
-    def _read(self, shared: Tensor) -> Tensor:
-        """Features [B, ·] of the head."""
-        if self.level == "map":
-            return self.trunk.pool(shared) if self.dealbino is None else self._arm_map(shared).flatten(1)
-        return shared.flatten(1)
+    def _output(self, features: Tensor, fmap: Tensor) -> Output:
+        return Output(logits=self.classify(features), features=features, fmap=fmap)
 
     @torch.no_grad()
     def store_train_mean(self, batches: Iterable[Batch]) -> None:
-        """Set the affinity of "train_set_mean" from clean training batches, in evaluation mode.
+        """Set what "train_set_mean" stores from clean training batches, in evaluation mode.
 
-        The mean is over images, or over class means where the source is "class_balanced_mean".
+        That is the mean over images, or over class means where the source is "class_balanced_mean"; or the mean of each
+        class, where it is "class_prototypes".
         """
         assert self.sharing is not None
         was_training = self.training
         self.eval()
-        sums = torch.zeros(self.head.out_features, *self.sharing.ema.shape[1:], device=self.sharing.ema.device)
-        counts = torch.zeros(len(sums), device=sums.device)
+        sums, counts = None, None
         for batch in batches:
-            sums.index_add_(0, batch.y, self.shareable(batch.x)[1].float())
+            shareable = self.shareable(batch.x)[1].float()
+            if sums is None or counts is None:
+                sums = shareable.new_zeros(self.head.out_features, *shareable.shape[1:])
+                counts = shareable.new_zeros(len(sums))
+            sums.index_add_(0, batch.y, shareable)
             counts += torch.bincount(batch.y, minlength=len(counts))
         self.train(was_training)
-        if self.sharing.source == "class_balanced_mean":
-            present = counts > 0
-            self.sharing.train_mean.copy_((sums[present] / counts[present, None, None, None]).mean(0, keepdim=True))
-        else:
-            self.sharing.train_mean.copy_(sums.sum(0, keepdim=True) / counts.sum())
+        if sums is not None:
+            self.sharing.source.remember(sums, counts)  # type: ignore[operator]
+
+
+def early_map(trunk: Trunk, x: Tensor) -> Tensor:
+    """The map before the last stage of a ResNet, [B, C, H, W]."""
+    for name in BEFORE_LAST:
+        x = getattr(trunk.body, name)(x)
+    return x
+
+
+def _early_shape(trunk: Trunk, image_shape: tuple[int, int, int], owner: str) -> tuple[int, int, int]:
+    """Shape of :func:`early_map` for an image; SpecError where the trunk is no ResNet."""
+    if not all(hasattr(trunk.body, name) for name in (*BEFORE_LAST, STAGES[-1])):
+        raise SpecError(
+            f"share.level=layer3 needs the stages of a ResNet, not {type(trunk.body).__name__}",
+            where=f"method {owner}",
+            hint="a ResNet backbone, such as resnet18_small, or share.level=map",
+        )
+    was_training = trunk.training
+    trunk.eval()
+    with torch.no_grad():
+        channels, height, width = early_map(trunk, torch.zeros(1, *image_shape, device=_device(trunk))).shape[1:]
+    trunk.train(was_training)
+    return channels, height, width
+
+
+def _device(trunk: Trunk) -> torch.device:
+    return next(trunk.parameters()).device
+
+
+def check_switches(params: Mapping[str, Any], owner: str) -> None:
+    """Whether the switches make sense together.
+
+    Raises
+    ------
+    SpecError
+        They don't; the message says why.
+    """
+    level, source, evaluate = params["share.level"], params["share.source"], params["eval.affinity"]
+    dealbino = params["head"] == "arm_dealbino"
+    wrong = None
+    if (level, dealbino) in (("arm", False), ("pooled", True)):
+        wrong = (
+            f"share.level={level} doesn't fit head={params['head']}",
+            ("arm needs head=arm_dealbino, pooled needs head=gap, map and layer3 take both"),
+        )
+    elif evaluate == "test_batch" and source not in (*MEANS, "none"):
+        wrong = (
+            f"eval.affinity=test_batch takes the mean of the test batch, but share.source={source} shares no mean",
+            (f"eval.affinity=frozen_ema, or one of share.source={', '.join(MEANS)}"),
+        )
+    elif evaluate == "train_set_mean" and source in ("dictionary", *CONTROLS):
+        wrong = (
+            f"eval.affinity=train_set_mean has no mean to measure: share.source={source} stores none",
+            ("eval.affinity=frozen_ema, which leaves the learned weights as they are"),
+        )
+    elif source == "none" and params["attn.place"] == "on_affinity":
+        wrong = (
+            "attn.place=on_affinity has no affinity to attend to with share.source=none",
+            ("attn.place=after_layer4, or baseline_resnet for a network without both"),
+        )
+    if wrong:
+        raise SpecError(wrong[0], where=f"method {owner}", hint=wrong[1])
 
 
 def build_sharing_classifier(
@@ -119,25 +196,27 @@ def build_sharing_classifier(
     SpecError
         The switches don't fit the backbone or one another.
     """
-    level, dealbino, place = params["share.level"], params["head"] == "arm_dealbino", params["attn.place"]
-    if (level, dealbino) in (("arm", False), ("pooled", True)):
-        raise SpecError(
-            f"share.level={level} doesn't fit head={params['head']}",
-            where=f"method {owner}",
-            hint="arm needs head=arm_dealbino, pooled needs head=gap, map takes both",
-        )
+    check_switches(params, owner)
+    level, place, evaluate = params["share.level"], params["attn.place"], params["eval.affinity"]
     gate = partial(make_gate, params["attn.type"], reduction=params["attn.reduction"])
     shape = map_shape(trunk, image_shape, owner)
 
     def sharing(shared_shape: tuple[int, int, int]) -> Sharing:
-        return Sharing(
+        source = make_source(
+            params["share.source"],
             shared_shape,
-            source=params["share.source"],
+            num_classes,
+            momentum=params["share.momentum"],
+            atoms=params["share.atoms"],
+            evaluate=evaluate,
+        )
+        return Sharing(
+            source,
+            shared_shape[0],
             fusion=params["share.fusion"],
             alpha=params["share.alpha"],
             detach=params["share.detach"],
-            momentum=params["share.momentum"],
-            evaluate=params["eval.affinity"],
+            share_in_evaluation=evaluate != "none",
             gate=gate(channels=shared_shape[0]) if "on_affinity" in place else None,
         )
 
@@ -146,7 +225,8 @@ def build_sharing_classifier(
         num_classes,
         shape,
         level=level,
-        dealbino=dealbino,
+        early_shape=_early_shape(trunk, image_shape, owner) if level == "layer3" else None,
+        dealbino=params["head"] == "arm_dealbino",
         enlarge=params.get("head.enlarge", False),
         sharing=None if params["share.source"] == "none" else sharing,
     )

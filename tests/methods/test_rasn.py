@@ -120,7 +120,7 @@ def test_frozen_affinity_shifts_all_logits_by_one_constant_vector(make_method, t
     method, batch = make_method(RASN, {"share.level": level}), make_batch(8)
     model = trained(method, tiny_trunk, batch)
     with_sharing = logits(method, model, batch.x)
-    affinity = model.sharing.ema * model.sharing.gate(model.sharing.ema)
+    affinity = model.sharing.source.ema * model.sharing.gate(model.sharing.source.ema)
     model.sharing.alpha.data.zero_()
     shift = with_sharing - logits(method, model, batch.x)
     expected = affinity.mean((2, 3)) @ model.head.weight.T  # α·W·m, with α near 1 after one small step
@@ -149,7 +149,7 @@ def test_train_set_mean_is_the_mean_over_all_clean_batches(make_method, tiny_tru
     expected = maps.mean(0)
     if source == "class_balanced_mean":
         expected = torch.stack([maps[y == c].mean(0) for c in y.unique()]).mean(0)
-    torch.testing.assert_close(model.sharing.train_mean[0], expected)
+    torch.testing.assert_close(model.sharing.source.train_mean[0], expected)
 
 
 def test_train_set_mean_is_taken_in_evaluation_mode_and_gives_the_mode_back(make_method, tiny_trunk, make_batch):
@@ -168,7 +168,7 @@ def test_bfloat16_autocast_keeps_affinity_and_logits_in_float32(make_method, tin
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss = method.training_step(model, batch)
         loss.total.backward()
-        assert loss.output.logits.dtype == model.sharing.ema.dtype == torch.float32
+        assert loss.output.logits.dtype == model.sharing.source.ema.dtype == torch.float32
         assert torch.isfinite(loss.total)
 
 

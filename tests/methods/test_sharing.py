@@ -4,22 +4,19 @@ import pytest
 import torch
 
 from fer_bench.errors import SpecError
-from fer_bench.methods._rasn.affinity import Sharing, balanced_shares
+from fer_bench.methods._rasn.affinity import Sharing
 from fer_bench.methods._rasn.attention import CBAMGate, SpatialGate
+from fer_bench.methods._rasn.sources import balanced_shares, make_source
 
-DEFAULTS = {
-    "source": "batch_mean",
-    "fusion": "add_alpha",
-    "alpha": 1,
-    "detach": False,
-    "momentum": 0.9,
-    "evaluate": "frozen_ema",
-    "gate": None,
-}
+CLASSES = 3
 
 
-def sharing(shape=(5, 1, 1), **changes):
-    return Sharing(shape, **(DEFAULTS | changes))
+def sharing(
+    shape=(5, 1, 1), *, source="batch_mean", momentum=0.9, atoms=4, evaluate="frozen_ema", fusion="add_alpha", alpha=1,
+    detach=False, gate=None,
+):  # fmt: skip
+    origin = make_source(source, shape, CLASSES, momentum=momentum, atoms=atoms, evaluate=evaluate)
+    return Sharing(origin, shape[0], fusion=fusion, alpha=alpha, detach=detach, gate=gate)
 
 
 def features(size=6, shape=(5, 1, 1)):
@@ -84,19 +81,19 @@ def test_stored_mean_starts_at_the_first_batch_and_then_follows_its_momentum():
     module = sharing(momentum=0.8)
     first, second = features(), features()
     module(first)
-    torch.testing.assert_close(module.ema, first.detach().mean(0, keepdim=True))
+    torch.testing.assert_close(module.source.ema, first.detach().mean(0, keepdim=True))
     module(second)
     expected = 0.8 * first.mean(0, keepdim=True) + 0.2 * second.mean(0, keepdim=True)
-    torch.testing.assert_close(module.ema, expected.detach())
-    assert not module.ema.requires_grad
+    torch.testing.assert_close(module.source.ema, expected.detach())
+    assert not module.source.ema.requires_grad
 
 
 def test_evaluation_leaves_the_stored_mean_alone():
     module = sharing()
     module(features())
-    before = module.ema.clone()
+    before = module.source.ema.clone()
     module.eval()(features())
-    assert torch.equal(module.ema, before)
+    assert torch.equal(module.source.ema, before)
 
 
 def test_ema_source_shares_the_updated_running_mean():
@@ -148,4 +145,4 @@ def test_only_a_learnable_alpha_is_a_parameter():
     assert [n for n, _ in sharing(alpha="learnable").named_parameters()] == ["alpha"]
     assert sharing(alpha="learnable").alpha.item() == 1.0
     assert not list(sharing(alpha=0.1).parameters())
-    assert {"alpha", "ema", "train_mean"} <= set(sharing(alpha=0.1).state_dict())
+    assert {"alpha", "source.ema", "source.train_mean"} <= set(sharing(alpha=0.1).state_dict())
