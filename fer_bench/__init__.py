@@ -29,7 +29,7 @@ _PUBLIC = {
         "ValOutputs",
         "shuffle",
     ),
-    "fer_bench.contract.method": ("Method", "Stage"),
+    "fer_bench.contract.method": ("Insight", "Method", "Stage"),
     "fer_bench.contract.plugins": ("load_plugin",),
     "fer_bench.contract.backbones": ("Classifier", "Trunk"),
     "fer_bench.contract.branches": ("Branches",),

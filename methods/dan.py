@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fer_bench import Batch, Choice, Float, LossOut, Method, MethodCard, Output, Param, Trunk
+from fer_bench import Batch, Choice, Float, Insight, LossOut, Method, MethodCard, Output, Param, Trunk
 
 from ._shared.centers import squared_gaps
 from ._shared.compose import COMPOSE
@@ -91,11 +91,15 @@ class AttentionHead(nn.Module):
 
     def forward(self, fmap: Tensor) -> Tensor:
         """Attended features, float32 [B, D], of a map [B, D, h, w]."""
-        reduced = self.reduce(fmap)
-        attention = F.relu(sum(conv(reduced) for conv in self.look)).sum(1, keepdim=True)
+        attention = self.attention(fmap)
         with torch.autocast(fmap.device.type, enabled=False):
             pooled = (fmap.float() * attention.float()).mean((2, 3))
             return pooled * self.gate(pooled)
+
+    def attention(self, fmap: Tensor) -> Tensor:
+        """The spatial attention [B, 1, h, w] of a map."""
+        reduced = self.reduce(fmap)
+        return F.relu(sum(conv(reduced) for conv in self.look)).sum(1, keepdim=True)
 
 
 class MultiHeadClassifier(nn.Module):
@@ -140,6 +144,11 @@ class DAN(ComposableCrossEntropy, Method):
         }
         extra = sum(self.params[name] * parts[name] for name in ("affinity", "partition"))
         return LossOut(total=parts["ce"] + extra, parts=parts, output=output)
+
+    def insight(self, model: Any, x: Tensor) -> Insight:
+        """The spatial attention of each head."""
+        fmap, _ = model.trunk(x)
+        return Insight(maps={f"head {k}": head.attention(fmap)[:, 0] for k, head in enumerate(model.heads, 1)})
 
 
 def affinity_loss(features: Tensor, centers: Tensor, shares: Tensor) -> Tensor:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fer_bench import Method, MethodCard, Output, Param, SpecError, Trunk
+from fer_bench import Insight, Method, MethodCard, Output, Param, SpecError, Trunk
 
 from ._shared.compose import COMPOSE
 from ._shared.cross_entropy import ComposableCrossEntropy
@@ -80,9 +81,23 @@ class DeepEmotion(nn.Module):
     def attended(self, x: Tensor) -> Tensor:
         """The images, each moved by the affine map that the network reads from it."""
         with torch.autocast(x.device.type, enabled=False):  # positions would be off by whole pixels in bfloat16
-            theta = self.localise(x.float()).reshape(-1, 2, 3)
+            theta = self.theta(x)
             grid = F.affine_grid(theta, list(x.shape), align_corners=False)
             return F.grid_sample(x.float(), grid, align_corners=False)
+
+    def theta(self, x: Tensor) -> Tensor:
+        """The affine map of each image, [B, 2, 3]: from places in what is seen to places in the image."""
+        return self.localise(x.float()).reshape(-1, 2, 3)
+
+    def window(self, x: Tensor) -> Tensor:
+        """The part of each image that is seen: 1 inside and 0 outside, [B, H, W]."""
+        with torch.autocast(x.device.type, enabled=False):
+            theta = self.theta(x)
+            whole = F.affine_grid(
+                torch.eye(2, 3, device=x.device).repeat(len(x), 1, 1), list(x.shape), align_corners=False
+            )
+            seen = (whole - theta[:, None, None, :, 2]) @ torch.linalg.pinv(theta[:, None, :, :2]).mT
+            return (seen.abs() <= 1).all(3).float()
 
 
 class DeepEmotionMethod(ComposableCrossEntropy, Method):
@@ -99,3 +114,8 @@ class DeepEmotionMethod(ComposableCrossEntropy, Method):
                 next="the same command with --set image_size=48",
             )
         return DeepEmotion(self.ctx.image_shape, self.ctx.num_classes, self.params["dropout"])
+
+    def insight(self, model: nn.Module, x: Tensor) -> Insight:
+        """The part of each image that the spatial transformer shows to the network."""
+        network: Any = model
+        return Insight(maps={"window": network.window(x)})

@@ -8,7 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fer_bench import Batch, Classifier, Float, LossOut, Method, MethodCard, Output, Param, Stage, TrainView, Trunk
+from fer_bench import (
+    Batch,
+    Classifier,
+    Float,
+    Insight,
+    LossOut,
+    Method,
+    MethodCard,
+    Output,
+    Param,
+    Stage,
+    TrainView,
+    Trunk,
+)
 
 from ._shared.decoupled import BALANCED, SAMPLER_DEVIATION, SECOND, SECOND_STAGE, Decoupled
 from ._shared.maps import map_shape
@@ -149,6 +162,19 @@ class Oltr(Decoupled, Method):
         """By way of the memory, once there is one."""
         network: Any = model
         return network.remember(x) if self.remembers else network(x)
+
+    def insight(self, model: nn.Module, x: Tensor) -> Insight:
+        """Where the attention looks, and the classes whose centroids an image recalls; nothing in the first stage."""
+        network: Any = model
+        if not self.remembers:
+            return Insight()
+        fmap = network.trunk.body.forward_features(x).float()
+        features = network.trunk.pool(network.attention(fmap))
+        return Insight(
+            maps={"attention": network.attention.weight(fmap)},
+            shares=network.head(features.float()).float().softmax(1),
+            sources=tuple(self.ctx.classes),
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Whether the memory is in use, and the class means that it starts from."""

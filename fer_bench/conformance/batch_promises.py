@@ -18,7 +18,7 @@ from fer_bench.contract.batch import Batch, Output, ValOutputs
 from fer_bench.contract.method import Method
 from fer_bench.rng import seed_all
 from fer_bench.runs.probe import PROCESSES, judge, order_of
-from fer_bench.training.evaluate import adjusted, adjusts, predict_exactly
+from fer_bench.training.evaluate import adjusted, adjusts, insight_of, predict_exactly
 from fer_bench.training.fit import has_estimator
 
 EXTREME = 1e4
@@ -173,6 +173,28 @@ def check_batches(world: World) -> str | None:
     )
 
 
+def check_insight(world: World) -> str:
+    """Maps and shares of six images in one batch, and of each image alone."""
+    if world.cls.insight is Method.insight:
+        raise DoesNotApply("the method has no insight()")
+    method, model = world.fresh(world.reference)
+    recipe, images = world.reference.job.recipe, validation(len(COUNTS), labels=np.arange(6) % len(COUNTS)).images
+    together = insight_of(method, model, images, recipe)
+    alone = [insight_of(method, model, image[None], recipe) for image in images]
+    pairs = {f"map '{name}'": (whole, [one.maps.get(name) for one in alone]) for name, whole in together.maps.items()}
+    if together.shares is not None:
+        pairs["shares"] = (together.shares, [one.shares for one in alone])
+    for name, (whole, parts) in pairs.items():
+        single = [part for part in parts if part is not None]
+        if len(single) < len(images) or any(part.shape[1:] != whole.shape[1:] for part in single):
+            raise Broken(f"{name} has another shape, or is missing, where an image is read alone")
+        gap = float((torch.cat(single) - whole).abs().max())
+        if gap > 1e-3 * float(whole.abs().max()) and not world.card.transductive:
+            example = f"6 images, one at a time: a value moves by {gap:.4g}"
+            raise Broken(f"{name} of an image depends on the other images of the batch", example=example)
+    return ", ".join(pairs) or "nothing to show"
+
+
 CLASSES = (
     ("empty class", "a class without training images does no harm", (10, 4, 0, 2)),
     ("rare class", "a class with one training image does no harm", (10, 4, 1, 1)),
@@ -232,6 +254,14 @@ PROMISES: tuple[Promise[World], ...] = (
         says="a prediction does not depend on the rest of its batch, nor on the order, unless the card says so",
         check=check_batches,
         look="predict, adjust; or say transductive=True in the card",
+        after=("state",),
+    ),
+    Promise(
+        name="insight",
+        says="maps and shares of insight() have sound shapes and values, and each image is read alone",
+        check=check_insight,
+        look="insight",
+        page="docs/methods.md, 'All hooks, in the order in which they run'",
         after=("state",),
     ),
 )

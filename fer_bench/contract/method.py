@@ -16,13 +16,15 @@ harness. The test is predicted in a fresh process, by a new instance of the meth
 what :meth:`Method.state_dict` returned, and none of the training hooks (:mod:`fer_bench.seal`)::
 
     build_model -> load_state_dict -> predict (test, by the harness) -> adjust
+
+:meth:`Method.insight` is asked after a run, for pictures (``fer-bench explain``); no number of a run depends on it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -92,6 +94,26 @@ class Stage:
         if self.epochs is None:
             return recipe_epochs
         return self.epochs if isinstance(self.epochs, int) else max(1, round(self.epochs * recipe_epochs))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Insight:
+    """What a trained method can tell of how it sees a batch of images, for ``fer-bench explain``.
+
+    Attributes
+    ----------
+    maps : mapping of str to tensor [B, h, w]
+        Where the network looks, by name: finite and not negative, on any scale. A map may be of any size; it is
+        stretched over the image.
+    shares : tensor [B, S], optional
+        What each image draws on: not negative, rows sum to 1.
+    sources : tuple of str
+        Names of the S sources, such as class names or "atom 3".
+    """
+
+    maps: Mapping[str, Tensor] = field(default_factory=dict)
+    shares: Tensor | None = None
+    sources: tuple[str, ...] = ()
 
 
 class Method:
@@ -259,6 +281,13 @@ class Method:
         """Adjusted logits [n, K], each row from its own row alone. Always called after :meth:`fit_posthoc`."""
         return logits
 
+    def insight(self, model: nn.Module, x: Tensor) -> Insight:
+        """Where the network looks in images `x` [B, C, H, W], and what it draws on; nothing by default.
+
+        `model` is in evaluation mode, and gradients are off. Each image is to be read alone.
+        """
+        return Insight()
+
     def extract(self, model: nn.Module, x: Tensor) -> Tensor:
         """Features [B, D] that an estimator stage is fitted on; by default the model's pooled features."""
         features = self.predict(model, x).features
@@ -299,3 +328,50 @@ def checked(value: Any, kind: type, hook: str, method: Method) -> Any:
         several = "; self.batch_loss(output, batch) takes the mean" if value.total.numel() != 1 else ""
         raise TrainingError(what, where=hook, hint=f"it has {actual}{several}")
     return value
+
+
+def checked_insight(value: Any, images: int, method: Method) -> Insight:
+    """What :meth:`Method.insight` returned for `images` images.
+
+    Raises
+    ------
+    TrainingError
+        It is no Insight, or its shapes or values are not what the class asks for.
+    """
+    insight: Insight = checked(value, Insight, "insight", method)
+    for name, given in insight.maps.items():
+        wrong = _wrong(given, f"[{images}, h, w]", lambda shape: len(shape) == 3 and shape[0] == images)
+        if wrong:
+            raise _no_insight(method, f"map '{name}' {wrong}")
+    shares, sources = insight.shares, insight.sources
+    if len(set(sources)) < len(sources):
+        raise _no_insight(method, "two sources have the same name")
+    if shares is None:
+        if sources:
+            raise _no_insight(method, f"it names {len(sources)} sources but gives no shares")
+        return insight
+    expected = (images, len(sources))
+    if wrong := _wrong(shares, f"{list(expected)}, one column for each of `sources`", lambda shape: shape == expected):
+        raise _no_insight(method, f"shares {wrong}")
+    sums = shares.float().sum(1)
+    if bool(((sums - 1).abs() > SHARE_TOLERANCE).any()):
+        raise _no_insight(method, f"rows of shares must sum to 1; they sum to {sums.min():.4g} to {sums.max():.4g}")
+    return insight
+
+
+SHARE_TOLERANCE = 0.01  # of the sums of shares, which may be bfloat16
+
+
+def _wrong(given: Any, expected: str, fits: Callable[[tuple[int, ...]], bool]) -> str:
+    """What is wrong with a tensor of finite values that are not negative; empty if nothing is."""
+    if not isinstance(given, Tensor):
+        return f"must be a tensor, not {type(given).__name__}"
+    if not fits(tuple(given.shape)):
+        return f"has shape {list(given.shape)}, expected {expected}"
+    if not bool(torch.isfinite(given).all()):
+        return "has values that are not finite"
+    return f"has negative values, down to {given.min():.3g}" if bool((given < 0).any()) else ""
+
+
+def _no_insight(method: Method, what: str) -> TrainingError:
+    return TrainingError(f"insight() of '{method.card.name}': {what}", where="insight")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fer_bench.contract.method import Method
+from fer_bench.contract.method import Insight, Method, checked_insight
 from fer_bench.errors import TrainingError
 from fer_bench.training.dataplane import prepare
 from fer_bench.training.recipe import Recipe
@@ -67,6 +67,12 @@ def predict(method: Method, model: nn.Module, images: Tensor, recipe: Recipe, *,
         assert kept is not None
         return Predictions(np.asarray(method.predict_estimator(kept), dtype=np.float32), kept)
     return Predictions(torch.cat(logits).cpu().numpy(), kept)
+
+
+def insight_of(method: Method, model: nn.Module, images: Tensor, recipe: Recipe) -> Insight:
+    """What a method tells of one batch of uint8 images [n, C, H, W] on the device; TrainingError for wrong shapes."""
+    with evaluating(model, recipe, images.device):
+        return checked_insight(method.insight(model, prepare(images, recipe.image_size)), len(images), method)
 
 
 def class_dtype(classes: int) -> type:

@@ -38,8 +38,11 @@ class ModulatedAttention(nn.Module):
         value, query, key = (part(fmap).flatten(2) for part in (self.value, self.query, self.key))
         seen = torch.softmax(query.transpose(1, 2) @ key, dim=2) @ value.transpose(1, 2)
         mask = self.out(seen.transpose(1, 2).unflatten(2, fmap.shape[2:]))
-        weight = self.where(fmap.flatten(1)).softmax(1).unflatten(1, fmap.shape[2:])[:, None]
-        return weight * mask + fmap
+        return self.weight(fmap)[:, None] * mask + fmap
+
+    def weight(self, fmap: Tensor) -> Tensor:
+        """How much each position of a map counts, [B, h, w]; sums to 1."""
+        return self.where(fmap.flatten(1)).softmax(1).unflatten(1, fmap.shape[2:])
 
 
 class SquashedCosine(nn.Module):

@@ -354,6 +354,22 @@ BROKEN: dict[str, tuple[str, str, str]] = {
                 pass
         """,
     ),
+    "looks at the other faces of the batch": (
+        "insight",
+        "",
+        """
+    def insight(self, model, x):
+        return Insight(maps={"difference": (x - x.mean(0)).abs().mean(1)})
+        """,
+    ),
+    "draws on more than there is": (
+        "insight",
+        "",
+        """
+    def insight(self, model, x):
+        return Insight(shares=model(x).logits.sigmoid(), sources=self.ctx.classes)
+        """,
+    ),
     "learns the opposite": (
         "learns",
         "",

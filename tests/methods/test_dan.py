@@ -45,6 +45,15 @@ def test_one_head_has_nothing_to_be_told_apart_from(make_method, tiny_trunk, mak
     torch.testing.assert_close(output.features, model.heads[0](output.fmap))
 
 
+def test_insight_is_what_the_heads_multiply_the_map_by(make_method, tiny_trunk, make_batch):
+    method, batch = make_method(DAN, {"heads": 2}), make_batch()
+    model = method.build_model(tiny_trunk).eval()
+    maps, fmap = method.insight(model, batch.x).maps, model(batch.x).fmap
+    assert list(maps) == ["head 1", "head 2"]
+    pooled = (fmap * maps["head 2"][:, None]).mean((2, 3))
+    torch.testing.assert_close(model.heads[1](fmap), pooled * model.heads[1].gate(pooled))
+
+
 def test_a_head_follows_its_formula():
     head, fmap = AttentionHead(32).eval(), torch.randn(2, 32, 3, 3)
     conv, norm = head.reduce

@@ -35,6 +35,17 @@ def test_a_turned_map_turns_the_image():
     torch.testing.assert_close(model.attended(x), x.rot90(1, (2, 3)), rtol=1e-3, atol=1e-3)
 
 
+def test_the_window_is_where_the_sampled_pixels_come_from():
+    # half the size, shifted right by half and down by a quarter: columns 12 to 23, rows 9 to 20 of 24
+    model, x = DeepEmotion((1, 24, 24), 7, 0.5), torch.randn(2, 1, 24, 24)
+    assert model.window(x).min() == 1
+    with torch.no_grad():
+        model.localise[-1].bias.copy_(torch.tensor([0.5, 0, 0.5, 0, 0.5, 0.25]))
+    expected = torch.zeros(2, 24, 24)
+    expected[:, 9:21, 12:] = 1
+    assert torch.equal(model.window(x), expected)
+
+
 def test_the_same_image_is_predicted_the_same_twice(make_method, make_batch):
     method, x = make_method(DeepEmotionMethod), make_batch().x
     model = method.build_model(None).eval()

@@ -139,3 +139,16 @@ def test_the_trunk_learns_more_slowly(make_method, tiny_trunk):
     assert {factor[id(p)] for p in model.trunk.parameters()} == {0.2}
     assert {factor[id(p)] for n, p in model.named_parameters() if not n.startswith("trunk")} == {1.0}
     assert len(factor) == len(list(model.parameters()))
+
+
+def test_insight_tells_the_centroids_that_are_recalled_and_nothing_before_there_is_a_memory(make_method, tiny_trunk):
+    method = make_method(Oltr, SECOND)
+    x = draws(3, *method.ctx.image_shape)
+    model = method.build_model(tiny_trunk).eval()
+    assert not method.insight(model, x).maps
+    method.remembers = True
+    told = method.insight(model, x)
+    torch.testing.assert_close(told.maps["attention"].sum((1, 2)), torch.ones(3))
+    # at first the attention changes nothing, so the memory gets the shares of the plain classifier
+    np.testing.assert_allclose(told.shares.detach(), softmax(model(x).logits.detach().numpy()), atol=1e-5)
+    assert told.sources == method.ctx.classes
