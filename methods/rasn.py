@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from torch import Tensor, nn
 
-from fer_bench import Batch, LossOut, Method, MethodCard, Output, Stage, StreamSpec, Trunk
+from fer_bench import Batch, Insight, LossOut, Method, MethodCard, Output, Stage, StreamSpec, Trunk
 
 from ._rasn.sharing_net import build_sharing_classifier
 from ._rasn.switches import SWITCHES
@@ -73,3 +73,13 @@ class RASN(Method):
         """Measure the training fold's means, where evaluation uses them."""
         if self.params["eval.affinity"] == "train_set_mean" and self.params["share.source"] != "none":
             model.store_train_mean(batches())  # type: ignore[operator]
+
+    def insight(self, model: nn.Module, x: Tensor) -> Insight:
+        """The maps of the attention, and the prototypes or atoms that each face recalls."""
+        maps, shares = model.looks(x)  # type: ignore[operator]
+        if shares is None:
+            return Insight(maps=maps)
+        atoms = tuple(f"atom {k}" for k in range(1, shares.shape[1] + 1))
+        return Insight(
+            maps=maps, shares=shares, sources=self.ctx.classes if "prototypes" in self.params["share.source"] else atoms
+        )

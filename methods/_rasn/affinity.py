@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +19,8 @@ class Sharing(nn.Module):
         C.
     fusion : {"add_alpha", "gate", "concat", "attend"}
         x + αA*; x ⊙ σ(αA*) + αA*; a 1x1 convolution of [x; αA*] that starts as their sum; or x + g(x)·αA* with a
-        learned gate g(x) = σ(w·x + b) at every position, which starts at 1/2.
+        learned gate g(x) = σ(w·x/√C + b) at every position, which starts at 1/2. Unscaled, the first steps of Adam
+        would close it for good: x is not negative, and its sum is large.
     alpha : "learnable" or a number
         "learnable" starts at 1.
     detach : bool
@@ -62,13 +65,18 @@ class Sharing(nn.Module):
                 affinity = affinity * self.gate(affinity)
             return self._fuse(x, seen, self.alpha * affinity)
 
+    def open(self, x: Tensor) -> Tensor:
+        """The learned gate g(x) [B, 1, H, W] of "attend"."""
+        assert self.openness is not None
+        return torch.sigmoid(self.openness(x / math.sqrt(x.shape[1])))
+
     def _fuse(self, x: Tensor, seen: Tensor, affinity: Tensor) -> Tensor:
         if self.fusion == "gate":
             return x * torch.sigmoid(affinity) + affinity
         if self.mix is not None:
             return self.mix(torch.cat([x, affinity.expand_as(x)], dim=1))
         if self.openness is not None:
-            return x + torch.sigmoid(self.openness(seen)) * affinity
+            return x + self.open(seen) * affinity
         return x + affinity
 
 

@@ -15,7 +15,7 @@ from .._shared.maps import map_shape
 from .affinity import Sharing
 from .attention import STAGES, Attend, attend_every_block, make_gate
 from .dealbino import DeAlbino
-from .sources import CONTROLS, MEANS, make_source
+from .sources import CONTROLS, MEANS, Recall, make_source
 
 BEFORE_LAST = ("conv1", "bn1", "act1", "maxpool", *STAGES[:-1])
 
@@ -90,6 +90,27 @@ class SharingClassifier(Classifier):
             return fmap, self.trunk.pool(fmap)[:, :, None, None]
         return fmap, self._arm_map(fmap) if self.level == "arm" else fmap
 
+    def looks(self, x: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Maps [B, h, w] of the attention gates, and what each image draws on [B, S] where it recalls, for images `x`.
+
+        A gate that has no positions (SE) has no map. With attention behind every block, that of the last one is taken.
+        """
+        gates = {"attention": _last_gate(self), "attention on the affinity": getattr(self.sharing, "gate", None)}
+        caught: dict[str, Tensor] = {}
+
+        def keep(name: str) -> Callable[..., None]:
+            return lambda gate, given, factors: caught.update({name: factors})
+
+        hooks = [gate.register_forward_hook(keep(name)) for name, gate in gates.items() if gate is not None]
+        try:
+            self(x)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        maps = {name: f.float().mean(1).expand(len(x), -1, -1) for name, f in caught.items() if f[0, 0].numel() > 1}
+        source = getattr(self.sharing, "source", None)
+        return maps, source.shares(self.shareable(x)[1].float()) if isinstance(source, Recall) else None
+
     def _attended(self, fmap: Tensor) -> Tensor:
         return fmap if self.attend is None else self.attend(fmap)
 
@@ -122,6 +143,12 @@ class SharingClassifier(Classifier):
         self.train(was_training)
         if sums is not None:
             self.sharing.source.remember(sums, counts)  # type: ignore[operator]
+
+
+def _last_gate(model: SharingClassifier) -> nn.Module | None:
+    """The attention gate nearest to the head, other than that on the affinity."""
+    attends = [module for module in model.modules() if isinstance(module, Attend)]
+    return attends[-1].gate if attends else None
 
 
 def early_map(trunk: Trunk, x: Tensor) -> Tensor:

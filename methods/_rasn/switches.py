@@ -35,7 +35,7 @@ SWITCHES = {
     "share.fusion": Param(
         "add_alpha",
         "x + αA as in ARM; gate: x·σ(αA) + αA as in a public ARM derivative; concat: 1x1 convolution of [x; αA]; "
-        "attend (ours): x + g(x)·αA with a learned gate g(x) = σ(w·x + b)",
+        "attend (ours): x + g(x)·αA with a learned gate g(x) = σ(w·x/√C + b)",
         choices=("add_alpha", "gate", "concat", "attend"),
     ),
     "share.alpha": Param(
