@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "fer_bench.conformance.check": ("conforms",),
+    "fer_bench.contract.arms": ("Arm",),
     "fer_bench.contract.cards": ("DatasetCard", "Fetch", "MethodCard", "Protocol", "Relabelling"),
     "fer_bench.contract.params": ("Choice", "Float", "Int", "Param", "Scale"),
     "fer_bench.contract.dataset": ("Chunk", "Dataset", "Problems", "Reading"),

@@ -56,7 +56,8 @@ KINDS = {
     "latex": {"pdflatex", "check_latex"},
     "report": {"build_report", "build_response", "build_comparison"},
 }
-COMMANDS = {"run": "training", "tune": "training", "report": "report", "compare": "report", "response": "report"}
+COMMANDS = {"run": "training", "ablate": "training", "tune": "training", "report": "report", "compare": "report"}
+COMMANDS |= {"response": "report"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

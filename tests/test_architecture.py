@@ -27,7 +27,8 @@ def inside(plugin: Path) -> tuple[str, ...]:
 
 
 FORMATS = ("csv", "folder", "parquet")  # data sets named after a form of files, which the harness must be able to say
-NAMES = [p.stem for p in PLUGINS if len(inside(p)) == 1 and not p.name.startswith("_") and p.stem not in FORMATS]
+WORDS = (*FORMATS, "arm")  # an ablation has arms; a method is called so as well
+NAMES = [p.stem for p in PLUGINS if len(inside(p)) == 1 and not p.name.startswith("_") and p.stem not in WORDS]
 
 
 def ids(path):
@@ -194,19 +195,10 @@ TRAINING = [
     "--tracking-uri",
     "methods",
 ]
+STUDY = ["--folds", "--no-second-reference", "--reference", "--replace", "--seeds", "--subsets", "--tuned"]
 COMMANDS = {
-    "run": sorted(
-        [
-            *TRAINING,
-            "--folds",
-            "--no-second-reference",
-            "--reference",
-            "--replace",
-            "--seeds",
-            "--subsets",
-            "--tuned",
-        ]
-    ),
+    "run": sorted([*TRAINING, *STUDY]),
+    "ablate": sorted([*(o for o in TRAINING if o != "methods"), *STUDY, "--arms", "method"]),
     "tune": sorted([*TRAINING, "--seed", "--trials"]),
     "report": ["--force", "--format", "--home", "--out", "--test-prior", "study"],
     "response": ["--force", "--format", "--home", "--out", "studies"],

@@ -38,6 +38,7 @@ STUDY = Kind("study's name", rf"{_PART}(?::{_PART})*")
 DATASET = Kind("data set's name", rf"{_PART}(?::{_PART})?", f"{_RULE}; a label follows a colon, as in folder:mine")
 PROTOCOL = Kind("protocol's name", rf"{_PART}(?:/{_PART})*")
 PLUGIN = Kind("plug-in's name", _PART)
+ARM = Kind("name of an arm", r"[A-Za-z0-9_](?:[A-Za-z0-9._+= -]*[A-Za-z0-9_+=-])?", _RULE.replace("and", "spaces and"))
 RUN = Kind("run's id", r"[0-9a-f]+", "digits and letters from a to f")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 # command -> which of these options it takes; a test compares this table with the command line
 TAKES = {
     "run": ("--plugins", "--home"),
+    "ablate": ("--plugins", "--home"),
     "tune": ("--plugins", "--home"),
     "report": ("--home",),
     "response": ("--home",),

@@ -50,6 +50,18 @@ def facts_of(card: MethodCard) -> Iterator[tuple[str, str]]:
         yield "known as", f"{name} is {variant}"
 
 
+def arms_of(card: MethodCard) -> Iterator[tuple[str, str]]:
+    """The name of each arm of its ablation, and what it is."""
+    for number, (name, arm) in enumerate(card.arms.items()):
+        parts = [arm.variant] if number else [arm.variant, "the baseline"]
+        if arm.adds:
+            parts.append(f"adds {arm.adds} to '{arm.to}'")
+        elif arm.to:
+            parts.append(f"compared with '{arm.to}'")
+        parts += [f"the control for extra capacity is '{arm.control}'"] if arm.control else []
+        yield name, ", ".join(parts)
+
+
 def cost_in_words(plugin: Plugin[MethodCard]) -> str:
     """What training costs beside plain cross-entropy; empty if that was not measured."""
     cost = cost_of(plugin)
@@ -85,6 +97,8 @@ def commands_of(card: MethodCard, available: Plugins, *, measured: bool = True) 
     if card.params:
         first, param = next(iter(card.params.items()))
         yield "change", shlex.join(["fer-bench", "run", f"{card.name}[{first}={_other(param)}]", card.name, *place])
+    if card.arms:
+        yield "ablate", shlex.join(["fer-bench", "ablate", card.name, *place])
     if any(param.space for param in card.params.values()):
         yield "tune", shlex.join(["fer-bench", "tune", card.name, *others, *place, "--trials", "20"])
     if not measured:

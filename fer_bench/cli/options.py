@@ -127,6 +127,30 @@ def training_options(command: Callable) -> Callable:
     return command
 
 
+_STUDY = (
+    number_option("--seeds", int, 1, 1000, "Seeds per method: 0 to N-1.", default=3),
+    number_option("--subsets", int, 1, 100, "Draws of the training set that --imbalance thins: 0 to N-1.", default=1),
+    click.option("--folds", metavar="LIST", help="Folds of the protocol, such as 0,1 or 0-4  [default: all]"),
+    click.option("--reference", metavar="METHOD", help="Method against which gains are measured"
+                 "  [default: a baseline]"),
+    click.option("--no-second-reference", is_flag=True,
+                 help="Leave out the second reference: the reference's own logits, adjusted on validation"
+                      " (no training)."),
+    click.option("--tuned", is_flag=True, help="Use each method's best configuration from `fer-bench tune`."),
+    click.option("--name", metavar="NAME", help="Name of the study  [default: derived from data set and methods]"),
+    click.option("--replace", is_flag=True, help="Let --name replace another study of this name; its runs are kept."),
+    plugins_option,
+    home_option,
+)  # fmt: skip
+
+
+def study_options(command: Callable) -> Callable:
+    """All options of a command that trains a study: those of training, and how many runs it has."""
+    for add in reversed(_STUDY):
+        command = add(command)
+    return training_options(command)
+
+
 def profiles_of(options: dict[str, Any]) -> list[str]:
     """The canonical texts of all requested imbalance profiles, without duplicates.
 

@@ -28,7 +28,8 @@ def preflight(methods: Sequence[str], options: dict[str, Any], *, searching: boo
         The first invalid name or value, with the nearest valid name or the accepted range.
     """
     from fer_bench.base.names import STUDY, checked
-    from fer_bench.runs.spec import choose_reference, expand, parse_folds, parse_variant
+    from fer_bench.contract.params import parse_variant
+    from fer_bench.runs.spec import choose_reference, expand, parse_folds
 
     if options["name"] is not None:
         checked(options["name"], STUDY, where="--name")

@@ -2,52 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fer_bench.base.quantities import plural
-from fer_bench.cli.options import (
-    fast_precision,
-    home_option,
-    number_option,
-    plugins_option,
-    profiles_of,
-    template_of,
-    training_options,
-)
+from fer_bench.cli.options import fast_precision, profiles_of, study_options, template_of
 
 if TYPE_CHECKING:
     from fer_bench.cli.workplace import Mirror
     from fer_bench.contract.cards import Protocol
+    from fer_bench.contract.params import Variant
+    from fer_bench.runs.ablation import Ablation
     from fer_bench.runs.executor import Workplace
-    from fer_bench.runs.spec import StudySpec, Variant
+    from fer_bench.runs.spec import StudySpec
     from fer_bench.runs.study import Outcome
     from fer_bench.tuning.best import Tuned
 
 
 @click.command()
 @click.argument("methods", nargs=-1, required=True)
-@training_options
-@number_option("--seeds", int, 1, 1000, "Seeds per method: 0 to N-1.", default=3)
-@number_option("--subsets", int, 1, 100, "Draws of the training set that --imbalance thins: 0 to N-1.", default=1)
-@click.option("--folds", metavar="LIST", help="Folds of the protocol, such as 0,1 or 0-4  [default: all]")
-@click.option("--reference", metavar="METHOD", help="Method against which gains are measured  [default: a baseline]")
-@click.option(
-    "--no-second-reference",
-    is_flag=True,
-    help="Leave out the second reference: the reference's own logits, adjusted on validation (no training).",
-)
-@click.option("--tuned", is_flag=True, help="Use each method's best configuration from `fer-bench tune`.")
-@click.option("--name", metavar="NAME", help="Name of the study  [default: derived from data set and methods]")
-@click.option("--replace", is_flag=True, help="Let --name replace another study of this name; its runs are kept.")
-@plugins_option
-@home_option
+@study_options
 def run(methods: tuple[str, ...], **options: Any) -> int:
     """Train METHODS under the same conditions and compare them.
 
     A method may have parameters: 'rasn[share.source=ema]'. Finished runs are reused, interrupted ones are resumed.
     Each of several imbalance profiles becomes a separate study. With --subsets, every seed trains on every draw.
+    """
+    return train(methods, options)
+
+
+def train(methods: Sequence[str], options: dict[str, Any], ablation: Ablation | None = None) -> int:
+    """Check, train and report what :func:`run` and ``fer-bench ablate`` are asked for; returns the exit code.
+
+    Parameters
+    ----------
+    methods : sequence of str
+        Methods as they are typed; of an ablation, the variants of its arms.
+    options : dict
+        The values of :func:`fer_bench.cli.options.study_options`.
+    ablation : Ablation, optional
+        What the study remembers of the arms.
     """
     from fer_bench.cli.preflight import preflight
 
@@ -60,7 +56,8 @@ def run(methods: tuple[str, ...], **options: Any) -> int:
     profiles = profiles_of(options)
     any_failed, reported = False, []
     for profile in profiles:
-        study = _study(methods, options, {**template, "profile": profile}, preset, work, several=len(profiles) > 1)
+        one, several = {**template, "profile": profile}, len(profiles) > 1
+        study = _study(methods, options, one, preset, work, several=several, ablation=ablation)
         _announce(study, options, preset, work)
         outcome = _carry_out(study, work, mirror, replace=options["replace"])
         any_failed = any_failed or bool(outcome.failed)
@@ -79,23 +76,15 @@ def _curves(studies: list[dict[str, Any]], name: str, work: Workplace) -> None:
 
 
 def _study(
-    methods: tuple[str, ...], options: dict[str, Any], template: dict[str, Any], preset: str, work: Workplace, *,
-    several: bool,
+    methods: Sequence[str], options: dict[str, Any], template: dict[str, Any], preset: str, work: Workplace, *,
+    several: bool, ablation: Ablation | None = None,
 ) -> StudySpec:  # fmt: skip
     """The study of one imbalance profile."""
     from fer_bench.base.credentials import command_line
     from fer_bench.base.names import shortened
+    from fer_bench.contract.params import Variant, parse_variant
     from fer_bench.data.imbalance import file_name
-    from fer_bench.runs.spec import (
-        StudySpec,
-        Variant,
-        choose_reference,
-        expand,
-        parse_folds,
-        parse_variant,
-        second_reference,
-        study_name,
-    )
+    from fer_bench.runs.spec import StudySpec, choose_reference, expand, parse_folds, second_reference, study_name
 
     variants = [parse_variant(text) for text in methods]
     tuned = _tuned(variants, template, preset, work) if options["tuned"] else None
@@ -106,8 +95,12 @@ def _study(
     crossed = {"folds": folds, "subsets": subsets}
     runs, labels = expand(work.plugins, variants, seeds, template, **crossed, per_label=recipes)
     name = options["name"] and shortened(options["name"] + (f"-{file_name(template['profile'])}" if several else ""))
-    name = name or study_name(template["dataset"], labels, runs)
-    reference = choose_reference(work.plugins, labels, runs, options["reference"])
+    name = name or study_name(template["dataset"], [f"{ablation.method}-ablation"] if ablation else labels, runs)
+    arms: dict[str, Any] = {}
+    if ablation is not None:
+        arms = {"kind": "ablation", "ablation": ablation.record(dict(zip(ablation.arms, labels, strict=True)))}
+    first = labels[0] if ablation else None  # the baseline
+    reference = choose_reference(work.plugins, labels, runs, options["reference"] or first)
     second: str | None = None
     if reference is not None and not options["no_second_reference"]:
         second = second_reference(work.plugins, runs[labels.index(reference)])
@@ -123,6 +116,7 @@ def _study(
         reference=reference,
         second_reference=second,
         tuned=tuned.facts if tuned else {},
+        **arms,
     )
 
 
@@ -156,6 +150,8 @@ def _announce(study: StudySpec, options: dict[str, Any], preset: str, work: Work
     parts += f" x {folds} folds" if folds > 1 else ""
     profile = "" if first.profile == "natural" else f", imbalance {first.profile}"
     say(f"study {study.name}: {parts} on {card.full_name(protocol)}{profile}")
+    if study.ablation:
+        say(f"arms of {study.ablation['method']}: {', '.join(arm['name'] for arm in study.ablation['arms'])}")
     if protocol.watermark:
         warn(f"{card.full_name(protocol)} is watermarked: {protocol.watermark}")
     if study.second_reference is not None:

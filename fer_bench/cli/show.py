@@ -11,7 +11,7 @@ import click
 
 from fer_bench.base.next_command import complete
 from fer_bench.cli.columns import table
-from fer_bench.cli.method_card import commands_of, cost_in_words, default_of, facts_of, space_in_words
+from fer_bench.cli.method_card import arms_of, commands_of, cost_in_words, default_of, facts_of, space_in_words
 from fer_bench.cli.options import plugins_option
 from fer_bench.contract.cards import DatasetCard, MethodCard
 from fer_bench.contract.costs import cost_of, how_measured
@@ -28,7 +28,7 @@ def show(name: str, plugin_dirs: tuple[str, ...]) -> None:
     """Show the card of a method or data set.
 
     A method's card says where it comes from, what it changes, how it deviates from its paper, its parameters with the
-    source of their defaults, what a step costs, and the commands that run and tune it.
+    source of their defaults, the arms of its ablation, what a step costs, and the commands that run and tune it.
     """
     available = plugins(plugin_dirs)
     plugin = available.plugin(name)
@@ -47,6 +47,9 @@ def _show_method(plugin: Plugin[MethodCard], available: Plugins) -> None:
     how = f"; {how_measured(plugin)}" * measured
     _folded([*facts_of(card), ("cost", f"{cost}{how}" if cost else "not measured")])
     _show_params(card)
+    if card.arms:
+        click.echo("\narms of its ablation")
+        _folded((f"  {name}", text) for name, text in arms_of(card))
     click.echo("")
     for what, command in commands_of(card, available, measured=bool(cost)):
         click.echo(f"to {what.ljust(9)}{complete(command, plugins=available.folders)}")

@@ -34,8 +34,8 @@ def tune(methods: tuple[str, ...], **options: Any) -> None:
     from fer_bench.base.credentials import command_line
     from fer_bench.base.names import shortened
     from fer_bench.cli.workplace import Mirror, open_workplace  # imported late: these take seconds
+    from fer_bench.contract.params import parse_variant
     from fer_bench.runs.live import say
-    from fer_bench.runs.spec import parse_variant
     from fer_bench.tuning.search import build_search
     from fer_bench.tuning.tune import tune as search_all
 

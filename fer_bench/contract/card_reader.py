@@ -22,12 +22,13 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from fer_bench.contract.arms import Arm
 from fer_bench.contract.cards import Card, DatasetCard, Fetch, MethodCard, Protocol, Relabelling
 from fer_bench.contract.params import Choice, Float, Int, Param, Scale
 from fer_bench.contract.sources import Import, Tree, parsed, target_of
 from fer_bench.errors import FerBenchError, PluginError
 
-PARTS = (MethodCard, DatasetCard, Protocol, Fetch, Relabelling, Param, Float, Int, Scale, Choice)
+PARTS = (MethodCard, Arm, DatasetCard, Protocol, Fetch, Relabelling, Param, Float, Int, Scale, Choice)
 PUBLIC: dict[str, Any] = {c.__name__: c for c in PARTS}
 BUILT_IN: dict[str, Any] = {"dict": dict, "tuple": tuple, "list": list}
 ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {

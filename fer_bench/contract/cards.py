@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fer_bench.base.names import PLUGIN, PROTOCOL, checked
+from fer_bench.contract.arms import Arm, check_arms
 from fer_bench.contract.params import Param, assignments
 from fer_bench.errors import SpecError, unknown
 
@@ -84,6 +85,8 @@ class MethodCard:
     needs : tuple of str
         What it can't do without, with default parameters: keys of :data:`NEEDS`. It refuses anything else with a
         SpecError that says so.
+    arms : mapping of name to Arm
+        The variants that ``fer-bench ablate`` trains, by short names for tables. The first is the baseline.
     readout_of : str
         The method whose trained network this one reads out; empty for a method that trains its own. Its runs are made
         from the logits that the finished runs of that method stored (with default parameters, and the same data,
@@ -97,7 +100,8 @@ class MethodCard:
         `family`, `tier` or an entry of `needs` is none of those.
     SpecError
         It reads itself out, or is a second reference that reads no other method out, or a name in `also_known` can't
-        be one or stands for parameters that it does not have.
+        be one or stands for parameters that it does not have,
+        or its arms can't be compared with each other.
     """
 
     name: str
@@ -115,6 +119,7 @@ class MethodCard:
     transductive: bool = False
     needs: tuple = ()
     readout_of: str = ""
+    arms: Mapping[str, Arm] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         where = f"the card of '{self.name}'"
@@ -133,6 +138,7 @@ class MethodCard:
             if checked(name, PLUGIN, where=f"{where}, also_known") == self.name:
                 raise SpecError(f"'{name}' is its own name", where=f"{where}, also_known")
             self.resolve(assignments(text, where=f"{where}, also_known '{name}'"))
+        check_arms(self.arms, where=where, own=self.name, resolve=self.resolve)
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from fer_bench.errors import SpecError, abbreviated
@@ -160,6 +161,30 @@ def assignments(text: str, *, where: str) -> dict[str, str]:
             raise SpecError(f"'{key}' is given twice", where=where)
         given[key] = value
     return given
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method with given parameters, as typed: ``rasn[share.source=ema]``."""
+
+    method: str
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+
+def parse_variant(text: str) -> Variant:
+    """Parse ``name`` or ``name[key=value,key=value]``.
+
+    Raises
+    ------
+    SpecError
+        The brackets or an assignment are malformed.
+    """
+    name, bracket, rest = text.partition("[")
+    if not bracket:
+        return Variant(text.strip())
+    if not rest.endswith("]"):
+        raise SpecError(f"'{abbreviated(text)}' has no closing bracket", hint="quote it: 'METHOD[name=value]'")
+    return Variant(name.strip(), assignments(rest[:-1], where=abbreviated(text)))
 
 
 def _convert(text: str, default: Any) -> Any:

@@ -225,6 +225,7 @@ FIELDS: dict[str, Callable[[Any], bool]] = {
     "methods": _texts,
     **dict.fromkeys(("reference", "second_reference"), lambda value: value is None or isinstance(value, str)),
     **dict.fromkeys(("name", "command", "kind", "dataset", "protocol"), lambda value: isinstance(value, str)),
+    "ablation": lambda value: isinstance(value, dict),
 }
 """What the fields of a study's record must be, where they are there."""
 

@@ -13,7 +13,7 @@ from typing import Any
 from fer_bench.base.files import canonical_json
 from fer_bench.base.names import LONGEST, shortened
 from fer_bench.contract.cards import MethodCard
-from fer_bench.contract.params import assignments
+from fer_bench.contract.params import Variant
 from fer_bench.contract.plugins import Plugins
 from fer_bench.data.imbalance import Profile
 from fer_bench.errors import SpecError, abbreviated, unknown
@@ -103,30 +103,6 @@ def _check_names(kind: str, data: Mapping[str, Any], cls: type) -> None:
         raise SpecError(f"the run lacks {', '.join(missing)}")
 
 
-@dataclass(frozen=True)
-class Variant:
-    """A method with given parameters, as typed: ``rasn[share.source=ema]``."""
-
-    method: str
-    given: Mapping[str, Any] = field(default_factory=dict)
-
-
-def parse_variant(text: str) -> Variant:
-    """Parse ``name`` or ``name[key=value,key=value]``.
-
-    Raises
-    ------
-    SpecError
-        The brackets or an assignment are malformed.
-    """
-    name, bracket, rest = text.partition("[")
-    if not bracket:
-        return Variant(text.strip())
-    if not rest.endswith("]"):
-        raise SpecError(f"'{abbreviated(text)}' has no closing bracket", hint="quote it: 'METHOD[name=value]'")
-    return Variant(name.strip(), assignments(rest[:-1], where=abbreviated(text)))
-
-
 def parse_folds(text: str | None, folds: int) -> tuple[int, ...]:
     """Fold numbers from text such as ``0,2`` or ``0-4``; all of them for None.
 
@@ -167,7 +143,7 @@ class StudySpec:
 
     `labels` are the methods in the order asked, `reference` the one that gains are measured against,
     `second_reference` the one that reads the reference's network out at another operating point. `tuned` says by label
-    how a configuration was searched for, where it was.
+    how a configuration was searched for, where it was; `ablation` is what :mod:`fer_bench.runs.ablation` remembers.
     """
 
     name: str
@@ -178,6 +154,7 @@ class StudySpec:
     second_reference: str | None = None
     kind: str = "run"
     tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    ablation: Mapping[str, Any] = field(default_factory=dict)
 
     def record(self, run_ids: Sequence[str]) -> dict[str, Any]:
         """The study's record for the ledger."""
@@ -193,6 +170,7 @@ class StudySpec:
             "second_reference": self.second_reference,
             "kind": self.kind,
             **tuned,
+            **({"ablation": dict(self.ablation)} if self.ablation else {}),
         }
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from fer_bench.base.files import read_json, write_json
 from fer_bench.base.names import folder_of, locate
+from fer_bench.contract.params import Variant
 from fer_bench.errors import SpecError
 from fer_bench.runs.executor import Workplace
-from fer_bench.runs.spec import Variant, label_of
+from fer_bench.runs.spec import label_of
 from fer_bench.training.recipe import Recipe
 from fer_bench.tuning.search import Search, build_search, file_name, fixed_part, recipe_part, short_hash
 

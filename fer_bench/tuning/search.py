@@ -10,9 +10,9 @@ from typing import Any
 
 from fer_bench.base.files import canonical_json
 from fer_bench.base.names import shortened, slug
-from fer_bench.contract.params import Choice, Float, Param, Scale, Space
+from fer_bench.contract.params import Choice, Float, Param, Scale, Space, Variant
 from fer_bench.runs.executor import Workplace
-from fer_bench.runs.spec import RunSpec, Selection, Variant, label_of
+from fer_bench.runs.spec import RunSpec, Selection, label_of
 from fer_bench.training.recipe import PRESETS, Recipe
 from fer_bench.tuning.journal import in_words
 

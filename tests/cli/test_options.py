@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -14,10 +15,11 @@ from hypothesis import strategies as st
 
 from fer_bench.cli import cli, main, preflight
 from fer_bench.cli.options import Number
-from fer_bench.contract.params import Choice, Float, Int, Param
+from fer_bench.contract.arms import Arm
+from fer_bench.contract.params import Choice, Float, Int, Param, parse_variant
 from fer_bench.contract.plugins import plugins
 from fer_bench.errors import FerBenchError, SpecError
-from fer_bench.runs.spec import parse_folds, parse_variant
+from fer_bench.runs.spec import parse_folds
 from fer_bench.training.recipe import Recipe
 
 FOUND = plugins()
@@ -178,7 +180,10 @@ def test_no_option_takes_a_number_of_any_size():
 
 @pytest.fixture
 def found_once(monkeypatch):
-    """Reading all cards takes longer than anything else here: they are read once."""
+    """Reading all cards takes longer than anything else here: they are read once. One of them gets arms."""
+    focal = FOUND.methods["baseline_focal"]
+    card = dataclasses.replace(focal.card, arms={"plain": Arm("baseline_resnet")})
+    monkeypatch.setitem(FOUND.methods, card.name, dataclasses.replace(focal, card=card))
 
     def find(folders=()):
         return plugins(folders) if folders else FOUND
@@ -204,6 +209,7 @@ def answer(capfd, tmp_path, monkeypatch, found_once):
 
 NEEDED = {
     "run": ["baseline_resnet", "--dataset", "synthetic"],
+    "ablate": ["baseline_focal", "--dataset", "synthetic"],
     "tune": ["baseline_resnet", "--dataset", "synthetic"],
     "data show": ["synthetic", "--out", "sheet.png"],
 }

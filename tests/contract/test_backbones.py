@@ -139,7 +139,7 @@ def test_each_backbone_is_tried_once_and_not_at_all_where_nothing_is_left_to_tra
 
 
 def test_a_search_tries_its_backbone_too(workplace, tiny_run):
-    from fer_bench.runs.spec import Variant
+    from fer_bench.contract.params import Variant
     from fer_bench.tuning.search import build_search
     from fer_bench.tuning.tune import tune
 

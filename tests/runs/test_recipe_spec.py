@@ -5,18 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fer_bench.contract.cards import MethodCard
-from fer_bench.contract.params import Float, Param
+from fer_bench.contract.params import Float, Param, Variant, parse_variant
 from fer_bench.contract.plugins import Plugins, plugins
 from fer_bench.errors import SpecError, UnknownNameError
 from fer_bench.runs.spec import (
     RunSpec,
     Selection,
     StudySpec,
-    Variant,
     choose_reference,
     expand,
     label_of,
-    parse_variant,
     study_name,
 )
 from fer_bench.training.recipe import PRESETS, Recipe, parse_assignments, preset

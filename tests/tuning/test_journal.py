@@ -11,8 +11,7 @@ import sys
 
 import pytest
 
-from fer_bench.contract.params import Choice, Float, Int
-from fer_bench.runs.spec import parse_variant
+from fer_bench.contract.params import Choice, Float, Int, parse_variant
 from fer_bench.training.recipe import Recipe
 from fer_bench.tuning.journal import distribution, in_words, open_storage
 from fer_bench.tuning.search import build_search

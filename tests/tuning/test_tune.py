@@ -13,9 +13,10 @@ import pytest
 
 from fer_bench import Choice, Float, Scale
 from fer_bench.base.files import read_json
+from fer_bench.contract.params import parse_variant
 from fer_bench.errors import LockedError, SpecError
 from fer_bench.record.ledger import Ledger
-from fer_bench.runs.spec import expand, parse_variant
+from fer_bench.runs.spec import expand
 from fer_bench.training.recipe import Recipe
 from fer_bench.tuning.best import use_tuned
 from fer_bench.tuning.journal import open_storage
