@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from torch import Tensor, nn
 
-from fer_bench import Batch, Insight, LossOut, Method, MethodCard, Output, Stage, StreamSpec, Trunk
+from fer_bench import Arm, Batch, Insight, LossOut, Method, MethodCard, Output, Stage, StreamSpec, Trunk
 
 from ._rasn.sharing_net import build_sharing_classifier
 from ._rasn.switches import SWITCHES
@@ -37,6 +37,54 @@ card = MethodCard(
     ),
     needs=("feature map",),
     params=SWITCHES,
+    arms={
+        "plain": Arm("baseline_resnet"),
+        "attention": Arm("rasn[share.source=none]", to="plain", adds="attention"),
+        "sharing": Arm("rasn[attn.type=none]", to="plain", adds="sharing"),
+        "both": Arm("rasn", to="attention", adds="sharing beside attention", control="own_added"),
+        "both_detached": Arm("rasn[share.detach=true]", to="attention", adds="sharing without its gradient"),
+        "no_affinity_at_evaluation": Arm("rasn[eval.affinity=none]", to="attention", adds="sharing in training only"),
+        "own_added": Arm("rasn[share.source=own]", to="attention", adds="the weights of the mean's sharing alone"),
+        "own": Arm(
+            "rasn[share.source=own,share.fusion=attend,attn.place=after_layer4]",
+            to="attention",
+            adds="the weights of the prototypes' sharing alone",
+        ),
+        "own_projection": Arm(
+            "rasn[share.source=own_projection,share.fusion=attend,attn.place=after_layer4]",
+            to="attention",
+            adds="a linear layer as large as the dictionary",
+        ),
+        "prototypes": Arm(
+            "rasn[share.source=class_prototypes,share.fusion=attend,attn.place=after_layer4]",
+            to="attention",
+            adds="recalled class prototypes",
+            control="own",
+        ),
+        "prototypes_layer3": Arm(
+            "rasn[share.source=class_prototypes,share.fusion=attend,attn.place=after_layer4,share.level=layer3]",
+            to="attention",
+            adds="class prototypes before the last stage",
+        ),
+        "dictionary": Arm(
+            "rasn[share.source=dictionary,share.fusion=attend,attn.place=after_layer4]",
+            to="attention",
+            adds="recalled atoms",
+            control="own_projection",
+        ),
+        "balanced": Arm("rasn[share.source=none,sampler=balanced_capped]", to="attention", adds="a balanced sampler"),
+        "prototypes_balanced": Arm(
+            "rasn[share.source=class_prototypes,share.fusion=attend,attn.place=after_layer4,sampler=balanced_capped]",
+            to="balanced",
+            adds="prototypes beside a balanced sampler",
+        ),
+        "adjusted": Arm("rasn[share.source=none,loss.tau=1]", to="attention", adds="logit adjustment"),
+        "prototypes_adjusted": Arm(
+            "rasn[share.source=class_prototypes,share.fusion=attend,attn.place=after_layer4,loss.tau=1]",
+            to="adjusted",
+            adds="prototypes beside logit adjustment",
+        ),
+    },
 )
 
 
