@@ -42,6 +42,7 @@ _PUBLIC = {
         "image_header",
     ),
     "fer_bench.errors": ("ConformanceError", "DataError", "FerBenchError", "SpecError", "missing_library"),
+    "fer_bench.inference.predict": ("predict",),
     "fer_bench.reports.facts.tidy": ("predictions", "results"),
     "fer_bench.rng": ("numpy_generator", "stream_seed", "torch_generator"),
     "fer_bench.stats.metrics": ("Metric", "MetricContext"),

@@ -94,7 +94,7 @@ class Store:
 
     @property
     def bits(self) -> int:
-        """Bits that the values of 16-bit source images fill; 16 where there are none, or an earlier version wrote it."""
+        """Bits that the values of 16-bit source images fill; 16 if there are none, or an earlier version wrote it."""
         return max(map(int, self.manifest.get("survey", {}).get("bits", {})), default=16)
 
     def __len__(self) -> int:
