@@ -26,15 +26,14 @@ from fer_bench import (
     Chunk,
     DataError,
     Dataset,
-    ImageFit,
-    ImageHeader,
     Reading,
-    UnreadableImage,
     decode_image,
     image_header,
 )
+from fer_bench import ImageFit as Fit
+from fer_bench import ImageHeader as Header
+from fer_bench import UnreadableImage as Unreadable
 
-Fit, Header, Unreadable = ImageFit, ImageHeader, UnreadableImage  # short names for the readers
 BLOCK_BYTES = 2**26
 
 

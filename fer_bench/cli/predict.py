@@ -11,7 +11,7 @@ import click
 from fer_bench.base.quantities import plural
 from fer_bench.cli.options import check_device, device_option, fit_option, home_option, number_option, plugins_option
 from fer_bench.errors import FerBenchError, SpecError, unknown
-from fer_bench.printable import csv_cell, printable
+from fer_bench.printable import csv_cell, printable, printable_data
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -172,12 +172,21 @@ def _write(frame: pd.DataFrame, form: str, out: str | None) -> None:
         if form == "parquet" and out is not None:
             write_with(out, lambda file: frame.to_parquet(file, index=False))
         else:
-            text = _csv(frame) if form == "csv" else frame.to_json(orient="records", indent=1, force_ascii=False) + "\n"
+            text = _csv(frame) if form == "csv" else _json(frame)
             write_text(out, text) if out is not None else click.echo(text, nl=False)
     except OSError as error:
         raise FerBenchError(f"the file can't be written: {error.strerror}", where=str(out)) from error
     if out is not None:
         click.echo(f"{plural(len(frame), 'prediction')} written to {out}")
+
+
+def _json(frame: pd.DataFrame) -> str:
+    """A list with an object for each image."""
+    import json
+
+    plain = frame.astype(dict.fromkeys(frame.select_dtypes("category").columns, object))
+    records = [{k: None if v is None or v != v else v for k, v in r.items()} for r in plain.to_dict("records")]
+    return json.dumps(printable_data(records), indent=1, ensure_ascii=False) + "\n"
 
 
 def _csv(frame: pd.DataFrame) -> str:

@@ -83,7 +83,7 @@ class ImageFit:
 
     def __post_init__(self) -> None:
         if self.how not in FITS:
-            raise unknown("way of fitting", self.how, FITS)
+            raise unknown("way to make images square", self.how, FITS, where="fit")
 
 
 def image_header(file: Source, box: Box | None = None) -> ImageHeader:

@@ -292,6 +292,8 @@ def _affinity(
     sums, counts = np.zeros((len(trained.classes), len(sources))), np.bincount(labels, minlength=len(trained.classes))
     for start in range(0, len(rows), BATCH):
         _, shares, _ = _insights(trained, store.images(rows[start : start + BATCH]))
+        if shares is None:
+            return None, 0
         np.add.at(sums, labels[start : start + BATCH], shares)
         told("validation images", min(1.0, (start + BATCH) / len(rows)))
     with np.errstate(invalid="ignore"):

@@ -35,8 +35,8 @@ PER_PICTURE = 8  # faces, one below the other
 MOST_MAPS, MOST_BARS = 6, 12  # that a picture shows; the CSV files hold all
 NUMBERED = 16  # classes and sources up to which the cells of the matrix hold numbers
 CAM = (
-    "**Grad-CAM** marks the places of the network's last map that raise the score of a class: red raises it most, "
-    "transparent not at all (Selvaraju et al., ICCV 2017). A map is as coarse as the network's last layer, and it does "
+    "**Grad-CAM** marks the places of the network's last map that raise the score of a class: yellow ones most, "
+    "clear ones not at all (Selvaraju et al., ICCV 2017). A map is as coarse as the network's last layer, and it does "
     "not say why a place counts."
 )
 
@@ -107,8 +107,8 @@ def _seal(trained: Trained, explanation: Explanation) -> Iterator[Block]:
         verb = "is" if len(rows) == 1 else "are"
         opened = trained.record.json("seal")["count"] if trained.record.has("seal.json") else 0
         yield Notice(
-            f"{count(len(rows), 'test image')} of a finished run {verb} shown. The run was scored before, its record is "
-            f"unchanged, and its count of openings of the test stays {opened}. But whoever changes a method after "
+            f"{count(len(rows), 'test image')} of a finished run {verb} shown. The run was scored before, its record "
+            f"is unchanged, and its count of openings of the test stays {opened}. But whoever changes a method after "
             "looking at test images has chosen it on the test. Look at images of your own for that."
         )
 
@@ -269,7 +269,8 @@ def _draw_faces(explanation: Explanation, faces: Sequence[ShownFace]) -> Drawing
                 if name in face.maps:
                     _picture(axis, face.image)
                     _overlay(axis, face.maps[name])
-                    axis.set_title(_map_title(explanation, face, name), fontsize=7)
+                    empty = "" if face.maps[name].any() else "\n(0 everywhere)"
+                    axis.set_title(_map_title(explanation, face, name) + empty, fontsize=7)
                 else:
                     axis.set_axis_off()
             if bars and face.shares is not None:
