@@ -11,6 +11,7 @@ from fer_bench import Chunk, DataError, Dataset, DatasetCard, Param, Protocol, R
 
 from ._synthetic.action_units import COLUMNS, MINORITY, draw_units, prototypes, shared_mass
 from ._synthetic.faces import CAPTURE, IDENTITY, draw_faces, draw_values
+from ._synthetic.regions import draw_regions
 
 card = DatasetCard(
     name="synthetic",
@@ -146,6 +147,10 @@ class Synthetic(Dataset):
         summary = f"{self.params['size']} faces drawn from action units, seed {self.params['seed']}; "
         summary += f"{100 * mass:.0f} % of {MINORITY}'s action units are other classes' too"
         return Reading(layout="drawn", summary=summary, files=[], chunks=lambda: self._chunks(counts))
+
+    def face_regions(self, height: int, width: int) -> Mapping[str, np.ndarray]:
+        """Where brows, eyes, nose and mouth of an average person lie, looking straight ahead."""
+        return draw_regions(height, width)
 
     def _chunks(self, counts: dict[str, list[int]]) -> Iterator[Chunk]:
         for split, per_class in counts.items():

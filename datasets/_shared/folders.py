@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_bench import Problems
+from fer_bench import ImageFit, Problems, UnreadableImage, decode_image, image_header
 
 from .class_names import ROLES as ROLES  # several readers take it from here
 from .class_names import ClassNames, misplaced, role_of
-from .pictures import Unreadable, check_mode, depth_of, is_deep, opened, peak, plain
 
 JPEGS = (".jpg", ".jpeg", ".jpe", ".jfif")
 IMAGES = (".png", *JPEGS, ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pnm", ".pbm")  # in any case
@@ -111,23 +110,18 @@ def load_grey(path: Path, side: int, problems: Problems) -> np.ndarray | None:
     An image of 16 bits is one of 8 bits that was widened: by its values, or by leaving them as they were.
     """
     try:
-        with opened(path) as image:
-            if image.size != (side, side):
-                problems.add(path, None, f"wrong image size: {image.size[0]}x{image.size[1]}, expected {side}x{side}")
-                return None
-            check_mode(image)
-            bits = 8 if is_deep(image) and depth_of(peak(image)) == 8 else 16
-            image = plain(image, bits=bits)
-            pixels = np.asarray(image if image.mode == "L" else image.convert("RGB"), dtype=np.uint8)
-    except Unreadable as reason:
+        head = image_header(path)
+        if (head.width, head.height) != (side, side):
+            problems.add(path, None, f"wrong image size: {head.width}x{head.height}, expected {side}x{side}")
+            return None
+        pixels = decode_image(path, ImageFit(3, side, side, bits=8 if head.bits == 8 else 16))
+    except UnreadableImage as reason:
         problems.add(path, None, str(reason))
         return None
-    if pixels.ndim == 2:
-        return pixels
-    if (pixels != pixels[..., :1]).any():
+    if (pixels != pixels[:1]).any():
         problems.add(path, None, "a colour image: its channels differ, grey was expected")
         return None
-    return np.ascontiguousarray(pixels[..., 0])
+    return np.ascontiguousarray(pixels[0])
 
 
 def load_blocks(

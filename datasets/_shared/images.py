@@ -5,7 +5,8 @@ the shape of the store is known before work starts; pixels are decoded when the 
 
 Images that are all square and of one size keep their pixels, unless they are larger than the parameter `size`. Others
 are fitted into squares of the smaller of `size` and the largest side found. What else becomes of a picture (it is
-turned upright, laid on black, brought to 8 bits) is described in :mod:`.pictures`, counted and reported.
+turned upright, laid on black, brought to 8 bits) is described in :mod:`fer_bench.data.pictures`, counted and
+reported.
 """
 
 from __future__ import annotations
@@ -16,38 +17,24 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from fer_bench import Chunk, DataError, Dataset, Reading
-
-from .pictures import (
-    Source,
-    Unreadable,
-    check_mode,
-    depth_of,
-    has_alpha,
-    has_colour,
-    has_frames,
-    is_deep,
-    opened,
-    orientation,
-    peak,
-    plain,
+from fer_bench import (
+    IMAGE_TREATMENTS,
+    Chunk,
+    DataError,
+    Dataset,
+    Reading,
+    decode_image,
+    image_header,
 )
-
-if TYPE_CHECKING:
-    from PIL import Image
+from fer_bench import ImageFit as Fit
+from fer_bench import ImageHeader as Header
+from fer_bench import UnreadableImage as Unreadable
 
 BLOCK_BYTES = 2**26
-TREATED = {  # what is done to a picture, for people
-    "turned": "turned upright (EXIF orientation)",
-    "as stored": "not turned upright in spite of EXIF, because face boxes count stored pixels",
-    "alpha": "with an alpha channel laid on black",
-    "frames": "with several frames, of which the first is read",
-    "16-bit": "of 16 bits a pixel brought to 8",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +57,7 @@ class Row:
         Further columns; every row of a reading has the same ones.
     """
 
-    file: Source
+    file: Path | bytes
     name: str
     label: int
     split: str
@@ -79,70 +66,9 @@ class Row:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Header:
-    """What an image file is, told by its header.
-
-    Attributes
-    ----------
-    width, height : int
-        Of the upright picture, or of its box.
-    mode : str
-    colour : bool
-    treated : tuple of str
-        Keys of :data:`TREATED`.
-    peak : int
-        The largest value of a 16-bit image; 0 for others.
-    """
-
-    width: int
-    height: int
-    mode: str
-    colour: bool
-    treated: tuple[str, ...] = ()
-    peak: int = 0
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Shape that every image gets: 1 or 3 channels, height and width, and how another size is fitted into it."""
-
-    channels: int
-    height: int
-    width: int
-    how: str  # "stretch", "pad" or "crop"
-    bits: int = 16  # that the values of 16-bit images fill
-
-
 def header(row: Row) -> Header:
-    """Size and mode of an image from its header alone (of a 16-bit one from its pixels); the size is that of its box.
-
-    Raises
-    ------
-    Unreadable
-        It is no image, of a mode that is neither 8 nor 16 bits a channel, or its box lies outside.
-    """
-    with opened(row.file) as image:
-        check_mode(image)
-        width, height = image.size
-        mode, colour = image.mode, has_colour(image)
-        way = orientation(image)
-        if way > 4 and image.format != "TIFF" and row.box is None:  # Pillow has exchanged the sides of a TIFF already
-            width, height = height, width
-        largest = peak(image) if is_deep(image) else 0
-        done = {
-            "turned": way > 1 and row.box is None,
-            "as stored": way > 1 and row.box is not None,
-            "alpha": has_alpha(image),
-            "16-bit": is_deep(image),
-            "frames": has_frames(image),
-        }
-    if row.box is not None:
-        left, top, right, bottom = row.box
-        if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-            raise Unreadable(f"the face box {row.box} lies outside the image of {width}x{height}")
-        width, height = right - left, bottom - top
-    return Header(width, height, mode, colour, tuple(key for key in TREATED if done[key]), largest)
+    """Size and mode of an image from its header; raises Unreadable for what can't be used."""
+    return image_header(row.file, row.box)
 
 
 def fit_of(headers: Iterable[Header], params: Mapping[str, Any]) -> Fit:
@@ -152,52 +78,12 @@ def fit_of(headers: Iterable[Header], params: Mapping[str, Any]) -> Fit:
     largest = max(max(s) for s in sizes)
     side = min(largest, params["size"]) if params["size"] else largest
     colour = params["colour"] == "rgb" or (params["colour"] == "auto" and any(h.colour for h in known))
-    return Fit(3 if colour else 1, side, side, params["fit"], depth_of(max(h.peak for h in known)))
+    return Fit(3 if colour else 1, side, side, params["fit"], max(h.bits for h in known))
 
 
 def decode(row: Row, fit: Fit) -> np.ndarray:
-    """The pixels of an image, uint8 [C, H, W].
-
-    Raises
-    ------
-    Unreadable
-        The file is damaged.
-    """
-    from PIL import Image
-
-    with opened(row.file) as image:
-        image = plain(image, bits=fit.bits, turn=row.box is None)
-        image = image.convert("RGB" if fit.channels == 3 else "L")
-        if row.box is not None:
-            image = image.crop(row.box)
-        if image.size != (fit.width, fit.height):
-            image = _FITS[fit.how](image, (fit.width, fit.height), Image.Resampling.LANCZOS)
-        pixels = np.asarray(image, dtype=np.uint8)
-    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
-
-
-def _stretch(image: Image.Image, size: tuple[int, int], method: Any) -> Image.Image:
-    return image.resize(size, method)
-
-
-def _pad(image: Image.Image, size: tuple[int, int], method: Any) -> Image.Image:
-    from PIL import Image as images
-
-    scale = min(size[0] / image.width, size[1] / image.height)
-    # at least one pixel: ImageOps.pad fails where a thin strip would get none
-    width, height = (max(1, round(side * scale)) for side in image.size)
-    canvas = images.new(image.mode, size)
-    canvas.paste(image.resize((width, height), method), ((size[0] - width) // 2, (size[1] - height) // 2))
-    return canvas
-
-
-def _crop(image: Image.Image, size: tuple[int, int], method: Any) -> Image.Image:
-    from PIL import ImageOps
-
-    return ImageOps.fit(image, size, method)
-
-
-_FITS = {"stretch": _stretch, "pad": _pad, "crop": _crop}
+    """The pixels of an image, uint8 [C, H, W]; raises Unreadable if it is damaged."""
+    return decode_image(row.file, fit, row.box)
 
 
 def survey_of(headers: Iterable[Header]) -> dict[str, dict[str, int]]:
@@ -206,17 +92,21 @@ def survey_of(headers: Iterable[Header]) -> dict[str, dict[str, int]]:
     sizes, modes = Counter(f"{h.width}x{h.height}" for h in known), Counter(h.mode for h in known)
     survey = {"sizes": dict(sizes.most_common()), "modes": dict(modes.most_common())}
     treated = Counter(key for h in known for key in h.treated)
-    return {**survey, "treated": {key: treated[key] for key in TREATED if key in treated}} if treated else survey
+    if any(h.peak for h in known):
+        survey["bits"] = {str(max(h.bits for h in known)): sum(h.peak > 0 for h in known)}
+    return (
+        {**survey, "treated": {key: treated[key] for key in IMAGE_TREATMENTS if key in treated}} if treated else survey
+    )
 
 
 def treated_summary(headers: Iterable[Header]) -> str:
     """What was done to the pictures beside fitting them into squares, for people; empty where nothing was."""
     known = list(headers)
     done = survey_of(known).get("treated", {})
-    notes = [f"{count} {'image' if count == 1 else 'images'} {TREATED[key]}" for key, count in done.items()]
-    largest = max((h.peak for h in known), default=0)
-    if largest and depth_of(largest) < 16:
-        notes[-1] += f" (their values end at {largest}, so they are taken for {depth_of(largest)} bits)"
+    notes = [f"{count} {'image' if count == 1 else 'images'} {IMAGE_TREATMENTS[key]}" for key, count in done.items()]
+    largest = max(known, key=lambda h: h.peak, default=None)
+    if largest is not None and largest.peak and largest.bits < 16:
+        notes[-1] += f" (their values end at {largest.peak}, so they are taken for {largest.bits} bits)"
     return "".join(f"; {text}" for text in notes)
 
 

@@ -15,6 +15,8 @@ TAKES = {
     "report": ("--home",),
     "response": ("--home",),
     "compare": ("--home",),
+    "predict": ("--plugins", "--home"),
+    "explain": ("--plugins", "--home"),
     "relabel": ("--plugins", "--home"),
     "list": ("--plugins", "--home"),
     "show": ("--plugins",),

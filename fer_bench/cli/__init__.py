@@ -30,6 +30,8 @@ COMMANDS = {
     "response": ("fer_bench.cli.response", "response", "Plot recall against the imbalance of the training set."),
     "compare": ("fer_bench.cli.compare", "compare", "Rank the same methods across several data sets."),
     "relabel": ("fer_bench.cli.relabel", "relabel", "Score a study against another data set's labels as well."),
+    "predict": ("fer_bench.cli.predict", "predict", "Predict faces of your own with the network of a finished run."),
+    "explain": ("fer_bench.cli.explain", "explain", "Draw where a run's network looks, and what it draws on."),
     "claims": ("fer_bench.cli.claims", "claims", "List published numbers and how they were measured."),
     "list": (
         "fer_bench.cli.listing",

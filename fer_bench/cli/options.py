@@ -84,6 +84,18 @@ def plugins_option(command: Callable) -> Callable:
     )(command)  # fmt: skip
 
 
+def device_option(command: Callable) -> Callable:
+    """``--device NAME``."""
+    text = "auto, cpu, cuda, cuda:1, ..."
+    return click.option("--device", default="auto", metavar="NAME", show_default=True, help=text)(command)
+
+
+def fit_option(command: Callable) -> Callable:
+    """``--fit HOW``."""
+    text = "How an image that is not square is made square: stretch, pad or crop  [default: as the run's data were]"
+    return click.option("--fit", metavar="HOW", help=text)(command)
+
+
 def tracking_option(command: Callable) -> Callable:
     """``--tracking-uri URI``."""
     text = "sqlite:///FILE or a server  [default: $MLFLOW_TRACKING_URI, or mlflow.db in the home folder]"
@@ -110,7 +122,7 @@ _TRAINING = (
     click.option("--select", metavar="METRIC",
                  help="Validation metric that selects the epoch: mean_recall, accuracy or macro_f1; or `last`"
                       "  [default: the protocol's, or mean_recall]"),
-    click.option("--device", default="auto", metavar="NAME", show_default=True, help="auto, cpu, cuda, cuda:1, ..."),
+    device_option,
     click.option("--compile/--no-compile", "compile_", default=None, help="Use torch.compile  [default: on a GPU]"),
     click.option("--deterministic", is_flag=True, help="Use deterministic kernels only; slower."),
     number_option("--threads", int, 0, 256, "CPU threads; 0: let torch choose.", default=0),

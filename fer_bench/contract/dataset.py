@@ -211,6 +211,16 @@ class Dataset:
         words += [word for folder in self.plugin_dirs for word in ("--plugins", folder)]
         return shlex.join([*words, *self.options])
 
+    def face_regions(self, height: int, width: int) -> Mapping[str, np.ndarray]:
+        """Where the parts of a face lie in most images, if all faces are placed alike.
+
+        Returns
+        -------
+        mapping of str to bool array [height, width]
+            Disjoint parts, such as "brows" and "mouth", from top to bottom. Empty by default: faces may lie anywhere.
+        """
+        return {}
+
     def read(self, source: Path | None) -> Reading:
         """Recognise the layout under `source` (a file or folder; None for a built-in set) by its content.
 

@@ -92,6 +92,11 @@ class Store:
         _, c, h, w = self.manifest["shape"]
         return c, h, w
 
+    @property
+    def bits(self) -> int:
+        """Bits that the values of 16-bit source images fill; 16 if there are none, or an earlier version wrote it."""
+        return max(map(int, self.manifest.get("survey", {}).get("bits", {})), default=16)
+
     def __len__(self) -> int:
         return self.manifest["shape"][0]
 

@@ -4,7 +4,7 @@
 
     ledger/<run id>/
       spec.json         the run's spec and what its id is a hash of
-      data.json         classes, counts by role, protocol, fingerprint
+      data.json         classes, counts by role, protocol, fingerprint, shape of the stored images
       method.json       what the method's card says
       history.json      one entry an epoch: losses and validation metrics
       selection.json    rule, metric, chosen epoch; written before the test is opened

@@ -256,6 +256,7 @@ class _Run:
         named = {**dataclasses.asdict(protocol), "name": self.card.full_name(protocol), **roles.facts}
         facts: dict[str, Any] = {"dataset": self.card.name, "classes": list(roles.classes)}
         facts |= {"fingerprint": self.store.fingerprint, "layout": self.store.manifest["layout"]}
+        facts |= {"shape": list(self.store.shape), "bits": self.store.bits}  # what a new image is brought to
         writer.put("data", {**facts, "protocol": named, "counts": roles.counts})
         if spec.profile != "natural":
             writer.put("train_rows", roles.rows["train"].astype(np.int64))

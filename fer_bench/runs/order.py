@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -75,21 +75,28 @@ class Order:
         """The method, imported under guard, with its context."""
         guard(self)
         method: Method = self.plugin.load()(self.spec.params)
-        channels, height, width = self.given["shape"]
-        recipe = self.spec.recipe
-        size = recipe.image_size
-        method.ctx = Context(
-            classes=tuple(self.given["classes"]),
-            counts=np.asarray(self.given["counts"], dtype=np.int64),
-            image_shape=(channels, size or height, size or width),
-            stored_shape=(channels, height, width),
-            seed=self.spec.seed,
-            epochs=recipe.epochs,
-            batch_size=recipe.batch_size,
-            device=device,
-            recipe=recipe.to_dict(),
-        )
+        given = self.given
+        method.ctx = context_of(self.spec, given["shape"], given["classes"], given["counts"], device)
         return method
+
+
+def context_of(
+    spec: RunSpec, shape: Sequence[int], classes: Sequence[str], counts: Sequence[int], device: torch.device
+) -> Context:
+    """What the method of a run is told: stored images have the shape (C, H, W), training classes these counts."""
+    channels, height, width = shape
+    size = spec.recipe.image_size
+    return Context(
+        classes=tuple(classes),
+        counts=np.asarray(counts, dtype=np.int64),
+        image_shape=(channels, size or height, size or width),
+        stored_shape=(channels, height, width),
+        seed=spec.seed,
+        epochs=spec.recipe.epochs,
+        batch_size=spec.recipe.batch_size,
+        device=device,
+        recipe=spec.recipe.to_dict(),
+    )
 
 
 def plugin_of(given: Mapping[str, Any]) -> Plugin[Card]:

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from fer_bench.errors import FerBenchError, LedgerError, PluginError, SpecError, StoreError, unknown
+from fer_bench.errors import FerBenchError, LedgerError, PluginError, SpecError, StoreError
 from fer_bench.printable import csv_cells, printable
 from fer_bench.record.home import Home
 from fer_bench.record.ledger import Ledger
+from fer_bench.record.lookup import find_run
 from fer_bench.reports.facts.records import StudyData, alone, is_trial, load_study
 from fer_bench.reports.facts.runs import ANSWERS, Run, read_run
 from fer_bench.reports.facts.scoring import Results, evaluated, scored_runs
@@ -115,7 +116,8 @@ def predictions(run: str, home: str | Path | None = None, *, split: Split = "tes
     Parameters
     ----------
     run : str
-        The run's id, as in the column `run` of :func:`results` and in ``fer-bench list runs``.
+        The run's id, as in the column `run` of :func:`results` and in ``fer-bench list runs``; the beginning of it; or
+        its method, if only one run has it.
     home : path, optional
         As for :func:`results`.
     split : {"test", "val"}
@@ -140,14 +142,12 @@ def predictions(run: str, home: str | Path | None = None, *, split: Split = "tes
 
     _check_split(split)
     ledger = _ledger(home)
-    known = [record.id for record in ledger.runs()]
-    if run not in known:
-        raise unknown("run", str(run), known, where=str(ledger.root), next="fer-bench list runs")
+    record = find_run(ledger, run)
     notes: list[str] = []
-    read = read_run(ledger.run(run), {}, notes, split=split)
+    read = read_run(record, {}, notes, split=split)
     if read is None:
-        what = f"run {run} has no {split} predictions that can be read"
-        raise LedgerError(what, where=str(ledger.run(run).path), hint=printable(" ".join(notes)))
+        what = f"run {record.id} has no {split} predictions that can be read"
+        raise LedgerError(what, where=str(record.path), hint=printable(" ".join(notes)))
     classes = pd.Index(list(read.data["classes"]))
     share = softmax(read.record.array(f"{split}_logits").astype(np.float64))
     frame = pd.DataFrame(

@@ -23,8 +23,8 @@ from fer_bench.printable import printable
 
 ASIDE = ".report-"
 # One list for each kind of page, which removes only its own files.
-LISTS = (".fer-bench-report.json", ".fer-bench-check.json")
-REPORT, CHECK = LISTS
+LISTS = (".fer-bench-report.json", ".fer-bench-check.json", ".fer-bench-explain.json")
+REPORT, CHECK, EXPLAIN = LISTS
 MOST_NAMES = 5  # in a message
 NOTE = "Files that fer-bench wrote here, with their SHA-256. It replaces and removes no others, and none that changed."
 ADOPTED = "older"  # in a list: files that are in no list may be from the version before there were lists

@@ -401,3 +401,25 @@ def test_faces_go_through_the_store_unchanged(tmp_path):
 def test_unit_columns_are_named_after_the_units():
     assert tuple(f"au{u:02d}" for u in UNITS) == COLUMNS
     assert prototype("happy")[UNITS.index(12)] > prototype("happy", 0.5)[UNITS.index(12)] > 0
+
+
+@pytest.mark.parametrize(
+    ("unit", "region"), [("au01", "brows"), ("au04", "brows"), ("au05", "eyes"), ("au38", "nose"), ("au25", "mouth")]
+)
+def test_what_an_action_unit_changes_lies_in_its_region(unit: str, region: str):
+    """Of 40 people seen from the front, with and without the unit: most of the difference lies where it should."""
+    rng = np.random.default_rng(0)
+    identity = draw_values(IDENTITY, 40, rng)
+    identity["glasses"][:] = -1.0
+    capture = {name: np.full(40, sum(ends) / 2) for name, ends in CAPTURE.items()}
+    capture |= {name: np.full(40, -1.0) for name in ("noise", "blur", "cover")}
+    units = np.zeros((40, len(COLUMNS)), np.int64)
+    still = draw_faces(units, identity, capture, rng)
+    units[:, COLUMNS.index(unit)] = 100
+    moved = np.abs(draw_faces(units, identity, capture, rng).astype(float) - still).sum((0, 1))
+    regions = Synthetic().face_regions(48, 48)
+    assert list(regions) == ["brows", "eyes", "nose", "mouth"]
+    assert max(sum(mask.astype(int) for mask in regions.values()).ravel()) == 1
+    shares = {name: moved[mask].sum() / moved.sum() for name, mask in regions.items()}
+    assert max(shares, key=shares.get) == region
+    assert shares[region] > 0.6

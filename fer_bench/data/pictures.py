@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -33,30 +33,34 @@ TAIL = 2**17  # bytes at the end of a PNG in which EXIF may stand; EXIF itself h
 # Pillow warns of damaged EXIF, which is passed over here; the filter holds for the threads that decode.
 warnings.filterwarnings("ignore", message="Corrupt EXIF data|Truncated File Read", category=UserWarning)
 
-Source = Path | bytes
+Source: TypeAlias = "Path | bytes | Image.Image"
+"""A file, its content, or a picture that is in memory already."""
 
 
-class Unreadable(Exception):
+class UnreadableImage(Exception):
     """An image that can't be decoded; its text is the reason."""
 
 
 @contextmanager
 def opened(file: Source) -> Iterator[Image.Image]:
-    """Open an image file or its content; whatever is wrong with it becomes :class:`Unreadable`."""
+    """Open an image file or its content; whatever is wrong with it becomes :class:`UnreadableImage`."""
     from PIL import Image
 
+    if isinstance(file, Image.Image):
+        yield file.copy()
+        return
     try:
         with Image.open(BytesIO(file) if isinstance(file, bytes) else file) as image:
             yield image
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         reason = str(error).split(str(file) if isinstance(file, Path) else "<_io.BytesIO")[0].strip(" ':")
-        raise Unreadable(f"unreadable image: {reason or type(error).__name__}") from error
+        raise UnreadableImage(f"unreadable image: {reason or type(error).__name__}") from error
 
 
 def check_mode(image: Image.Image) -> None:
-    """Raise :class:`Unreadable` where the pixels are neither 8 nor 16 bits a channel, or of unknown colours."""
+    """Raise :class:`UnreadableImage` where the pixels are neither 8 nor 16 bits a channel, or of unknown colours."""
     if image.mode not in GREY + COLOUR and not is_deep(image):
-        raise Unreadable(f"neither an 8-bit nor a 16-bit image: mode {image.mode}")
+        raise UnreadableImage(f"neither an 8-bit nor a 16-bit image: mode {image.mode}")
 
 
 def is_deep(image: Image.Image) -> bool:

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fer_bench.data.pictures import UnreadableImage as Unreadable
+from fer_bench.data.pictures import depth_of, opened, plain
 from fer_bench.data.prepare import prepare
 from fer_bench.data.store import Store
 from fer_bench.datasets._shared.folders import IMAGES
 from fer_bench.datasets._shared.images import Row, header
-from fer_bench.datasets._shared.pictures import Unreadable, depth_of, opened, plain
 from fer_bench.datasets.folder import Folder
 from fer_bench.record.home import Home
 
