@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"```(python|bash|toml|csv)\n(.*?)```", re.DOTALL)
@@ -94,6 +96,36 @@ def test_the_readme_leads_from_an_idea_to_a_report(tmp_path, quick):
     assert any("3 passed" in output for output in reader.output.values())
     (page,) = (tmp_path / "results").glob("*/report.md")
     assert "rare_first" in page.read_text(encoding="utf-8")
+
+
+LOOKING = """from fer_bench import Insight, Method, MethodCard
+
+card = MethodCard(name="looking", title="Looking", changes="nothing")
+
+
+class Looking(Method):
+    card = card
+
+"""
+
+
+def test_every_block_of_the_page_on_faces_of_ones_own_works(tmp_path, quick):
+    (tmp_path / "faces").mkdir()
+    for k, name in enumerate(("one.png", "two.jpg")):
+        pixels = np.random.default_rng(k).integers(0, 256, (40, 30), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "faces" / name)
+    hook = next(text for language, text in blocks("docs/predict.md") if text.startswith("# from looking.py"))
+    (tmp_path / "looking.py").write_text(LOOKING + hook.partition("\n")[2])
+    reader = Reader(tmp_path)
+    reader.follow("docs/predict.md", short={"fer-bench run": [*quick["fer-bench run"], "--epochs", "1"]})
+    assert "happy" in reader.output["python predict_faces.py"]
+    assert len((tmp_path / "faces.csv").read_text().splitlines()) == 3
+    for page in ("dan-test", "dan-faces"):
+        assert "head 4" in (tmp_path / page / "README.md").read_text(encoding="utf-8")
+        assert (tmp_path / page / "index.html").stat().st_size > 10_000
+    assert "| brows | eyes | nose | mouth |" in (tmp_path / "dan-test" / "README.md").read_text(encoding="utf-8")
+    done = reader.run([*PROGRAMS["fer-bench"], "check", "looking.py", "--only", "insight"])
+    assert "map 'energy', shares" in done.stdout, done.stdout + done.stderr
 
 
 def test_every_block_of_the_page_on_data_sets_works_and_errors_are_as_shown(tmp_path):

@@ -140,12 +140,13 @@ def _print(frame: pd.DataFrame, record: RunRecord, top: int) -> None:
     title = f"{record.label}, run {record.id}: {plural(len(frame), 'test image' if stored else 'image')}"
     if stored:
         title += f", {100 * frame['correct'].mean():.1f} % right"
-    table = Table(title=Text(printable(title)), title_justify="left")
+    table = Table()
     for name in ("image", *(["true"] if stored else []), "predicted", "probability", *(["then"] if top > 1 else [])):
         table.add_column(name, justify="right" if name == "probability" else "left", overflow="fold")
     for row in _rows(frame.head(SHOWN), top):
         table.add_row(*(Text(printable(cell)) for cell in row))
     console = Console(highlight=False)
+    console.print(Text(printable(title)), soft_wrap=True)
     console.print(table)
     if len(frame) > SHOWN:
         console.print(f"and {len(frame) - SHOWN:,} more; all of them: --out FILE.csv", markup=False)

@@ -78,6 +78,8 @@ class Explanation:
         Mean shares of the validation images of each class; NaN for a class without any.
     validated : int
         Validation images behind it.
+    sizes : mapping of str to (h, w)
+        Places of each map before it was stretched over the image.
     notes : tuple of str
         What is missing, and why.
     """
@@ -89,6 +91,7 @@ class Explanation:
     sources: tuple[str, ...] = ()
     affinity: np.ndarray | None = None
     validated: int = 0
+    sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def region_shares(self, face: ShownFace, name: str) -> dict[str, float]:
@@ -225,7 +228,7 @@ def _explain(trained: Trained, chosen: _Chosen, store: Store | None, plugins: Pl
     regions, layout = _regions(trained, plugins)
     return Explanation(
         classes=trained.classes, faces=faces, regions=regions, layout=layout, sources=sources, affinity=affinity,
-        validated=validated, notes=tuple(notes),
+        validated=validated, sizes={name: tuple(values.shape[1:]) for name, values in maps.items()}, notes=tuple(notes),
     )  # fmt: skip
 
 

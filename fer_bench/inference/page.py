@@ -36,8 +36,7 @@ MOST_MAPS, MOST_BARS = 6, 12  # that a picture shows; the CSV files hold all
 NUMBERED = 16  # classes and sources up to which the cells of the matrix hold numbers
 CAM = (
     "**Grad-CAM** marks the places of the network's last map that raise the score of a class: yellow ones most, "
-    "clear ones not at all (Selvaraju et al., ICCV 2017). A map is as coarse as the network's last layer, and it does "
-    "not say why a place counts."
+    "clear ones not at all (Selvaraju et al., ICCV 2017). It does not say why a place counts."
 )
 
 
@@ -117,7 +116,10 @@ def _how_to_read(explanation: Explanation) -> Iterator[Block]:
     names = _map_names(explanation)
     items = []
     if PREDICTED in names:
-        items.append(CAM)
+        places = " x ".join(map(str, explanation.sizes.get(PREDICTED, ())))
+        items.append(
+            CAM + f" The network's last map has {places} places here, stretched over the image." * bool(places)
+        )
         items.append(
             "It is drawn for the predicted class, and for a wrong prediction also for the true class: the first shows "
             "what misled the network, the second what spoke for the right answer."

@@ -34,14 +34,13 @@ def predict(
 ) -> pd.DataFrame:
     """Predict faces with the network of a finished run: one row per image.
 
-    Images are brought to the shape of the run's data by the code that prepares stores: turned upright after their EXIF
-    orientation, laid on black where they are see-through, 8 bits, grey or colour as the data, and square. They should
-    be cut to the face as those of the data are; no face is looked for.
+    Images are brought to the shape of the run's data by the code that prepares stores. They should be cut to the face
+    as those of the data are; no face is looked for.
 
     Parameters
     ----------
     run : str
-        The run's id, the beginning of it, or its method as ``fer-bench list runs`` shows it, if only one run has it.
+        Its id, the beginning of it, or its method as ``fer-bench list runs`` shows it, if only one run has it.
     images : path, picture or sequence of these
         A file; a folder, of which every image at any depth is taken in order of path; a PIL image; or uint8 pixels
         [H, W] or [H, W, 3].
@@ -68,10 +67,8 @@ def predict(
     ------
     UnknownNameError, SpecError
         There is no such run, or several are meant.
-    LedgerError
-        The run is unfinished, or its record holds no weights.
-    DataError
-        A path does not exist, or not one image can be read.
+    LedgerError, DataError
+        The run is unfinished or has no weights; a path does not exist, or not one image can be read.
     """
     place = Home.find(home)
     faces = faces_in(images)

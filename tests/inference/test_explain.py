@@ -139,6 +139,7 @@ def test_the_page_holds_pictures_numbers_and_what_they_mean(world: World, found:
     assert "Publish it only if the licence of the data permits that" in text
     assert "8 test images of a finished run are shown" in text
     assert "stays 1" in text
+    assert "last map has 1 x 1 places here" in text  # 16 pixels, and a 16th of the side
     assert "over the run's 18 validation images" in text
     assert "This data set does not say where the parts of a face lie" in text
     with Image.open(tmp_path / "figures" / "faces-1-cc.png") as picture:
