@@ -374,8 +374,8 @@ def _shift_table(ablation: Ablation) -> list[Block]:
     caption = (
         "Differences in percentage points from the arm that each is compared with, with unadjusted 95 % intervals. "
         "Above the shifted arm: recall of the tail above that of the other arm, if the decision of that arm is shifted "
-        "until it has the same accuracy (as in the section *Operating point* of the report). AUROC: mean over the classes "
-        "of the tail, each against the rest, with a t-interval. Neither is tested."
+        "until it has the same accuracy (as in the section *Operating point* of the report). AUROC: mean over the "
+        "classes of the tail, each against the rest, with a t-interval. Neither is tested."
     )
     return [TableBlock(tabulate(columns, ablation.modules, caption), "ablation-shift", "Learning or a shift")]
 
