@@ -112,11 +112,13 @@ def _asides(found: dict[Finding, list[Contrast]]) -> list[str]:
     """One sentence on modules whose gain is not one, and on those that harm; none where there are none of either."""
     parts = []
     if shifted := found[Finding.SHIFT]:
+        do = "does" if len(shifted) == 1 else "do"
         parts.append(
-            f"what {_names(shifted)} does to it is a shift of the decision, which the second reference gives too"
+            f"what {_names(shifted)} {do} to it is a shift of the decision, which the second reference gives too"
         )
     if wider := found[Finding.CAPACITY]:
-        parts.append(f"{_names(wider)} is not shown to add more than as many other parameters do")
+        are = "is" if len(wider) == 1 else "are"
+        parts.append(f"{_names(wider)} {are} not shown to add more than as many other parameters do")
     if harmful := found[Finding.LOWERS]:
         parts.append(f"{_names(harmful)} lower{'s' * (len(harmful) == 1)} it")
     text = "; ".join(parts)
