@@ -274,12 +274,12 @@ def _is_shift(numbers: Numbers, gains: Mapping[str, Interval], area: Interval | 
     """Whether a difference in recall of the tail is what a shift of the decision does.
 
     Its unadjusted interval lies above 0, that of the difference in area under the ROC curve does not, and the second
-    reference gains at least as much over the reference.
+    reference gains as much over the reference, within the interval of its gain.
     """
     gain, shift = gains.get(TAIL), gain_of_shift(numbers)
     if gain is None or area is None or not area.known or shift is None:
         return False
-    return gain.low > 0 and area.low <= 0 and shift.value >= gain.value
+    return gain.low > 0 and area.low <= 0 and shift.high >= gain.value
 
 
 def _distances(study: StudyData, arm: Arm) -> dict[str, Interval]:

@@ -109,8 +109,12 @@ def _first(ablation: Ablation, raising: Sequence[Contrast], aim: str) -> str:
 
 
 def _asides(found: dict[Finding, list[Contrast]]) -> list[str]:
-    """One sentence on modules whose gain is not one, and on those that harm; none where there are none of either."""
+    """One sentence on gains that may not be some, or are none, and on modules that harm; none where there are none."""
     parts = []
+    if undecided := [c for c in found[Finding.RAISES] if TAIL in c.gains and not (c.auroc and c.auroc.low > 0)]:
+        parts.append(
+            f"the AUROC of the tail is not shown to rise with {_names(undecided)}, so it may shift the decision"
+        )
     if shifted := found[Finding.SHIFT]:
         do = "does" if len(shifted) == 1 else "do"
         parts.append(
@@ -191,9 +195,11 @@ def _shift_in_words(ablation: Ablation, contrast: Contrast) -> str:
     if second is None or shift is None:
         return f"{fixed}, and without a second reference it is unknown whether a shift of the decision gives as much."
     against = phrases.code(str(ablation.numbers.study.reference))
-    compared = f"the second reference {phrases.code(second)} gains {phrases.points(shift.value)} points over {against}"
+    compared = (
+        f"the second reference {phrases.code(second)} gains {phrases.gain_with_interval(shift)} points over {against}"
+    )
     if ablation.shifts(contrast):
-        return f"{fixed}, and {compared} without training: **a shift of the decision**, not a gain."
+        return f"{fixed}, and {compared} without training, which is as much: **a shift of the decision**, not a gain."
     return f"{fixed}, but {compared}, which is less."
 
 
@@ -344,8 +350,8 @@ def _decision(ablation: Ablation) -> list[Block | str | None]:
     )
     about += (
         f"The second reference {phrases.code(second)} is the network of {against} with such a shift, which gives "
-        f"{phrases.gain_with_interval(shift)} points of recall of the tail. A module that gains no more than that, and "
-        "no AUROC, has shifted the decision."
+        f"{phrases.gain_with_interval(shift)} points of recall of the tail. A module that gains no more than that, "
+        "within this interval, and no AUROC, has shifted the decision."
         if second and shift
         else "This study has no second reference, so it is not known how much a shift alone would give."
     )

@@ -168,6 +168,15 @@ def test_it_is_no_shift_if_the_second_reference_gains_less_or_the_order_is_bette
     assert ablation.finding(full) is Finding.RAISES
     assert "without training" not in markdown(page(ablation))
     assert "which is less" in markdown(page(ablation))
+    assert "AUROC of the tail is not shown to rise with **sharing**, so it may shift the decision" in summary(ablation)
+
+
+def test_a_second_reference_that_gains_as_much_within_its_interval_is_enough(bench, ablated):
+    of = {name: shifted(bench.labels, by) for name, by in (("base", 0.0), ("own", 2.0), ("shift", 1.85))}
+    ablation = ablated(of=of, arms=TWO, second="shift")
+    full, second = contrast(ablation, "full"), ablation.numbers.method("shift").gains[TAIL]
+    assert second.value < full.gains[TAIL].value < second.high
+    assert ablation.finding(full) is Finding.SHIFT
 
 
 def test_a_better_order_of_the_images_is_no_shift(bench, ablated):
