@@ -8,7 +8,7 @@ from typing import Any
 
 from fer_bench.record.ledger import Ledger
 
-__all__ = ["build_comparison", "build_report", "build_response", "study_table"]
+__all__ = ["beside", "build_comparison", "build_report", "build_response", "study_table"]
 
 
 def build_report(ledger: Ledger, study: dict[str, Any], out: str | Path, **options: Any) -> Path:
@@ -20,6 +20,12 @@ def build_report(ledger: Ledger, study: dict[str, Any], out: str | Path, **optio
     from fer_bench.reports.build import build_report as build
 
     return build(ledger, study, Path(out), **options)
+
+
+def beside(study: Mapping[str, Any], page: Path) -> dict[str, Path]:
+    """Pages that were written beside a study's report, by what they are called: of an ablation, that on its modules."""
+    other = page.with_stem("ablation")
+    return {"ablation": other} if study.get("ablation") and other.is_file() else {}
 
 
 def build_response(ledger: Ledger, studies: Sequence[Mapping[str, Any] | str], out: str | Path, **options: Any) -> Path:

@@ -15,18 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from fer_bench.base.files import write_text
-from fer_bench.errors import unknown
+from fer_bench.errors import LedgerError, unknown
 from fer_bench.printable import printable
 from fer_bench.record.home import Home
 from fer_bench.record.ledger import Ledger
 from fer_bench.reports.facts import tidy
+from fer_bench.reports.facts.ablation import Ablation, ablation_of
 from fer_bench.reports.facts.across import load_comparison
-from fer_bench.reports.facts.numbers import compute
+from fer_bench.reports.facts.numbers import Numbers, compute
 from fer_bench.reports.facts.priors import Prior
 from fer_bench.reports.facts.records import load_study
 from fer_bench.reports.facts.response import load_response
 from fer_bench.reports.facts.scoring import begin
 from fer_bench.reports.facts.second_process import Job, Work, work_for
+from fer_bench.reports.pages import ablation as ablation_page
 from fer_bench.reports.pages import across
 from fer_bench.reports.pages import response as response_page
 from fer_bench.reports.render import figure_files, html, latex, markdown
@@ -39,32 +41,37 @@ from fer_bench.reports.sections.composition import document
 from fer_bench.reports.sections.registry import all_sections
 from fer_bench.reports.sections.table_csv import csv_text
 
+REPORT = "report"  # what the main page of a folder is called
+
 
 @dataclass(frozen=True)
 class Format:
-    """A format: the file that a reader opens first, its short names, and whether it contains figures."""
+    """A format: the file that a reader opens first, its short names, and whether it contains figures.
+
+    `write` takes a page, a folder, and what the page is called there: "report", or the name of a page beside it.
+    """
 
     main: str
-    write: Callable[[Document, Path], None]
+    write: Callable[[Document, Path, str], None]
     aliases: tuple[str, ...] = ()
     drawn: bool = False
 
 
-def _write_markdown(page: Document, folder: Path) -> None:
-    _put(folder / "report.md", markdown.page(page))
+def _write_markdown(page: Document, folder: Path, name: str) -> None:
+    _put(folder / f"{name}.md", markdown.page(page))
 
 
-def _write_html(page: Document, folder: Path) -> None:
+def _write_html(page: Document, folder: Path, name: str) -> None:
     drawings = {f.name: (folder / "figures" / f"{f.name}.svg").read_bytes() for f in page.figures}
-    _put(folder / "report.html", html.page(page, drawings))
+    _put(folder / f"{name}.html", html.page(page, drawings))
 
 
-def _write_latex(page: Document, folder: Path) -> None:
-    for name, text in latex.files(page).items():
-        _put(folder / "tables" / name, text)
+def _write_latex(page: Document, folder: Path, name: str) -> None:
+    for file, text in latex.files(page, "main" if name == REPORT else name).items():
+        _put(folder / "tables" / file, text)
 
 
-def _write_csv(page: Document, folder: Path) -> None:
+def _write_csv(page: Document, folder: Path, name: str) -> None:
     for block in page.tables:
         _put(folder / "tables" / f"{block.id}.csv", table_csv(block.table))
 
@@ -134,12 +141,28 @@ def build_report(
         data = load_study(ledger, study)
         scoring = begin(data, work)
         numbers = compute(data)
-        context = Context(numbers, tuple(priors), tuple(remarks), scoring)
+        ablation, broken = _ablation(numbers)
+        links = () if ablation is None else (ablation_page.LINK,)
+        context = Context(numbers, tuple(priors), (*remarks, *broken), scoring, links)
         with aside(target) as folder:
             pictures = _Pictures(work, folder, chosen)
             page = document(context, ordered, pictures.add)
+            more = _separated(context) if "csv" in chosen else {}
+            beside = {} if ablation is None else {ablation_page.STEM: ablation_page.page(ablation)}
+            for figure in (f for other in beside.values() for f in other.figures):
+                pictures.add(figure)
+            if ablation is not None and "csv" in chosen:
+                more[f"{ablation_page.STEM}.csv"] = ablation_page.csv_text(ablation)
             pictures.finish()
-            return _write(page, folder, target, chosen, _separated(context) if "csv" in chosen else {})
+            return _write(page, folder, target, chosen, more, beside)
+
+
+def _ablation(numbers: Numbers) -> tuple[Ablation | None, list[str]]:
+    """The ablation that a study is; a remark where its record can't be used."""
+    try:
+        return ablation_of(numbers), []
+    except LedgerError as error:
+        return None, [f"{error.what[0].upper()}{error.what[1:]}, so there is no page on it."]
 
 
 def _separated(context: Context) -> dict[str, str]:
@@ -265,10 +288,18 @@ def _drawn(formats: Sequence[str]) -> bool:
     return any(FORMATS[name].drawn for name in formats)
 
 
-def _write(page: Document, folder: Path, target: Target, formats: Sequence[str], more: Mapping[str, str]) -> Path:
-    """Write a document into `folder`, beside its figures, then move everything; returns the first file to open."""
+def _write(
+    page: Document,
+    folder: Path,
+    target: Target,
+    formats: Sequence[str],
+    more: Mapping[str, str],
+    beside: Mapping[str, Document] | None = None,
+) -> Path:
+    """Write documents into `folder`, beside their figures, then move everything; returns the first file to open."""
     for name in formats:
-        FORMATS[name].write(page, folder)
+        for called, content in {REPORT: page, **(beside or {})}.items():
+            FORMATS[name].write(content, folder, called)
     for file, text in more.items():
         _put(folder / file, text)
     move(folder, target)

@@ -72,7 +72,8 @@ def quick() -> dict[str, list[str]]:
     """What makes the trainings of the pages short."""
     data = ["--dataset-set", "size=200", "--dataset-set", "least_test=0", "--dataset-set", "image_size=24"]
     plain = [*data, "--threads", "1", "--no-track", "--quiet"]
-    return {"fer-bench run": [*plain, "--seeds", "1"], "fer-bench tune": plain, "fer-bench check": ["--quick"]}
+    study = [*plain, "--seeds", "1"]
+    return {"fer-bench run": study, "fer-bench ablate": study, "fer-bench tune": plain, "fer-bench check": ["--quick"]}
 
 
 def test_every_block_of_the_page_on_methods_works(tmp_path, quick):
@@ -83,7 +84,7 @@ def test_every_block_of_the_page_on_methods_works(tmp_path, quick):
     runs = fer_bench.results(tmp_path).drop_duplicates("run")
     expected = {"logit_adjusted", "logit_adjusted[tau=0.5]", "baseline_resnet", "root_sampling", "plain_mixup"}
     expected |= {"effective_number", "classifier_retraining", "logistic_readout", "logit_adjust_posthoc"}
-    expected |= {"agreeing_views", "flat_minima"}
+    expected |= {"agreeing_views", "flat_minima", "two_parts", "two_parts[power=0.0]"}
     assert set(runs.method) == expected
     assert not (runs.transductive | runs.blocked).any()
     assert " kept" in reader.output["fer-bench check my_methods/logit_adjusted.py"]

@@ -18,7 +18,7 @@ def ablate(method: str, arms: str | None, **options: Any) -> int:
     """Train the arms that the card of METHOD lists, and tell what each of its modules contributes.
 
     `fer-bench show METHOD` lists its arms; the first is the reference. They become a study like any other: finished
-    runs are reused, interrupted ones are resumed.
+    runs are reused, interrupted ones are resumed. The page `ablation.html` stands beside its report.
     """
     from fer_bench.contract.plugins import plugins
     from fer_bench.runs.ablation import chosen_ablation

@@ -30,7 +30,7 @@ def report(
     record = place.ledger.study(study)
     from rich.console import Console  # imported after the name is checked, because they take a second
 
-    from fer_bench.reports import build_report, study_table
+    from fer_bench.reports import beside, build_report, study_table
     from fer_bench.reports.build import parse_formats
     from fer_bench.reports.facts.priors import parse_prior
 
@@ -39,4 +39,5 @@ def report(
     path = build_report(place.ledger, record, folder, priors=test_priors, formats=chosen, force=force)
     console = Console()
     console.print(study_table(place.ledger, record))
-    console.print(f"report: {path}", soft_wrap=True, markup=False, highlight=False)
+    for what, page in {"report": path, **beside(record, path)}.items():
+        console.print(f"{what}: {page}", soft_wrap=True, markup=False, highlight=False)

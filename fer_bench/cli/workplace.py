@@ -155,13 +155,14 @@ def finish_study(study: dict[str, Any], work: Workplace, mirror: Mirror) -> None
     """
     from rich.console import Console
 
-    from fer_bench.reports import build_report, study_table
+    from fer_bench.reports import beside, build_report, study_table
 
     try:
         page = build_report(work.home.ledger, study, work.home.results(study["name"]))
         Console().print(study_table(work.home.ledger, study))
     finally:
         mirror.update(study)
-    say(f"report: {page}")
+    for what, path in {"report": page, **beside(study, page)}.items():
+        say(f"{what}: {path}")
     if not mirror.off and not mirror.failed:
         say(f"MLflow: {mirror.place}")

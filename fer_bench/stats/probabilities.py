@@ -185,14 +185,14 @@ def auroc(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     seeds, classes = wide.shape[1:-1], len(wide)
     out = np.full((*seeds, classes), np.nan)
     for seed in np.ndindex(seeds):  # one at a time stays in the processor's cache
-        odds = _log_odds(wide[(slice(None), *seed)].astype(np.float64))
+        odds = log_odds(wide[(slice(None), *seed)].astype(np.float64))
         for c, of in enumerate(odds):
             own = labels == c
             out[(*seed, c)] = _above(of[own], of[~own])
     return out
 
 
-def _log_odds(logits: np.ndarray) -> np.ndarray:
+def log_odds(logits: np.ndarray) -> np.ndarray:
     """Log-odds of each class against all others, from logits [C, n].
 
     The probabilities of the others are summed instead of taking 1 - p, so that nothing saturates. Where they vanish

@@ -178,8 +178,8 @@ def not_called(numbers: Numbers, method: MethodNumbers, key: str) -> str:
 # -- what can be claimed and detected ---------------------------------------------------------------------------------
 
 
-def family_in_words(numbers: Numbers) -> str:
-    """The one family of hypotheses of a report: its methods, endpoints and levels; empty where nothing is tested."""
+def family_in_words(numbers: Numbers, tested: str = "method") -> str:
+    """The one family of hypotheses of a page: what is tested, endpoints and levels; empty where nothing is tested."""
     family, study = numbers.family, numbers.study
     if not family.methods:
         return ""
@@ -189,7 +189,7 @@ def family_in_words(numbers: Numbers) -> str:
     if BEYOND + JUDGED_BEYOND in family.secondary:
         behind.append(f"{SCORES[JUDGED_BEYOND]} against the second reference {phrases.code(str(numbers.second))}")
     return (
-        f"Claims form one family: {phrases.count(levels.methods, 'method')}. The primary endpoint of each is the "
+        f"Claims form one family: {phrases.count(levels.methods, tested)}. The primary endpoint of each is the "
         f"{phrases.endpoint(study, family.primary)}, tested at α = {ALPHA:g} / {levels.methods} = "
         f"{levels.primary_alpha:.3g}. Only if it differs are {phrases.count(levels.secondary, 'secondary endpoint')} "
         f"tested ({phrases.listed(behind)}), each at {levels.primary_alpha:.3g} / {levels.secondary} = "

@@ -279,20 +279,24 @@ def family_of(study: StudyData) -> Family:
     accuracy against the second reference. The two references are no candidates, nor is a method that is not ranked or
     has fewer than two seeds in common with the reference. A study that is not fair tests nothing.
     """
-    tail = groups_of(study).members.get("tail", ())
-    primary = group_key("tail") if tail else "mean_recall"
-    same = {recall_key(study.classes[tail[0]]): primary} if len(tail) == 1 else {}
     second = second_reference_of(study)
-    keys = [recall_key(study.classes[i]) for i in study.order if study.counts["test"][i]]
-    keys += ["mean_recall", *([BEYOND + JUDGED_BEYOND] if second else [])]
-    secondary = tuple(key for key in keys if key != primary and key not in same)
     methods: list[str] = []
     if not barred(study):
         theirs = set(study.method(str(study.reference)).trainings)
         for method in study.methods:
             if method.ranked and method.label not in (study.reference, second):
                 methods += [method.label] * (len(theirs & set(method.trainings)) > 1)
-    return Family(methods=tuple(methods), primary=primary, secondary=secondary, same=same)
+    return family_with(study, methods, (BEYOND + JUDGED_BEYOND,) if second else ())
+
+
+def family_with(study: StudyData, tested: Sequence[str], further: tuple[str, ...] = ()) -> Family:
+    """The family of what is `tested`, each on the usual endpoints of the study, and on `further` secondary ones."""
+    tail = groups_of(study).members.get("tail", ())
+    primary = group_key("tail") if tail else "mean_recall"
+    same = {recall_key(study.classes[tail[0]]): primary} if len(tail) == 1 else {}
+    keys = [recall_key(study.classes[i]) for i in study.order if study.counts["test"][i]]
+    secondary = tuple(key for key in (*keys, "mean_recall", *further) if key != primary and key not in same)
+    return Family(methods=tuple(tested), primary=primary, secondary=secondary, same=same)
 
 
 def barred(study: StudyData) -> bool:
@@ -361,6 +365,25 @@ def _gains(study: StudyData, family: Family, own: _Scored, scored: dict[str, _Sc
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Difference:
+    """A method less another one: gains with unadjusted and with simultaneous intervals by key, and what they share."""
+
+    gains: dict[str, Interval]
+    corrected: dict[str, Interval]
+    shared: tuple[Training, ...]
+
+
+def differences(study: StudyData, family: Family, pairs: Sequence[tuple[str, str]]) -> list[Difference | None]:
+    """Paired differences between any two methods, given by their labels; None where they share no training."""
+    scored = {label: _Scored(study, *study.predictions(label), 0) for label in dict.fromkeys(sum(pairs, ()))}
+    out: list[Difference | None] = []
+    for label, other in pairs:
+        both = _paired(study, scored[label], scored[other])
+        out.append(None if both is None else Difference(*_differences(family, *both), both[0].trainings))
+    return out
+
+
 def _paired(study: StudyData, ours: _Scored, other: _Scored) -> tuple[_Scored, _Scored] | None:
     """Both sides on the subsets, seeds and images that both have; None without a shared training."""
     shared = tuple(sorted(set(ours.trainings) & set(other.trainings)))
@@ -397,12 +420,12 @@ def _judge(numbers: Numbers, method: MethodNumbers, corrected: dict[str, Interva
     for key, judgement in numbers.family.judge(method.label, gains, corrected, ranked=ranked).items():
         against = second if key.startswith(BEYOND) else study.reference
         ahead = method if gains[key].value > 0 else numbers.method(str(against))
-        doubtful = judgement.verdict in EXCLUDES_0 and _owed_to_chance(study, ahead, key)
+        doubtful = judgement.verdict in EXCLUDES_0 and owed_to_chance(study, ahead, key)
         out[key] = replace(judgement, verdict=Verdict.CHANCE) if doubtful else judgement
     return out
 
 
-def _owed_to_chance(study: StudyData, ahead: MethodNumbers, name: str) -> bool:
+def owed_to_chance(study: StudyData, ahead: MethodNumbers, name: str) -> bool:
     """Whether the better side is at chance, or has collapsed into a class that the gain is about."""
     return not ahead.chance.above or bool(ahead.chance.collapsed_into & covered(study, name))
 

@@ -213,7 +213,7 @@ def one_draw(study: StudyData) -> str:
         f"nothing about other draws; `--subsets {SUBSETS}` would"
     )
     command = re.sub(r" --subsets[ =]\d+", "", study.command)
-    if not command.startswith("fer-bench run "):
+    if not command.startswith(("fer-bench run ", "fer-bench ablate ")):
         return f"{hidden}."
     return f"{hidden} (finished runs are kept): {code(f'{command} --subsets {SUBSETS}')}"
 

@@ -89,7 +89,8 @@ class StudyData:
 
     `methods` come in the order asked, those that are not ranked after all others. `labels` [n] are the true classes
     of the test images of all folds, fold by fold. `second_reference` is the method that reads the reference's network
-    out at another operating point, where the study has it. `tuned` is the record of a search, unchecked. `relabelled`
+    out at another operating point, where the study has it. `tuned` and `ablation` are the records of a search and of
+    an ablation, unchecked. `relabelled`
     are other labels of images of the same data.
     """
 
@@ -106,6 +107,7 @@ class StudyData:
     labels: np.ndarray
     notes: tuple[str, ...]
     tuned: Any = None
+    ablation: Any = None
     second_reference: str | None = None
     relabelled: tuple[Relabelled, ...] = ()
 
@@ -369,6 +371,7 @@ def _assemble(
         labels=np.concatenate([first[f].labels for f in folds]).astype(np.int64),
         notes=tuple(map(printable, notes)),
         tuned=study.get("tuned"),
+        ablation=study.get("ablation"),
         second_reference=second if second in {m.label for m in methods} else None,
     )
 

@@ -26,6 +26,7 @@ class Verdict(Enum):
     NOT_ADJUSTED = "not claimed: the unadjusted interval excludes 0, the simultaneous one does not"
     BEHIND = "not claimed: the unadjusted interval excludes 0, but the primary endpoint shows no difference"
     CHANCE = "not counted: the better side has collapsed or is not significantly better than chance"
+    SHIFT = "not counted: a shift of the decision"
     NOT_RANKED = "not ranked"
     UNKNOWN = "not measurable"
 

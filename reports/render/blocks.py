@@ -27,6 +27,14 @@ class Notice:
 
 
 @dataclass(frozen=True)
+class Link:
+    """A link to a page beside this one: to ``<page>.md`` in Markdown and to ``<page>.html`` in HTML."""
+
+    text: str
+    page: str
+
+
+@dataclass(frozen=True)
 class Bullets:
     """A bulleted list."""
 
@@ -86,7 +94,7 @@ class TableBlock:
         return self.table.rows[:cut], self.table.rows[cut:]
 
 
-Block: TypeAlias = Paragraph | Notice | Bullets | Outline | Code | Figure | Picture | TableBlock
+Block: TypeAlias = Paragraph | Notice | Link | Bullets | Outline | Code | Figure | Picture | TableBlock
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,18 @@ from functools import cache
 
 from pylatexenc.latexencode import RULE_DICT, RULE_REGEX, UnicodeToLatexConversionRule, UnicodeToLatexEncoder
 
-from fer_bench.reports.render.blocks import Block, Bullets, Code, Document, Figure, Notice, Outline, Picture, TableBlock
+from fer_bench.reports.render.blocks import (
+    Block,
+    Bullets,
+    Code,
+    Document,
+    Figure,
+    Link,
+    Notice,
+    Outline,
+    Picture,
+    TableBlock,
+)
 from fer_bench.reports.render.marks import Span, plain, spans
 
 LONG = 40  # characters from which a cell of text breaks into lines
@@ -52,10 +63,10 @@ PREAMBLE = r"""\documentclass[a4paper]{article}
 OWNED = "This folder is written anew with every report: copy what you want to change."
 
 
-def files(document: Document) -> dict[str, str]:
-    """Text by file name: ``<id>.tex`` for every table, and ``main.tex``."""
+def files(document: Document, name: str = "main") -> dict[str, str]:
+    """Text by file name: ``<id>.tex`` for every table, and ``<name>.tex``, which joins them."""
     out = {f"{b.id}.tex": table_latex(b, document.origin) for b in document.tables}
-    return out | {"main.tex": _main(document)}
+    return out | {f"{name}.tex": _main(document)}
 
 
 def table_latex(block: TableBlock, origin: Sequence[str] = ()) -> str:
@@ -184,6 +195,8 @@ def _block(block: Block) -> str:
             return "\n".join([r"\begin{itemize}", *lines, r"\end{itemize}", ""])
         case Code(text):
             return "\n".join(rf"\texttt{{{escaped(line)}}}\par" for line in text.split("\n")) + "\n"
+        case Link():
+            return ""  # the files of a table or a paper have no pages beside them
         case Notice(text):
             return rf"\fbox{{\parbox{{0.95\linewidth}}{{$\triangle$ {marked(text)}}}}}" + "\n"
     return marked(block.text) + "\n"

@@ -5,7 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from fer_bench.reports.render.blocks import Block, Bullets, Code, Document, Figure, Notice, Outline, Picture, TableBlock
+from fer_bench.reports.render.blocks import (
+    Block,
+    Bullets,
+    Code,
+    Document,
+    Figure,
+    Link,
+    Notice,
+    Outline,
+    Picture,
+    TableBlock,
+)
 from fer_bench.reports.render.table import Table
 
 
@@ -32,6 +43,8 @@ def block_markdown(block: Block) -> str:
             return f"![{alt}](figures/{name}.png)"
         case Code(text, language):
             return f"```{language}\n{text}\n```"
+        case Link(text, page):
+            return f"[{safe(text)}]({page}.md)"
         case Notice(text):
             return f"> ⚠ {safe(text)}"
     return safe(block.text)

@@ -130,7 +130,7 @@ def _params(method: MethodRuns) -> str:
     return ", ".join(f"{k}={v}" for k, v in sorted(params.items())) or "none"
 
 
-def _weights(method: MethodRuns) -> str:
+def weights(method: MethodRuns) -> str:
     parameters = method.card.get("parameters")
     return f"{parameters / 1e6:.2f} M" if isinstance(parameters, (int, float)) else phrases.UNKNOWN
 
@@ -141,7 +141,7 @@ METHOD_COLUMNS = (
     Column("Paper", _paper, right=False),
     Column("Changes", _card("changes"), right=False),
     Column("Parameters", _params, right=False),
-    Column("Weights", _weights),
+    Column("Weights", weights),
 )
 
 

@@ -29,6 +29,7 @@ def document(
         Paragraph(f"{phrases.count(len(study.methods), 'method')}, {used} on {study.dataset}{split}.")
     ]
     intro += blocks.blocks(tuned_sentence(study))
+    intro += context.links
     if study.watermarks:
         intro.append(Notice(f"**Watermarked: not a fair estimate.** {'; '.join(study.watermarks)}"))
     if folds := answer.missing_folds(study):

@@ -81,8 +81,8 @@ def _table(context: Context, points: OperatingPoints) -> Table:
     columns = [
         Column("Method", phrases.method_name, right=False),
         Column("Tail recall", lambda m: phrases.share_with_interval(m.scores[TAIL])),
-        Column("Tail precision", _of_tail(numbers, _precisions(numbers))),
-        Column("Tail AUROC", _of_tail(numbers, lambda m: auroc.get(m.label))),
+        Column("Tail precision", of_tail(numbers, precisions(numbers))),
+        Column("Tail AUROC", of_tail(numbers, lambda m: auroc.get(m.label))),
         Column("Accuracy", lambda m: phrases.share_with_interval(m.scores["accuracy"])),
         Column("Mean-class accuracy", lambda m: phrases.share_with_interval(m.scores["mean_recall"])),
         Column("Above the curve", lambda m: _distance(points.distances.get(m.label))),
@@ -102,9 +102,7 @@ def _distance(distance: Interval | None) -> str:
     return phrases.UNKNOWN if distance is None else phrases.gain_with_interval(distance)
 
 
-def _of_tail(
-    numbers: Numbers, by_class: Callable[[MethodNumbers], np.ndarray | None]
-) -> Callable[[MethodNumbers], str]:
+def of_tail(numbers: Numbers, by_class: Callable[[MethodNumbers], np.ndarray | None]) -> Callable[[MethodNumbers], str]:
     """The cell of a score that each class has for each seed [S, C]: its mean over the tail and over seeds."""
     tail = list(numbers.groups.members["tail"])
 
@@ -115,7 +113,7 @@ def _of_tail(
     return cell
 
 
-def _precisions(numbers: Numbers) -> Callable[[MethodNumbers], np.ndarray]:
+def precisions(numbers: Numbers) -> Callable[[MethodNumbers], np.ndarray]:
     study = numbers.study
 
     def of(method: MethodNumbers) -> np.ndarray:

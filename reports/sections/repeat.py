@@ -66,14 +66,20 @@ def _derived(method: MethodRuns) -> bool:
     return bool(method.runs) and all(r.facts.get("derived") for r in method.runs)
 
 
-def _minutes(method: MethodRuns) -> str:
+def training_seconds(method: MethodRuns) -> float | None:
+    """Median over its runs, 0 for one that was read out of stored logits; None where no run was timed."""
     if _derived(method):
-        return "0.0"
+        return 0.0
     seconds = [t["total_seconds"] for t in _timings(method) if t.get("total_seconds") is not None]
-    return f"{np.median(seconds) / 60:.1f}" if seconds else phrases.UNKNOWN
+    return float(np.median(seconds)) if seconds else None
 
 
-def _devices(method: MethodRuns) -> str:
+def _minutes(method: MethodRuns) -> str:
+    seconds = training_seconds(method)
+    return phrases.UNKNOWN if seconds is None else f"{seconds / 60:.1f}"
+
+
+def devices(method: MethodRuns) -> str:
     return " / ".join(dict.fromkeys(str(t["device"]) for t in _timings(method) if t.get("device"))) or phrases.UNKNOWN
 
 
@@ -81,7 +87,7 @@ COST_COLUMNS: tuple[Column, ...] = (
     Column("Method", phrases.method_name, right=False),
     Column("Images per second", _speed),
     Column("Minutes per run", _minutes),
-    Column("Device", _devices, right=False),
+    Column("Device", devices, right=False),
 )
 
 

@@ -11,7 +11,7 @@ from fer_bench.reports.facts.numbers import Numbers
 from fer_bench.reports.facts.records import StudyData
 from fer_bench.reports.facts.scoring import Results, Scoring, begin
 from fer_bench.reports.facts.second_process import Work
-from fer_bench.reports.render.blocks import Figure
+from fer_bench.reports.render.blocks import Figure, Link
 
 if TYPE_CHECKING:
     from fer_bench.reports.facts.priors import Prior
@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 class Context:
     """What a section may read: the numbers, the test priors asked for, and remarks on the report itself.
 
-    `scoring` is the scoring of the study's logits, where it has begun already.
+    `scoring` is the scoring of the study's logits, where it has begun already; `links` lead to pages beside the report.
     """
 
     numbers: Numbers
     priors: tuple[Prior, ...] = ()
     remarks: tuple[str, ...] = ()
     scoring: Scoring | None = None
+    links: tuple[Link, ...] = ()
 
     @property
     def study(self) -> StudyData:

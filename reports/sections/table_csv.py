@@ -44,20 +44,29 @@ def csv_text(numbers: Numbers) -> str:
                 "" if index is None or role not in counts else str(counts[role][index]) for role in ("train", "test")
             ]
             cells = [m.label, str(m.transductive).lower(), key, *images, str(len(m.seeds)), str(len(m.runs.subsets))]
-            cells += [_decimal(v) for v in (interval.value, interval.low, interval.high)]
-            cells += [_decimal(v) for v in (gain.value, gain.low, gain.high)] if gain else ["", "", ""]
-            cells += [str(m.pairs) if gain else "", *_judged(m.judged.get(key)), "; ".join(study.watermarks), *standing]
+            cells += [points_cell(v) for v in (interval.value, interval.low, interval.high)]
+            cells += [points_cell(v) for v in (gain.value, gain.low, gain.high)] if gain else ["", "", ""]
+            cells += [
+                str(m.pairs) if gain else "",
+                *judged_cells(m.judged.get(key)),
+                "; ".join(study.watermarks),
+                *standing,
+            ]
             rows.append(cells)
     return rows_csv(rows)
 
 
-def _judged(judgement: Judgement | None) -> list[str]:
+def judged_cells(judgement: Judgement | None) -> list[str]:
     """Raw and adjusted p, the simultaneous interval and the verdict; empty cells for what is no endpoint."""
     if judgement is None:
         return [""] * 5
     of = judgement.interval
     p_values = ["" if p is None or not np.isfinite(p) else f"{p:.3g}" for p in (judgement.raw, judgement.p)]
-    return [*p_values, *([_decimal(of.low), _decimal(of.high)] if of else ["", ""]), judgement.verdict.name.lower()]
+    return [
+        *p_values,
+        *([points_cell(of.low), points_cell(of.high)] if of else ["", ""]),
+        judgement.verdict.name.lower(),
+    ]
 
 
 def _chance_p(method: MethodNumbers) -> str:
@@ -66,5 +75,6 @@ def _chance_p(method: MethodNumbers) -> str:
     return f"{min(tests):.4f}" if tests else ""
 
 
-def _decimal(share: float) -> str:
+def points_cell(share: float) -> str:
+    """A share in percent, or a difference in points, with four decimals; empty where it is unknown."""
     return f"{100 * share + 0.0:.4f}" if np.isfinite(share) else ""

@@ -61,6 +61,9 @@ def test_the_arms_become_a_study_that_remembers_them_and_is_resumed(on_tiny, own
     (name,) = ledger.studies()
     assert name.startswith("tiny-two_parts-ablation-")
     few = ledger.study(name)
+    pages = tmp_path / "results" / name
+    assert f"report: {pages / 'report.md'}\nablation: {pages / 'ablation.md'}\n" in out
+    assert "**smoothing**, `smoothed" in (pages / "ablation.md").read_text()
     assert few["methods"] == ["baseline_resnet", "two_parts", "logit_adjust_posthoc"]
     assert (few["reference"], few["second_reference"]) == ("baseline_resnet", "logit_adjust_posthoc")
     code, out, err = on_tiny("ablate", *words, "--name", "all")

@@ -1,0 +1,474 @@
+"""The page of an ablation: what each module of a method contributes, beyond extra capacity and a shift of the decision.
+
+It stands beside the report of the same study, under the name :data:`STEM`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from matplotlib.figure import Figure as Drawing
+
+from fer_bench.reports.facts import answer, phrases
+from fer_bench.reports.facts.ablation import Ablation, Arm, Contrast, Finding, gain_of_shift
+from fer_bench.reports.facts.minority import HEAD, TAIL
+from fer_bench.reports.facts.numbers import MethodNumbers, recall_key
+from fer_bench.reports.facts.verdicts import Judgement, Verdict
+from fer_bench.reports.render import blocks
+from fer_bench.reports.render.blocks import Block, Bullets, Code, Document, Figure, Link, Notice, Part, TableBlock
+from fer_bench.reports.render.table import Column, each, rows_csv, tabulate
+from fer_bench.reports.sections import figures
+from fer_bench.reports.sections.compared import weights
+from fer_bench.reports.sections.operating_point import of_tail, precisions
+from fer_bench.reports.sections.repeat import devices, training_seconds
+from fer_bench.reports.sections.table_csv import judged_cells, points_cell
+from fer_bench.stats.intervals import Interval
+
+STEM = "ablation"
+LINK = Link("The contribution of each module", STEM)
+SIDE = ("accuracy", HEAD)
+
+
+def page(ablation: Ablation) -> Document:
+    """The whole page as a document, for any format."""
+    study = ablation.numbers.study
+    arms, under = phrases.count(len(ablation.arms), "arm"), study.protocol.get("name", "")
+    place = f"{study.dataset}{f' under {phrases.code(under)}' if under else ''}, study {phrases.code(study.name)}"
+    intro: list[Block] = list(blocks.blocks(f"{arms} of {phrases.code(ablation.method)} on {place}."))
+    if study.watermarks:
+        intro.append(Notice(f"**Watermarked: not a fair estimate.** {'; '.join(study.watermarks)}"))
+    if folds := answer.missing_folds(study):
+        intro.append(Notice(folds))
+    intro.append(Link("The report of this study", "report"))
+    parts = [
+        ("answer", "Answer", _answer(ablation)),
+        ("contributions", "What each module contributes", _contributions(ablation)),
+        ("capacity", "Beyond extra capacity", _capacity(ablation)),
+        ("decision", "Learning or a shift of the decision", _decision(ablation)),
+        ("cost", "Parameters and training time", [_cost(ablation)]),
+        ("missing", "What is missing or failed", _missing(ablation)),
+        ("repeat", "How to reproduce this", [Code(study.command) if study.command else None]),
+    ]
+    notes = answer.all_footnotes(ablation.numbers)
+    built = ((name, title, blocks.footnoted(blocks.blocks(content), notes)) for name, title, content in parts)
+    return Document(
+        title=f"Ablation of {ablation.method}",
+        intro=tuple(intro),
+        parts=tuple(Part(name, title, content) for name, title, content in built if content),
+        origin=(f"study {study.name}: {study.command}".removesuffix(": "), f"ablation of {ablation.method}"),
+    )
+
+
+# -- the answer ------------------------------------------------------------------------------------------------------
+
+
+def _answer(ablation: Ablation) -> list[Block | str | None]:
+    numbers = ablation.numbers
+    others = "Comparisons that add no module are shown and not tested."
+    family = answer.family_in_words(replace(numbers, family=ablation.family), "comparison")
+    return [
+        summary(ablation),
+        Bullets(tuple(sentence(ablation, c) for c in ablation.modules)),
+        Bullets(tuple(answer.no_classifiers(numbers))),
+        " ".join(answer.cautions(numbers)),
+        f"{family} {others}" if family and any(not c.judged for c in ablation.contrasts) else family,
+        phrases.conditions(numbers.study),
+        phrases.sampling(numbers.study),
+    ]
+
+
+def summary(ablation: Ablation) -> str:
+    """The answer in one to three sentences."""
+    study, modules = ablation.numbers.study, ablation.modules
+    if study.watermarks:
+        return "These numbers are not a fair estimate (see above), so no contribution is claimed."
+    if not modules:
+        return (
+            f"No module of {phrases.code(ablation.method)} can be judged: no two arms that differ in one were trained."
+        )
+    primary = ablation.family.primary
+    found = {kind: [c for c in modules if ablation.finding(c) is kind] for kind in Finding}
+    aim = phrases.endpoint(study, primary)
+    sentences = [_first(ablation, found[Finding.RAISES], aim), *_asides(found)]
+    if primary != "mean_recall":
+        sentences.append(_mean(modules))
+    return " ".join(sentences)
+
+
+def _first(ablation: Ablation, raising: Sequence[Contrast], aim: str) -> str:
+    modules, method = ablation.modules, phrases.code(ablation.method)
+    gains = [f"{_module(c)} ({phrases.gain_with_interval(c.gains[ablation.family.primary])} points)" for c in raising]
+    if len(modules) == 1:
+        shown = "is shown to raise" if raising else "is not shown to raise"
+        return f"The module {gains[0] if raising else _module(modules[0])} of {method} {shown} {aim}."
+    of = f"of {len(modules)} modules of {method}"
+    if not raising:
+        return f"None {of} is shown to raise {aim}."
+    return f"{len(raising)} {of} {'is' if len(raising) == 1 else 'are'} shown to raise {aim}: {phrases.listed(gains)}."
+
+
+def _asides(found: dict[Finding, list[Contrast]]) -> list[str]:
+    """One sentence on gains that may not be some, or are none, and on modules that harm; none where there are none."""
+    parts = []
+    if undecided := [c for c in found[Finding.RAISES] if TAIL in c.gains and not (c.auroc and c.auroc.low > 0)]:
+        parts.append(
+            f"the AUROC of the tail is not shown to rise with {_names(undecided)}, so it may shift the decision"
+        )
+    if shifted := found[Finding.SHIFT]:
+        do = "does" if len(shifted) == 1 else "do"
+        parts.append(
+            f"what {_names(shifted)} {do} to it is a shift of the decision, which the second reference gives too"
+        )
+    if wider := found[Finding.CAPACITY]:
+        are = "is" if len(wider) == 1 else "are"
+        parts.append(f"{_names(wider)} {are} not shown to add more than as many other parameters do")
+    if harmful := found[Finding.LOWERS]:
+        parts.append(f"{_names(harmful)} lower{'s' * (len(harmful) == 1)} it")
+    text = "; ".join(parts)
+    return [f"{text[0].upper()}{text[1:]}."] if text else []
+
+
+def _mean(modules: Sequence[Contrast]) -> str:
+    raised = [c for c in modules if c.verdicts.get("mean_recall") is Verdict.GAIN]
+    lowered = [c for c in modules if c.verdicts.get("mean_recall") is Verdict.LOSS]
+    parts = [f"{_names(raised)} raise{'s' * (len(raised) == 1)} mean-class accuracy"] if raised else []
+    parts += [f"{_names(lowered)} lower{'s' * (len(lowered) == 1)} mean-class accuracy"] if lowered else []
+    text = "; ".join(parts) or "no module is shown to change mean-class accuracy"
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _module(contrast: Contrast) -> str:
+    return f"**{contrast.arm.adds}**"
+
+
+def _names(contrasts: Sequence[Contrast]) -> str:
+    return phrases.listed([_module(c) for c in contrasts])
+
+
+def sentence(ablation: Ablation, contrast: Contrast) -> str:
+    """What one module contributes, at what cost, beyond extra capacity, and whether it is a shift of the decision."""
+    study, primary = ablation.numbers.study, ablation.family.primary
+    keys = [primary, *(["mean_recall"] if primary != "mean_recall" else []), *(k for k in SIDE if k in contrast.gains)]
+    parts = [f"{phrases.endpoint(study, key, named=False)} {_gain_in_words(ablation, contrast, key)}" for key in keys]
+    head = f"{_module(contrast)}, {_arm(ablation, contrast.arm)} vs {_arm(ablation, contrast.other)}"
+    told = f"{head} ({phrases.shared(study, contrast.shared)}): {'; '.join(parts)}."
+    return " ".join(filter(None, [told, _beyond_in_words(ablation, contrast), _shift_in_words(ablation, contrast)]))
+
+
+def _gain_in_words(ablation: Ablation, contrast: Contrast, key: str) -> str:
+    text, judgement = f"{phrases.gain_with_interval(contrast.gains[key])} points", contrast.judged.get(key)
+    return text if judgement is None else f"{text} ({_verdict(ablation, judgement)})"
+
+
+def _verdict(ablation: Ablation, judgement: Judgement) -> str:
+    if judgement.verdict is Verdict.NOT_RANKED and ablation.numbers.study.watermarks:
+        return "no claim, because the protocol is watermarked"
+    return judgement.verdict.value
+
+
+def _beyond_in_words(ablation: Ablation, contrast: Contrast) -> str:
+    control, ratio = ablation.beyond(contrast), _ratio(ablation, contrast.arm, contrast.other)
+    if control is None:
+        more = f"It has {100 * (ratio - 1):.1f} % more parameters" if ratio is not None and ratio > 1.001 else ""
+        absent = "and was not compared with an arm that has as many, so a gain may be due to extra capacity"
+        return f"{more} than {phrases.code(contrast.other.name)} {absent}." if more else ""
+    key = ablation.family.primary
+    sized = _ratio(ablation, control.other, control.arm)
+    size = f", which has {sized:.2f} times as many parameters" if sized is not None else ""
+    return (
+        f"Beyond the control {_arm(ablation, control.other)}{size}: "
+        f"{phrases.endpoint(ablation.numbers.study, key, named=False)} {_gain_in_words(ablation, control, key)}."
+    )
+
+
+def _shift_in_words(ablation: Ablation, contrast: Contrast) -> str:
+    gain, area = contrast.gains.get(TAIL), contrast.auroc
+    if gain is None or not gain.low > 0:
+        return ""
+    if area is None or not area.known:
+        return "Whether this is a shift of the decision is unknown, because the AUROC can't be computed."
+    if area.low > 0:
+        return f"AUROC of the tail rises too ({phrases.gain_with_interval(area)} points), so it ranks images better."
+    fixed = f"AUROC of the tail is not shown to rise ({phrases.gain_with_interval(area)} points)"
+    second, shift = ablation.numbers.second, gain_of_shift(ablation.numbers)
+    if second is None or shift is None:
+        return f"{fixed}, and without a second reference it is unknown whether a shift of the decision gives as much."
+    against = phrases.code(str(ablation.numbers.study.reference))
+    compared = (
+        f"the second reference {phrases.code(second)} gains {phrases.gain_with_interval(shift)} points over {against}"
+    )
+    if ablation.shifts(contrast):
+        return f"{fixed}, and {compared} without training, which is as much: **a shift of the decision**, not a gain."
+    return f"{fixed}, but {compared}, which is less."
+
+
+def _arm(ablation: Ablation, arm: Arm) -> str:
+    return phrases.code(arm.name) + ablation.of(arm).mark
+
+
+# -- contributions ---------------------------------------------------------------------------------------------------
+
+
+def _contributions(ablation: Ablation) -> list[Block | str | None]:
+    contrasts = [c for c in ablation.contrasts if not c.beyond]
+    if not contrasts:
+        return ["No two arms can be compared."]
+    drawn = draw(ablation)
+    alt = "Contribution of every module to the recall of each class, with intervals"
+    return [
+        _summary_table(ablation, contrasts, "ablation-modules", "Contributions of the modules"),
+        Figure("ablation-contributions", alt, drawn) if drawn else None,
+        _class_table(ablation, contrasts, "ablation-classes", "Contributions to every class"),
+    ]
+
+
+def _capacity(ablation: Ablation) -> list[Block | str | None]:
+    contrasts = [c for c in ablation.contrasts if c.beyond]
+    if not contrasts:
+        named = any(arm.control for arm in ablation.arms)
+        why = "No control was trained" if named else "The card names no arm with as many parameters"
+        return [f"{why}, so a gain may be due to extra capacity."] if ablation.modules else []
+    return [
+        "The same arms against controls, which have as many parameters and lack the module.",
+        _summary_table(ablation, contrasts, "ablation-beyond", "Beyond extra capacity"),
+        _class_table(ablation, contrasts, "ablation-beyond-classes", "Beyond extra capacity, class by class"),
+    ]
+
+
+def _summary_table(ablation: Ablation, contrasts: Sequence[Contrast], name: str, title: str) -> TableBlock:
+    study, primary = ablation.numbers.study, ablation.family.primary
+    keys = [key for key in (TAIL, "mean_recall", "accuracy", HEAD) if key in contrasts[0].gains]
+    headings = {TAIL: "Tail", "mean_recall": "Mean-class accuracy", "accuracy": "Accuracy", HEAD: "Head"}
+
+    def judgement(contrast: Contrast) -> Judgement:
+        return contrast.judged.get(primary, Judgement(Verdict.NOT_RANKED))
+
+    columns = [
+        Column("Module", lambda c: _module(c) if c.arm.adds else phrases.UNKNOWN, right=False),
+        Column("Arm", lambda c: _arm(ablation, c.arm), right=False),
+        Column("Compared with", lambda c: _arm(ablation, c.other), right=False),
+        Column(phrases.trainings_heading(study), lambda c: phrases.trainings(study, c.shared)),
+        *(Column(headings[key], each(_cell, key)) for key in keys),
+        Column("p", lambda c: phrases.p_value(judgement(c).raw)),
+        Column("Adjusted p", lambda c: phrases.p_value(judgement(c).p)),
+        Column("Simultaneous interval", lambda c: phrases.limits(judgement(c).interval)),
+    ]
+    caption = (
+        f"Paired differences in percentage points, with unadjusted {phrases.interval_of(ablation.numbers)}; bold: "
+        f"claimed. p, adjusted p and simultaneous interval: of the {phrases.endpoint(study, primary, named=False)}."
+    )
+    return TableBlock(tabulate(columns, contrasts, caption), name, title)
+
+
+def _cell(key: str, contrast: Contrast) -> str:
+    return phrases.claimed(contrast.gains[key], contrast.verdicts.get(key))
+
+
+def _class_table(ablation: Ablation, contrasts: Sequence[Contrast], name: str, title: str) -> TableBlock:
+    study = ablation.numbers.study
+    rows = [(study.classes[i], recall_key(study.classes[i]), i) for i in study.order]
+    images = [
+        Column(role.capitalize(), each(lambda counts, row: f"{counts[row[2]]:,}", study.counts[role]))
+        for role in ("train", "test")
+        if role in study.counts
+    ]
+    headings = [f"{c.arm.adds or c.arm.name} ({_arm(ablation, c.arm)} − {_arm(ablation, c.other)})" for c in contrasts]
+    of = [Column(h, each(lambda c, row: _cell(row[1], c), c)) for h, c in zip(headings, contrasts, strict=True)]
+    caption = (
+        "Paired differences in recall in percentage points, from the rarest class in training to the most frequent, "
+        f"with unadjusted {phrases.interval_of(ablation.numbers)}; bold: claimed."
+    )
+    columns = [Column("Recall of", lambda row: row[0], right=False), *images, *of]
+    return TableBlock(tabulate(columns, rows, caption), name, title)
+
+
+@figures.styled
+def draw(ablation: Ablation) -> Drawing | None:
+    """The contribution of every module to each class, to the tail and to the mean; None where there is none."""
+    contrasts, numbers = ablation.modules, ablation.numbers
+    if not contrasts:
+        return None
+    study = numbers.study
+    keys = [recall_key(study.classes[i]) for i in study.order[: figures.MOST]]
+    groups = {TAIL: "tail (mean)", "mean_recall": "mean-class accuracy"}
+    groups = {key: name for key, name in groups.items() if key in contrasts[0].gains}
+    names = [f"{c.arm.adds}: {c.arm.name} − {c.other.name}" for c in contrasts]
+    looks = figures.looks_of(names)
+    rows = [
+        (figures.shorten(name), looks[name], [_known(c.gains[key]) for key in (*keys, *groups)])
+        for name, c in zip(names, contrasts, strict=True)
+    ]
+    figure, axes = figures.new_figure(figures.WIDTH, figures.dot_height(len(keys) + len(groups), len(rows)))
+    axis = axes[0, 0]
+    figures.dots(axis, rows)
+    axis.axvline(0, color="#333333", linewidth=1)
+    axis.axhline(len(keys) - 0.5, color="#555555", linewidth=0.8)
+    axis.set_yticks(range(len(keys) + len(groups)), [*figures.class_ticks(numbers), *groups.values()])
+    axis.set_xlabel("contribution to recall, percentage points (95 % interval, paired)")
+    figures.legend(figure, axis)
+    figures.watermark(numbers, figure)
+    return figure
+
+
+def _known(interval: Interval) -> Interval | None:
+    return interval if interval.known else None
+
+
+# -- the operating point and the cost ----------------------------------------------------------------------------------
+
+
+def _rows(ablation: Ablation) -> list[tuple[str, MethodNumbers]]:
+    """The arms, and the second reference where no arm is it, with what the first column calls them."""
+    rows = [(phrases.code(arm.name), ablation.of(arm)) for arm in ablation.trained]
+    second = ablation.numbers.second
+    if second is not None and second not in {method.label for _, method in rows}:
+        rows.append((f"second reference, {phrases.code(second)}", ablation.numbers.method(second)))
+    return [(name + method.mark, method) for name, method in rows]
+
+
+def _decision(ablation: Ablation) -> list[Block | str | None]:
+    numbers = ablation.numbers
+    if numbers.groups.reason:
+        return [f"The classes can't be divided into rare and frequent ones: {numbers.groups.reason}."]
+    precision = of_tail(numbers, precisions(numbers))
+    columns = [
+        Column("Arm", lambda row: row[0], right=False),
+        Column("Tail AUROC", lambda row: _area(ablation.areas.get(row[1].label))),
+        Column("Tail recall", lambda row: phrases.share_with_interval(row[1].scores[TAIL])),
+        Column("Tail precision", lambda row: precision(row[1])),
+        Column("Mean-class accuracy", lambda row: phrases.share_with_interval(row[1].scores["mean_recall"])),
+    ]
+    caption = (
+        f"In %: {phrases.mean_over_seeds(numbers)}, with {phrases.interval_of(numbers)}. AUROC (each class against the "
+        "rest) and precision are means over the classes of the tail."
+    )
+    second, shift, against = numbers.second, gain_of_shift(numbers), phrases.code(str(numbers.study.reference))
+    about = (
+        "More recall of the tail can be had without learning: by a shift of the decision towards rare classes. The "
+        "AUROC hardly depends on such a shift, and precision usually falls with it. "
+    )
+    about += (
+        f"The second reference {phrases.code(second)} is the network of {against} with such a shift, which gives "
+        f"{phrases.gain_with_interval(shift)} points of recall of the tail. A module that gains no more than that, "
+        "within this interval, and no AUROC, has shifted the decision."
+        if second and shift
+        else "This study has no second reference, so it is not known how much a shift alone would give."
+    )
+    arms = TableBlock(tabulate(columns, _rows(ablation), caption), "ablation-decision", "Operating points of the arms")
+    return [about, *_shift_table(ablation), arms]
+
+
+def _shift_table(ablation: Ablation) -> list[Block]:
+    """What speaks for learning and what for a shift, module by module."""
+    if not ablation.modules:
+        return []
+
+    def said(contrast: Contrast) -> str:
+        gain, area = contrast.gains[TAIL], contrast.auroc
+        if not gain.low > 0:
+            return "recall of the tail is not shown to rise"
+        if ablation.shifts(contrast):
+            return "a shift of the decision"
+        return "AUROC rises" if area is not None and area.low > 0 else "not decided"
+
+    columns = [
+        Column("Module", _module, right=False),
+        Column("Tail recall", each(_cell, TAIL)),
+        Column("Tail AUROC", lambda c: _points(c.auroc)),
+        Column("Above the shifted arm", lambda c: _points(c.above)),
+        Column("So it is", said, right=False),
+    ]
+    caption = (
+        "Differences in percentage points from the arm that each is compared with, with unadjusted 95 % intervals. "
+        "Above the shifted arm: recall of the tail above that of the other arm, if the decision of that arm is shifted "
+        "until it has the same accuracy (as in the section *Operating point* of the report). AUROC: mean over the "
+        "classes of the tail, each against the rest, with a t-interval. Neither is tested."
+    )
+    return [TableBlock(tabulate(columns, ablation.modules, caption), "ablation-shift", "Learning or a shift")]
+
+
+def _points(interval: Interval | None) -> str:
+    return phrases.UNKNOWN if interval is None else phrases.gain_with_interval(interval)
+
+
+def _area(area: Interval | None) -> str:
+    return phrases.UNKNOWN if area is None else phrases.share_with_interval(area)
+
+
+def _parameters(ablation: Ablation, arm: Arm) -> float | None:
+    number = ablation.of(arm).runs.card.get("parameters")
+    return float(number) if isinstance(number, (int, float)) and number > 0 else None
+
+
+def _ratio(ablation: Ablation, arm: Arm, other: Arm) -> float | None:
+    """How many times as many parameters an arm has as another one."""
+    mine, theirs = _parameters(ablation, arm), _parameters(ablation, other)
+    return None if mine is None or theirs is None else mine / theirs
+
+
+def _cost(ablation: Ablation) -> Block:
+    baseline = ablation.baseline
+
+    def of_arm(cell: Callable[[MethodNumbers], str]) -> Callable[[Arm], str]:
+        return lambda arm: cell(ablation.of(arm))
+
+    def size(arm: Arm) -> str:
+        ratio = _ratio(ablation, arm, baseline) if baseline in ablation.trained else None
+        return phrases.UNKNOWN if ratio is None else f"{ratio:.3f}"
+
+    def time(arm: Arm) -> str:
+        if baseline not in ablation.trained:
+            return phrases.UNKNOWN
+        mine, theirs = (training_seconds(ablation.of(of).runs) for of in (arm, baseline))
+        same = devices(ablation.of(arm).runs) == devices(ablation.of(baseline).runs)
+        return f"{mine / theirs:.2f}" if mine is not None and theirs and same else phrases.UNKNOWN
+
+    columns = [
+        Column("Arm", lambda arm: _arm(ablation, arm), right=False),
+        Column("Variant", lambda arm: phrases.code(arm.label), right=False),
+        Column("Adds", lambda arm: f"{arm.adds} to {phrases.code(arm.to)}" if arm.adds else "", right=False),
+        Column("Control", lambda arm: phrases.code(arm.control) if arm.control else "", right=False),
+        Column("Weights", of_arm(lambda method: weights(method.runs))),
+        Column("Weights / baseline", size),
+        Column("Training time / baseline", time),
+        Column("Device", of_arm(lambda method: devices(method.runs)), right=False),
+    ]
+    caption = (
+        f"The baseline is {phrases.code(baseline.name)}. Training time: ratio of the medians over runs. The runs of a "
+        "study are not timed side by side, and a machine that had other work makes some of them slower, so small "
+        "differences mean nothing; `fer-bench check` measures what a step costs beside plain cross-entropy."
+    )
+    return TableBlock(tabulate(columns, ablation.trained, caption), "ablation-cost", "Parameters and training time")
+
+
+def _missing(ablation: Ablation) -> list[Block | str | None]:
+    left = [phrases.code(name) for name in ablation.left_out]
+    not_asked = [f"Arms of the card that were not asked for: {phrases.listed(left)}."] if left else []
+    notes = (*not_asked, *ablation.notes, *ablation.numbers.study.notes)
+    return [Bullets(notes) if notes else "Nothing: every arm of the card was trained, and its records are complete."]
+
+
+# -- CSV -------------------------------------------------------------------------------------------------------------
+
+CSV_HEADER = (
+    "comparison", "module", "arm", "arm_method", "against", "against_method", "quantity", "seeds", "points", "low",
+    "high", "p", "p_adjusted", "simultaneous_low", "simultaneous_high", "verdict", "finding", "watermark",
+)  # fmt: skip
+
+
+def csv_text(ablation: Ablation) -> str:
+    """Every difference of the page in long form, in points with four decimals."""
+    rows: list[Sequence[str]] = [CSV_HEADER]
+    for contrast in ablation.contrasts:
+        kind = "beyond_control" if contrast.beyond else "contribution"
+        sides = (contrast.arm.name, contrast.arm.label, contrast.other.name, contrast.other.label)
+        finding = ablation.finding(contrast).name.lower() if contrast.arm.adds and not contrast.beyond else ""
+        more = {"auroc:tail": contrast.auroc, "above_shift:tail": contrast.above}
+        for key, interval in {**contrast.gains, **{k: v for k, v in more.items() if v is not None}}.items():
+            cells = [kind, contrast.arm.adds, *sides, key, str(len(contrast.shared))]
+            cells += [points_cell(v) for v in (interval.value, interval.low, interval.high)]
+            cells += judged_cells(contrast.judged.get(key))
+            cells += [finding if key == ablation.family.primary else "", "; ".join(ablation.numbers.study.watermarks)]
+            rows.append(cells)
+    return rows_csv(rows)
