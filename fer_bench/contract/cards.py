@@ -14,6 +14,7 @@ milliseconds, imports no torch, and runs nobody's code.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -50,6 +51,7 @@ NEEDS = {
     "groups": "training images whose person or sequence is known (`TrainView.groups`)",
     "two images": "batches of at least two images",
 }
+PIXELS = re.compile(r"([1-9]\d{0,3}) pixels")  # "48 pixels" is a need as well
 TIERS = ("baseline", "second reference", "method")
 
 
@@ -82,8 +84,8 @@ class MethodCard:
     transductive : bool
         It reads other test images; its results are watermarked.
     needs : tuple of str
-        What it can't do without, with default parameters: keys of :data:`NEEDS`. It refuses anything else with a
-        SpecError that says so.
+        What it can't do without, with default parameters: keys of :data:`NEEDS`, and "48 pixels" for images of at
+        least that side. It refuses anything else with a SpecError that says so.
     readout_of : str
         The method whose trained network this one reads out; empty for a method that trains its own. Its runs are made
         from the logits that the finished runs of that method stored (with default parameters, and the same data,
@@ -123,8 +125,8 @@ class MethodCard:
         if self.tier not in TIERS:
             raise unknown("tier", self.tier, TIERS, where=where)
         for need in self.needs:
-            if need not in NEEDS:
-                raise unknown("need", need, NEEDS, where=f"{where}, needs")
+            if need not in NEEDS and not PIXELS.fullmatch(str(need)):
+                raise unknown("need", need, [*NEEDS, "48 pixels"], where=f"{where}, needs")
         if self.readout_of == self.name:
             raise SpecError("a method can't read itself out", where=f"{where}, readout_of")
         if self.tier == "second reference" and not self.readout_of:
@@ -133,6 +135,11 @@ class MethodCard:
             if checked(name, PLUGIN, where=f"{where}, also_known") == self.name:
                 raise SpecError(f"'{name}' is its own name", where=f"{where}, also_known")
             self.resolve(assignments(text, where=f"{where}, also_known '{name}'"))
+
+    @property
+    def pixels(self) -> int:
+        """Side of the smallest images that it takes; 0 where it says nothing of that."""
+        return max((int(found[1]) for need in self.needs if (found := PIXELS.fullmatch(need))), default=0)
 
     @property
     def facts(self) -> dict[str, Any]:

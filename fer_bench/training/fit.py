@@ -154,7 +154,8 @@ def _gradient_stage(job: Job, stage: Stage, view: TrainView, progress: Progress,
         _score_epoch(job, evaluated, progress, entry)
         progress.epoch_in_stage = k + 1
         progress.seconds.append(time.perf_counter() - started)
-        if time.monotonic() - last_save >= job.runtime.checkpoint_seconds or k + 1 == epochs:
+        due = time.monotonic() - last_save >= job.runtime.checkpoint_seconds or k + 1 == epochs
+        if due and job.keeps(progress.epoch - 1):
             save_checkpoint(job, progress, optimizer, ema)
             last_save = time.monotonic()
         try:
@@ -260,7 +261,8 @@ def _score_epoch(job: Job, model: nn.Module, progress: Progress, entry: dict, *,
     loss = _cross_entropy(predicted.logits, job.val.labels)
     progress.history.append({**entry, "epoch": progress.epoch, "val_loss": loss, **scores, "val_recall": recall})
     progress.predictions.append(predictions)
-    save_model(snapshot_file(job.work, progress.epoch), model, job.method)
+    if job.keeps(progress.epoch):
+        save_model(snapshot_file(job.work, progress.epoch), model, job.method)
     progress.epoch += 1
 
 
