@@ -146,7 +146,7 @@ def _partners(world: World, name: str) -> Iterator[tuple[Mapping[str, Any], tupl
     else beside all others for one step.
     """
     untried = in_turns(other_values(world, {name: None}))
-    untried.sort(key=lambda case: not isinstance(*case.values(), (str, bool)))
+    untried.sort(key=lambda case: not any(isinstance(value, (str, bool)) for value in case.values()))
     if name in try_with(world, {}).read:
         yield {}, (ONE_STEP, SOME, LATE)
         yield from ((other, (ONE_STEP,)) for other in untried[:MOST_PARTNERS])

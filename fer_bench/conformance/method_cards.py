@@ -50,8 +50,9 @@ def check_hooks(world: World) -> str | None:
         elif (close := [c for c in nearest(name, hooks, 1) if _one_edit(name, c)]) and name not in _called(world.cls):
             what = f"nothing calls {name}(); the hook is called {close[0]}()"
             raise Broken(what, look=f"{world.cls.__name__}.{name}")
-    if world.cls.batch_loss is not Method.batch_loss:
-        raise Broken("batch_loss() is overridden", look="criterion and image_weights are the hooks for that")
+    for name in ("batch_loss", "weighted_mean"):
+        if getattr(world.cls, name) is not getattr(Method, name):
+            raise Broken(f"{name}() is overridden", look="criterion and image_weights are the hooks for that")
     return None
 
 

@@ -47,6 +47,8 @@ FAMILIES = {
 NEEDS = {
     "feature map": "a backbone whose last map is [B, D, H, W]: a ResNet or a ConvNeXt, but not a plain ViT",
     "ResNet": "a backbone with the stages of a ResNet (`layer1` to `layer4`)",
+    "stages": "a backbone that can be divided between its stages: a ResNet, RegNet, ConvNeXt, EfficientNet or vision "
+    "transformer",
     "votes": "training images with soft labels (`TrainView.soft`)",
     "groups": "training images whose person or sequence is known (`TrainView.groups`)",
     "two images": "batches of at least two images",

@@ -341,7 +341,19 @@ def in_terminal(plugin_folder, tmp_path):
 
 
 def test_a_study_ends_well_in_a_terminal_that_lacks_its_letters(in_terminal, plugin_folder):
-    on_tiny = ["--dataset", "tiny", "--plugins", str(plugin_folder), *SHORT, "--epochs", "1", "--name", "s"]
+    on_tiny = [
+        "--dataset",
+        "tiny",
+        "--plugins",
+        str(plugin_folder),
+        *SHORT,
+        "--epochs",
+        "1",
+        "--precision",
+        "fp32",
+        "--name",
+        "s",
+    ]
     words = ["run", "baseline_resnet", "baseline_focal", *on_tiny]
     code, out, err = in_terminal("latin-1", *words)
     assert (code, err) == (0, "")

@@ -113,6 +113,8 @@ def test_the_folder_is_the_current_one_unless_one_is_given(call, tmp_path, monke
         ("tests", "my_tests"),
         ("conftest", "my_conftest"),
         ("raw", "my_raw"),
+        ("torch", "my_torch"),
+        ("json", "my_json"),
         ("_own", "own"),
         ("../own", "own"),
         ("", "method"),
