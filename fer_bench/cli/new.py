@@ -80,12 +80,14 @@ def dataset(name: str, into: str, force: bool) -> None:
     \b
     fer-bench new dataset labfaces --into my_datasets
     """
-    file, _ = _write("dataset", name, "dataset", Path(into), force)
+    file, available = _write("dataset", name, "dataset", Path(into), force)
     check = f"fer-bench check {shlex.quote(os.path.abspath(file))}"
     checks = [(check, "does its card hold together, and are wrong files refused?")]
     _say_what_next(file, checks, f"fer-bench show {name}", "its card, and the layout of the files that it reads")
     prepare = _with(f"fer-bench data prepare {name} --from FACES", file)
-    click.echo(f"\n# with such files in the folder FACES\n{prepare}\n{check} --from FACES")
+    click.echo(f"\n# with such files in the folder FACES\n{check} --from FACES\n{prepare}")
+    if plain := plain_method(available):
+        click.echo(_with(f"fer-bench run {plain} --dataset {name} --recipe {RECIPE}", file))
 
 
 def rendered(kind: str, template: str, name: str) -> tuple[str, str]:

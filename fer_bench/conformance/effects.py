@@ -149,7 +149,7 @@ def _partners(world: World, name: str) -> Iterator[tuple[Mapping[str, Any], tupl
     untried.sort(key=lambda case: not any(isinstance(value, (str, bool)) for value in case.values()))
     if name in try_with(world, {}).read:
         yield {}, (ONE_STEP, SOME, LATE)
-        yield from ((other, (ONE_STEP,)) for other in untried[:MOST_PARTNERS])
+        yield from ((other, (ONE_STEP,)) for other in untried[: MOST_PARTNERS // 2])
         return
     found = [tried.params for tried in world.tried if name not in tried.params and name in tried.read]
     for other in untried[:MOST_PARTNERS]:

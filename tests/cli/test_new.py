@@ -59,13 +59,17 @@ def test_a_data_set_and_its_tests_are_written_and_the_next_commands_printed(call
     code, out, err = call("new", "dataset", "lab_faces", "--into", tmp_path)
     assert code == 0, err
     assert load_plugin(tmp_path / "lab_faces.py").card.title == "Lab faces"
-    check, test, show, prepare, whole = commands(out)
+    check, test, show, whole, prepare, run = commands(out)
     assert check == f"fer-bench check {tmp_path}/lab_faces.py"
     assert call(*shlex.split(check)[1:])[0] == 0
     assert test == f"pytest {tmp_path}/tests/test_lab_faces.py"
     assert call(*shlex.split(show)[1:])[0] == 0
     assert prepare == f"fer-bench data prepare lab_faces --from FACES --plugins {tmp_path}"
-    assert whole == f"fer-bench check {tmp_path}/lab_faces.py --from FACES"
+    assert whole == f"{check} --from FACES"
+    assert run.startswith("fer-bench run baseline_resnet --dataset lab_faces --recipe ")
+    assert run.endswith(f" --plugins {tmp_path}")
+    options = dict(run_command.make_context("run", shlex.split(run)[2:]).params)
+    assert options["dataset"] == "lab_faces"
 
 
 @pytest.mark.parametrize("kind", STAND_INS)
