@@ -31,6 +31,7 @@ _PUBLIC = {
         "shuffle",
     ),
     "fer_bench.contract.method": ("Insight", "Method", "Stage"),
+    "fer_bench.contract.modes": ("evaluation_mode",),
     "fer_bench.contract.plugins": ("load_plugin",),
     "fer_bench.contract.backbones": ("Classifier", "Trunk"),
     "fer_bench.contract.branches": ("Branches",),

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fer_bench import Batch, Branches, Float, LossOut, Method, MethodCard, Output, Param, Stage, TrainView, Trunk
+from fer_bench import Batch, Float, LossOut, Method, MethodCard, Output, Param, Stage, TrainView, Trunk, evaluation_mode
 
 from ._shared.compose import COMPOSE
 from ._shared.cross_entropy import ComposableCrossEntropy
-from ._shared.importance import ImportanceHead, rank_regularisation
+from ._shared.distributions import DualBranchClassifier, divergences, factors, fused, with_floor
+from ._shared.importance import rank_regularisation
 
 card = MethodCard(
     name="ada_df",
@@ -60,23 +60,8 @@ card = MethodCard(
         "margin": Param(0.07, "margin between the groups' mean attentions; 0.07 in the code", low=0.0, high=1.0),
         "freeze_shared": Param(False, "keep the shared part as it starts; only sensible with pretrained weights"),
     },
+    needs=("stages",),
 )
-
-
-class DualBranchClassifier(nn.Module):
-    """Two branches from the second stage on, each with an :class:`ImportanceHead`; the second one predicts."""
-
-    def __init__(self, backbone: Callable[[], Trunk], num_classes: int):
-        super().__init__()
-        self.branches = Branches(backbone, 2, own=3)
-        self.heads = nn.ModuleList(ImportanceHead(self.branches.num_features, num_classes) for _ in range(2))
-
-    def forward(self, x: Tensor) -> Output:
-        """Logits of branch 2; in ``extra`` those of branch 1 ("auxiliary") and the mean importance ("attention")."""
-        (_, first), (fmap, second) = self.branches(x)
-        (auxiliary, importance), (logits, other) = self.heads[0](first), self.heads[1](second)
-        extra = {"auxiliary": auxiliary, "attention": (importance + other) / 2}
-        return Output(logits=logits, features=second, fmap=fmap, extra=extra)
 
 
 class AdaDF(ComposableCrossEntropy, Method):
@@ -106,7 +91,7 @@ class AdaDF(ComposableCrossEntropy, Method):
         target = fused(auxiliary.softmax(1), self.of_classes(batch), attention, self.params["least"])
         parts = {
             "ce": self.batch_loss(Output(logits=auxiliary), batch),
-            "divergence": self.weighted(divergences(target, output.logits.float()), batch),
+            "divergence": self.weighted_mean(divergences(target, output.logits.float()), batch),
             "rank": rank_regularisation(attention, self.params["high_share"], self.params["margin"]),
         }
         of_divergence, of_ce = factors(batch.epoch + 1, self.params["beta"])
@@ -119,23 +104,16 @@ class AdaDF(ComposableCrossEntropy, Method):
         with torch.autocast(batch.y.device.type, enabled=False):
             return batch.soft_target(self.ctx.num_classes) @ self.distributions
 
-    def weighted(self, losses: Tensor, batch: Batch) -> Tensor:
-        """Mean over images of losses [B] times the images' weights."""
-        weights = self.image_weights(batch)
-        return losses.mean() if weights is None else (weights * losses).mean()
-
     @torch.no_grad()
     def before_eval(self, model: nn.Module, batches: Callable[[], Iterable[Batch]]) -> None:
         """Measure the mean probabilities that branch 1 gives to the images of each class."""
-        was_training = model.training
-        model.eval()
         sums = torch.zeros(self.ctx.num_classes, self.ctx.num_classes, device=self.ctx.device)
         counts = torch.zeros(self.ctx.num_classes, 1, device=self.ctx.device)
-        for batch in batches():
-            members = nn.functional.one_hot(batch.y, self.ctx.num_classes).float().T
-            sums += members @ model(batch.x).extra["auxiliary"].float().softmax(1)
-            counts += members.sum(1, keepdim=True)
-        model.train(was_training)
+        with evaluation_mode(model):
+            for batch in batches():
+                members = nn.functional.one_hot(batch.y, self.ctx.num_classes).float().T
+                sums += members @ model(batch.x).extra["auxiliary"].float().softmax(1)
+                counts += members.sum(1, keepdim=True)
         self.distributions = with_floor(sums / counts.clamp_min(1), self.params["threshold"])
 
     def state_dict(self) -> dict[str, Any]:
@@ -145,36 +123,3 @@ class AdaDF(ComposableCrossEntropy, Method):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The same, restored."""
         self.distributions = state["distributions"]
-
-
-def with_floor(means: Tensor, threshold: float) -> Tensor:
-    """Rows [C, C] of mean probabilities; one with less than the threshold for its own class is replaced.
-
-    The replacement has the threshold there, and equal shares of the rest elsewhere.
-    """
-    own = torch.eye(len(means), device=means.device)
-    default = own * threshold + (1 - own) * (1 - threshold) / (len(means) - 1)
-    return torch.where(means.diagonal()[:, None] >= threshold, means, default)
-
-
-def fused(p: Tensor, classes: Tensor, attention: Tensor, least: float) -> Tensor:
-    """(1 - a) p + a d of probabilities p [B, C] and class distributions d [B, C].
-
-    a [B] is the attention rescaled over the batch to [least, 1].
-    """
-    low, high = attention.min(), attention.max()
-    a = (attention - low) / (high - low).clamp_min(1e-12) * (1 - least) + least
-    return (1 - a)[:, None] * p + a[:, None] * classes
-
-
-def divergences(target: Tensor, logits: Tensor) -> Tensor:
-    """KL(target ‖ softmax(logits)) of each image [B], which also gives its gradient to the target."""
-    log_target = target.clamp_min(1e-12).log()  # 0 · log 0 is 0, with a finite gradient
-    return (target * (log_target - logits.log_softmax(1))).sum(1)
-
-
-def factors(epoch: int, beta: float) -> tuple[float, float]:
-    """Factors on the divergence (α1) and on cross-entropy (α2) in an epoch, counted from 1."""
-    if epoch <= beta:
-        return math.exp(-((1 - epoch / beta) ** 2)), 1.0
-    return 1.0, math.exp(-((1 - beta / epoch) ** 2))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional as F
 
-from fer_bench import Batch, Choice, Float, Method, MethodCard, Output, Param
+from fer_bench import Batch, Choice, Float, Method, MethodCard, Param
 
-from ._shared.compose import MIX, SAMPLER, Composable
+from ._shared.compose import MIX, SAMPLER
+from ._shared.cross_entropy import ComposableCrossEntropy
 from ._shared.losses import effective_weights, inverse_weights, relative
 
 card = MethodCard(
@@ -73,20 +73,16 @@ card = MethodCard(
 )
 
 
-class BaselineWeighted(Composable, Method):
+class BaselineWeighted(ComposableCrossEntropy, Method):
     """Weights in the loss; everything else as in plain cross-entropy."""
 
     card = card
-
-    def criterion(self, output: Output, target: Tensor) -> Tensor:
-        """Cross-entropy of each image [B]."""
-        return F.cross_entropy(output.logits, target, reduction="none")
 
     def image_weights(self, batch: Batch) -> Tensor | None:
         """The weight of each image's class [B], from the chosen epoch on; for votes and mixed labels its expected
         value."""
         p = self.params
-        if batch.epoch < round(p["weights.from"] * self.ctx.epochs):
+        if batch.epoch < self.ctx.epoch_after(p["weights.from"]):
             return None
         if p["kind"] == "effective":
             weights = effective_weights(self.ctx.counts, p["beta"])

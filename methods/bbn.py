@@ -42,6 +42,7 @@ card = MethodCard(
             choices=("parabolic", "linear", "cosine", "constant"),
         ),
     },
+    needs=("stages",),
 )
 
 

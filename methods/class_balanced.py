@@ -89,7 +89,7 @@ class ClassBalanced(Composable, Method):
 
     def image_weights(self, batch: Batch) -> Tensor | None:
         """The weight of each image's class [B], from the chosen epoch on; for soft labels its expected value."""
-        if batch.epoch < round(self.params["weights.from"] * self.ctx.epochs):
+        if batch.epoch < self.ctx.epoch_after(self.params["weights.from"]):
             return None
         return batch.expected(effective_weights(self.ctx.counts, self.params["beta"]))
 

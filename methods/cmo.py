@@ -92,5 +92,5 @@ class CMO(ComposableCrossEntropy, Method):
 
     def on(self, epoch: int) -> bool:
         """Whether an epoch, counted from 0, mixes at all."""
-        first, last = (round(self.params[name] * self.ctx.epochs) for name in ("off.first", "off.last"))
+        first, last = (self.ctx.epoch_after(self.params[name]) for name in ("off.first", "off.last"))
         return first <= epoch < self.ctx.epochs - last

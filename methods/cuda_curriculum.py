@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fer_bench import Batch, Float, Int, LossOut, Method, MethodCard, Param, Stage, StreamSpec
+from fer_bench import Batch, Float, Int, LossOut, Method, MethodCard, Param, Stage, StreamSpec, evaluation_mode
 
 from ._shared.compose import COMPOSE
 from ._shared.cross_entropy import ComposableCrossEntropy
@@ -111,11 +111,8 @@ class CudaCurriculum(ComposableCrossEntropy, Method):
     @torch.no_grad()
     def probe(self, model: nn.Module, batch: Batch) -> None:
         """Count right predictions by class and level, in evaluation mode: no statistics move, no dropout is drawn."""
-        modes = [(module, module.training) for module in model.modules()]
-        model.eval()
-        predicted = self.predict(model, batch.x).logits.argmax(1)
-        for module, training in modes:
-            module.training = training
+        with evaluation_mode(model):
+            predicted = self.predict(model, batch.x).logits.argmax(1)
         assert batch.strength is not None
         level = ((batch.strength - 1) / self.step).round().long()
         one = torch.ones_like(level)

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
-from fer_bench import Batch, LossOut, Method, MethodCard, Output, Param, Stage, StreamSpec, Trunk
+from fer_bench import Batch, LossOut, Method, MethodCard, Param, Stage, StreamSpec, Trunk
 
-from ._shared.compose import COMPOSE, Composable
+from ._shared.compose import COMPOSE
+from ._shared.cross_entropy import ComposableCrossEntropy
 from ._shared.experts import Experts, each
 
 card = MethodCard(
@@ -42,7 +42,7 @@ card = MethodCard(
 )
 
 
-class DeepEnsemble(Composable, Method):
+class DeepEnsemble(ComposableCrossEntropy, Method):
     """Cross-entropy of each network on a stream of its own."""
 
     card = card
@@ -71,7 +71,3 @@ class DeepEnsemble(Composable, Method):
         outputs = each(model.apart([b.x for b in batches]))
         losses = [self.batch_loss(output, b) for output, b in zip(outputs, batches, strict=True)]
         return LossOut(total=torch.stack(losses).sum(), output=outputs[0])
-
-    def criterion(self, output: Output, target: Tensor) -> Tensor:
-        """Cross-entropy of each image [B]."""
-        return F.cross_entropy(output.logits, target, reduction="none")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from fer_bench import (
@@ -27,7 +27,7 @@ from fer_bench import (
     Trunk,
 )
 
-from ._shared.autoencoder import PIXELS, Autoencoder
+from ._shared.autoencoder import PIXELS, Autoencoder, eight_bit, resized
 from ._shared.resampling import NEIGHBOURS, resampled
 
 card = MethodCard(
@@ -138,15 +138,3 @@ class DeepSmote(Method):
         new = torch.from_numpy(rows[n:].astype(np.float32)).to(view.images.device)
         images = [eight_bit(resized(coder.decode(part) / PIXELS, outer)) for part in new.split(512)]
         return Resampled(images=torch.cat([view.images, *images]), labels=np.concatenate([view.labels, labels[n:]]))
-
-
-def eight_bit(x: Tensor) -> Tensor:
-    """Images in [-1, 1] as uint8."""
-    return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-
-
-def resized(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Images [B, C, H, W] at another size; as they are if they have it."""
-    if tuple(x.shape[2:]) == tuple(shape):
-        return x
-    return F.interpolate(x, tuple(shape), mode="bilinear", antialias=True)

@@ -66,6 +66,7 @@ card = MethodCard(
         ),
         "dropout": Param(0.5, "dropout before the classifiers; 0.5 in the code", low=0.0, high=0.9),
     },
+    needs=("stages",),
 )
 
 

@@ -21,6 +21,7 @@ from fer_bench import (
     Trunk,
 )
 
+from ._shared.class_means import FirstStage, class_means
 from ._shared.decoupled import SECOND, SECOND_STAGE, STAGES_DEVIATION, Decoupled
 from ._shared.fusion import Rare, fused, most_confused
 from ._shared.maps import build_cam_classifier
@@ -67,7 +68,7 @@ card = MethodCard(
 )  # fmt: skip
 
 
-class FeatureSpaceAugmentation(Decoupled, Method):
+class FeatureSpaceAugmentation(FirstStage, Decoupled, Method):
     """Two stages; the second learns from images and new maps."""
 
     card = card
@@ -88,22 +89,10 @@ class FeatureSpaceAugmentation(Decoupled, Method):
         rare = Rare(frequent=self.frequent(), share=1 / (2 + self.params["new"]))
         return {"main": StreamSpec(sampler=rare), "donors": StreamSpec(sampler=BalancedCapped())}
 
-    def on_epoch_start(self, epoch: int, model: nn.Module) -> None:
-        """Whether the first stage ends with this epoch."""
-        self.ends = epoch == self.ctx.epochs - 1
-
     def before_eval(self, model: nn.Module, batches: Callable[[], Iterable[Batch]]) -> None:
         """Mean probabilities [C of the label, C] of the training images at the end of the first stage."""
-        if not self.ends:
-            return
-        sums = torch.zeros(self.ctx.num_classes, self.ctx.num_classes, device=self.ctx.device)
-        was = model.training
-        model.eval()
-        with torch.no_grad():
-            for batch in batches():
-                sums.index_add_(0, batch.y, model(batch.x).logits.float().softmax(1))
-        model.train(was)
-        self.scores = sums / torch.as_tensor(self.ctx.counts.clip(min=1), device=sums.device)[:, None]
+        if self.ends:
+            self.scores = class_means(model, batches(), self.ctx.counts, lambda out: out.logits.float().softmax(1))
 
     def training_step(self, model: nn.Module, batch: Batch) -> LossOut:
         """Cross-entropy; in the second stage of images and new maps."""

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from fer_bench import Batch, Classifier, Float, LossOut, Method, MethodCard, Output, Param, Stage, StreamSpec, Trunk
 
+from ._shared.cross_entropy import CrossEntropyByImage
 from ._shared.losses import inverse_weights
 from ._shared.mixing import beta, blended, cut_to, pasted
 from ._shared.samplers import Power
@@ -87,7 +88,7 @@ class TwoHeads(Classifier):
         return output
 
 
-class GLMC(Method):
+class GLMC(CrossEntropyByImage, Method):
     """Two mixtures of every batch."""
 
     card = card
@@ -120,10 +121,6 @@ class GLMC(Method):
         parts = {"plain": plain, "weighted": weighted, "consistency": -agreement.mean()}
         total = blend * plain + (1 - blend) * weighted + self.params["consistency"] * parts["consistency"]
         return LossOut(total=total, parts=parts, output=outputs[0])
-
-    def criterion(self, output: Output, target: Tensor) -> Tensor:
-        """Cross-entropy of each image [B]."""
-        return F.cross_entropy(output.logits.float(), target, reduction="none")
 
 
 def weighted_loss(logits: Tensor, batch: Batch, weights: Tensor) -> Tensor:

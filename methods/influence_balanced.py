@@ -66,7 +66,7 @@ class InfluenceBalanced(Composable, Method):
 
     def on_epoch_start(self, epoch: int, model: torch.nn.Module) -> None:
         """Plain cross-entropy until the chosen epoch."""
-        self.balancing = epoch >= round(self.params["from"] * self.ctx.epochs)
+        self.balancing = epoch >= self.ctx.epoch_after(self.params["from"])
 
     def criterion(self, output: Output, target: Tensor) -> Tensor:
         """Loss of each image [B]."""

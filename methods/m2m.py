@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fer_bench import Batch, Classifier, Float, LossOut, Method, MethodCard, Param, Stage, StreamSpec, Trunk, shuffle
+from fer_bench import (
+    Batch,
+    Classifier,
+    Float,
+    LossOut,
+    Method,
+    MethodCard,
+    Param,
+    Stage,
+    StreamSpec,
+    Trunk,
+    evaluation_mode,
+    shuffle,
+)
 
 from ._shared.samplers import BalancedCapped
 
@@ -75,7 +87,7 @@ class M2m(Method):
 
     def on_epoch_start(self, epoch: int, model: nn.Module) -> None:
         """Epochs are counted over both stages, of which the first has as many as the recipe."""
-        self.translating = epoch >= self.ctx.epochs + round(self.params["from"] * self.ctx.epochs)
+        self.translating = epoch >= self.ctx.epochs + self.ctx.epoch_after(self.params["from"])
 
     def streams(self, stage: Stage) -> dict[str, StreamSpec]:
         """Balanced once translation starts."""
@@ -104,14 +116,14 @@ class M2m(Method):
         luck = torch.rand(len(places), generator=draw).to(y.device) < accept[places, seeds]
         start = batch.x[seeds] + PIXELS * noise.renorm(2, 0, 0.5)
         made = self.translate(network, start, y[seeds], y[places])
-        with torch.no_grad(), evaluating(network):
+        with torch.no_grad(), evaluation_mode(network):
             sure = network.source(made).logits.float().softmax(1).gather(1, y[places, None])[:, 0]
         kept = luck & (sure >= self.params["gamma"])
         return batch.x.index_copy(0, places[kept], made[kept].to(batch.x.dtype))
 
     def translate(self, network: Any, x: Tensor, own: Tensor, rare: Tensor) -> Tensor:
         """Images [n, C, H, W] after gradient steps of equal length down CE(g(x), rare) + λ f_own(x) (eq. 4)."""
-        with evaluating(network):
+        with evaluation_mode(network):
             for _ in range(self.params["steps"]):
                 x = x.detach().clamp(-PIXELS / 2, PIXELS / 2).requires_grad_(True)
                 goal = F.cross_entropy(network.source(x).logits.float(), rare)
@@ -120,15 +132,3 @@ class M2m(Method):
                 length = slope.flatten(1).norm(dim=1).clamp_min(1e-30)[:, None, None, None]
                 x = x - PIXELS * self.params["step"] * slope / length
         return x.detach().clamp(-PIXELS / 2, PIXELS / 2)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode: translations leave no trace in BatchNorm's statistics. The mode of each part is restored."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

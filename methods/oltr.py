@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -23,7 +24,9 @@ from fer_bench import (
     Trunk,
 )
 
+from ._shared.class_means import FirstStage, class_means
 from ._shared.decoupled import BALANCED, SAMPLER_DEVIATION, SECOND, SECOND_STAGE, Decoupled
+from ._shared.groups import scaled_groups
 from ._shared.maps import map_shape
 from ._shared.memory import Memory, ModulatedAttention, centroid_loss
 
@@ -94,7 +97,7 @@ class OltrClassifier(Classifier):
             return Output(logits=self.memory(features, self.head(features)), features=features, fmap=fmap)
 
 
-class Oltr(Decoupled, Method):
+class Oltr(FirstStage, Decoupled, Method):
     """Two stages; in the second everything learns."""
 
     card = card
@@ -109,22 +112,10 @@ class Oltr(Decoupled, Method):
         shape = map_shape(trunk, self.ctx.image_shape, self.card.name)
         return OltrClassifier(trunk, self.ctx.num_classes, shape, self.params["scale"])
 
-    def on_epoch_start(self, epoch: int, model: nn.Module) -> None:
-        """Whether the first stage ends with this epoch."""
-        self.ends = epoch == self.ctx.epochs - 1
-
     def before_eval(self, model: nn.Module, batches: Callable[[], Iterable[Batch]]) -> None:
         """Class means [C, D] of the training fold at the end of the first stage."""
-        if not self.ends:
-            return
-        sums = torch.zeros(self.ctx.num_classes, model.get_parameter("head.weight").shape[1], device=self.ctx.device)
-        was = model.training
-        model.eval()
-        with torch.no_grad():
-            for batch in batches():
-                sums.index_add_(0, batch.y, model(batch.x).features.float())
-        model.train(was)
-        self.means = sums / torch.as_tensor(self.ctx.counts.clip(min=1), device=sums.device)[:, None]
+        if self.ends:
+            self.means = class_means(model, batches(), self.ctx.counts, attrgetter("features"))
 
     def on_stage_start(self, stage: Stage, model: nn.Module, view: TrainView) -> None:
         """The memory starts from the class means."""
@@ -137,15 +128,8 @@ class Oltr(Decoupled, Method):
         """The trunk learns more slowly in the second stage; biases, norms and centroids do not decay."""
         if stage.name != SECOND:
             return None
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-        for name, p in model.named_parameters():
-            if p.requires_grad:
-                groups.setdefault((name.startswith("trunk"), p.ndim > 1 and "centroids" not in name), []).append(p)
-        factor, decay = self.params["second.trunk_lr"], self.ctx.recipe.get("weight_decay", 0.0)
-        return [
-            {"params": params, "lr_scale": factor if trunk else 1.0, "weight_decay": decay if decays else 0.0}
-            for (trunk, decays), params in groups.items()
-        ]
+        scales, decay = {"trunk": self.params["second.trunk_lr"]}, self.ctx.recipe.get("weight_decay", 0.0)
+        return scaled_groups(model, scales, decay, spared=("memory.centroids",))
 
     def training_step(self, model: nn.Module, batch: Batch) -> LossOut:
         """Cross-entropy, with the centroids' loss in the second stage."""

@@ -62,6 +62,7 @@ card = MethodCard(
         "margin": Param(0.5, "largest margin of LDAM, in units of the cosine", low=0.0, high=2.0),
         "scale": Param(30.0, "scale of the cosine heads; 30 in the authors' code", low=1.0, high=128.0),
     },
+    needs=("stages",),
 )
 
 
@@ -91,7 +92,7 @@ class Ride(Composable, Method):
     def temperatures(self, epoch: int) -> np.ndarray:
         """T_c, the same for all classes until weights by class set in [C]."""
         ctx, rho = self.ctx, self.params["spread"]
-        if self.params["weights"] != "none" and epoch < round(self.params["weights.from"] * ctx.epochs):
+        if self.params["weights"] != "none" and epoch < ctx.epoch_after(self.params["weights.from"]):
             return np.full(ctx.num_classes, self.params["temperature"])
         raw = ctx.num_classes * ctx.counts / ctx.counts.sum() * rho + 1 - rho
         return self.params["temperature"] * raw / raw.max()

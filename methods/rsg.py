@@ -50,7 +50,7 @@ card = MethodCard(
         "centre_weight": Param(0.1, "weight of the centres' loss; 0.1 in the code", low=0.0, high=10.0),
         "transfer_weight": Param(0.01, "weight of the transformation's loss; 0.01 in the code", low=0.0, high=10.0),
     },
-    needs=("feature map",),
+    needs=("feature map", "stages"),
 )
 
 
@@ -105,7 +105,7 @@ class Rsg(Method):
 
     def on_epoch_start(self, epoch: int, model: nn.Module) -> None:
         """Once maps are generated, the judge no longer learns."""
-        self.generating = epoch >= round(self.params["from"] * self.ctx.epochs)
+        self.generating = epoch >= self.ctx.epoch_after(self.params["from"])
         model.get_submodule("generator.judge").requires_grad_(not self.generating)
 
     def frequent(self) -> np.ndarray:

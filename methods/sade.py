@@ -39,6 +39,7 @@ card = MethodCard(
         "tau": Param(2.0, "τ of the third expert; 2 in the authors' code", low=0.0, high=5.0, space=Float(1.0, 3.0)),
         "scale": Param(30.0, "scale of the cosine heads; 30 in the authors' code", low=1.0, high=128.0),
     },
+    needs=("stages",),
 )
 
 

@@ -108,7 +108,7 @@ class SCN(ComposableCrossEntropy, Method):
 
     def on_step_end(self, model: nn.Module, batch: Batch, loss: LossOut) -> None:
         """Label images anew by the predictions of this very step, before its update of the weights."""
-        if batch.epoch < round(self.params["relabel.from"] * self.ctx.epochs):
+        if batch.epoch < self.ctx.epoch_after(self.params["relabel.from"]):
             return
         assert self.labels is not None
         assert loss.output is not None

@@ -65,7 +65,8 @@ card = MethodCard(
         "dim": Param(128, "length of the embedding; 128 in both papers", low=2, high=4096),
         "second.sampler": Param(
             "shuffle",
-            "how the second stage draws its images; shuffle: linear evaluation, balanced: as in KCL",
+            "how the second stage draws its images; shuffle: linear evaluation, balanced: as in KCL. "
+            "progressive is balanced by then",
             choices=SAMPLERS,
         ),
     },

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,14 +16,13 @@ from ._shared.contrastive import (
     AUGMENT,
     HEAD_STAGE,
     NEVER,
-    ContrastiveClassifier,
-    Projector,
     compared_view,
     contrast,
     not_self,
     similarities,
     some_positives,
 )
+from ._shared.corners import TargetedClassifier
 from ._shared.decoupled import BALANCED, SECOND, Decoupled
 from ._shared.samplers import make_sampler
 
@@ -70,38 +68,6 @@ card = MethodCard(
 )  # fmt: skip
 
 
-class TargetedClassifier(ContrastiveClassifier):
-    """A classifier with a projector, corners of a simplex, and running centres of classes.
-
-    ``corners`` [C, D] and ``centres`` [C, D] have length 1; ``corner_of`` [C] is the corner of each class.
-    """
-
-    corners: Tensor
-    centres: Tensor
-    corner_of: Tensor
-
-    def __init__(self, trunk: Trunk, num_classes: int, dim: int):
-        super().__init__(trunk, num_classes, Projector(trunk.num_features, dim))
-        self.register_buffer("corners", F.pad(simplex(num_classes), (0, dim - num_classes)))
-        self.register_buffer("centres", torch.zeros(num_classes, dim))
-        self.register_buffer("corner_of", torch.arange(num_classes))
-
-    @torch.no_grad()
-    def follow(self, z: Tensor, y: Tensor) -> None:
-        """Move the centres of the classes of embeddings [N, D] a tenth of the way to their mean."""
-        hot = F.one_hot(y, len(self.centres)).float()
-        with torch.autocast(z.device.type, enabled=False):
-            mean = F.normalize(hot.T @ z.detach().float(), dim=1)
-        moved = F.normalize(0.9 * self.centres + 0.1 * mean, dim=1)
-        self.centres.copy_(torch.where(hot.sum(0)[:, None] > 0, moved, self.centres))
-
-    @torch.no_grad()
-    def match(self) -> None:
-        """Give each class a corner, so that the similarities of centres and corners have the largest sum."""
-        near = (self.centres @ self.corners.T).cpu().numpy()
-        self.corner_of.copy_(torch.as_tensor(linear_sum_assignment(-near)[1]))
-
-
 class TSC(Decoupled, Composable, Method):
     """Two stages: embeddings, then the head."""
 
@@ -135,7 +101,7 @@ class TSC(Decoupled, Composable, Method):
         model.follow(z, y)
         images = torch.arange(len(batch.y), device=y.device).repeat(2)
         positives = some_positives(y, images, self.params["positives"], self.generator("positives"))
-        targeted = batch.epoch >= round(self.params["target.from"] * self.ctx.epochs)
+        targeted = batch.epoch >= self.ctx.epoch_after(self.params["target.from"])
         corners = model.corners[model.corner_of] if targeted else z[:0]
         return LossOut(total=self.pull(z, y, positives, corners).mean())
 
@@ -159,8 +125,3 @@ class TSC(Decoupled, Composable, Method):
     def criterion(self, output: Output, target: Tensor) -> Tensor:
         """Cross-entropy of the head."""
         return F.cross_entropy(output.logits, target)
-
-
-def simplex(n: int) -> Tensor:
-    """Corners of a regular simplex around 0, of length 1, float32 [n, n]: any two have the cosine -1 / (n - 1)."""
-    return (torch.eye(n) - 1 / n) * (n / (n - 1)) ** 0.5

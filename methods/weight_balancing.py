@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from fer_bench import Batch, Float, Method, MethodCard, Output, Param, Stage, TrainView
+from fer_bench import Batch, Float, Method, MethodCard, Param, Stage, TrainView
 
+from ._shared.cross_entropy import CrossEntropyByImage
 from ._shared.decoupled import FIRST, SECOND, SECOND_STAGE, Decoupled
 from ._shared.losses import class_weights
 
@@ -77,7 +77,7 @@ card = MethodCard(
 )
 
 
-class WeightBalancing(Decoupled, Method):
+class WeightBalancing(CrossEntropyByImage, Decoupled, Method):
     """Two stages with decays of their own."""
 
     card = card
@@ -106,10 +106,6 @@ class WeightBalancing(Decoupled, Method):
     def decay(self, name: str) -> float:
         """The recipe's weight decay times a parameter's factor."""
         return self.params[name] * float(self.ctx.recipe["weight_decay"])
-
-    def criterion(self, output: Output, target: Tensor) -> Tensor:
-        """Cross-entropy of each image [B]."""
-        return F.cross_entropy(output.logits, target, reduction="none")
 
     def image_weights(self, batch: Batch) -> Tensor | None:
         """Class-balanced weights [B] (β = 0.9999) in the second stage."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import re
 import shlex
 import subprocess
@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fer_bench.cli import main
+
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"```(python|bash|toml|csv)\n(.*?)```", re.DOTALL)
-PROGRAMS = {"python": [], "fer-bench": ["-m", "fer_bench"], "pytest": ["-m", "pytest", "-q", "-p", "no:cacheprovider"]}
+PROGRAMS = {"python": [], "pytest": ["-m", "pytest", "-q", "-p", "no:cacheprovider"]}
 
 
 def blocks(page: str, section: str = "") -> list[tuple[str, str]]:
@@ -25,10 +27,13 @@ def blocks(page: str, section: str = "") -> list[tuple[str, str]]:
 
 
 class Reader:
-    """Somebody in an empty folder who follows a page: saves each file under its first line, types each command."""
+    """Somebody in an empty folder who follows a page: saves each file under its first line, types each command.
 
-    def __init__(self, place: Path):
-        self.place = place
+    `fer-bench` runs in this process, which has paid for its imports; the other programs run in their own.
+    """
+
+    def __init__(self, place: Path, capfd: pytest.CaptureFixture[str]):
+        self.place, self.capfd = place, capfd
         self.output: dict[str, str] = {}
 
     def follow(self, page: str, section: str = "", *, short: dict[str, list[str]] | None = None) -> None:
@@ -56,15 +61,35 @@ class Reader:
 
     def type(self, line: str, short: dict[str, list[str]]) -> None:
         program, *words = shlex.split(line, comments=True)
+        if program == "pip":  # what it asks for is what runs these tests
+            assert words == ["install", "pytest"]
+            return
         more = [option for start, options in short.items() if line.startswith(start) for option in options]
-        done = self.run([*PROGRAMS[program], *words, *more])
-        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
-        self.output[line] = done.stdout + done.stderr
+        code, output = self.call(*words, *more) if program == "fer-bench" else self.run(*PROGRAMS[program], *words)
+        assert code == 0, f"{line}\n{output}"
+        self.output[line] = output
 
-    def run(self, words: list[str]) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "FER_BENCH_HOME": str(self.place), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, *words]
-        return subprocess.run(command, cwd=self.place, env=environment, capture_output=True, text=True)
+    def run(self, *words: str) -> tuple[int, str]:
+        """Python in a process of its own."""
+        done = subprocess.run([sys.executable, *words], cwd=self.place, capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr
+
+    def call(self, *words: str) -> tuple[int, str]:
+        """The command line, which meets the page's files as they are now."""
+        for name in [name for name in sys.modules if name.startswith("fer_bench_plugins_")]:
+            del sys.modules[name]
+        self.capfd.readouterr()
+        with contextlib.chdir(self.place), pytest.raises(SystemExit) as caught:
+            main(list(words))
+        said = self.capfd.readouterr()
+        return caught.value.code, said.out + said.err
+
+
+@pytest.fixture
+def reader(tmp_path, capfd, monkeypatch) -> Reader:
+    """Whose home is the folder that they work in."""
+    monkeypatch.setenv("FER_BENCH_HOME", str(tmp_path))
+    return Reader(tmp_path, capfd)
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +101,9 @@ def quick() -> dict[str, list[str]]:
     return {"fer-bench run": study, "fer-bench ablate": study, "fer-bench tune": plain, "fer-bench check": ["--quick"]}
 
 
-def test_every_block_of_the_page_on_methods_works(tmp_path, quick):
+def test_every_block_of_the_page_on_methods_works(reader, tmp_path, quick):
     import fer_bench
 
-    reader = Reader(tmp_path)
     reader.follow("docs/methods.md", short=quick)
     runs = fer_bench.results(tmp_path).drop_duplicates("run")
     expected = {"logit_adjusted", "logit_adjusted[tau=0.5]", "baseline_resnet", "root_sampling", "plain_mixup"}
@@ -91,8 +115,7 @@ def test_every_block_of_the_page_on_methods_works(tmp_path, quick):
     assert any("3 passed" in output for output in reader.output.values())
 
 
-def test_the_readme_leads_from_an_idea_to_a_report(tmp_path, quick):
-    reader = Reader(tmp_path)
+def test_the_readme_leads_from_an_idea_to_a_report(reader, tmp_path, quick):
     reader.follow("README.md", "Your own method", short=quick)
     assert any("3 passed" in output for output in reader.output.values())
     (page,) = (tmp_path / "results").glob("*/report.md")
@@ -110,14 +133,13 @@ class Looking(Method):
 """
 
 
-def test_every_block_of_the_page_on_faces_of_ones_own_works(tmp_path, quick):
+def test_every_block_of_the_page_on_faces_of_ones_own_works(reader, tmp_path, quick):
     (tmp_path / "faces").mkdir()
     for k, name in enumerate(("one.png", "two.jpg")):
         pixels = np.random.default_rng(k).integers(0, 256, (40, 30), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "faces" / name)
     hook = next(text for language, text in blocks("docs/predict.md") if text.startswith("# from looking.py"))
     (tmp_path / "looking.py").write_text(LOOKING + hook.partition("\n")[2])
-    reader = Reader(tmp_path)
     reader.follow("docs/predict.md", short={"fer-bench run": [*quick["fer-bench run"], "--epochs", "1"]})
     assert "happy" in reader.output["python predict_faces.py"]
     assert len((tmp_path / "faces.csv").read_text().splitlines()) == 3
@@ -125,12 +147,11 @@ def test_every_block_of_the_page_on_faces_of_ones_own_works(tmp_path, quick):
         assert "head 4" in (tmp_path / page / "README.md").read_text(encoding="utf-8")
         assert (tmp_path / page / "index.html").stat().st_size > 10_000
     assert "| brows | eyes | nose | mouth |" in (tmp_path / "dan-test" / "README.md").read_text(encoding="utf-8")
-    done = reader.run([*PROGRAMS["fer-bench"], "check", "looking.py", "--only", "insight"])
-    assert "map 'energy', shares" in done.stdout, done.stdout + done.stderr
+    _, said = reader.call("check", "looking.py", "--only", "insight")
+    assert "map 'energy', shares" in said
 
 
-def test_every_block_of_the_page_on_data_sets_works_and_errors_are_as_shown(tmp_path):
-    reader = Reader(tmp_path)
+def test_every_block_of_the_page_on_data_sets_works_and_errors_are_as_shown(reader, tmp_path):
     reader.follow(
         "docs/datasets.md", short={"fer-bench run": ["--seeds", "1", "--threads", "1", "--no-track", "--quiet"]}
     )
@@ -141,12 +162,11 @@ def test_every_block_of_the_page_on_data_sets_works_and_errors_are_as_shown(tmp_
     rows = table.read_text().splitlines()
     rows[2], rows[4] = rows[2].replace(",neutral,", ",hapy,"), "gone.png,happy,p00,train"
     table.write_text("\n".join(rows) + "\n")
-    prepare = ["data", "prepare", "labfaces", "--from", "faces", "--plugins", "my_datasets"]
-    done = reader.run([*PROGRAMS["fer-bench"], *prepare])
-    assert done.returncode == 1, done.stdout + done.stderr
+    code, output = reader.call("data", "prepare", "labfaces", "--from", "faces", "--plugins", "my_datasets")
+    assert code == 1, output
     text = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")
     expected = re.search(r"```text\n(2 problems.*?)```", text, re.DOTALL)[1].strip().splitlines()
-    assert [line for line in expected if line not in done.stderr] == [], done.stderr
+    assert [line for line in expected if line not in output] == [], output
 
 
 def test_the_table_of_hooks_names_every_hook_of_the_contract():

@@ -39,7 +39,8 @@ def facts_of(card: MethodCard) -> Iterator[tuple[str, str]]:
     if card.readout_of:
         yield "reads out", f"the network of {card.readout_of}; it trains none of its own"
     for need in card.needs:
-        yield "needs", f"{need}: {NEEDS[need].replace('`', '')}"
+        meaning = NEEDS.get(need, f"images of at least {need}").replace("`", "")
+        yield "needs", f"{need}: {meaning}"
     if card.transductive:
         yield "transductive", "it reads other test images; its results are watermarked"
     if card.calibration:

@@ -6,7 +6,9 @@ import keyword
 import os
 import re
 import shlex
+import sys
 from collections.abc import Collection
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -78,9 +80,14 @@ def dataset(name: str, into: str, force: bool) -> None:
     \b
     fer-bench new dataset labfaces --into my_datasets
     """
-    file, _ = _write("dataset", name, "dataset", Path(into), force)
-    _say_what_next(file, [], f"fer-bench show {name}", "its card, and the layout of the files that it reads")
-    click.echo(f"\n# with such files in the folder FACES\n{_with(f'fer-bench data prepare {name} --from FACES', file)}")
+    file, available = _write("dataset", name, "dataset", Path(into), force)
+    check = f"fer-bench check {shlex.quote(os.path.abspath(file))}"
+    checks = [(check, "does its card hold together, and are wrong files refused?")]
+    _say_what_next(file, checks, f"fer-bench show {name}", "its card, and the layout of the files that it reads")
+    prepare = _with(f"fer-bench data prepare {name} --from FACES", file)
+    click.echo(f"\n# with such files in the folder FACES\n{check} --from FACES\n{prepare}")
+    if plain := plain_method(available):
+        click.echo(_with(f"fer-bench run {plain} --dataset {name} --recipe {RECIPE}", file))
 
 
 def rendered(kind: str, template: str, name: str) -> tuple[str, str]:
@@ -155,7 +162,15 @@ def _fault(name: str, taken: Collection[str]) -> str:
         return "it is a word of Python"
     if name in (*FOLDERS, *NO_PLUGINS):
         return "it is that of a folder or file which is no plug-in"
+    if name in sys.stdlib_module_names or _installed(name):
+        return f"Python has a module of that name, and `import {name}` beside the file would find the file"
     return "another plug-in has it" if name in taken else ""
+
+
+def _installed(name: str) -> bool:
+    """Whether a library of this name is installed; a file in the current folder is not one."""
+    found = PathFinder.find_spec(name, [path for path in sys.path if path and Path(path).resolve() != Path.cwd()])
+    return found is not None and found.origin is not None
 
 
 def _say_what_next(file: Path, checks: list[tuple[str, str]], last: str, why: str) -> None:

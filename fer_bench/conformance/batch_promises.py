@@ -16,6 +16,7 @@ from fer_bench.conformance.training_promises import need_steps
 from fer_bench.conformance.world import ONE_STEP, Watch, World
 from fer_bench.contract.batch import Batch, Output, ValOutputs
 from fer_bench.contract.method import Method
+from fer_bench.errors import SpecError
 from fer_bench.rng import seed_all
 from fer_bench.runs.probe import PROCESSES, judge, order_of
 from fer_bench.training.evaluate import adjusted, adjusts, insight_of, predict_exactly
@@ -96,17 +97,20 @@ def check_extremes(world: World) -> str | None:
 
 
 def check_classes(world: World, counts: Sequence[int]) -> None:
-    """One epoch on a fold with `counts` images a class."""
-    view = world.fold(tuple(counts))
+    """One epoch on a fold with `counts` images a class; a method may say with a SpecError that it can't take that."""
+    view = world.exactly(counts) if 1 in counts else world.fold(counts)
     recipe = replace(ONE_STEP, batch_size=min(50, len(view)))
-    training = world.train(view, recipe=recipe, watch=Watch())
+    try:
+        training = world.train(view, recipe=recipe, watch=Watch())
+    except SpecError as reason:
+        raise DoesNotApply(f"it refuses such a fold: {reason.what}") from reason
     if adjusts(world.cls):
         fit_and_adjust(world, training.job.method, training.job.model, view.num_classes)
 
 
 def fit_and_adjust(world: World, method: Method, model: nn.Module, classes: int) -> None:
     """Fit the adjustment on validation, as the harness does after an epoch is selected, and apply it."""
-    val = validation(classes)
+    val = validation(classes, side=world.side)
     predicted = world.predict(method, model, val.images)
     method.fit_posthoc(model, ValOutputs(logits=predicted.logits, labels=val.labels, features=predicted.features))
     adjusted(method, predicted.logits, predicted.features)
@@ -132,7 +136,7 @@ def check_draws(world: World) -> None:
 def check_batches(world: World) -> str | None:
     """The passes of the probe: other batches, other orders, fresh instances."""
     training = world.reference
-    images = validation(len(COUNTS), labels=np.arange(24) % len(COUNTS)).images
+    images = validation(len(COUNTS), side=world.side, labels=np.arange(24) % len(COUNTS)).images
     adjust = adjusts(world.cls)
     outputs: list[list[np.ndarray | str]] = []
     for number, passes in enumerate(PROCESSES):

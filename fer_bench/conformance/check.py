@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from fer_bench.conformance.report import in_words
 from fer_bench.contract.card_reader import name_in
 from fer_bench.contract.cards import MethodCard
 from fer_bench.contract.plugins import Plugin, Plugins, plugins
-from fer_bench.errors import ConformanceError, PluginError, unknown
+from fer_bench.errors import ConformanceError, PluginError, abbreviated, nearest, unknown
 
 
 def conforms(plugin: str | Path, *, plugins: Iterable[str | Path] = (), only: Iterable[str] = (), quick: bool = False,
@@ -107,7 +108,10 @@ def find(what: str | Path, folders: Iterable[str | Path] = ()) -> tuple[list[Plu
     """The plug-ins that a name, a file or a folder means, and all that were found beside them."""
     folders = list(folders)
     path = Path(what)
-    if not (os.sep in str(what) or path.suffix == ".py" or path.is_dir()) or not path.exists():
+    is_path = os.sep in str(what) or path.suffix == ".py" or os.path.isdir(path)
+    if is_path and not os.path.exists(path):
+        raise _missing(path)
+    if not is_path:
         available = plugins(folders)
         return [available.plugin(str(what))], available
     path = path.resolve()
@@ -126,6 +130,17 @@ def find(what: str | Path, folders: Iterable[str | Path] = ()) -> tuple[list[Plu
     if not found:
         raise PluginError("there is no plug-in here", where=str(path), hint="a plug-in's file assigns `card = ...`")
     return found, available
+
+
+def _missing(path: Path) -> PluginError:
+    """The error for a path that leads nowhere, with what lies nearest to it."""
+    there = next((p for p in path.parents if os.path.isdir(p)), Path("."))
+    step = path.relative_to(there).parts[0]
+    beside = [p.name for p in there.iterdir() if p.suffix == ".py" or p.is_dir()]
+    near = [there / name / Path(*path.relative_to(there).parts[1:]) for name in nearest(step, beside, 1)]
+    hint = f"did you mean {near[0]}?" if near else f"{there.resolve()} has nothing of a similar name"
+    again = f"fer-bench check {shlex.quote(str(near[0]))}" if near and near[0].exists() else None
+    return PluginError(f"there is no file or folder {abbreviated(path)}", hint=hint, next=again)
 
 
 def _inside(available: Plugins, path: Path) -> list[Plugin]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Protocol
 
 from fer_bench.conformance.promise import Broken, DoesNotApply, Promise
@@ -11,6 +13,7 @@ from fer_bench.conformance.world import World
 from fer_bench.contract.cards import Card
 from fer_bench.contract.method import Method
 from fer_bench.contract.params import Choice, Float, Int, Param, Scale, within
+from fer_bench.contract.sources import parsed
 from fer_bench.errors import FerBenchError, SpecError, nearest
 
 CARD_PAGE = "docs/methods.md, 'The card'"
@@ -44,12 +47,20 @@ def check_hooks(world: World) -> str | None:
             continue
         if name in hooks:
             _check_arguments(name, value, hooks[name])
-        elif close := [c for c in nearest(name, hooks, 1) if _one_edit(name, c)]:
+        elif (close := [c for c in nearest(name, hooks, 1) if _one_edit(name, c)]) and name not in _called(world.cls):
             what = f"nothing calls {name}(); the hook is called {close[0]}()"
             raise Broken(what, look=f"{world.cls.__name__}.{name}")
-    if world.cls.batch_loss is not Method.batch_loss:
-        raise Broken("batch_loss() is overridden", look="criterion and image_weights are the hooks for that")
+    for name in ("batch_loss", "weighted_mean"):
+        if getattr(world.cls, name) is not getattr(Method, name):
+            raise Broken(f"{name}() is overridden", look="criterion and image_weights are the hooks for that")
     return None
+
+
+def _called(cls: type[Method]) -> set[str]:
+    """Names that the files of a class and of those it derives from call or hand on: ``self.stage()``."""
+    files = {inspect.getfile(base) for base in cls.__mro__ if base not in Method.__mro__}
+    nodes = (node for file in sorted(files) for node in ast.walk(parsed(Path(file))))
+    return {node.attr for node in nodes if isinstance(node, ast.Attribute)}
 
 
 def _check_arguments(name: str, given: Any, hook: Any) -> None:

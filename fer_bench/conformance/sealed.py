@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_bench.conformance.images import training, validation
+from fer_bench.conformance.images import COUNTS, training, validation
 from fer_bench.conformance.promise import Broken, Promise
 from fer_bench.conformance.world import ONE_STEP, World
 from fer_bench.contract.cards import DatasetCard, Protocol
@@ -39,13 +39,13 @@ CARD = DatasetCard(
 )
 
 
-def _chunks() -> Iterator[Chunk]:
-    view = training(votes=True)
+def _chunks(world: World) -> Iterator[Chunk]:
+    view = training([n * world.times for n in COUNTS], side=world.side, votes=True)
     assert view.soft is not None
     assert view.groups is not None
     parts = [("train", view.images, view.labels, view.soft, view.groups)]
     for number, split in enumerate(("val", "test"), start=1):
-        fold = validation(len(CLASSES), name=split, labels=np.arange(12) % len(CLASSES))
+        fold = validation(len(CLASSES), side=world.side, name=split, labels=np.arange(12) % len(CLASSES))
         people = 100 * number + np.arange(12)
         parts.append((split, fold.images, fold.labels, np.eye(len(CLASSES))[fold.labels], people))
     for split, images, labels, soft, people in parts:
@@ -62,7 +62,7 @@ def _chunks() -> Iterator[Chunk]:
 def workplace(world: World) -> Workplace:
     """A home with the kit's pictures, and the plug-ins with this data set among them."""
     home = Home(world.folder / "home")
-    write_store(home.data, CARD, Reading(layout="drawn", summary="", files=[], chunks=_chunks))
+    write_store(home.data, CARD, Reading(layout="drawn", summary="", files=[], chunks=lambda: _chunks(world)))
     here = Path(__file__)
     data = Plugin("datasets", CARD, here, __name__, "built in", Tree(here.parent, "fer_bench.conformance"))
     available = Plugins(methods=world.plugins.methods, datasets={NAME: data}, folders=world.plugins.folders)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from itertools import zip_longest
+from functools import partial
 from typing import Any
 
-from fer_bench.conformance.images import SIDE, validation
+from fer_bench.conformance.effects import PARAMETER_PROMISES, differ, in_brackets, in_turns, other_values, try_with
+from fer_bench.conformance.images import validation
 from fer_bench.conformance.method_cards import accepted_values
 from fer_bench.conformance.promise import Broken, DoesNotApply, Promise
-from fer_bench.conformance.world import NETWORK_SIDE, NETWORKS, ONE_STEP, Watch, World
+from fer_bench.conformance.world import FEWEST, NETWORK_SIDE, NETWORKS, ONE_STEP, Watch, World
 from fer_bench.contract.params import Choice, Float, Int
 from fer_bench.errors import SpecError
 from fer_bench.training.job import Fold
@@ -26,7 +27,7 @@ def values_to_try(world: World) -> list[dict[str, Any]]:
 
     Parameters take turns, so that a limit on the number leaves every one of them with some.
     """
-    rows = []
+    cases: list[dict[str, Any]] = []
     for name, param in world.card.params.items():
         space: tuple[Any, ...] = ()
         if isinstance(param.space, Choice):
@@ -34,8 +35,8 @@ def values_to_try(world: World) -> list[dict[str, Any]]:
         elif isinstance(param.space, (Float, Int)):
             space = (param.space.low, param.space.high)
         values = [*accepted_values(param), *space]
-        rows.append([{name: v} for k, v in enumerate(values) if v != param.default and v not in values[:k]])
-    return [case for turn in zip_longest(*rows) for case in turn if case is not None]
+        cases += ({name: v} for k, v in enumerate(values) if v != param.default and v not in values[:k])
+    return in_turns(cases)
 
 
 def check_values(world: World) -> str:
@@ -43,58 +44,50 @@ def check_values(world: World) -> str:
     cases = values_to_try(world)
     if not cases:
         raise DoesNotApply("there is no value but the defaults")
-    refused = []
+    refused, plain = [], try_with(world, {})
     for params in cases[:MOST_VALUES]:
         try:
-            world.train(world.fold((3, 2, 2, 1)), recipe=ONE_STEP, params=params, watch=Watch())
+            if differ(plain, try_with(world, params)):
+                world.changed |= set(params)
         except SpecError as reason:
             refused.append(_beside(world, params, reason))
+            world.changed |= set(params)
     note = f"{len(cases[:MOST_VALUES])} values" + (f" of {len(cases)}" if len(cases) > MOST_VALUES else "")
     return "; ".join([note, *refused])
 
 
 def _beside(world: World, params: Mapping[str, Any], reason: SpecError) -> str:
     """Where a refused value is taken: with larger images, or another value of one more parameter; or raises Broken."""
-    view = world.fold((3, 2, 2, 1), side=LARGE_SIDE)
-    for other in ({}, *_others(world, params)):
+    view = world.fold(FEWEST, side=max(LARGE_SIDE, world.side))
+    for other in ({}, *other_values(world, params)):
         both = {**params, **other}
         try:
             world.model(world.method(view, ONE_STEP, both))
         except SpecError:
             continue
         world.train(view, recipe=ONE_STEP, params=both, watch=Watch())
-        return f"{_text(params)} needs " + (_text(other) or f"images of more than {SIDE} pixels")
+        return f"{in_brackets(params)} needs " + (in_brackets(other) or f"images of more than {world.side} pixels")
     raise Broken(
-        f"the card offers {_text(params)}, but the method refuses it: {reason.what}",
-        example=f"refused with images of {SIDE} and {LARGE_SIDE} pixels, and with every other value of one more",
+        f"the card offers {in_brackets(params)}, but the method refuses it: {reason.what}",
+        example=f"refused with images of {world.side} and {LARGE_SIDE} pixels, and with every other value of one more",
         look="card, params; build_model",
         page="docs/methods.md, 'The card'",
     )
 
 
-def _others(world: World, params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for name, param in world.card.params.items():
-        if name not in params:
-            yield from ({name: v} for v in accepted_values(param) if v != param.default)
-
-
-def _text(params: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in params.items())
-
-
 def check_networks(world: World) -> str:
     """One step on each family of networks, or a SpecError where the card says that it needs another; and in colour."""
-    works, refuses = [], []
-    for family, trunk in NETWORKS.items():
+    works, refuses, side = [], [], max(NETWORK_SIDE, world.side)
+    for family, build in NETWORKS.items():
         lacking = [need for need in world.card.needs if need in WITHOUT[family]]
-        view = world.fold((6, 5, 3, 2), side=NETWORK_SIDE)
+        view = world.fold((6, 5, 3, 2), side=side)
         try:
-            world.train(view, recipe=ONE_STEP, trunk=trunk, watch=Watch())
+            world.train(view, recipe=ONE_STEP, trunk=partial(build, side), watch=Watch())
         except SpecError as reason:
             if not lacking:
                 raise Broken(
                     f"it refuses a {family}, but its card does not say what it needs: {reason.what}",
-                    example=f"a {family}, images of {NETWORK_SIDE} pixels",
+                    example=f"a {family}, images of {side} pixels",
                     look="card, needs=",
                 ) from None
             refuses.append(family)
@@ -110,11 +103,11 @@ def check_networks(world: World) -> str:
         else:
             if lacking:
                 what = f"its card needs a {lacking[0]}, but it works with a {family}"
-                raise Broken(what, example=f"one step, images of {NETWORK_SIDE} pixels", look="card, needs=")
+                raise Broken(what, example=f"one step, images of {side} pixels", look="card, needs=")
             works.append(family)
-    grey = world.fold((6, 5, 3, 2), side=NETWORK_SIDE)
+    grey = world.fold((6, 5, 3, 2), side=side)
     colour = replace(grey, images=grey.images.repeat(1, 3, 1, 1))
-    val = validation(grey.num_classes, side=NETWORK_SIDE)
+    val = validation(grey.num_classes, side=side)
     val = Fold(images=val.images.repeat(1, 3, 1, 1), labels=val.labels)
     world.train(colour, recipe=ONE_STEP, val=val, watch=Watch())
     return f"works with {', '.join(works)}" + (f"; refuses {', '.join(refuses)}, as its card says" if refuses else "")
@@ -138,4 +131,5 @@ PROMISES: tuple[Promise[World], ...] = (
         after=("trains", "parameters"),
         slow=True,
     ),
+    *PARAMETER_PROMISES,
 )

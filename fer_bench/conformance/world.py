@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import random
+import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,23 +17,28 @@ import numpy as np
 import timm
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from fer_bench.conformance.images import training, validation
+from fer_bench.conformance.images import COUNTS, SIDE, training, validation
 from fer_bench.conformance.promise import Broken
 from fer_bench.contract.backbones import Trunk, build_trunk
 from fer_bench.contract.batch import Batch, Context, LossOut, TrainView
 from fer_bench.contract.cards import MethodCard
 from fer_bench.contract.method import Method, Stage
 from fer_bench.contract.plugins import Plugin, Plugins
-from fer_bench.errors import TrainingError
+from fer_bench.errors import SpecError, TrainingError
 from fer_bench.rng import seed_all, stream_seed
 from fer_bench.training.checkpoint import load_model
 from fer_bench.training.evaluate import Predictions, predict
 from fer_bench.training.fit import fit, has_estimator
 from fer_bench.training.job import Fold, Job, Listener, Progress, Runtime, snapshot_file
+from fer_bench.training.plain import pack
 from fer_bench.training.recipe import Recipe
 
 SEED = 0
+FEWEST = (3, 2, 2, 1)  # images a class of the smallest fold for which a method may ask for more
+MORE = (4, 16)  # times as many images, for a method that refuses small folds
+LARGER = (32, 48, 64, 96, 128)  # pixels, for one that refuses small images
 RECIPE = Recipe(
     epochs=2, batch_size=16, optimizer="sgd", lr=0.02, precision="fp32", warmup_epochs=0.4, shift=1.0, rotate=0.0
 )  # SGD's steps shrink with the gradient, so that two losses which differ by rounding train alike
@@ -43,20 +50,23 @@ def _tiny_convnext() -> nn.Module:
     return timm.create_model("convnext_atto", depths=(1, 1, 1, 1), dims=(8, 16, 32, 64), num_classes=0, in_chans=1)
 
 
-def _tiny_vit() -> nn.Module:
+def _tiny_vit(side: int) -> nn.Module:
     return timm.create_model(
-        "vit_tiny_patch16_224", depth=1, embed_dim=64, num_heads=2, patch_size=8, img_size=NETWORK_SIDE,
-        num_classes=0, in_chans=1,
+        "vit_tiny_patch16_224", depth=1, embed_dim=64, num_heads=2, patch_size=8, img_size=side, num_classes=0,
+        in_chans=1,
     )  # fmt: skip
 
 
 NETWORK_SIDE = 32  # pixels: what a ConvNeXt needs at least
-NETWORKS: dict[str, Callable[[], Trunk]] = {
-    "ResNet": lambda: build_trunk("resnet10_tiny", in_chans=1, image_size=NETWORK_SIDE),
-    "ConvNeXt": lambda: Trunk(_tiny_convnext()),
-    "ViT": lambda: Trunk(_tiny_vit()),
+NETWORKS: dict[str, Callable[[int], Trunk]] = {
+    "ResNet": lambda side: build_trunk("resnet10_tiny", in_chans=1, image_size=side),
+    "ConvNeXt": lambda side: Trunk(_tiny_convnext()),
+    "ViT": lambda side: Trunk(_tiny_vit(side)),
 }
-"""Trunks by family: timm's own classes, with one narrow block a stage, so that a step takes hundredths of a second."""
+"""Trunks for grey images of a side in pixels, by family.
+
+They are timm's own classes, with one narrow block a stage, so that a step takes hundredths of a second.
+"""
 
 
 @dataclass
@@ -140,14 +150,18 @@ class Watch:
             raise Broken(what, example=f"{last.where}; the loss is {last.loss:.4g}", look="training_step, criterion")
 
     def _undrawn(self, hook: str, call: Callable[[], Any], model: nn.Module | None) -> Any:
-        """What a hook returns; an error if it drew from a global generator (dropout layers may)."""
+        """What a hook returns; an error if it drew from a global generator.
+
+        Layers of the network may draw from torch's, for which every epoch is seeded: dropout does, and Gaussian noise.
+        """
         if not self.draws:
             return call()
         before = _global_states()
-        made = call()
+        with _layers_aside(model) as drawn:
+            made = call()
         moved = [name for name, state in _global_states().items() if state != before[name]]
-        if model is not None and _drops(model):
-            moved = [name for name in moved if name != "torch"]
+        if not drawn() and "torch" in moved:
+            moved.remove("torch")
         if moved:
             raise Broken(
                 f"{hook} draws from the global generator of {moved[0]}",
@@ -164,13 +178,37 @@ def _global_states() -> dict[str, bytes]:
     return {**states, "random": repr(random.getstate()).encode()}
 
 
-def _drops(model: nn.Module) -> bool:
-    """Whether a network has layers that draw: dropout and stochastic depth, for which epochs are seeded."""
-    return any((getattr(m, "p", 0) or getattr(m, "drop_prob", 0) or 0) for m in model.modules() if _is_dropout(m))
+@contextmanager
+def _layers_aside(model: nn.Module | None) -> Iterator[Callable[[], bool]]:
+    """Gives a function that says whether anything but the forward passes of a network's layers drew from torch's."""
+    layers = set() if model is None else set(model.modules())
+    entered: list[nn.Module] = []
+    last, outside = torch.get_rng_state(), False
 
+    def look() -> bool:
+        nonlocal outside
+        outside = outside or not torch.equal(torch.get_rng_state(), last)
+        return outside
 
-def _is_dropout(module: nn.Module) -> bool:
-    return "drop" in type(module).__name__.lower() or isinstance(module, nn.MultiheadAttention)
+    def enter(module: nn.Module, given: Any) -> None:
+        if module in layers:
+            if not entered:
+                look()
+            entered.append(module)
+
+    def leave(module: nn.Module, given: Any, made: Any) -> None:
+        nonlocal last
+        if entered and entered[-1] is module:
+            entered.pop()
+            if not entered:
+                last = torch.get_rng_state()
+
+    hooks = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True)]
+    try:
+        yield look
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @dataclass
@@ -185,6 +223,16 @@ class Training:
     def last_snapshot(self) -> Path:
         """What is scored after the last epoch."""
         return snapshot_file(self.job.work, self.progress.epoch - 1)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A training with some parameters: which of all parameters the hooks read, and what it left."""
+
+    params: Mapping[str, Any]
+    recipe: Recipe
+    read: set[str]
+    left: Mapping[str, Any]
 
 
 @dataclass
@@ -205,6 +253,9 @@ class World:
     plugins: Plugins
     folder: Path
     unmoved: bool = False  # whether a training with another validation fold altogether ended in the same weights
+    times: int = 1  # how often each image of a fold is there: more than once for a method that refuses small folds
+    tried: list[Tried] = field(default_factory=list)  # what was trained with which parameters
+    changed: set[str] = field(default_factory=set)  # parameters of which a value has changed anything
     _count: int = 0
 
     @cached_property
@@ -227,9 +278,18 @@ class World:
         """Whether anything is trained by gradient descent."""
         return any(s.kind == "gradient" for s in self.stages)
 
-    def fold(self, *args: Any, **kwargs: Any) -> TrainView:
+    @property
+    def side(self) -> int:
+        """Pixels of the images on which it is tried."""
+        return max(SIDE, self.card.pixels)
+
+    def fold(self, counts: Sequence[int] = COUNTS, **kwargs: Any) -> TrainView:
+        """A training fold of as many images as the method wants at least."""
+        return self.exactly([n * self.times for n in counts], **kwargs)
+
+    def exactly(self, counts: Sequence[int], **kwargs: Any) -> TrainView:
         """A training fold (:func:`fer_bench.conformance.images.training`) with what the card needs."""
-        return training(*args, **{"votes": "votes" in self.card.needs, **kwargs})
+        return training(counts, **{"votes": "votes" in self.card.needs, "side": self.side, **kwargs})
 
     def imported_anew(self) -> type[Method]:
         """The class as another process has it: what the module's globals were given since its import is gone."""
@@ -277,8 +337,11 @@ class World:
 
     def job(self, view: TrainView, *, recipe: Recipe = RECIPE, params: Mapping[str, Any] | None = None,
             val: Fold | None = None, trunk: Callable[[], Trunk] | None = None, work: Path | None = None,
-            listener: Listener | None = None) -> Job:  # fmt: skip
-        """A training that is ready to start; `work` holds the checkpoint of one that was interrupted."""
+            listener: Listener | None = None, keeps: Callable[[int], bool] = lambda epoch: False) -> Job:  # fmt: skip
+        """A training that is ready to start; `work` holds the checkpoint of one that was interrupted.
+
+        Files take a third of the time of so small a training, so none is written unless `keeps` asks for it.
+        """
         method = self.method(view, recipe, params)
         model = self.model(method, trunk)
         if work is None:
@@ -287,7 +350,7 @@ class World:
         val = val or validation(view.num_classes, side=view.images.shape[-1])
         return Job(
             method=method, model=model, ctx=method.ctx, recipe=recipe, view=view, val=val, work=work,
-            runtime=Runtime(device="cpu", checkpoint_seconds=0.0), listener=listener or Listener(),
+            runtime=Runtime(device="cpu", checkpoint_seconds=0.0), listener=listener or Listener(), keeps=keeps,
         )  # fmt: skip
 
     def train(self, view: TrainView, *, watch: Watch | None = None, **job: Any) -> Training:
@@ -296,7 +359,9 @@ class World:
         try:
             ready = self.job(view, **job)
             watch.over(ready.method, ready.model)
-            return Training(ready, fit(ready), watch)
+            progress = fit(ready)
+            pack(ready.method.state_dict(), f"{self.card.name}.state_dict()")  # as whoever writes it would
+            return Training(ready, progress, watch)
         except Exception as error:
             error.add_note(in_words(view, **job))
             if isinstance(error, Broken):
@@ -307,7 +372,53 @@ class World:
     @cached_property
     def reference(self) -> Training:
         """Two epochs on the usual fold, which many promises look at."""
-        return self.train(self.fold(), watch=Watch())
+        try:
+            return self._reference()
+        except SpecError as reason:
+            self.times = self._enough(reason)
+        return self._reference()
+
+    def _reference(self) -> Training:
+        work = self.folder / f"reference {self.times}"
+        copying = Copying(work, self.interrupted, after=0)
+        return self.train(self.fold(), work=work, listener=copying, keeps=lambda epoch: True)
+
+    def _enough(self, reason: SpecError) -> int:
+        """How often every image must be there until the method takes the fold.
+
+        Raises
+        ------
+        Broken
+            It takes larger images instead, and its card does not say so.
+        SpecError
+            It takes neither.
+        """
+        for times in MORE:
+            if self._takes(self.fold([times * n for n in FEWEST])):
+                return times
+        for side in LARGER:
+            if self._takes(self.fold(side=side)):
+                raise Broken(
+                    f"it refuses images of {self.side} pixels, but its card does not say what it needs: {reason.what}",
+                    example=f"it takes images of {side} pixels",
+                    look=f'card, needs=("{side} pixels",)',
+                    page="docs/methods.md, 'What it needs'",
+                ) from None
+        raise reason
+
+    def _takes(self, view: TrainView) -> bool:
+        """Whether training on a fold begins."""
+        try:
+            job = self.job(view)
+            job.method.on_fit_start(job.model, view)
+        except SpecError:
+            return False
+        return True
+
+    @property
+    def interrupted(self) -> Path:
+        """What the training of `reference` had written by the end of its first epoch."""
+        return self.folder / "reference, one epoch"
 
     def fresh(self, training: Training, *, cls: type[Method] | None = None) -> tuple[Method, nn.Module]:
         """What a scoring process has: a new instance, the weights, and the state of the last epoch."""
@@ -321,6 +432,18 @@ class World:
         return predict(
             method, model, images, RECIPE, estimator=has_estimator(method.stages()), batch=batch, features=True
         )
+
+
+class Copying(Listener):
+    """Copies what a training has written by the end of an epoch: what is there when it is interrupted then."""
+
+    def __init__(self, work: Path, copy: Path, *, after: int):
+        self.work, self.copy, self.after = work, copy, after
+
+    def epoch(self, entry: Mapping[str, Any]) -> None:
+        """An epoch is over, and its checkpoint written."""
+        if entry["epoch"] == self.after:
+            shutil.copytree(self.work, self.copy, ignore=shutil.ignore_patterns("snapshot_*"))
 
 
 def in_words(view: TrainView, *, recipe: Recipe = RECIPE, params: Mapping[str, Any] | None = None, **rest: Any) -> str:

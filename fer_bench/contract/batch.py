@@ -77,6 +77,10 @@ class Context:
         """Optimiser steps in one pass over the training fold (the last, smaller batch is dropped)."""
         return max(1, self.size // self.batch_size)
 
+    def epoch_after(self, share: float) -> int:
+        """The first epoch, counted from 0, after a share of the recipe's epochs."""
+        return round(share * self.epochs)
+
     def generator(self, *names: str | int) -> torch.Generator:
         """A fresh CPU generator for a named stream of this run; the same names give the same numbers."""
         return torch_generator(self.seed, "method", *names)

@@ -14,6 +14,7 @@ milliseconds, imports no torch, and runs nobody's code.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -47,10 +48,13 @@ FAMILIES = {
 NEEDS = {
     "feature map": "a backbone whose last map is [B, D, H, W]: a ResNet or a ConvNeXt, but not a plain ViT",
     "ResNet": "a backbone with the stages of a ResNet (`layer1` to `layer4`)",
+    "stages": "a backbone that can be divided between its stages: a ResNet, RegNet, ConvNeXt, EfficientNet or vision "
+    "transformer",
     "votes": "training images with soft labels (`TrainView.soft`)",
     "groups": "training images whose person or sequence is known (`TrainView.groups`)",
     "two images": "batches of at least two images",
 }
+PIXELS = re.compile(r"([1-9]\d{0,3}) pixels")  # "48 pixels" is a need as well
 TIERS = ("baseline", "second reference", "method")
 
 
@@ -83,8 +87,8 @@ class MethodCard:
     transductive : bool
         It reads other test images; its results are watermarked.
     needs : tuple of str
-        What it can't do without, with default parameters: keys of :data:`NEEDS`. It refuses anything else with a
-        SpecError that says so.
+        What it can't do without, with default parameters: keys of :data:`NEEDS`, and "48 pixels" for images of at
+        least that side. It refuses anything else with a SpecError that says so.
     arms : mapping of name to Arm
         The variants that ``fer-bench ablate`` trains, by short names for tables. The first is the baseline.
     readout_of : str
@@ -128,8 +132,8 @@ class MethodCard:
         if self.tier not in TIERS:
             raise unknown("tier", self.tier, TIERS, where=where)
         for need in self.needs:
-            if need not in NEEDS:
-                raise unknown("need", need, NEEDS, where=f"{where}, needs")
+            if need not in NEEDS and not PIXELS.fullmatch(str(need)):
+                raise unknown("need", need, [*NEEDS, "48 pixels"], where=f"{where}, needs")
         if self.readout_of == self.name:
             raise SpecError("a method can't read itself out", where=f"{where}, readout_of")
         if self.tier == "second reference" and not self.readout_of:
@@ -139,6 +143,11 @@ class MethodCard:
                 raise SpecError(f"'{name}' is its own name", where=f"{where}, also_known")
             self.resolve(assignments(text, where=f"{where}, also_known '{name}'"))
         check_arms(self.arms, where=where, own=self.name, resolve=self.resolve)
+
+    @property
+    def pixels(self) -> int:
+        """Side of the smallest images that it takes; 0 where it says nothing of that."""
+        return max((int(found[1]) for need in self.needs if (found := PIXELS.fullmatch(need))), default=0)
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -209,13 +209,18 @@ class Method:
         """Scalar: the mean over images of :meth:`criterion` times :meth:`image_weights`; not to be overridden.
 
         A training step with several outputs or streams calls it for each.
+        """
+        return self.weighted_mean(self.criterion(output, batch.target), batch)
+
+    def weighted_mean(self, losses: Tensor, batch: Batch) -> Tensor:
+        """Scalar: the mean over images of `losses` [B] times :meth:`image_weights`; not to be overridden.
 
         Raises
         ------
         TrainingError
-            Images have weights, but the criterion has no value for each.
+            Images have weights, but there is no loss for each.
         """
-        losses, weights = self.criterion(output, batch.target), self.image_weights(batch)
+        weights = self.image_weights(batch)
         if weights is None:
             return losses.mean() if losses.ndim else losses
         if losses.shape != weights.shape or losses.ndim != 1:

@@ -226,8 +226,11 @@ def plugins(extra_dirs: Iterable[str | Path] = ()) -> Plugins:
         spec = importlib.util.find_spec(f"fer_bench.{kind}")
         for folder in (spec.submodule_search_locations or ()) if spec else ():
             tree = Tree(Path(folder), f"fer_bench.{kind}")
+            result._readers[tree] = _reader_of(tree)
             for name, path in _modules(Path(folder)):
                 result.add(path, f"fer_bench.{kind}.{name}", "built in", tree, kind)
+            if result.broken:  # what was read of a broken file is not remembered
+                _READERS.pop(tree, None)
         for point in offered.select(group=f"fer_bench.{kind}"):
             _add_entry_point(result, point, kind)
     for extra in map(Path, folders):
@@ -237,6 +240,18 @@ def plugins(extra_dirs: Iterable[str | Path] = ()) -> Plugins:
         for name, path in _modules(place):
             result.add(path, name, str(place), Tree(place))
     return result
+
+
+_READERS: dict[Tree, tuple[object, Reader]] = {}
+
+
+def _reader_of(tree: Tree) -> Reader:
+    """The reader of a built-in folder; the same one again while its files are as they were."""
+    files = sorted(tree.root.rglob("*.py"))
+    seen = [(file, info.st_mtime_ns, info.st_size, info.st_ino) for file in files for info in [file.stat()]]
+    if tree not in _READERS or _READERS[tree][0] != seen:
+        _READERS[tree] = (seen, Reader(tree))
+    return _READERS[tree][1]
 
 
 def load_plugin(path: str | Path) -> type:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 from fer_bench.errors import PluginError
 
@@ -249,9 +250,20 @@ def code_hash(path: Path, tree: Tree) -> str:
     digest = hashlib.sha256()
     for file in files_of(path, tree):
         digest.update(f"{file.relative_to(tree.root).as_posix()}\n".encode())
-        digest.update(file.read_bytes() if file.suffix in COMPILED else _shape(_bare(parsed(file))).encode())
+        digest.update(file.read_bytes() if file.suffix in COMPILED else _code(file).encode())
         digest.update(b"\n")
     return digest.hexdigest()[:16]
+
+
+def _code(file: Path) -> str:
+    """What the hash covers of a file."""
+    tree = parsed(file)
+    if tree not in _CODE:
+        _CODE[tree] = _shape(_bare(tree))
+    return _CODE[tree]
+
+
+_CODE: WeakKeyDictionary[ast.Module, str] = WeakKeyDictionary()  # as long as a syntax tree is remembered
 
 
 def parsed(file: Path, *, keep: bool = True) -> ast.Module:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_bench.contract.method import Insight, Method, checked_insight
+from fer_bench.contract.modes import evaluation_mode
 from fer_bench.errors import TrainingError
 from fer_bench.training.dataplane import prepare
 from fer_bench.training.recipe import Recipe
@@ -29,14 +30,8 @@ class Predictions:
 @contextmanager
 def evaluating(model: nn.Module, recipe: Recipe, device: torch.device) -> Iterator[None]:
     """Evaluation mode, no gradients, the recipe's precision; the model's mode is restored at the end."""
-    modes = {m: m.training for m in model.modules()}
-    model.eval()
-    try:
-        with torch.inference_mode(), autocast(recipe, device):
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with evaluation_mode(model), torch.inference_mode(), autocast(recipe, device):
+        yield
 
 
 def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:

@@ -154,7 +154,8 @@ def _gradient_stage(job: Job, stage: Stage, view: TrainView, progress: Progress,
         _score_epoch(job, evaluated, progress, entry)
         progress.epoch_in_stage = k + 1
         progress.seconds.append(time.perf_counter() - started)
-        if time.monotonic() - last_save >= job.runtime.checkpoint_seconds or k + 1 == epochs:
+        due = time.monotonic() - last_save >= job.runtime.checkpoint_seconds or k + 1 == epochs
+        if due and job.keeps(progress.epoch - 1):
             save_checkpoint(job, progress, optimizer, ema)
             last_save = time.monotonic()
         try:
@@ -176,7 +177,7 @@ def _train_epoch(job: Job, stage: Stage, plane: DataPlane, optimizer: torch.opti
     train_mode(model, stage)
     method.on_epoch_start(epoch, model)
     steps, batches = plane.epoch(method.streams(stage), stage.name, epoch)
-    sums = torch.zeros(3, dtype=_sum_type(device), device=device)  # loss, correct, images
+    sums = torch.zeros(4, dtype=_sum_type(device), device=device)  # loss, images, images predicted, predicted right
     images = 0
     for step, batch in enumerate(batches):
         lr = learning_rate(job.recipe, stage, epoch_in_stage + step / steps, epochs)
@@ -198,8 +199,10 @@ def _train_epoch(job: Job, stage: Stage, plane: DataPlane, optimizer: torch.opti
         if step % 50 == 49 or step + 1 == steps:
             _check_finite(sums, job, epoch, step, lr)
         job.listener.step(images)
-    total, correct, seen = sums.tolist()
-    stats = {"lr": lr, "train_loss": total / seen, "train_accuracy": correct / seen}
+    total, seen, predicted, right = sums.tolist()
+    stats = {"lr": lr, "train_loss": total / seen}
+    if predicted:  # a stage may train something else than a classifier
+        stats["train_accuracy"] = right / predicted
     method.on_epoch_end(epoch, stats)
     return {"epoch": epoch, **stats}, images, steps
 
@@ -223,14 +226,14 @@ def _sum_type(device: torch.device) -> torch.dtype:
 
 
 def _tally(loss: LossOut, batch: Batch) -> Tensor:
-    """Loss x images, images predicted right, images: summed on the device, so that no step waits for it."""
+    """Loss x images, images, images predicted, and right: summed on the device, so that no step waits for it."""
     n, kind = len(batch.y), _sum_type(batch.y.device)
     total = loss.total.detach().to(kind) * n
+    images = torch.full_like(total, n)
     if loss.output is None or len(loss.output.logits) != n:
-        correct = torch.zeros_like(total)
-    else:
-        correct = (loss.output.logits.detach().argmax(1) == batch.y).sum().to(kind)
-    return torch.stack([total, correct, torch.full_like(total, n)])
+        return torch.stack([total, images, torch.zeros_like(total), torch.zeros_like(total)])
+    right = (loss.output.logits.detach().argmax(1) == batch.y).sum().to(kind)
+    return torch.stack([total, images, images, right])
 
 
 def _check_finite(sums: Tensor, job: Job, epoch: int, step: int, lr: float) -> None:
@@ -260,7 +263,8 @@ def _score_epoch(job: Job, model: nn.Module, progress: Progress, entry: dict, *,
     loss = _cross_entropy(predicted.logits, job.val.labels)
     progress.history.append({**entry, "epoch": progress.epoch, "val_loss": loss, **scores, "val_recall": recall})
     progress.predictions.append(predictions)
-    save_model(snapshot_file(job.work, progress.epoch), model, job.method)
+    if job.keeps(progress.epoch):
+        save_model(snapshot_file(job.work, progress.epoch), model, job.method)
     progress.epoch += 1
 
 

@@ -6,7 +6,7 @@ This module imports no torch, so that the process that starts trainings need not
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,7 +87,11 @@ class Fold:
 
 @dataclass(kw_only=True)
 class Job:
-    """Everything :func:`fer_bench.training.fit.fit` needs."""
+    """Everything :func:`fer_bench.training.fit.fit` needs.
+
+    `keeps` says of an epoch, counted from 0 over all stages, whether its snapshot and checkpoint are written. An epoch
+    that leaves none can be neither scored nor resumed from, but what the training ends in is the same.
+    """
 
     method: Method
     model: nn.Module
@@ -98,6 +102,7 @@ class Job:
     val: Fold
     work: Path
     listener: Listener = field(default_factory=Listener)
+    keeps: Callable[[int], bool] = lambda epoch: True
 
 
 @dataclass

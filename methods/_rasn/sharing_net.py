@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fer_bench import Batch, Classifier, Output, SpecError, Trunk
+from fer_bench import Batch, Classifier, Output, SpecError, Trunk, evaluation_mode
 
 from .._shared.maps import map_shape
 from .affinity import Sharing
@@ -130,17 +130,15 @@ class SharingClassifier(Classifier):
         class, where it is "class_prototypes".
         """
         assert self.sharing is not None
-        was_training = self.training
-        self.eval()
         sums, counts = None, None
-        for batch in batches:
-            shareable = self.shareable(batch.x)[1].float()
-            if sums is None or counts is None:
-                sums = shareable.new_zeros(self.head.out_features, *shareable.shape[1:])
-                counts = shareable.new_zeros(len(sums))
-            sums.index_add_(0, batch.y, shareable)
-            counts += torch.bincount(batch.y, minlength=len(counts))
-        self.train(was_training)
+        with evaluation_mode(self):
+            for batch in batches:
+                shareable = self.shareable(batch.x)[1].float()
+                if sums is None or counts is None:
+                    sums = shareable.new_zeros(self.head.out_features, *shareable.shape[1:])
+                    counts = shareable.new_zeros(len(sums))
+                sums.index_add_(0, batch.y, shareable)
+                counts += torch.bincount(batch.y, minlength=len(counts))
         if sums is not None:
             self.sharing.source.remember(sums, counts)  # type: ignore[operator]
 
@@ -166,16 +164,10 @@ def _early_shape(trunk: Trunk, image_shape: tuple[int, int, int], owner: str) ->
             where=f"method {owner}",
             hint="a ResNet backbone, such as resnet18_small, or share.level=map",
         )
-    was_training = trunk.training
-    trunk.eval()
-    with torch.no_grad():
-        channels, height, width = early_map(trunk, torch.zeros(1, *image_shape, device=_device(trunk))).shape[1:]
-    trunk.train(was_training)
+    image = torch.zeros(1, *image_shape, device=next(trunk.parameters()).device)
+    with torch.no_grad(), evaluation_mode(trunk):
+        channels, height, width = early_map(trunk, image).shape[1:]
     return channels, height, width
-
-
-def _device(trunk: Trunk) -> torch.device:
-    return next(trunk.parameters()).device
 
 
 def check_switches(params: Mapping[str, Any], owner: str) -> None:

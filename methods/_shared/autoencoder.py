@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 PIXELS = 2.0  # the darkest and the brightest pixel of a batch are -2 and 2: mean 0.5, deviation 0.25
 FLOOR = 8  # an image's side over the side of the smallest map of the decoder
@@ -60,3 +62,15 @@ class Autoencoder(nn.Module):
         """Images [B, C, H, W] of codes, within -2 and 2."""
         maps = self.grow(codes).relu().unflatten(1, self.start)
         return PIXELS * self.decoder(maps)[:, :, : self.shape[1], : self.shape[2]]
+
+
+def eight_bit(x: Tensor) -> Tensor:
+    """Images in [-1, 1] as uint8."""
+    return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def resized(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Images [B, C, H, W] at another size; as they are if they have it."""
+    if tuple(x.shape[2:]) == tuple(shape):
+        return x
+    return F.interpolate(x, tuple(shape), mode="bilinear", antialias=True)

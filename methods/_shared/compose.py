@@ -78,6 +78,6 @@ class Composable:
     def image_weights(self, batch: Batch) -> Tensor | None:
         """The weight of each image's class [B], from the chosen epoch on; for soft labels its expected value."""
         weights = class_weights(self.params.get("weights", "none"), self.ctx.counts)
-        if weights is None or batch.epoch < round(self.params["weights.from"] * self.ctx.epochs):
+        if weights is None or batch.epoch < self.ctx.epoch_after(self.params["weights.from"]):
             return None
         return batch.expected(weights)

@@ -1,4 +1,4 @@
-"""Cross-entropy that composes, for methods that add to it or change the network below it."""
+"""Cross-entropy of each image, which weights can multiply, alone and with the pieces that compose."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from fer_bench import Output
 from .compose import Composable
 
 
-class ComposableCrossEntropy(Composable):
-    """The hooks of :class:`.compose.Composable` and a loss that they can weigh."""
+class CrossEntropyByImage:
+    """A loss that ``image_weights`` can weigh."""
 
     def criterion(self, output: Output, target: Tensor) -> Tensor:
         """Cross-entropy of each image, float32 [B]."""
         return F.cross_entropy(output.logits.float(), target, reduction="none")
+
+
+class ComposableCrossEntropy(CrossEntropyByImage, Composable):
+    """The hooks of :class:`.compose.Composable` and a loss that they can weigh."""

@@ -30,7 +30,8 @@ SECOND_STAGE = {
 BALANCED = {
     "second.sampler": Param(
         "capped",
-        "how the second stage draws its images (methods/_shared/samplers.py); capped: the same number of each class",
+        "how the second stage draws its images (methods/_shared/samplers.py); capped: the same number of each class. "
+        "progressive is balanced by then",
         choices=SAMPLERS,
     ),
 }

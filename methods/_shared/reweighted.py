@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional as F
 
-from fer_bench import Batch, Context, Float, Output, Param
+from fer_bench import Batch, Context, Float, Param
 
+from .cross_entropy import CrossEntropyByImage
 from .decoupled import SECOND
 from .losses import inverse_weights, relative
 
@@ -21,7 +21,7 @@ POWER = {
 }
 
 
-class Reweighted:
+class Reweighted(CrossEntropyByImage):
     """Beside `Decoupled`: its second stage learns the module `head.adjust` alone, by weighted cross-entropy."""
 
     params: dict
@@ -29,10 +29,6 @@ class Reweighted:
     moment: tuple[str, int, int]
     frozen: tuple[str, ...] = ("trunk", "head.linear")
     waits: tuple[str, ...] = ("head.adjust",)
-
-    def criterion(self, output: Output, target: Tensor) -> Tensor:
-        """Cross-entropy of each image [B]."""
-        return F.cross_entropy(output.logits, target, reduction="none")
 
     def image_weights(self, batch: Batch) -> Tensor | None:
         """Weights [B] by the classes of the labels in the second stage (Zhang et al. 2021, eq. 12); none before."""

@@ -46,24 +46,30 @@ def test_a_method_and_its_tests_are_written_and_the_next_commands_printed(call, 
     assert "own_loss" in preflight(options.pop("methods"), options).methods
 
 
-def test_the_tests_of_every_template_pass_as_they_are(call, tmp_path):
+def test_the_tests_of_every_template_and_of_a_data_set_pass_as_they_are(call, tmp_path):
     for template in TEMPLATES:
         name = f"a_{template.replace('-', '_')}"
         assert call("new", "method", name, "--template", template, "--into", tmp_path)[0] == 0
+    assert call("new", "dataset", "lab_faces", "--into", tmp_path)[0] == 0
     done = run_pytest(tmp_path / "tests")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_tests_of_a_data_set_pass_as_they_are(call, tmp_path):
+def test_a_data_set_and_its_tests_are_written_and_the_next_commands_printed(call, tmp_path):
     code, out, err = call("new", "dataset", "lab_faces", "--into", tmp_path)
     assert code == 0, err
     assert load_plugin(tmp_path / "lab_faces.py").card.title == "Lab faces"
-    done = run_pytest(tmp_path / "tests")
-    assert done.returncode == 0, done.stdout + done.stderr
-    test, show, prepare = commands(out)
+    check, test, show, whole, prepare, run = commands(out)
+    assert check == f"fer-bench check {tmp_path}/lab_faces.py"
+    assert call(*shlex.split(check)[1:])[0] == 0
     assert test == f"pytest {tmp_path}/tests/test_lab_faces.py"
     assert call(*shlex.split(show)[1:])[0] == 0
     assert prepare == f"fer-bench data prepare lab_faces --from FACES --plugins {tmp_path}"
+    assert whole == f"{check} --from FACES"
+    assert run.startswith("fer-bench run baseline_resnet --dataset lab_faces --recipe ")
+    assert run.endswith(f" --plugins {tmp_path}")
+    options = dict(run_command.make_context("run", shlex.split(run)[2:]).params)
+    assert options["dataset"] == "lab_faces"
 
 
 @pytest.mark.parametrize("kind", STAND_INS)
@@ -111,6 +117,8 @@ def test_the_folder_is_the_current_one_unless_one_is_given(call, tmp_path, monke
         ("tests", "my_tests"),
         ("conftest", "my_conftest"),
         ("raw", "my_raw"),
+        ("torch", "my_torch"),
+        ("json", "my_json"),
         ("_own", "own"),
         ("../own", "own"),
         ("", "method"),

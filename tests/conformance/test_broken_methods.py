@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
-from pathlib import Path
-
 import pytest
 
 import fer_bench
 from fer_bench import ConformanceError
 from fer_bench.conformance.check import Terms, check
 from fer_bench.conformance.promise import UNCHECKED
-
-HEAD = """
-import gc, inspect, time
-import numpy as np
-import torch
-from torch import nn
-from torch.nn import functional as F
-from fer_bench import *
-from fer_bench import Choice, Float, LossOut, Method, MethodCard, Output, Param, Resampled, Stage, StreamSpec
-
-card = MethodCard(name="bad", title="Bad", changes="breaks a promise"{card})
-
-class Bad(Method):
-    card = card
-"""
 
 VALIDATION = """
     def on_epoch_start(self, epoch, model):
@@ -224,6 +206,21 @@ BROKEN: dict[str, tuple[str, str, str]] = {
         return super().build_model(backbone)
         """,
     ),
+    "has a parameter that nothing reads": (
+        "effects",
+        ', params={"tau": Param(1.0, "strength", low=0.0, high=2.0)}',
+        "",
+    ),
+    "takes 48 pixels, and does not say so": (
+        "trains",
+        "",
+        """
+    def build_model(self, backbone):
+        if self.ctx.image_shape[1] < 40:
+            raise SpecError("images of at least 40 pixels are needed")
+        return super().build_model(backbone)
+        """,
+    ),
     "has a string where a tuple should be": ("card", ', deviations=("the paper says otherwise")', ""),
     "says that it needs a map, and does not": ("networks", ', needs=("feature map",)', ""),
     "needs a map, and does not say so": (
@@ -397,16 +394,11 @@ BROKEN: dict[str, tuple[str, str, str]] = {
 }  # fmt: skip
 
 
-def write(folder: Path, card: str, body: str) -> Path:
-    path = folder / "bad.py"
-    path.write_text(HEAD.replace("{card}", card) + textwrap.indent(textwrap.dedent(body), "    ") + "\n    pass\n")
-    return path
-
-
 @pytest.mark.parametrize(("promise", "card", "body"), [pytest.param(*v, id=n) for n, v in BROKEN.items()])
-def test_the_kit_names_the_promise_that_a_method_breaks(tmp_path: Path, promise: str, card: str, body: str):
-    path = write(tmp_path, card, body)
+def test_the_kit_names_the_promise_that_a_method_breaks(write_method, promise: str, card: str, body: str):
+    path = write_method(card, body)
     only = (promise,) if promise in ("late", "learns", "values", "seal") else ()
+    only = ("values", promise) if promise == "effects" else only
     (report,) = check(path, Terms(only=only, quick=True))
     assert {v.promise: v.failures for v in report.broken}.keys() == {promise}
     (failure,) = report.broken[0].failures
@@ -417,8 +409,8 @@ def test_the_kit_names_the_promise_that_a_method_breaks(tmp_path: Path, promise:
     assert all(note.startswith("needs '") for note in behind)
 
 
-def test_conforms_raises_an_assertion_that_names_promise_example_and_hook(tmp_path: Path):
-    path = write(tmp_path, *BROKEN["forgets its queue"][1:])
+def test_conforms_raises_an_assertion_that_names_promise_example_and_hook(write_method):
+    path = write_method(*BROKEN["forgets its queue"][1:])
     with pytest.raises(AssertionError, match="1 promise is broken") as caught:
         fer_bench.conforms(path, only=["resume"])
     assert isinstance(caught.value, ConformanceError)

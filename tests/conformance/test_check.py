@@ -12,6 +12,8 @@ import fer_bench
 from fer_bench.cli import cli
 from fer_bench.conformance.check import Terms, check, find
 from fer_bench.conformance.promise import FAILED, KEPT, NOTHING, UNCHECKED, Broken, DoesNotApply, Promise, judge_all
+from fer_bench.conformance.training_promises import state_of
+from fer_bench.conformance.world import World, first_difference
 from fer_bench.errors import PluginError, UnknownNameError
 
 METHOD = """
@@ -66,6 +68,29 @@ def test_unknown_names_are_answered_with_the_nearest(tmp_path):
         find("baseline_resnt")
     with pytest.raises(UnknownNameError, match="did you mean 'resume'"):
         check(write(tmp_path, "one"), Terms(only=("resme",)))
+
+
+def test_a_path_that_does_not_exist_is_answered_with_the_nearest_file(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    write(tmp_path / "mine", "rare_first")
+    monkeypatch.chdir(tmp_path)
+    for typed in ("mine/rare_frist.py", "mien/rare_first.py", str(tmp_path / "mine" / "rare_firs.py")):
+        with pytest.raises(PluginError, match="there is no file or folder") as caught:
+            find(typed)
+        near = str(tmp_path / "mine" / "rare_first.py") if typed.startswith("/") else "mine/rare_first.py"
+        assert (caught.value.hint, caught.value.next) == (f"did you mean {near}?", f"fer-bench check {near}")
+    with pytest.raises(PluginError, match="nothing of a similar name") as caught:
+        find("mine/xyz.py")
+    assert caught.value.next is None
+
+
+def test_a_training_that_writes_no_files_ends_like_one_that_does(tmp_path):
+    (plugin,), available = find(write(tmp_path, "one"))
+    world = World(plugin=plugin, plugins=available, folder=tmp_path / "work")
+    bare = world.train(world.fold(), work=tmp_path / "bare")
+    assert first_difference(state_of(world.reference), state_of(bare), "run") is None
+    assert not list((tmp_path / "bare").glob("*"))
+    assert world.reference.last_snapshot.exists()
 
 
 def test_a_promise_is_checked_only_where_those_before_it_are_kept():

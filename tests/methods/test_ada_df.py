@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from fer_bench.contract.batch import Batch, Output
-from fer_bench.methods.ada_df import AdaDF, divergences, factors, fused, with_floor
+from fer_bench.methods._shared.distributions import divergences, factors, fused, with_floor
+from fer_bench.methods.ada_df import AdaDF
 
 
 @pytest.mark.parametrize(

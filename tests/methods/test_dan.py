@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fer_bench.methods.dan import DAN, AttentionHead, affinity_loss, partition_loss
+from fer_bench.methods._shared.attention_heads import AttentionHead
+from fer_bench.methods.dan import DAN, affinity_loss, partition_loss
 
 
 def test_affinity_loss_and_its_gradients():

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from fer_bench import Batch, Output, Stage, TrainView
-from fer_bench.methods._shared.autoencoder import PIXELS, Autoencoder
-from fer_bench.methods.deep_smote import DeepSmote, OneClassBatches, resized
+from fer_bench.methods._shared.autoencoder import PIXELS, Autoencoder, resized
+from fer_bench.methods.deep_smote import DeepSmote, OneClassBatches
 from fer_bench.methods.m2m import M2m
 from fer_bench.training.dataplane import to_float
 

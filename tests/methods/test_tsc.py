@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from fer_bench.contract.batch import Batch
 from fer_bench.errors import SpecError
 from fer_bench.methods._shared.contrastive import some_positives
-from fer_bench.methods.tsc import TSC, simplex
+from fer_bench.methods._shared.corners import simplex
+from fer_bench.methods.tsc import TSC
 
 COUNTS = (60, 25, 10)
 

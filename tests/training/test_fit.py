@@ -115,6 +115,22 @@ def test_the_average_is_what_is_evaluated_and_kept(carry_out):
     )
 
 
+def test_a_stage_that_predicts_no_classes_has_no_accuracy(carry_out):
+    hooks = """
+    def stages(self):
+        return [Stage(name="first", epochs=1), Stage(name="second", epochs=1)]
+
+    def training_step(self, model, batch):
+        if self.moment[0] == "first":
+            return LossOut(total=model(batch.x).features.square().mean())
+        return Method.training_step(self, model, batch)
+    """
+    first, second = carry_out(hooks)[0].json("history")
+    assert "train_accuracy" not in first
+    assert first["train_loss"] > 0
+    assert 0 <= second["train_accuracy"] <= 1
+
+
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.5])
 def test_label_smoothing_is_torchs(share):
     g = torch.Generator().manual_seed(0)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer_bench import DataError, Reading, load_plugin
+from fer_bench import DataError, Reading, conforms, load_plugin
 
 FILE = Path(__file__).parents[1] / "new_dataset.py"
 
@@ -20,6 +20,19 @@ def written(folder: Path, *rows: str) -> Reading:
     Image.fromarray(np.full((60, 60), 200, np.uint8)).save(folder / "images" / "b.png")
     (folder / "labels.csv").write_text("\n".join(["file,expression,person,part", *rows, ""]), encoding="utf-8")
     return load_plugin(FILE)().read(folder)
+
+
+def test_it_keeps_what_every_data_set_must(tmp_path: Path) -> None:
+    """The same checks as `fer-bench check --from`, on an image of every class for each of six people."""
+    rows = ["file,expression,person,part"]
+    (tmp_path / "images").mkdir()
+    for person, part in enumerate(["train", "train", "train", "train", "val", "test"]):
+        for label, name in enumerate(load_plugin(FILE).card.classes):
+            picture = np.full((60, 60), 30 * label + person, np.uint8)
+            Image.fromarray(picture).save(tmp_path / "images" / f"{person}{name}.png")
+            rows.append(f"{person}{name}.png,{name},p{person},{part}")
+    (tmp_path / "labels.csv").write_text("\n".join([*rows, ""]), encoding="utf-8")
+    conforms(FILE, source=tmp_path)
 
 
 def test_a_row_becomes_an_image_with_its_label_part_and_person(tmp_path: Path) -> None:
