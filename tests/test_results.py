@@ -9,7 +9,7 @@ import pytest
 
 from fer_bench.base.files import sha256_file
 from fer_bench.record.ledger import Ledger
-from fer_bench.reports import build_report, build_response
+from fer_bench.reports import beside, build_report, build_response
 from fer_bench.reports.render.page_folder import REPORT
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
@@ -47,7 +47,8 @@ def test_the_report_is_what_the_ledger_gives(folder: Path, tmp_path: Path):
         build_report(ledger, studies[0], page)
     else:  # studies of several imbalance profiles
         build_response(ledger, studies, page)
-    for name in ("report.md", "table.csv"):
+    more = [p.name for study in studies for p in beside(study, folder / "report.md").values()]
+    for name in ("report.md", "table.csv", *more):
         assert (page / name).read_bytes() == (folder / name).read_bytes(), name
     assert sorted(p.name for p in (page / "figures").iterdir()) == sorted(
         p.name for p in (folder / "figures").iterdir()

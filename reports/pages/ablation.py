@@ -126,7 +126,7 @@ def _asides(found: dict[Finding, list[Contrast]]) -> list[str]:
     if harmful := found[Finding.LOWERS]:
         parts.append(f"{_names(harmful)} lower{'s' * (len(harmful) == 1)} it")
     text = "; ".join(parts)
-    return [f"{text[0].upper()}{text[1:]}."] if text else []
+    return [_sentence(text)] if text else []
 
 
 def _mean(modules: Sequence[Contrast]) -> str:
@@ -134,8 +134,13 @@ def _mean(modules: Sequence[Contrast]) -> str:
     lowered = [c for c in modules if c.verdicts.get("mean_recall") is Verdict.LOSS]
     parts = [f"{_names(raised)} raise{'s' * (len(raised) == 1)} mean-class accuracy"] if raised else []
     parts += [f"{_names(lowered)} lower{'s' * (len(lowered) == 1)} mean-class accuracy"] if lowered else []
-    text = "; ".join(parts) or "no module is shown to change mean-class accuracy"
-    return f"{text[0].upper()}{text[1:]}."
+    return _sentence("; ".join(parts) or "no module is shown to change mean-class accuracy")
+
+
+def _sentence(text: str) -> str:
+    """The text with a capital, also where it begins with bold print, and a full stop."""
+    start = len(text) - len(text.lstrip("*"))
+    return f"{text[: start + 1].upper()}{text[start + 1 :]}."
 
 
 def _module(contrast: Contrast) -> str:
