@@ -1,0 +1,80 @@
+"""The scripts behind docs/rasn.md: what they print is what the page says."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fer_bench.contract.plugins import plugins
+from fer_bench.data.prepare import prepare
+from fer_bench.record.home import Home
+from fer_bench.runs.executor import Workplace, execute
+from fer_bench.runs.spec import RunSpec
+from fer_bench.training.job import Runtime
+from fer_bench.training.recipe import Recipe
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def batches():
+    return runpy.run_path(str(ROOT / "benchmarks/test_batches.py"))
+
+
+def test_share_of_an_images_own_class_by_hand(batches):
+    labels = np.array([0, 1, 0, 1, 2])
+    in_files = (0.5 * 4 + 1) / 5  # [0 1] [0 1] [2]
+    assert batches["own_share"](labels, np.arange(5), 2) == pytest.approx(in_files)
+    assert batches["own_share"](labels, np.array([0, 2, 1, 3, 4]), 2) == 1.0
+
+
+def test_orders_are_those_that_are_named(batches):
+    labels = np.array([2, 0, 1, 0])
+    found = list(batches["orders"](labels))
+    assert [name for name, _ in found[-2:]] == ["order of the files", "sorted by class"]
+    assert all(sorted(order) == [0, 1, 2, 3] for _, order in found)
+    assert labels[found[-1][1]].tolist() == [0, 0, 1, 2]
+
+
+@pytest.mark.slow
+def test_one_network_is_read_with_test_batches_of_every_size_and_order(batches, plugin_folder, tmp_path):
+    home, available = Home(tmp_path), plugins([plugin_folder])
+    prepare(home, available.dataset("tiny"), None, say=lambda line: None)
+    recipe = Recipe.build({"epochs": 1, "batch_size": 16, "precision": "fp32"}, {})
+    params = available.method("arm").card.resolve({})
+    spec = RunSpec(
+        method="arm", dataset="tiny", protocol="official", backbone="resnet10_tiny", params=params, recipe=recipe
+    )
+    record = execute(spec, Workplace(home=home, plugins=available, runtime=Runtime(device="cpu", threads=1)))
+    frame = batches["study"](record.id, home)
+    stored = frame[frame["affinity"] == "stored mean"]["accuracy"].item()
+    recorded = record.array("test_logits").argmax(1) == record.array("test_labels")
+    assert stored == pytest.approx(100 * recorded.mean())
+    shared = frame[frame["affinity"] == "mean of the test batch"]
+    assert len(shared) == len(batches["SIZES"]) * (batches["SHUFFLES"] + 2)
+    largest = shared[shared["batch"] >= len(recorded)]  # a batch that holds all images has no order
+    assert largest["accuracy"].nunique() <= 1
+
+
+@pytest.mark.slow
+def test_the_gradient_that_sharing_adds_is_that_of_the_bias(capsys):
+    inert = runpy.run_path(str(ROOT / "benchmarks/inert_sharing.py"))
+    inert["in_training"](steps=1, sizes=(32,))
+    shared, off = (float(x) for x in capsys.readouterr().out.splitlines()[-1].split()[1:])
+    assert shared > 0
+    assert off < 1e-4
+
+
+def test_the_page_shows_the_forms_that_the_script_measures():
+    inert = runpy.run_path(str(ROOT / "benchmarks/inert_sharing.py"))
+    page = (ROOT / "docs/rasn.md").read_text(encoding="utf-8")
+    shown = {
+        line[:40].strip(): float(line.split()[-1]) for line in re.findall(r"^.{40}\s+\S+e-\d+\s+\S+e-\d+$", page, re.M)
+    }
+    assert list(shown) == list(inert["FORMS"])
+    constant = {name for name, differs in shown.items() if differs < 1e-6}
+    assert constant == {"add_alpha (the default)", "add_alpha on pooled features", "concat", "de-albino head", "ARM"}
