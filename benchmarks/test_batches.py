@@ -5,7 +5,7 @@ ARM adds the mean of the test batch to each image's features, and RASN most like
 batches of several sizes, whose images come shuffled, in the order of the files, or sorted by class. The weights are the
 same throughout, and nothing is trained.
 
-    python benchmarks/test_batches.py RUN... --home HOME --out docs/results/test-batches
+    python benchmarks/test_batches.py RUN... --home HOME --out test-batches
 """
 
 from __future__ import annotations
