@@ -10,6 +10,7 @@ import pytest
 from fer_bench.cli.preflight import preflight
 from fer_bench.cli.variant_names import typed_again
 from fer_bench.contract.plugins import plugins
+from fer_bench.runs.ablation import chosen_ablation
 
 FOUND = plugins()
 CARD = """
@@ -102,6 +103,9 @@ def assert_can_be_typed(command: str) -> None:
         assert given["what"] in plugins(given["plugin_dirs"]).methods
         return
     options = dict(cli.get_command(None, name).make_context(name, words).params)
+    if name == "ablate":
+        assert chosen_ablation(FOUND, options["method"], options["arms"]).arms
+        return
     methods = options.pop("methods")
     if name == "tune":
         options |= {"seeds": 1, "subsets": 1, "folds": None, "reference": None, "tuned": False}

@@ -16,6 +16,7 @@ from PIL import Image
 from fer_bench.cli import main
 from fer_bench.contract.dataset import HELP, Problems
 from fer_bench.contract.plugins import plugins
+from fer_bench.data import pictures
 from fer_bench.data.prepare import prepare
 from fer_bench.data.splits import protocol_that_fits
 from fer_bench.data.store import Store
@@ -227,7 +228,8 @@ def test_faults_are_listed_by_the_printed_command(typed, tmp_path):
 
 
 def test_every_help_is_for_a_kind_of_problem_that_a_reader_tells():
-    sources = "\n".join(p.read_text() for p in Path(plugins().datasets["folder"].path).parent.rglob("*.py"))
+    readers = [Path(plugins().datasets["folder"].path).parent, Path(pictures.__file__).parent]
+    sources = "\n".join(p.read_text() for folder in readers for p in folder.rglob("*.py"))
     assert [kind for kind in HELP if f'"{kind}' not in sources] == []
 
 
