@@ -108,13 +108,13 @@ def test_a_gain_that_a_control_has_as_well_may_be_extra_capacity(ablated):
     assert ablation.finding(contrast(ablation, "attention")) is Finding.CAPACITY
     text = summary(ablation)
     assert text.startswith("None of 2 modules of `own` is shown to raise recall of the tail")
-    assert "**attention** is not shown to add more than as many other parameters do." in text.replace("\n", " ")
+    assert "**Attention** is not shown to add more than as many other parameters do." in text.replace("\n", " ")
 
 
 def test_a_module_that_harms_is_said_to(ablated):
     ablation = ablated(of=HITS | {"own": PLAIN})
     assert ablation.finding(contrast(ablation, "full")) is Finding.LOWERS
-    assert "**sharing** lowers it." in summary(ablation)
+    assert "**Sharing** lowers it." in summary(ablation)
 
 
 # -- a shift of the decision -----------------------------------------------------------------------------------------
