@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 
 from fer_bench.contract.plugins import plugins
-from fer_bench.data.store import Store
+from fer_bench.inference.explain import open_store
 from fer_bench.inference.trained import Trained, load_trained
 from fer_bench.methods._rasn.sources import MeanAffinity
 from fer_bench.record.home import Home
@@ -73,7 +73,7 @@ def study(run: str, home: Home) -> pd.DataFrame:
     if not isinstance(source, MeanAffinity):
         raise SystemExit(f"run {run} shares no mean: choose a run of rasn or arm with share.source=batch_mean")
     record = trained.record
-    store = Store.open(home.store(str(record.data["dataset"])))
+    store = open_store(trained, home)
     rows, labels = record.array("test_rows"), record.array("test_labels")
     images, classes = store.images(rows), trained.classes
     name = {"run": record.id, "data": record.data["dataset"], "network": record.json("spec")["label"]}

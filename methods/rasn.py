@@ -129,5 +129,7 @@ class RASN(Method):
             return Insight(maps=maps)
         atoms = tuple(f"atom {k}" for k in range(1, shares.shape[1] + 1))
         return Insight(
-            maps=maps, shares=shares, sources=self.ctx.classes if "prototypes" in self.params["share.source"] else atoms
+            maps=maps,
+            shares=shares,
+            sources=self.ctx.classes if self.params["share.source"] == "class_prototypes" else atoms,
         )

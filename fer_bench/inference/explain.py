@@ -5,7 +5,7 @@ Test images are read here after the run's scores are written, to be looked at. T
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -265,7 +265,7 @@ def _insights(trained: Trained, images: np.ndarray) -> tuple[dict[str, Tensor], 
     shares: list[np.ndarray] = []
     sources: tuple[str, ...] = ()
     with blaming(trained.plugin):
-        for some in _blocks(trained, images):
+        for some in trained.batches(images):
             insight = insight_of(trained.method, trained.model, trained.on_device(some), trained.spec.recipe)
             for name, values in insight.maps.items():
                 maps.setdefault(name, []).append(values.float().cpu())
@@ -274,11 +274,6 @@ def _insights(trained: Trained, images: np.ndarray) -> tuple[dict[str, Tensor], 
                 sources = insight.sources
     whole = {name: torch.cat(parts) for name, parts in maps.items()}
     return whole, np.concatenate(shares) if shares else None, sources
-
-
-def _blocks(trained: Trained, images: np.ndarray) -> Iterator[np.ndarray]:
-    step = 1 if trained.transductive else BATCH
-    yield from (images[start : start + step] for start in range(0, len(images), step))
 
 
 def _affinity(

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fer_bench import Batch, Classifier, Output, SpecError, Trunk, evaluation_mode
+from fer_bench import Batch, Classifier, Output, SpecError, Trunk
 
-from .._shared.maps import map_shape
+from .._shared.class_means import class_sums
+from .._shared.maps import map_shape, shape_of
 from .affinity import Sharing
 from .attention import STAGES, Attend, attend_every_block, make_gate
 from .dealbino import DeAlbino
@@ -97,11 +98,14 @@ class SharingClassifier(Classifier):
         """
         gates = {"attention": _last_gate(self), "attention on the affinity": getattr(self.sharing, "gate", None)}
         caught: dict[str, Tensor] = {}
+        shareable: list[Tensor] = []
 
         def keep(name: str) -> Callable[..., None]:
             return lambda gate, given, factors: caught.update({name: factors})
 
         hooks = [gate.register_forward_hook(keep(name)) for name, gate in gates.items() if gate is not None]
+        if self.sharing is not None:
+            hooks.append(self.sharing.register_forward_pre_hook(lambda sharing, given: shareable.append(given[0])))
         try:
             self(x)
         finally:
@@ -109,7 +113,7 @@ class SharingClassifier(Classifier):
                 hook.remove()
         maps = {name: f.float().mean(1).expand(len(x), -1, -1) for name, f in caught.items() if f[0, 0].numel() > 1}
         source = getattr(self.sharing, "source", None)
-        return maps, source.shares(self.shareable(x)[1].float()) if isinstance(source, Recall) else None
+        return maps, source.shares(shareable[0].float()) if isinstance(source, Recall) else None
 
     def _attended(self, fmap: Tensor) -> Tensor:
         return fmap if self.attend is None else self.attend(fmap)
@@ -130,17 +134,8 @@ class SharingClassifier(Classifier):
         class, where it is "class_prototypes".
         """
         assert self.sharing is not None
-        sums, counts = None, None
-        with evaluation_mode(self):
-            for batch in batches:
-                shareable = self.shareable(batch.x)[1].float()
-                if sums is None or counts is None:
-                    sums = shareable.new_zeros(self.head.out_features, *shareable.shape[1:])
-                    counts = shareable.new_zeros(len(sums))
-                sums.index_add_(0, batch.y, shareable)
-                counts += torch.bincount(batch.y, minlength=len(counts))
-        if sums is not None:
-            self.sharing.source.remember(sums, counts)  # type: ignore[operator]
+        sums, counts = class_sums(self, batches, self.head.out_features, lambda x: self.shareable(x)[1])
+        self.sharing.source.remember(sums, counts)  # type: ignore[operator]
 
 
 def _last_gate(model: SharingClassifier) -> nn.Module | None:
@@ -164,9 +159,7 @@ def _early_shape(trunk: Trunk, image_shape: tuple[int, int, int], owner: str) ->
             where=f"method {owner}",
             hint="a ResNet backbone, such as resnet18_small, or share.level=map",
         )
-    image = torch.zeros(1, *image_shape, device=next(trunk.parameters()).device)
-    with torch.no_grad(), evaluation_mode(trunk):
-        channels, height, width = early_map(trunk, image).shape[1:]
+    channels, height, width = shape_of(trunk, image_shape, partial(early_map, trunk))
     return channels, height, width
 
 

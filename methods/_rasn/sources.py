@@ -70,6 +70,16 @@ class MeanAffinity(nn.Module):
             self.train_mean.copy_(sums.sum(0, keepdim=True) / counts.sum())
 
 
+def as_vectors(shape: Sequence[int]) -> tuple[int, ...]:
+    """Shape (d, H, W) in which a map is read: as it is, or as one vector where it has one channel."""
+    return (math.prod(shape), 1, 1) if shape[0] == 1 else tuple(shape)
+
+
+def _axes(entries: Tensor) -> str:
+    """Axes of entries for einsum."""
+    return "sd" if entries.ndim == 2 else "sdhw"
+
+
 class Recall(nn.Module):
     """Recall by attention: A_i = Σ_s softmax_s(x_i · E_s / √d) E_s over entries E_s, at every position of the map.
 
@@ -79,20 +89,16 @@ class Recall(nn.Module):
 
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__()
-        self.shape = (math.prod(shape), 1, 1) if shape[0] == 1 else tuple(shape)
+        self.shape = as_vectors(shape)
 
     def entries(self) -> tuple[Tensor, Tensor | None]:
-        """Entries [S, d, H, W], or [S, d, 1, 1] for every position, and which of them exist [S]; None: all."""
+        """Entries [S, d, H, W], or [S, d] for every position, and which of them exist [S]; None: all."""
         raise NotImplementedError
 
     def weights(self, x: Tensor) -> Tensor:
         """What each position draws on, [B, S, H, W]; sums to 1 over S."""
         entries, exists = self.entries()
-        x = x.reshape(-1, *self.shape)
-        if entries.shape[2:] == x.shape[2:]:
-            likeness = torch.einsum("bdhw,sdhw->bshw", x, entries)
-        else:
-            likeness = torch.einsum("bdhw,sd->bshw", x, entries[:, :, 0, 0])
+        likeness = torch.einsum(f"bdhw,{_axes(entries)}->bshw", x.reshape(-1, *self.shape), entries)
         likeness = likeness / math.sqrt(self.shape[0])
         if exists is not None:
             likeness = likeness.masked_fill(~exists[None, :, None, None], -1e9)
@@ -100,10 +106,8 @@ class Recall(nn.Module):
 
     def recall(self, x: Tensor) -> Tensor:
         """Affinity, the shape of `x` [B, C, H, W]."""
-        weights, entries = self.weights(x), self.entries()[0]
-        if entries.shape[2:] == weights.shape[2:]:
-            return torch.einsum("bshw,sdhw->bdhw", weights, entries).reshape(x.shape)
-        return torch.einsum("bshw,sd->bdhw", weights, entries[:, :, 0, 0]).reshape(x.shape)
+        entries, _ = self.entries()
+        return torch.einsum(f"bshw,{_axes(entries)}->bdhw", self.weights(x), entries).reshape(x.shape)
 
     def shares(self, x: Tensor) -> Tensor:
         """What each image draws on, [B, S]: the mean over its positions."""
@@ -182,8 +186,8 @@ class Dictionary(Recall):
         self.atoms = nn.Parameter(torch.randn(atoms, self.shape[0]))
 
     def entries(self) -> tuple[Tensor, Tensor | None]:
-        """The atoms [M, d, 1, 1]."""
-        return self.atoms[:, :, None, None], None
+        """The atoms [M, d]."""
+        return self.atoms, None
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Affinity, the shape of `x` [B, C, H, W]."""
@@ -202,8 +206,8 @@ class Own(nn.Module):
 
     def __init__(self, shape: Sequence[int], atoms: int = 0) -> None:
         super().__init__()
-        width = math.prod(shape) if shape[0] == 1 else shape[0]
-        self.shape = (width, 1, 1) if shape[0] == 1 else tuple(shape)
+        self.shape = as_vectors(shape)
+        width = self.shape[0]
         self.weight = nn.Parameter(torch.randn(atoms, width) / math.sqrt(width)) if atoms else None
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:

@@ -12,6 +12,31 @@ from fer_bench import Batch, Context, Output, evaluation_mode
 
 
 @torch.no_grad()
+def class_sums(
+    model: nn.Module, batches: Iterable[Batch], num_classes: int, of: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Sums of a quantity over the images of each class, float32 [C, ...], and their numbers [C], in evaluation mode.
+
+    Parameters
+    ----------
+    batches : batches
+        The training fold once, as ``before_eval`` is given it.
+    of : callable
+        Images [B, ...] -> the quantity, float [B, ...].
+    """
+    sums: Tensor | None = None
+    counts = torch.zeros(num_classes)
+    with evaluation_mode(model):
+        for batch in batches:
+            values = of(batch.x).float()
+            if sums is None:
+                sums, counts = values.new_zeros(num_classes, *values.shape[1:]), counts.to(values.device)
+            sums.index_add_(0, batch.y, values)
+            counts += torch.bincount(batch.y, minlength=num_classes)
+    assert sums is not None, "a training fold has images"
+    return sums, counts
+
+
 def class_means(
     model: nn.Module, batches: Iterable[Batch], counts: np.ndarray, of: Callable[[Output], Tensor]
 ) -> Tensor:
@@ -26,13 +51,7 @@ def class_means(
     of : callable
         Output of a batch -> the quantity, float [B, D].
     """
-    sums: Tensor | None = None
-    with evaluation_mode(model):
-        for batch in batches:
-            values = of(model(batch.x)).float()
-            sums = values.new_zeros(len(counts), values.shape[1]) if sums is None else sums
-            sums.index_add_(0, batch.y, values)
-    assert sums is not None, "a training fold has images"
+    sums, _ = class_sums(model, batches, len(counts), lambda x: of(model(x)))
     return sums / torch.as_tensor(counts.clip(min=1), device=sums.device)[:, None]
 
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
-from fer_bench import Classifier, SpecError, Trunk
+from fer_bench import Classifier, SpecError, Trunk, evaluation_mode
 
 
 @torch.no_grad()
+def shape_of(trunk: Trunk, image_shape: tuple[int, int, int], of: Callable[[Tensor], Tensor]) -> tuple[int, ...]:
+    """Shape for one image of `image_shape` of what `of` makes of images with the trunk, in evaluation mode."""
+    image = torch.zeros(1, *image_shape, device=next(trunk.parameters()).device)
+    with evaluation_mode(trunk):
+        return tuple(of(image).shape[1:])
+
+
 def map_shape(trunk: Trunk, image_shape: tuple[int, int, int], owner: str) -> tuple[int, int, int]:
     """(D, h, w) of the trunk's last map for images of `image_shape`.
 
@@ -17,11 +26,7 @@ def map_shape(trunk: Trunk, image_shape: tuple[int, int, int], owner: str) -> tu
     SpecError
         It has no such map; `owner` is the method that needs it.
     """
-    was_training = trunk.training
-    trunk.eval()
-    image = torch.zeros(1, *image_shape, device=next(trunk.parameters()).device)
-    shape = tuple(trunk.body.forward_features(image).shape[1:])
-    trunk.train(was_training)
+    shape = shape_of(trunk, image_shape, trunk.body.forward_features)
     if len(shape) != 3 or shape[0] != trunk.body.num_features:
         raise SpecError(
             f"{owner} needs a backbone with a last map [B, D, h, w]; {type(trunk.body).__name__} gives {shape} an "
