@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -74,11 +75,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def kinds_of(*functions: Callable[..., Any], mentioned: Iterable[str] = ()) -> set[str]:
     """The kinds of a test, given its function, those of its fixtures, and their names."""
-    names = {*mentioned, *(name for function in functions for name in _reached(function, set()))}
+    names = set(mentioned).union(*map(_all_reached, functions))
     kinds = {kind for kind, calls in KINDS.items() if names & calls}
     if "main" in names:  # of the command line
         kinds |= {kind for command, kind in COMMANDS.items() if f"fer-bench {command}" in names}
     return kinds
+
+
+@functools.cache
+def _all_reached(function: Callable[..., Any]) -> frozenset[str]:
+    """What :func:`_reached` gives: thousands of tests share a function or a fixture."""
+    return frozenset(_reached(function, set()))
 
 
 def _reached(function: Any, seen: set[Any]) -> Iterator[str]:

@@ -47,7 +47,8 @@ def conforms(plugin: str | Path, *, plugins: Iterable[str | Path] = (), only: It
     UnknownNameError, PluginError
         There is no such plug-in, or it can't be read.
     """
-    broken = [r for r in check(plugin, Terms(tuple(plugins), tuple(only), quick, source)) if r.broken]
+    terms = Terms(tuple(plugins), tuple(only), quick, source, notes=False)
+    broken = [report for report in check(plugin, terms) if report.broken]
     if broken:
         count = sum(len(r.broken) for r in broken)
         text = "\n\n".join(in_words(report) for report in broken)
@@ -71,6 +72,8 @@ class Terms:
         The files of a data set.
     costs : bool
         Measure what a method costs beside plain cross-entropy as well.
+    notes : bool
+        Look for what is worth knowing of promises that are kept, too.
     started, told : callable
         Receive each report before its first promise is checked, and each verdict as soon as it is known.
     """
@@ -80,6 +83,7 @@ class Terms:
     quick: bool = False
     source: str | Path | None = None
     costs: bool = False
+    notes: bool = True
     started: Callable[[Report], object] = lambda report: None
     told: Callable[[Verdict], object] = lambda verdict: None
 
@@ -186,7 +190,7 @@ def _of_method(plugin: Plugin, available: Plugins, terms: Terms) -> Report:
     _check_names(only, (*promises, *methods.PROMISES))
     terms.started(report)
     with scratch() as folder, _one_thread():
-        world = methods.World(plugin=plugin, plugins=available, folder=folder)
+        world = methods.World(plugin=plugin, plugins=available, folder=folder, notes=terms.notes)
         report.verdicts = judge_all(promises, world, plugin.path, only=only, quick=terms.quick, told=terms.told)
     for promise in _others(methods.PROMISES, promises, only):
         verdict = Verdict(

@@ -101,14 +101,16 @@ def check_effects(world: World) -> str | None:
     """Each parameter is read somewhere. One that changes nothing here is told, for it may need another world.
 
     What changes nothing in one step beside the defaults is tried in more epochs, and beside those values of other
-    parameters with which it is read.
+    parameters with which it is read. Where nobody reads the notes, only a parameter that nothing has read yet is.
     """
     if not world.card.params:
         raise DoesNotApply("the card has no parameters")
-    quiet = [name for name in world.card.params if name not in world.changed and not _has_effect(world, name)]
-    read = {name for tried in world.tried for name in tried.read}
+    silent = [name for name in world.card.params if name not in world.changed]
+    if not world.notes:
+        silent = [name for name in silent if not _was_read(world, name)]
+    quiet = [name for name in silent if not _has_effect(world, name)]
     for name in quiet:
-        if name not in read and not _mentioned(world, name):
+        if not _was_read(world, name) and not _mentioned(world, name):
             raise Broken(
                 f"nothing reads the parameter {name}",
                 example=f"{len(world.tried)} trainings with other values of it, and of other parameters",
@@ -118,6 +120,10 @@ def check_effects(world: World) -> str | None:
         return None
     noun = "it matters" if len(quiet) == 1 else "they matter"
     return f"no value that was tried of {', '.join(quiet)} changed anything: does the help say when {noun}?"
+
+
+def _was_read(world: World, name: str) -> bool:
+    return any(name in tried.read for tried in world.tried)
 
 
 def _has_effect(world: World, name: str) -> bool:

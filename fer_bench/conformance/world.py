@@ -247,11 +247,14 @@ class World:
         Everything that was found; a read-out names another method.
     folder : Path
         A folder of its own for checkpoints and snapshots.
+    notes : bool
+        Whether anybody reads what is worth knowing of a promise that is kept.
     """
 
     plugin: Plugin[MethodCard]
     plugins: Plugins
     folder: Path
+    notes: bool = True
     unmoved: bool = False  # whether a training with another validation fold altogether ended in the same weights
     times: int = 1  # how often each image of a fold is there: more than once for a method that refuses small folds
     tried: list[Tried] = field(default_factory=list)  # what was trained with which parameters
@@ -458,7 +461,7 @@ def in_words(view: TrainView, *, recipe: Recipe = RECIPE, params: Mapping[str, A
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
     """A copy of all parameters and buffers by name."""
-    return copy.deepcopy(dict(model.state_dict()))
+    return {k: v.clone() if isinstance(v, Tensor) else copy.deepcopy(v) for k, v in model.state_dict().items()}
 
 
 def first_difference(one: Any, other: Any, name: str) -> str | None:

@@ -103,7 +103,10 @@ def imports_of(file: Path) -> list[Import]:
     PluginError
         The file can't be read, or it imports a module whose name is computed.
     """
-    return list(_imports(parsed(file), file))
+    tree = parsed(file)
+    if tree not in _IMPORTS:
+        _IMPORTS[tree] = list(_imports(tree, file))
+    return _IMPORTS[tree]
 
 
 def _imports(tree: ast.AST, file: Path, optional: bool = False) -> Iterator[Import]:
@@ -263,7 +266,9 @@ def _code(file: Path) -> str:
     return _CODE[tree]
 
 
-_CODE: WeakKeyDictionary[ast.Module, str] = WeakKeyDictionary()  # as long as a syntax tree is remembered
+# as long as a syntax tree is remembered
+_IMPORTS: WeakKeyDictionary[ast.Module, list[Import]] = WeakKeyDictionary()
+_CODE: WeakKeyDictionary[ast.Module, str] = WeakKeyDictionary()
 
 
 def parsed(file: Path, *, keep: bool = True) -> ast.Module:
