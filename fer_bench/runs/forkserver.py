@@ -253,6 +253,8 @@ def _serve(connection: socket.socket, *, forks: bool) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to hear; it ends the child in order
     if forks:
         from fer_bench.runs import worker
+
+        worker.prepare()
     woken, wake = os.pipe()
     for end in (woken, wake):
         os.set_blocking(end, False)

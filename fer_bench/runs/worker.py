@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_bench.base.files import write_array
+from fer_bench.contract.backbone_names import SMALL, check_backbone
 from fer_bench.contract.backbones import Trunk, build_trunk, try_backbone
 from fer_bench.contract.batch import TrainView, ValOutputs
 from fer_bench.contract.method import Method
@@ -256,6 +257,13 @@ def _cpu_has(feature: str) -> bool:
 
 
 # -- what every process does -----------------------------------------------------------------------------------------
+
+
+def prepare() -> None:
+    """What every process would do first, done once in the server that forks them; it depends on no run."""
+    import torch.utils.serialization.config  # noqa: F401 - torch.load imports it when it is first called
+
+    check_backbone(SMALL[0])  # reads timm's names
 
 
 def _role(carry_out: Callable[[Order], None]) -> Callable[[Mapping[str, Any], Arrays, Line], int]:
