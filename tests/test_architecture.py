@@ -200,6 +200,7 @@ TRAINING = [
     "methods",
 ]
 STUDY = ["--folds", "--no-second-reference", "--reference", "--replace", "--seeds", "--subsets", "--tuned"]
+STUDY += ["--jobs", "--no-wait"]
 COMMANDS = {
     "run": sorted([*TRAINING, *STUDY]),
     "ablate": sorted([*(o for o in TRAINING if o != "methods"), *STUDY, "--arms", "method"]),
