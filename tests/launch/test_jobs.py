@@ -14,6 +14,7 @@ import pytest
 
 from fer_bench.errors import TrainingError
 from fer_bench.launch.jobs import Jobs
+from fer_bench.runs import pool
 from fer_bench.runs.executor import Workplace, identify
 from fer_bench.runs.forkserver import ForkServer
 from fer_bench.runs.spec import StudySpec
@@ -213,9 +214,9 @@ def test_each_run_gets_its_share_of_threads_and_a_device(work: Workplace, one, m
         time.sleep(0.2)
         raise TrainingError("not here")
 
-    monkeypatch.setattr("fer_bench.runs.pool.execute", refuse)
-    pool = Jobs(2, threads=3, devices=("cuda:0", "cuda:1"))
-    outcome = run_study(study_of(one("plain"), one("plain", 1)), work, say=lambda line: None, pool=pool)
+    monkeypatch.setattr(pool, "execute", refuse)
+    jobs = Jobs(2, threads=3, devices=("cuda:0", "cuda:1"))
+    outcome = run_study(study_of(one("plain"), one("plain", 1)), work, say=lambda line: None, pool=jobs)
     assert len(outcome.failed) == 2
     assert sorted(given) == [(3, "cuda:0"), (3, "cuda:1")]
 
@@ -258,3 +259,32 @@ def test_two_processes_share_a_study_and_the_one_that_ends_last_knows_it(work: W
     mark(work, "endless").unlink()
     assert lines.read().splitlines()[-2:] == ["0", "done"]
     assert sorted(trainings(work)) == ["endless 0", "plain 0", "plain 1"]
+
+
+def test_a_run_that_fails_in_another_process_meanwhile_is_not_tried_again_here(work: Workplace, one):
+    study = study_of(one("plain"), one("plain", 1))
+    elsewhere = work.home.ledger.writer(identify(study.runs[1], work)[0])
+
+    def hear(line: str) -> None:
+        if line.startswith("[1/2] plain, seed 0: run"):
+            elsewhere.path.mkdir(parents=True)
+            elsewhere.fail(TrainingError("it broke there"))
+
+    outcome = run_study(study, work, say=hear)
+
+    assert outcome.failed == {elsewhere.id: "in another process: it broke there"}
+    assert trainings(work) == ["plain 0"]
+    assert run_study(study, work, say=lambda line: None).failed == {}, "the next command tries again"
+
+
+def test_a_fault_of_the_harness_in_one_run_is_raised_when_the_others_have_ended(work: Workplace, one, monkeypatch):
+    def execute(spec, work, started):
+        if spec.seed == 0:
+            raise ZeroDivisionError("our own")
+        return real(spec, work, started=started)
+
+    real = pool.execute
+    monkeypatch.setattr(pool, "execute", execute)
+    with pytest.raises(ZeroDivisionError):
+        run_study(study_of(one("plain"), one("plain", 1)), work, say=lambda line: None, pool=Jobs(2))
+    assert [record_of(one("plain", seed), work).status for seed in (0, 1)] == ["unfinished", "finished"]

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -206,3 +207,33 @@ def test_a_forked_driver_starts_a_server_of_its_own(server):
     os.close(tell)
     assert os.read(listen, 99) == b"3 True"
     assert call(server, "echo", status=4)[0] == 4
+
+
+def test_threads_have_processes_at_once_and_an_interruption_ends_them_all(server):
+    pids: list[int] = []
+    ends: dict[int, object] = {}
+
+    def stuck(number: int) -> None:
+        try:
+            ends[number], _ = call(server, "stuck", lambda message: pids.append(message["pid"]))
+        except BaseException as error:
+            ends[number] = type(error)
+
+    threads = [threading.Thread(target=stuck, args=(k,), daemon=True) for k in range(2)]
+    for number, thread in enumerate(threads):
+        thread.start()
+        while len(pids) == number:
+            time.sleep(0.01)
+    assert call(server, "echo", status=5)[0] == 5, "beside the two"
+    os.kill(pids[0], signal.SIGKILL)
+    threads[0].join(60)
+    assert ends == {0: -signal.SIGKILL}, "the other goes on"
+    server.interrupt()
+    threads[1].join(60)
+    assert ends[1] is forkserver.Interrupted
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[1], 0)
+    with pytest.raises(forkserver.Interrupted):
+        call(server, "echo", status=0)
+    server.go_on()
+    assert call(server, "echo", status=0)[0] == 0
