@@ -17,7 +17,7 @@ from fer_bench.errors import TrainingError
 from fer_bench.runs import forkserver
 
 SERVER = """
-import os, sys
+import os, signal, sys
 from fer_bench.runs import forkserver, worker
 
 COUNT = [0]
@@ -44,6 +44,10 @@ def stuck(order, arrays, line):
     while True:
         pass
 
+def idle(order, arrays, line):
+    line.tell("pid", pid=os.getpid())
+    signal.pause()
+
 def leave(order, arrays, line):
     if os.fork() == 0:
         os.execvp("sleep", ["sleep", "60"])
@@ -66,7 +70,7 @@ def speak(order, arrays, line):
     print("to the errors", file=sys.stderr, flush=True)
     return 0
 
-worker.ROLES = {f.__name__: f for f in (echo, count, ask, stuck, leave, descriptors, garbage, crash, speak)}
+worker.ROLES = {f.__name__: f for f in (echo, count, ask, stuck, idle, leave, descriptors, garbage, crash, speak)}
 forkserver.main()
 """
 
@@ -213,13 +217,13 @@ def test_threads_have_processes_at_once_and_an_interruption_ends_them_all(server
     pids: list[int] = []
     ends: dict[int, object] = {}
 
-    def stuck(number: int) -> None:
+    def idle(number: int) -> None:
         try:
-            ends[number], _ = call(server, "stuck", lambda message: pids.append(message["pid"]))
+            ends[number], _ = call(server, "idle", lambda message: pids.append(message["pid"]))
         except BaseException as error:
             ends[number] = type(error)
 
-    threads = [threading.Thread(target=stuck, args=(k,), daemon=True) for k in range(2)]
+    threads = [threading.Thread(target=idle, args=(k,), daemon=True) for k in range(2)]
     for number, thread in enumerate(threads):
         thread.start()
         while len(pids) == number:
