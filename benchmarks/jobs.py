@@ -22,9 +22,14 @@ from fer_bench.base.process import cores
 def study(options: argparse.Namespace, jobs: int) -> list[str]:
     """The words of the command."""
     sets = [word for text in options.set for word in ("--set", text)]
-    return ["run", *options.methods, "--dataset", options.dataset, "--recipe", options.recipe, "--seeds",
-            str(options.seeds), "--precision", "fp32", "--device", options.device, "--no-track", "--quiet", *sets,
+    return ["run", *options.methods, *data(options), "--recipe", options.recipe, "--seeds", str(options.seeds),
+            "--precision", "fp32", "--device", options.device, "--no-track", "--quiet", *sets,
             "--jobs", str(jobs)]  # fmt: skip
+
+
+def data(options: argparse.Namespace) -> list[str]:
+    """The words that name the data set."""
+    return ["--dataset", options.dataset, *(word for text in options.dataset_set for word in ("--dataset-set", text))]
 
 
 def seconds(words: list[str], prepared: Path) -> float:
@@ -45,6 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", default=["baseline_resnet", "baseline_focal"])
     parser.add_argument("--dataset", default="synthetic")
+    parser.add_argument("--dataset-set", action="append", default=[], metavar="NAME=VALUE", help="repeatable")
     parser.add_argument("--recipe", default="brief")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="recipe field; repeatable")
     parser.add_argument("--seeds", type=int, default=3)
@@ -54,8 +60,8 @@ def main() -> None:
     options = parser.parse_args()
     counts = (1, options.jobs)
     with tempfile.TemporaryDirectory() as folder:
-        prepare = [sys.executable, "-P", "-m", "fer_bench", "data", "prepare", options.dataset, "--home", folder]
-        subprocess.run(prepare, check=True, capture_output=True)
+        prepare = ["data", "prepare", *data(options)[1:], "--home", folder]
+        subprocess.run([sys.executable, "-P", "-m", "fer_bench", *prepare], check=True, capture_output=True)
         rounds = range(options.repeats + 1)
         times = [[seconds(study(options, jobs), Path(folder)) for jobs in counts] for _ in rounds][1:]
     ratios = sorted(one / several for one, several in times)
