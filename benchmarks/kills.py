@@ -172,7 +172,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1, help="runs of `run` at once")
     options = parser.parse_args()
+    COMMANDS["run"] += ["--jobs", str(options.jobs)]
     draw, killed = random.Random(options.seed), Counter()
     shares = {"prepare": 3, "run": 12, "tune": 8, "report": 3, "sync": 4}
     with tempfile.TemporaryDirectory() as folder:

@@ -105,6 +105,10 @@ class TrainingError(FerBenchError, RuntimeError):
     """A training that can't continue: non-finite loss, wrong shapes from a hook, out of memory."""
 
 
+class OutOfMemoryError(TrainingError):
+    """A training for which memory did not suffice, or whose process the system killed, as it does then."""
+
+
 class LedgerError(FerBenchError):
     """A run record that is missing, unfinished, locked or damaged."""
 

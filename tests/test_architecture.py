@@ -202,9 +202,11 @@ TRAINING = [
     "methods",
 ]
 STUDY = ["--folds", "--no-second-reference", "--reference", "--replace", "--seeds", "--subsets", "--tuned"]
+STUDY += ["--jobs", "--no-wait"]
 COMMANDS = {
     "run": sorted([*TRAINING, *STUDY]),
     "ablate": sorted([*(o for o in TRAINING if o != "methods"), *STUDY, "--arms", "method"]),
+    "launch slurm": ["--jobs", "--output", "--partition", "--sbatch", "--time", "command"],
     "tune": sorted([*TRAINING, "--seed", "--trials"]),
     "report": ["--force", "--format", "--home", "--out", "--test-prior", "study"],
     "response": ["--force", "--format", "--home", "--out", "studies"],

@@ -32,13 +32,14 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "training": ("base", "contract", "stats"),
     "runs": ("base", "contract", "data", "doctor", "record", "stats", "training"),
     "tuning": ("base", "contract", "record", "runs", "training"),
+    "launch": ("base", "runs", "training"),
     "conformance": ("base", "contract", "data", "record", "runs", "training"),
     "inference": ("base", "contract", "data", "record", "reports", "runs", "stats", "training"),
     "tracking": ("base", "record", "stats"),
     "reports": ("base", "contract", "data", "doctor", "record", "stats"),
     "cli": (
-        *("base", "conformance", "contract", "data", "doctor", "fetching", "inference", "record", "reports", "runs"),
-        *("stats", "tracking", "training", "tuning"),
+        *("base", "conformance", "contract", "data", "doctor", "fetching", "inference", "launch", "record", "reports"),
+        *("runs", "stats", "tracking", "training", "tuning"),
     ),
 }
 """Room to the rooms it imports: every arrow there is, whether at the top of a file or inside a function."""

@@ -25,6 +25,7 @@ from fer_bench.errors import FerBenchError, VariantNameError
 COMMANDS = {
     "run": ("fer_bench.cli.run", "run", "Train methods under the same conditions and compare them."),
     "ablate": ("fer_bench.cli.ablate", "ablate", "Train the arms of a method: what each of its modules contributes."),
+    "launch": ("fer_bench.cli.launch", "launch", "Carry out a study with many tasks of a cluster."),
     "tune": ("fer_bench.cli.tune", "tune", "Tune the hyperparameters of each method, with equal budgets."),
     "report": ("fer_bench.cli.report", "report", "Write a study's report from the ledger."),
     "response": ("fer_bench.cli.response", "response", "Plot recall against the imbalance of the training set."),

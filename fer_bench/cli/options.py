@@ -142,6 +142,10 @@ def training_options(command: Callable) -> Callable:
 _STUDY = (
     number_option("--seeds", int, 1, 1000, "Seeds per method: 0 to N-1.", default=3),
     number_option("--subsets", int, 1, 100, "Draws of the training set that --imbalance thins: 0 to N-1.", default=1),
+    number_option("--jobs", int, 1, 64, "Runs at once on this machine: they share its cores (--threads 0), and its GPUs"
+                  " or those that are named (--device cuda:0,cuda:1).", default=1),
+    click.option("--no-wait", is_flag=True, help="Leave runs that other processes are training to those, and the report"
+                 " to the one that ends last."),
     click.option("--folds", metavar="LIST", help="Folds of the protocol, such as 0,1 or 0-4  [default: all]"),
     click.option("--reference", metavar="METHOD", help="Method against which gains are measured"
                  "  [default: a baseline]"),
@@ -234,9 +238,13 @@ def _recipe_fields(options: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-def check_device(device: str) -> None:
-    """Raise UnknownNameError if this is not a device name; whether the machine has it is checked later."""
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", device):
+def check_device(device: str, *, several: bool = False) -> None:
+    """Raise UnknownNameError if this is not a device name; whether the machine has it is checked later.
+
+    `several`: GPUs may be listed, separated by commas.
+    """
+    names = r"auto|cpu|mps|cuda(:\d{1,3})?" + (r"|cuda:\d{1,3}(,cuda:\d{1,3})+" if several else "")
+    if not re.fullmatch(names, device):
         raise UnknownNameError(
             f"unknown device '{abbreviated(device)}'", where="--device", hint="auto, cpu, cuda, cuda:1"
         )

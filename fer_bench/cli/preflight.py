@@ -37,7 +37,7 @@ def preflight(methods: Sequence[str], options: dict[str, Any], *, searching: boo
     variants = [parse_variant(text) for text in methods]
     for variant in variants:
         available.method(variant.method)
-    check_device(options["device"])
+    check_device(options["device"], several=not searching)
     template, _ = template_of(options, available, detect=False)
     if searching and len(profiles_of(options)) > 1:
         raise SpecError("a search takes one imbalance profile", where="--imbalance", hint="run one search for each")

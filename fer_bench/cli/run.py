@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fer_bench.contract.params import Variant
     from fer_bench.runs.ablation import Ablation
     from fer_bench.runs.executor import Workplace
+    from fer_bench.runs.pool import Pool
     from fer_bench.runs.spec import StudySpec
     from fer_bench.runs.study import Outcome
     from fer_bench.tuning.best import Tuned
@@ -48,10 +49,10 @@ def train(methods: Sequence[str], options: dict[str, Any], ablation: Ablation | 
     from fer_bench.cli.preflight import preflight
 
     available = preflight(methods, options)
-    from fer_bench.cli.workplace import Mirror, open_workplace  # imported late: these take seconds
+    from fer_bench.cli.workplace import Mirror, open_pool, open_workplace  # imported late: these take seconds
 
     work = open_workplace(options, available)
-    mirror = Mirror(work, options)
+    mirror, pool = Mirror(work, options), open_pool(options)
     template, preset = template_of(options, work.plugins)
     profiles = profiles_of(options)
     any_failed, reported = False, []
@@ -59,9 +60,9 @@ def train(methods: Sequence[str], options: dict[str, Any], ablation: Ablation | 
         one, several = {**template, "profile": profile}, len(profiles) > 1
         study = _study(methods, options, one, preset, work, several=several, ablation=ablation)
         _announce(study, options, preset, work)
-        outcome = _carry_out(study, work, mirror, replace=options["replace"])
+        outcome = _carry_out(study, work, mirror, pool, options)
         any_failed = any_failed or bool(outcome.failed)
-        reported += [outcome.study] if outcome.finished else []
+        reported += [outcome.study] if outcome.finished and not outcome.left else []
     if len(reported) > 1:
         _curves(reported, options["name"] or reported[0]["name"], work)
     return int(any_failed)
@@ -161,14 +162,17 @@ def _announce(study: StudySpec, options: dict[str, Any], preset: str, work: Work
         warn("bf16 is several times slower on this machine; use --precision auto for the faster precision")
 
 
-def _carry_out(study: StudySpec, work: Workplace, mirror: Mirror, *, replace: bool) -> Outcome:
+def _carry_out(study: StudySpec, work: Workplace, mirror: Mirror, pool: Pool, options: dict[str, Any]) -> Outcome:
     from fer_bench.cli.relabel import add_labels
     from fer_bench.cli.workplace import finish_study
     from fer_bench.runs.live import say, warn
     from fer_bench.runs.study import run_study
 
-    outcome = run_study(study, work, say=say, replace=replace, after_run=mirror)
-    if outcome.finished:
+    how: dict[str, Any] = {"replace": options["replace"], "pool": pool, "wait": not options["no_wait"]}
+    outcome = run_study(study, work, say=say, after_run=mirror, **how)
+    if outcome.left:
+        say(f"left to other processes: {plural(outcome.left, 'run')}; the last to end writes the report")
+    elif outcome.finished:
         add_labels(study.runs[0].dataset, work)
         finish_study(outcome.study, work, mirror)
     if outcome.failed:

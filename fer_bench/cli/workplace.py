@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fer_bench.base.addresses import absolute, check_uri, is_server
 from fer_bench.base.credentials import holds_secret, public_address
 from fer_bench.base.next_command import complete
+from fer_bench.base.quantities import plural
 from fer_bench.cli.listing import warn_of_broken
 from fer_bench.cli.options import dataset_params, runtime_of, template_of
 from fer_bench.contract.cards import DatasetCard
@@ -19,11 +20,14 @@ from fer_bench.data.fold_rows import roles_of
 from fer_bench.data.prepare import ensure_store
 from fer_bench.data.splits import protocol_that_fits
 from fer_bench.data.store import Store
+from fer_bench.launch.jobs import Jobs
+from fer_bench.launch.shares import devices_for, threads_for
 from fer_bench.record.home import Home
 from fer_bench.runs.executor import Workplace
 from fer_bench.runs.forkserver import SERVER
 from fer_bench.runs.live import Live, say, warn
 from fer_bench.runs.machine import this_machine
+from fer_bench.runs.pool import Here, Pool
 from fer_bench.tracking.background import try_sync
 
 if TYPE_CHECKING:
@@ -39,7 +43,8 @@ def open_workplace(options: dict[str, Any], available: Plugins) -> Workplace:
     home.require_writable()
     SERVER.start()  # its imports take seconds; meanwhile the data are prepared
     if options["device"] not in ("auto", "cpu"):
-        this_machine().check(options["device"])
+        for device in options["device"].split(","):
+            this_machine().check(device)
     params = dataset_params(options, available.dataset_card(options["dataset"]))
     dataset = available.dataset(options["dataset"], params)
     store = ensure_store(home, dataset)
@@ -54,6 +59,20 @@ def open_workplace(options: dict[str, Any], available: Plugins) -> Workplace:
 
     quiet: dict[str, Any] = {} if options["quiet"] else {"listener": Live(rarest)}
     return Workplace(home=home, plugins=available, runtime=runtime_of(options), **quiet)
+
+
+def open_pool(options: dict[str, Any]) -> Pool:
+    """What carries out the runs of a study: one after the other here, or several at once with ``--jobs``."""
+    jobs, device = options["jobs"], options["device"]
+    gpus = this_machine().gpus if jobs > 1 and device in ("auto", "cuda") else 0
+    devices = devices_for(device, jobs, gpus)
+    if jobs == 1:
+        return Here()
+    threads = threads_for(jobs, options["threads"])
+    on = f", spread over {', '.join(devices)}" if len(devices) > 1 else ""
+    each = f", each with {plural(threads, 'CPU thread')}" if threads else ""
+    say(f"{jobs} runs at once{each}{on}")
+    return Jobs(jobs, threads=threads, devices=devices)
 
 
 def _fit_protocol(options: dict[str, Any], store: Store, card: DatasetCard) -> None:

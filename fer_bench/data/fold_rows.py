@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import threading
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -218,6 +219,7 @@ def copies_of_test(copies: Copies, roles: Roles, labels: np.ndarray) -> np.ndarr
 
 
 _KNOWN: dict[tuple, Roles] = {}
+_ONE_AT_A_TIME = threading.Lock()  # runs that begin at once, in threads, divide the rows once
 _MOST_KNOWN = 64  # roles that are remembered: folds, profiles and draws of a study, whatever its methods and seeds
 
 
@@ -228,8 +230,9 @@ def known_roles(
     chosen = card.protocol(protocol)
     clean = clean_of(home, store, chosen)
     key = (str(store.path), store.fingerprint, repr(chosen), fold, profile, subset, clean and clean.sha256)
-    if key not in _KNOWN:
-        while len(_KNOWN) >= _MOST_KNOWN:
-            del _KNOWN[next(iter(_KNOWN))]
-        _KNOWN[key] = roles_of(store, card, home, protocol=protocol, fold=fold, profile=profile, subset=subset)
-    return _KNOWN[key]
+    with _ONE_AT_A_TIME:
+        if key not in _KNOWN:
+            while len(_KNOWN) >= _MOST_KNOWN:
+                del _KNOWN[next(iter(_KNOWN))]
+            _KNOWN[key] = roles_of(store, card, home, protocol=protocol, fold=fold, profile=profile, subset=subset)
+        return _KNOWN[key]

@@ -33,7 +33,15 @@ from fer_bench.contract.plugins import Plugins
 from fer_bench.data.fold_rows import Roles, copies_of_test, groups_of_test, known_roles, labels_of_test, people_column
 from fer_bench.data.store import Store
 from fer_bench.doctor.copies import known_copies
-from fer_bench.errors import DataError, FerBenchError, LedgerError, LockedError, PrunedTrial, TrainingError
+from fer_bench.errors import (
+    DataError,
+    FerBenchError,
+    LedgerError,
+    LockedError,
+    OutOfMemoryError,
+    PrunedTrial,
+    TrainingError,
+)
 from fer_bench.record.home import Home
 from fer_bench.record.ledger import NUMERICS, RunRecord, RunWriter, run_id
 from fer_bench.record.relabelled import labels_folder
@@ -307,8 +315,10 @@ class _Run:
             raise error_of(failure)
         if status:
             killed = f"by {signal.Signals(-status).name}" if status < 0 else f"with code {status}"
-            hint = "the system may have run out of memory" if status == -signal.SIGKILL else "see its output"
-            raise TrainingError(f"the process that was to {role} '{self.spec.method}' ended {killed}", hint=hint)
+            what = f"the process that was to {role} '{self.spec.method}' ended {killed}"
+            if status == -signal.SIGKILL:
+                raise OutOfMemoryError(what, hint="the system may have run out of memory")
+            raise TrainingError(what, hint="see its output")
 
     def _hear(self, message: dict[str, Any]) -> Any:
         """Take in a message of the process at work; returns the reply to one that asks."""

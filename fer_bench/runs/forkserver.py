@@ -9,8 +9,9 @@ costs some hundredths of a second instead of some seconds. The process that asks
     driver --order, arrays--> child        driver <--messages, one JSON line each-- child
     driver --replies--------> child        driver <--exit status-- server
 
-What a child sends is read as JSON and nothing else, since plug-in code runs there. A driver that dies, or gives up,
-ends its child: the server sees its connection close and kills.
+What a child sends is read as JSON and nothing else, since plug-in code runs there. Several threads of a driver may each
+have a child at work. Every child has a connection between server and driver, which tells its exit status: the server
+kills a child when the driver closes that connection, and all children when the driver has gone.
 
 On macOS a process may not go on after a fork if Apple's libraries, which torch uses, have started threads. There the
 server starts a new interpreter for every order, which makes the imports itself.
@@ -29,6 +30,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
@@ -68,13 +70,19 @@ class Channel:
 # -- the driver's side -----------------------------------------------------------------------------------------------
 
 
+class Interrupted(KeyboardInterrupt):
+    """Another thread of the driver has ended all its processes, as Ctrl-C does: not a failure of the run."""
+
+
 class ForkServer:
-    """Starts the server when it is first needed, and has it carry out one order at a time."""
+    """Starts the server when it is first needed, and has it carry out orders, one at a time for each thread."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen | None = None
         self._socket: socket.socket | None = None
         self._owner = 0
+        self._interrupted = False
+        self._lock = threading.RLock()
 
     def start(self) -> None:
         """Start the server, unless it runs; its imports go on while the driver does something else."""
@@ -105,75 +113,108 @@ class ForkServer:
         ------
         TrainingError
             The server has died, or the process sent something unreadable.
+        Interrupted
+            :meth:`interrupt` was called.
         """
-        self.start()
-        assert self._socket is not None
-        orders_r, orders_w = os.pipe()
-        answers_r, answers_w = os.pipe()
+        server, child, orders, answers = self._start_child()
         try:
-            try:
-                with _standard() as standard:
-                    socket.send_fds(self._socket, [b"F"], [*standard, orders_r, answers_w])
-            finally:
-                os.close(orders_r)
-                os.close(answers_w)
-            with open(orders_w, "wb", buffering=0, closefd=False) as orders, contextlib.suppress(BrokenPipeError):
-                _write_all(orders, _order(role, order, arrays))
-            status = self._listen(answers_r, orders_w, handle)
+            with open(orders, "wb", buffering=0, closefd=False) as file, contextlib.suppress(BrokenPipeError):
+                _write_all(file, _order(role, order, arrays))
+            return _listen(child, answers, orders, handle)
         except OSError as error:
-            self.stop()
-            raise TrainingError("the process that starts trainings has died", hint=str(error)) from error
+            raise self._lost(server, error) from error
         except BaseException:
-            self._end_child()
+            with contextlib.suppress(OSError):  # kill the child, and wait until it is gone
+                child.sendall(b"K")
+                _read_status(child)
             raise
         finally:
-            os.close(orders_w)
-            os.close(answers_r)
-        return status
+            child.close()
+            os.close(orders)
+            os.close(answers)
+
+    def _start_child(self) -> tuple[socket.socket, socket.socket, int, int]:
+        """The server's connection, a new child's, and the ends of its pipes for orders and for answers."""
+        with self._lock, _standard() as standard:
+            self._check()
+            self.start()
+            server = self._socket
+            assert server is not None
+            child, theirs = socket.socketpair()
+            orders_r, orders_w = os.pipe()
+            answers_r, answers_w = os.pipe()
+            try:
+                socket.send_fds(server, [b"F"], [*standard, orders_r, answers_w, theirs.fileno()])
+            except OSError as error:
+                child.close()
+                os.close(orders_w)
+                os.close(answers_r)
+                raise self._lost(server, error) from error
+            finally:
+                theirs.close()
+                os.close(orders_r)
+                os.close(answers_w)
+        return server, child, orders_w, answers_r
 
     def stop(self) -> None:
-        """End the server, and with it any child."""
-        if self._socket is not None:
-            self._socket.close()
-        if self._process is not None and self._owner == os.getpid():
-            self._process.wait()
-        self._process = self._socket = None
+        """End the server, and with it all children."""
+        with self._lock:
+            if self._socket is not None:
+                self._socket.close()
+            if self._process is not None and self._owner == os.getpid():
+                self._process.wait()
+            self._process = self._socket = None
 
-    def _end_child(self) -> None:
-        """Kill the child and wait until it is gone."""
-        if self._socket is not None:
-            with contextlib.suppress(OSError):
-                self._socket.sendall(b"K")
-                self._read_status()
+    def interrupt(self) -> None:
+        """End all processes; calls in other threads, and further ones, raise Interrupted until :meth:`go_on`."""
+        self._interrupted = True
+        self.stop()
 
-    def _read_status(self) -> int:
-        assert self._socket is not None
-        data = b""
-        while len(data) < _STATUS.size:
-            part = self._socket.recv(_STATUS.size - len(data))
-            if not part:
-                raise ConnectionResetError("it closed its connection; see its output")
-            data += part
-        return _STATUS.unpack(data)[0]
+    def go_on(self) -> None:
+        """Take calls again after an interruption."""
+        self._interrupted = False
 
-    def _listen(self, answers: int, replies: int, handle: Handle) -> int:
-        """Pass messages on until the child has ended and all that it sent is read."""
-        os.set_blocking(answers, False)
-        rest, status = b"", None
-        with selectors.DefaultSelector() as selector:
-            selector.register(answers, selectors.EVENT_READ)
-            selector.register(self._socket, selectors.EVENT_READ)  # type: ignore[arg-type]
-            while status is None:
-                ready = {key.fd for key, _ in selector.select()}
-                if answers not in ready:
-                    status = self._read_status()
-                lines, rest, open_still = _lines(answers, rest)
-                for line in lines:
-                    _answer(line, replies, handle)
-                if not open_still:
-                    with contextlib.suppress(KeyError):
-                        selector.unregister(answers)
-        return status
+    def _check(self) -> None:
+        if self._interrupted:
+            raise Interrupted
+
+    def _lost(self, server: socket.socket, error: OSError) -> TrainingError:
+        """Forget a server that has died, unless another thread has replaced it already; returns the error to raise."""
+        self._check()
+        with self._lock:
+            if self._socket is server:
+                self.stop()
+        return TrainingError("the process that starts trainings has died", hint=str(error))
+
+
+def _read_status(child: socket.socket) -> int:
+    data = b""
+    while len(data) < _STATUS.size:
+        part = child.recv(_STATUS.size - len(data))
+        if not part:
+            raise ConnectionResetError("it closed its connection; see its output")
+        data += part
+    return _STATUS.unpack(data)[0]
+
+
+def _listen(child: socket.socket, answers: int, replies: int, handle: Handle) -> int:
+    """Pass messages on until the child has ended and all that it sent is read; returns its exit status."""
+    os.set_blocking(answers, False)
+    rest, status = b"", None
+    with selectors.DefaultSelector() as selector:
+        selector.register(answers, selectors.EVENT_READ)
+        selector.register(child, selectors.EVENT_READ)
+        while status is None:
+            ready = {key.fd for key, _ in selector.select()}
+            if answers not in ready:
+                status = _read_status(child)
+            lines, rest, open_still = _lines(answers, rest)
+            for line in lines:
+                _answer(line, replies, handle)
+            if not open_still:
+                with contextlib.suppress(KeyError):
+                    selector.unregister(answers)
+    return status
 
 
 @contextlib.contextmanager
@@ -250,7 +291,7 @@ def main() -> NoReturn:
 
 def _serve(connection: socket.socket, *, forks: bool) -> NoReturn:
     """Start a child for every request, until the driver's end of the connection closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to hear; it ends the child in order
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to hear; it ends the children in order
     if forks:
         from fer_bench.runs import worker
 
@@ -262,24 +303,79 @@ def _serve(connection: socket.socket, *, forks: bool) -> NoReturn:
     signal.set_wakeup_fd(wake)
     gc.collect()
     gc.freeze()  # the collector of a child does not touch, and so copy, the pages of what was imported
+    family = _Family(connection, woken)
     while True:
-        request, descriptors, _, _ = socket.recv_fds(connection, 1, 5)
-        if not request:
-            os._exit(0)  # without the interpreter's clean-up, which has nothing to clean
-        if len(descriptors) != 5:  # a late order to kill a child that has ended
-            continue
-        pid = os.fork() if forks else _new_interpreter(descriptors)
-        if pid == 0:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            for end in (woken, wake, connection.detach()):
-                os.close(end)
-            _child(worker.ROLES, *descriptors)
-        for descriptor in descriptors:
-            os.close(descriptor)
-        status = _wait(pid, connection, woken)
-        with contextlib.suppress(BrokenPipeError):
-            connection.sendall(_STATUS.pack(status))
+        for descriptors in family.requests():
+            *streams, line = descriptors
+            pid = os.fork() if forks else _new_interpreter(streams)
+            if pid == 0:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                family.close()
+                for end in (woken, wake, connection.detach(), line):
+                    os.close(end)
+                _child(worker.ROLES, *streams)
+            family.add(pid, line)
+            for descriptor in streams:
+                os.close(descriptor)
+
+
+class _Family:
+    """The server's children, each with its connection to the driver."""
+
+    def __init__(self, connection: socket.socket, woken: int):
+        self._connection, self._woken = connection, woken
+        self._lines: dict[int, socket.socket] = {}
+        self._selector = selectors.DefaultSelector()
+        for end in (connection, woken):
+            self._selector.register(end, selectors.EVENT_READ)
+
+    def requests(self) -> Iterator[list[int]]:
+        """Wait until something happens; kill who is to be killed, tell who has ended, yield who is to be started."""
+        for key, _ in self._selector.select():
+            if key.fd == self._woken:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._woken, 4096)
+            elif key.fileobj is self._connection:
+                request, descriptors, _, _ = socket.recv_fds(self._connection, 1, 6)
+                if not request:
+                    self._end()
+                yield descriptors
+            else:  # the driver wants this child ended, or has closed its end
+                self._selector.unregister(key.fileobj)
+                os.kill(key.data, signal.SIGKILL)
+        self._tell()
+
+    def add(self, pid: int, line: int) -> None:
+        """A child has been started; `line` is the connection that tells of its end."""
+        self._lines[pid] = socket.socket(fileno=line)
+        self._selector.register(self._lines[pid], selectors.EVENT_READ, pid)
+
+    def _tell(self) -> None:
+        """Tell the driver of each child that has ended."""
+        for pid in list(self._lines):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if not ended:
+                continue
+            with self._lines.pop(pid) as line:
+                with contextlib.suppress(KeyError):
+                    self._selector.unregister(line)
+                with contextlib.suppress(OSError):  # a driver that has gone
+                    line.sendall(_STATUS.pack(os.waitstatus_to_exitcode(status)))
+
+    def _end(self) -> NoReturn:
+        """The driver has gone: kill all children, and end. The interpreter's clean-up has nothing to do."""
+        for pid in self._lines:
+            os.kill(pid, signal.SIGKILL)
+        for pid in self._lines:
+            os.waitpid(pid, 0)
+        os._exit(0)
+
+    def close(self) -> None:
+        """Let go of all connections, in a child: they are the server's."""
+        self._selector.close()
+        for line in self._lines.values():
+            os.close(line.detach())
 
 
 def _new_interpreter(descriptors: list[int]) -> int:
@@ -290,26 +386,6 @@ def _new_interpreter(descriptors: list[int]) -> int:
     process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=line)
     process.returncode = 0  # its end is waited for by its number: nothing is left to do for this object
     return process.pid
-
-
-def _wait(pid: int, connection: socket.socket, woken: int) -> int:
-    """Wait for a child to end; kill it when the driver asks for that, or has gone."""
-    with selectors.DefaultSelector() as selector:
-        selector.register(connection, selectors.EVENT_READ)
-        selector.register(woken, selectors.EVENT_READ)
-        while True:
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                return os.waitstatus_to_exitcode(status)
-            for key, _ in selector.select():
-                if key.fd == woken:
-                    with contextlib.suppress(BlockingIOError):
-                        os.read(woken, 4096)
-                    continue
-                os.kill(pid, signal.SIGKILL)
-                _, status = os.waitpid(pid, 0)
-                connection.recv(1)
-                return os.waitstatus_to_exitcode(status)
 
 
 def _child(roles: Mapping[str, Callable], stdin: int, stdout: int, stderr: int, orders: int, answers: int) -> NoReturn:

@@ -25,7 +25,7 @@ from fer_bench.contract.backbone_names import SMALL, check_backbone
 from fer_bench.contract.backbones import Trunk, build_trunk, try_backbone
 from fer_bench.contract.batch import TrainView, ValOutputs
 from fer_bench.contract.method import Method
-from fer_bench.errors import FerBenchError, PrunedTrial, TrainingError
+from fer_bench.errors import FerBenchError, OutOfMemoryError, PrunedTrial, TrainingError
 from fer_bench.rng import seed_all, stream_seed
 from fer_bench.runs.blame import frame_to_blame
 from fer_bench.runs.order import Arrays, Line, Order
@@ -46,6 +46,7 @@ from fer_bench.training.fit import candidates, fit, has_estimator
 from fer_bench.training.job import Fold, Job, Listener, Progress, Runtime, fitted_file, ready_file, snapshot_file
 
 STEP_SECONDS = 0.2  # between messages about steps: a progress bar needs no more
+NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # torch's RuntimeError where the main memory does not suffice
 
 
 def set_up(spec: RunSpec, runtime: Runtime) -> torch.device:
@@ -53,6 +54,8 @@ def set_up(spec: RunSpec, runtime: Runtime) -> torch.device:
     device = runtime.resolve()
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # "cuda" without a number, as in code of methods, means this one
     torch.use_deterministic_algorithms(runtime.deterministic)
     torch.backends.cudnn.benchmark = not runtime.deterministic
     if device.type == "cuda":
@@ -302,8 +305,8 @@ def explained(error: Exception, order: Order, *, fresh: bool) -> Exception:
     if isinstance(error, FerBenchError) or "spec" not in order.given:
         return error
     spec = order.spec
-    if isinstance(error, torch.OutOfMemoryError):
-        return TrainingError(
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or NO_MEMORY in str(error):
+        return OutOfMemoryError(
             f"the device ran out of memory with batches of {spec.recipe.batch_size}",
             hint="a smaller batch_size or image_size, or a smaller backbone",
             next=f"the same command with --set batch_size={max(2, spec.recipe.batch_size // 2)}",

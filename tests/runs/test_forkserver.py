@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from fer_bench.errors import TrainingError
 from fer_bench.runs import forkserver
 
 SERVER = """
-import os, sys
+import os, signal, sys
 from fer_bench.runs import forkserver, worker
 
 COUNT = [0]
@@ -43,6 +44,10 @@ def stuck(order, arrays, line):
     while True:
         pass
 
+def idle(order, arrays, line):
+    line.tell("pid", pid=os.getpid())
+    signal.pause()
+
 def leave(order, arrays, line):
     if os.fork() == 0:
         os.execvp("sleep", ["sleep", "60"])
@@ -65,7 +70,7 @@ def speak(order, arrays, line):
     print("to the errors", file=sys.stderr, flush=True)
     return 0
 
-worker.ROLES = {f.__name__: f for f in (echo, count, ask, stuck, leave, descriptors, garbage, crash, speak)}
+worker.ROLES = {f.__name__: f for f in (echo, count, ask, stuck, idle, leave, descriptors, garbage, crash, speak)}
 forkserver.main()
 """
 
@@ -206,3 +211,33 @@ def test_a_forked_driver_starts_a_server_of_its_own(server):
     os.close(tell)
     assert os.read(listen, 99) == b"3 True"
     assert call(server, "echo", status=4)[0] == 4
+
+
+def test_threads_have_processes_at_once_and_an_interruption_ends_them_all(server):
+    pids: list[int] = []
+    ends: dict[int, object] = {}
+
+    def idle(number: int) -> None:
+        try:
+            ends[number], _ = call(server, "idle", lambda message: pids.append(message["pid"]))
+        except BaseException as error:
+            ends[number] = type(error)
+
+    threads = [threading.Thread(target=idle, args=(k,), daemon=True) for k in range(2)]
+    for number, thread in enumerate(threads):
+        thread.start()
+        while len(pids) == number:
+            time.sleep(0.01)
+    assert call(server, "echo", status=5)[0] == 5, "beside the two"
+    os.kill(pids[0], signal.SIGKILL)
+    threads[0].join(60)
+    assert ends == {0: -signal.SIGKILL}, "the other goes on"
+    server.interrupt()
+    threads[1].join(60)
+    assert ends[1] is forkserver.Interrupted
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[1], 0)
+    with pytest.raises(forkserver.Interrupted):
+        call(server, "echo", status=0)
+    server.go_on()
+    assert call(server, "echo", status=0)[0] == 0
