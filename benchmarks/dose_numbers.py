@@ -127,12 +127,6 @@ def read_dose(study: StudyData) -> Dose:
             )
         if source in ARMS and method.ranked:
             arms[source] = method.label
-    if REFERENCE not in arms:
-        raise LedgerError(
-            f"study '{study.name}' lacks the arm without sharing, from which gains are measured",
-            hint="an arm with share.source=none",
-            next=study.command or None,
-        )
     return Dose(doses.pop(), study, arms)
 
 
@@ -208,15 +202,23 @@ def load_doses(homes: Sequence[Path]) -> Doses:
     """
     ledgers = [Home(home.resolve()).ledger for home in homes]
     named = [(ledger, name) for ledger in ledgers for name in ledger.studies() if name.startswith(f"{PREFIX}-")]
-    doses = sorted((read_dose(load_study(ledger, name)) for ledger, name in named), key=lambda d: d.shared)
+    found = sorted((read_dose(load_study(ledger, name)) for ledger, name in named), key=lambda d: d.shared)
+    doses = [dose for dose in found if REFERENCE in dose.arms]
+    notes = [
+        f"Study {phrases.code(dose.study.name)} is left out: it lacks a run without sharing (share.source=none), from "
+        "which gains are measured."
+        for dose in found
+        if dose not in doses
+    ]
     if len(doses) < 2:
         raise LedgerError(
-            f"a dose-response needs two doses or more, and {len(doses)} of the studies {PREFIX}-... were found",
+            f"a dose-response needs two doses or more, and {len(doses)} can be used of the studies {PREFIX}-...",
             where=", ".join(str(ledger.root) for ledger in ledgers),
+            hint=" ".join(notes) or None,
             next=f"fer-bench run METHOD... --dataset synthetic --dataset-set shared=0.5 --name {PREFIX}-50",
         )
     _require_alike(doses)
-    notes = [f"{dose.study.name}: {note}" for dose in doses for note in dose.study.notes]
+    notes += [f"{dose.study.name}: {note}" for dose in doses for note in dose.study.notes]
     sources = []
     for source in (s for s in ARMS if s != REFERENCE):
         lacking = [dose.percent for dose in doses if source not in dose.arms]

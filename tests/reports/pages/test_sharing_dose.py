@@ -152,17 +152,20 @@ def test_an_arm_that_one_dose_lacks_is_left_out_and_named(bench, numbers):
     assert ("class_prototypes", "own") not in doses.contrasts
 
 
-def test_a_dose_without_its_reference_is_an_error_that_names_it(bench, numbers):
-    study(bench, 0.0)
-    study(bench, 0.5, {k: v for k, v in ARMS.items() if k != "none"})
-    with pytest.raises(LedgerError, match="'sharing-dose-50' lacks the arm without sharing"):
-        numbers.load_doses([home_of(bench)])
+def test_a_dose_without_its_reference_is_left_out_and_named(bench, numbers):
+    for dose in DOSES:
+        study(bench, dose, {k: v for k, v in ARMS.items() if k != "none" or dose != 0.5})
+    doses = numbers.load_doses([home_of(bench)])
+    assert [dose.shared for dose in doses.doses] == [0.0, 1.0]
+    assert "Study `sharing-dose-50` is left out: it lacks a run without sharing" in doses.notes[0]
 
 
 def test_one_dose_is_no_response(bench, numbers):
     study(bench, 0.5)
-    with pytest.raises(LedgerError, match="two doses or more, and 1 of the studies"):
+    study(bench, 1.0, {k: v for k, v in ARMS.items() if k != "none"})
+    with pytest.raises(LedgerError, match="two doses or more, and 1 can be used") as error:
         numbers.load_doses([home_of(bench)])
+    assert "`sharing-dose-100` is left out" in error.value.hint
 
 
 def test_studies_that_differ_in_more_than_the_dose_are_refused(bench, numbers):
