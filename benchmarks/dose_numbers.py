@@ -33,9 +33,9 @@ PREFIX = "sharing-dose"
 MINORITY = "disgust"  # whose action units the dose is about
 REFERENCE, CONTROL, CONTROLLED = "none", "own", "class_prototypes"
 ARMS = {  # by share.source
-    "batch_mean": "mean of the batch",
+    "batch_mean": "the mean of the batch",
     "class_prototypes": "class prototypes",
-    "dictionary": "dictionary",
+    "dictionary": "a dictionary",
     CONTROL: "own features (control)",
     REFERENCE: "no sharing (reference)",
 }
@@ -319,13 +319,14 @@ def _difference(ours: Jackknife, theirs: Jackknife, measure: str) -> Interval:
 
 def _judged(effect: Effect, tests: int, doses: Doses) -> Effect:
     interval = effect.interval
-    adjusted = min(1.0, tests * interval.p) if np.isfinite(interval.p) else None
+    several = len(doses.seeds) > 1
+    adjusted = min(1.0, tests * interval.p) if several and np.isfinite(interval.p) else None
     hardly = {at for source, at in doses.doubtful if source in (effect.arm, effect.other)}
-    if not interval.known or adjusted is None:
+    if not interval.known:
         verdict = Verdict.UNKNOWN
     elif interval.covers(0.0):
         verdict = Verdict.NOISE
-    elif len(doses.seeds) < 2:
+    elif adjusted is None:
         verdict = Verdict.ONE_SEED
     elif effect.shared in hardly or (effect.shared is None and hardly):
         verdict = Verdict.CHANCE

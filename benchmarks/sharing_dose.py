@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from dose_numbers import (
     ARMS,
+    AUROC,
     CONTROL,
     CONTROLLED,
     MEASURES,
@@ -86,36 +87,34 @@ def lead(doses: Doses, effects: Effects) -> str:
     grows = _shown([p for p in forms if slopes[p].verdict is Verdict.GAIN], "grow")
     falls = _shown([p for p in forms if slopes[p].verdict is Verdict.LOSS], "fall")
     said = " and ".join(filter(None, [grows, falls])) or "is not shown to grow or fall"
-    one = (
-        f"What sharing gains in recall of *{MINORITY}* {said} as more of its action units occur elsewhere: a straight "
-    )
-    one += f"line changes by {changes} per 100 points of dose (doses {first} to {last})."
-    claims = [e for pair in forms for e in effects.row(pair, "recall") if e.shared is not None and e.claimed]
-    two = phrases.listed([_claim(e) for e in claims]) if claims else "At no dose is a form shown to gain or lose recall"
-    two = f"{two[0].upper()}{two[1:]} against the same network without sharing"
+    one = "With one seed, what" if len(doses.seeds) == 1 else "What"
+    one += f" sharing gains in recall of *{MINORITY}* {said} as more of its action units occur elsewhere: along a "
+    one += f"straight line, it changes by {changes} from a dose of 0 to 100 % (trained at {first} to {last})."
+    claims = [_claim(effects, e) for pair in forms for e in effects.row(pair, "recall")[:-1] if e.claimed]
+    two = phrases.listed(claims) if claims else "at no dose is a form shown to gain or lose recall"
+    two = f"{_capital(two)} against the same network without sharing"
     if (CONTROLLED, CONTROL) not in doses.tested:
         return f"{one} {two}; no control with as many weights was trained at every dose."
-    beyond = effects.row((CONTROLLED, CONTROL), "recall")
-    values = [e.interval.value for e in beyond if e.shared is not None]
+    beyond = effects.row((CONTROLLED, CONTROL), "recall")[:-1]
+    certain = [_claim(effects, e) for e in beyond if e.claimed]
+    if certain:
+        return f"{one} {two}; {phrases.listed(certain)} against the control, which has as many weights."
+    values = [e.interval.value for e in beyond]
     span = f"{phrases.points(min(values))} to {phrases.points(max(values))} points"
-    certain = [e for e in beyond if e.claimed]
-    does = "are not shown to differ from" if not certain else f"differ {_where(certain)} from"
-    return f"{one} {two}, and {ARMS[CONTROLLED]} {does} their control with as many weights ({span})."
+    return f"{one} {two}, nor {ARMS[CONTROLLED]} against their control, which has as many weights ({span})."
 
 
 def _shown(pairs: Sequence[tuple[str, str]], how: str) -> str:
     return f"is shown to {how} with {phrases.listed([ARMS[arm] for arm, _ in pairs])}" if pairs else ""
 
 
-def _claim(effect: Effect) -> str:
-    verb = "gain" if effect.interval.value > 0 else "lose"
-    size = phrases.gain_with_interval(effect.interval)
-    return f"{ARMS[effect.arm]} is shown to {verb} at {100 * (effect.shared or 0):g} % ({size} points)"
-
-
-def _where(effects: Sequence[Effect]) -> str:
-    at = ["in slope" if e.shared is None else f"at {100 * e.shared:g} %" for e in effects]
-    return phrases.listed(at)
+def _claim(effects: Effects, effect: Effect) -> str:
+    """ "class prototypes are shown to gain at 50 % (+9.0 [+4.0, +14.0] points)"; more recall alone may be a shift."""
+    verb, size = "gain" if effect.interval.value > 0 else "lose", phrases.gain_with_interval(effect.interval)
+    area = effects.of[effect.arm, effect.other, AUROC, effect.shared].interval
+    doubt = ", but no AUROC" if effect.interval.value > 0 and not area.low > 0 else ""
+    with_form = f"with {ARMS[effect.arm]}, recall is shown to {'rise' if verb == 'gain' else 'fall'}"
+    return f"{with_form} at {100 * (effect.shared or 0):g} % ({size} points{doubt})"
 
 
 def _about(doses: Doses, effects: Effects) -> list[str]:
@@ -125,17 +124,17 @@ def _about(doses: Doses, effects: Effects) -> list[str]:
     seeds = f"{phrases.count(len(doses.seeds), 'seed')} (seed{'s' * several} {phrases.span(list(doses.seeds))})"
     over = "seeds and people" if several else "people only: one seed says nothing about other training runs"
     claim = (
-        f"One family of {effects.tests} comparisons is tested: the gain in recall at each dose and its slope, of each "
-        f"form over the reference, and of {ARMS[CONTROLLED]} over the control. A difference is *shown* if its p-value "
-        f"times {effects.tests} is below 0.05 (Bonferroni), so the probability of any false claim is at most 5 %; with "
-        "one seed nothing is claimed. All intervals are unadjusted 95 % intervals."
+        f"{'One' if several else 'With more than one seed, one'} family of {effects.tests} comparisons is tested: the "
+        "gain in recall at each dose and its slope, of each form over the reference, and of class prototypes over the "
+        f"control. A difference is *shown* if its p-value times {effects.tests} is below 0.05 (Bonferroni), so the "
+        "probability of any false claim is at most 5 %. All intervals are unadjusted 95 % intervals."
     )
     how = (
-        f"{seeds} were trained with every arm at every dose. Intervals cover {over}; the {len(study.labels):,} test "
+        f"Every arm was trained at every dose with {seeds}. Intervals cover {over}. The {len(study.labels):,} test "
         f"images show {people:,} people, each of whom is one sampling unit. The people, their expressions and all "
         "random draws but the exchanged action units are the same at every dose. So the slope is the least-squares "
         "slope of the gains over the doses, computed for each seed and without each person in turn, and its interval "
-        "is the t-interval over seeds and people together. They do not cover other training sets."
+        "is the crossed t-interval that reports print for AUROC. No interval covers other training sets."
     )
     return [claim, how]
 
@@ -214,7 +213,7 @@ def draw(doses: Doses, effects: Effects) -> Drawing:
     pairs = [pair for pair in doses.contrasts if pair[1] == REFERENCE]
     looks = figures.looks_of([arm for arm, _ in pairs if arm != CONTROL])
     looks[CONTROL] = ("#777777", "x", ":")
-    step = 100 * min(np.diff([dose.shared for dose in doses.doses])) / (3 * len(pairs))
+    step = 1.5 * (doses.doses[-1].shared - doses.doses[0].shared)
     for axis, (measure, title) in zip(axes.flat, MEASURES.items(), strict=True):
         for k, pair in enumerate(pairs):
             colour, marker, line = looks[pair[0]]

@@ -103,7 +103,7 @@ def test_the_first_sentences_claim_nothing_that_is_not_shown(studies, pages, num
     assert "is not shown to grow or fall" in text
     assert "+20.0 [" in text
     assert "At no dose is a form shown to gain or lose recall" in text
-    assert "class prototypes are not shown to differ from their control" in text
+    assert "nor class prototypes against their control, which has as many weights (0.0 to +10.0 points)." in text
     assert text.count(". ") == 1
 
 
@@ -116,7 +116,8 @@ def test_a_slope_that_no_seed_and_no_image_doubts_is_claimed(bench, pages, numbe
     effects = numbers.effects_of(doses)
     text = pages.lead(doses, effects)
     assert "is shown to grow with class prototypes" in text
-    assert "lass prototypes is shown to gain at 100 % (+70.0 [" in text
+    assert "ith class prototypes, recall is shown to rise at 100 % (+70.0 [" in text
+    assert text.endswith("against the control, which has as many weights.")
     assert effects.of["class_prototypes", "none", "recall", None].claimed
     assert effects.of["own", "none", "recall", None].verdict is None  # the control is shown, not tested
     assert effects.tests == 2 * 4
@@ -130,7 +131,9 @@ def test_one_seed_claims_nothing(bench, pages, numbers):
     doses = numbers.load_doses([home_of(big)])
     effects = numbers.effects_of(doses)
     assert effects.of["class_prototypes", "none", "recall", 1.0].verdict.name == "ONE_SEED"
-    assert "is not shown to grow or fall" in pages.lead(doses, effects)
+    text = pages.lead(doses, effects)
+    assert text.startswith("With one seed, what sharing gains in recall of *disgust* is not shown to grow")
+    assert effects.of["class_prototypes", "none", "recall", 1.0].adjusted is None
     assert "one seed says nothing about other training runs" in str(pages.page(doses, effects).parts[0])
 
 
@@ -196,7 +199,7 @@ def test_the_script_writes_page_figure_and_numbers(studies, pages, tmp_path, cap
     text = (out / "report.md").read_text(encoding="utf-8")
     assert "--dataset-set shared=0.5 --name sharing-dose-50" in text
     assert "training times mean nothing" in text
-    assert "2 seeds (seeds 0–1) were trained with every arm at every dose." in text
+    assert "Every arm was trained at every dose with 2 seeds (seeds 0–1)." in text
     assert {p.name for p in (out / "figures").iterdir()} == {"sharing-dose.svg", "sharing-dose.png"}
     rows = list(csv.DictReader((out / "dose.csv").open(encoding="utf-8")))
     slope = [r for r in rows if r["kind"] == "slope" and r["measure"] == "recall" and r["arm"] == "class prototypes"]
