@@ -8,7 +8,8 @@ same throughout, and nothing is trained.
     python benchmarks/test_batches.py RUN... --home HOME [--home HOME...] --out test-batches
     python benchmarks/test_batches.py --readings test-batches/readings.csv --out test-batches
 
-The first command reads the networks and writes ``readings.csv`` and the page; the second writes the page again.
+The first command reads the networks and writes ``readings.csv`` and the page. The second writes the page again, and
+adds runs if it names some.
 """
 
 from __future__ import annotations
@@ -171,14 +172,12 @@ def signed(values: pd.Series) -> str:
 
 
 def in_words(gains: pd.Series) -> str:
-    """What a reading does to accuracy, by the sign in every seed."""
-    if (gains > 0).all():
-        does = "raises"
-    elif (gains < 0).all():
-        does = "lowers"
-    else:
-        return f"does not move accuracy the same way in every seed ({signed(gains)} points)"
-    return f"{does} accuracy{' in every seed' * (len(gains) > 1)} ({signed(gains)} points)"
+    """What a reading does to accuracy; of several seeds, whether they agree in its sign."""
+    if len(gains) < 2:
+        return f"changes accuracy by {signed(gains)} points"
+    if (gains > 0).all() or (gains < 0).all():
+        return f"{'raises' if gains.iloc[0] > 0 else 'lowers'} accuracy in every seed ({signed(gains)} points)"
+    return f"does not move accuracy the same way in every seed ({signed(gains)} points)"
 
 
 def lead(readings: pd.DataFrame) -> list[str]:
@@ -242,7 +241,7 @@ def draw(readings: pd.DataFrame) -> Drawing:
             axis.vlines(places, of["min"], of["max"], color=colour, linewidth=1.2, alpha=0.6)
             axis.plot(places, of["mean"], color=colour, marker=marker, linestyle=line, markersize=5, label=order)
         axis.axhline(0, color="#333333", linewidth=1)
-        axis.set_title(f"{data.split('[')[0].split(',')[0]}\n{figures.shorten(network, 34)}")
+        axis.set_title(f"{figures.shorten(data, 38)}\n{figures.shorten(network, 38)}", fontsize=8.5)
         axis.set_xticks(range(len(SIZES)), [str(size) for size in SIZES])
         axis.set_xlabel("images in a test batch")
         axis.grid(axis="y")
@@ -321,18 +320,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="*", metavar="RUN")
     parser.add_argument("--home", type=Path, action="append", help="folder of the runs; several may be given")
-    parser.add_argument("--readings", type=Path, help="take readings from this file, and read no network")
+    parser.add_argument("--readings", type=Path, help="take these readings, and add those of the runs")
     parser.add_argument("--out", type=Path, required=True, help="folder that is written")
     parser.add_argument("--force", action="store_true", help="also replace files that this script did not write")
     given = parser.parse_args(arguments)
-    if bool(given.runs) == bool(given.readings):
+    if not (given.runs or given.readings):
         parser.error("name runs, or a file with --readings")
     try:
-        if given.readings:
-            frame = read(given.readings)
-        else:
-            homes = [Home(home.resolve()) for home in given.home or [Path()]]
-            frame = pd.concat([study(run, home_of(run, homes)) for run in given.runs], ignore_index=True)
+        homes = [Home(home.resolve()) for home in given.home or [Path()]]
+        before = [read(given.readings)] if given.readings else []
+        frame = pd.concat([*before, *(study(run, home_of(run, homes)) for run in given.runs)], ignore_index=True)
         print(f"report: {build(frame, given.out, force=given.force)}")
     except FerBenchError as error:
         raise SystemExit(str(error)) from error

@@ -201,13 +201,20 @@ def combination(samples: Sequence[Jackknife], weights: Sequence[float]) -> Jackk
         alike = all(values.shape == other.values[name].shape for name, values in first.values.items())
         if other.units != first.units or not alike:
             raise ValueError("the samples differ in their trainings or in their sampling units")
-    terms = list(zip(weights, samples, strict=True))
     left_out = {
-        name: {stratum: sum(w * of.left_out[name][stratum] for w, of in terms) for stratum in parts}
+        name: {stratum: _sum(weights, [of.left_out[name][stratum] for of in samples]) for stratum in parts}
         for name, parts in first.left_out.items()
     }
-    values = {name: sum(w * of.values[name] for w, of in terms) for name in first.values}
+    values = {name: _sum(weights, [of.values[name] for of in samples]) for name in first.values}
     return replace(first, values=values, left_out=left_out)
+
+
+def _sum(weights: Sequence[float], parts: Sequence[np.ndarray]) -> np.ndarray:
+    """The weighted sum of arrays, some of which may have a single row for all units."""
+    total = weights[0] * parts[0]
+    for weight, part in zip(weights[1:], parts[1:], strict=True):
+        total = total + weight * part
+    return total
 
 
 def combine(values: np.ndarray, alone: np.ndarray, together: np.ndarray, units: np.ndarray) -> Estimate:
