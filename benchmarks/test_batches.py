@@ -5,30 +5,54 @@ ARM adds the mean of the test batch to each image's features, and RASN most like
 batches of several sizes, whose images come shuffled, in the order of the files, or sorted by class. The weights are the
 same throughout, and nothing is trained.
 
-    python benchmarks/test_batches.py RUN... --home HOME --out test-batches
+    python benchmarks/test_batches.py RUN... --home HOME [--home HOME...] --out test-batches
+    python benchmarks/test_batches.py --readings test-batches/readings.csv --out test-batches
+
+The first command reads the networks and writes ``readings.csv`` and the page. The second writes the page again, and
+adds runs if it names some.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure as Drawing
 
+from fer_bench.base.files import write_text
 from fer_bench.contract.plugins import plugins
+from fer_bench.errors import FerBenchError, UnknownNameError
 from fer_bench.inference.explain import open_store
 from fer_bench.inference.trained import Trained, load_trained
 from fer_bench.methods._rasn.sources import MeanAffinity
+from fer_bench.printable import printable
 from fer_bench.record.home import Home
+from fer_bench.record.ledger import RunRecord
 from fer_bench.record.lookup import find_run
+from fer_bench.reports.facts import phrases
+from fer_bench.reports.render import figure_files, markdown
+from fer_bench.reports.render.blocks import Bullets, Code, Document, Figure, Part, TableBlock, blocks
+from fer_bench.reports.render.page_folder import Target, aside, check, move
+from fer_bench.reports.render.table import Column, each, tabulate
+from fer_bench.reports.sections import figures
 from fer_bench.runs.worker import raw_logits
 
 SIZES = (16, 64, 256)
 SHUFFLES = 5
+STORED, ALONE, BATCH = "stored mean", "mean of the image alone", "mean of the test batch"
+ORDERS = ("shuffled", "order of the files", "sorted by class")
+RARE = "disgust"
+KEYS = ["affinity", "order", "batch"]
+AGAIN = "python benchmarks/test_batches.py"
+Row = tuple[tuple[str, str, int], pd.DataFrame]  # affinity, order and batch, with the scores of each seed
+
+
+# -- reading networks ------------------------------------------------------------------------------------------------
 
 
 def orders(labels: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -76,41 +100,239 @@ def study(run: str, home: Home) -> pd.DataFrame:
     store = open_store(trained, home)
     rows, labels = record.array("test_rows"), record.array("test_labels")
     images, classes = store.images(rows), trained.classes
-    name = {"run": record.id, "data": record.data["dataset"], "network": record.json("spec")["label"]}
+    name = {"run": record.id, "data": data_of(record), "network": record.json("spec")["label"]}
+    name["seed"] = trained.spec.seed
     found = []
-    for order_name, affinity, size in (("any", "stored mean", 256), ("any", "mean of the image alone", 1)):
-        source.evaluate = "frozen_ema" if affinity == "stored mean" else "test_batch"
+    for affinity, size in ((STORED, 256), (ALONE, 1)):
+        source.evaluate = "frozen_ema" if affinity == STORED else "test_batch"
         predicted = answers(trained, images, np.arange(len(rows)), size)
-        row = {**name, "affinity": affinity, "order": order_name, "batch": size}
-        share = float("nan") if affinity == "stored mean" else 1.0
-        found.append({**row, "own class": share, **scores(predicted, labels, classes)})
+        share = float("nan") if affinity == STORED else 1.0
+        row = {**name, "affinity": affinity, "order": "any", "batch": size, "images": len(rows), "own class": share}
+        found.append({**row, **scores(predicted, labels, classes)})
     source.evaluate = "test_batch"
     for size in SIZES:
         for order_name, order in orders(labels):
             predicted = answers(trained, images, order, size)
-            row = {**name, "affinity": "mean of the test batch", "order": order_name, "batch": size}
-            share = own_share(labels, order, size)
-            found.append({**row, "own class": share, **scores(predicted, labels, classes)})
+            row = {**name, "affinity": BATCH, "order": order_name, "batch": size, "images": len(rows)}
+            row["own class"] = own_share(labels, order, size)
+            found.append({**row, **scores(predicted, labels, classes)})
     return pd.DataFrame(found)
 
 
-def main() -> None:
-    """Write a table of all readings, and the means over runs and shuffles as Markdown."""
+def data_of(record: RunRecord) -> str:
+    """The data set with the parameters that differ from its defaults, and the imbalance profile."""
+    spec = record.spec
+    plugin = plugins().datasets.get(spec["dataset"])
+    known = plugin.card.params if plugin else {}
+    changed = [f"{k}={v}" for k, v in sorted(spec["dataset_params"].items()) if k in known and v != known[k].default]
+    profile = spec.get("profile", "natural")
+    return spec["dataset"] + (f"[{','.join(changed)}]" if changed else "") + (f", {profile}" * (profile != "natural"))
+
+
+def home_of(run: str, homes: Sequence[Home]) -> Home:
+    """The home that holds a run."""
+    for home in homes:
+        try:
+            find_run(home.ledger, run)
+        except UnknownNameError:
+            continue
+        return home
+    find_run(homes[-1].ledger, run)
+    raise AssertionError
+
+
+# -- the page --------------------------------------------------------------------------------------------------------
+
+
+def by_seed(readings: pd.DataFrame) -> pd.DataFrame:
+    """Scores of each seed with each reading, mean over shuffles, and their differences from the stored mean."""
+    numbers = ["own class", "accuracy", "mean-class", RARE]
+    means = readings.groupby(["seed", *KEYS], sort=False, dropna=False)[numbers].mean().reset_index()
+    stored = means[means["affinity"] == STORED].set_index("seed")
+    for name in numbers[1:]:
+        means[f"gain in {name}"] = means[name] - means["seed"].map(stored[name])
+    return means
+
+
+def readings_of(means: pd.DataFrame) -> list[Row]:
+    """Each way of reading with the rows of all seeds."""
+    return [(key, part) for key, part in means.groupby(KEYS, sort=False)]
+
+
+def networks(readings: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
+    """Data, network and readings of every network."""
+    return [(str(d), str(n), part) for (d, n), part in readings.groupby(["data", "network"], sort=False)]
+
+
+def signed(values: pd.Series) -> str:
+    """Mean over seeds, with the lowest and the highest seed where there are several: "+1.2 [+0.4, +2.0]"."""
+    low, high = values.min(), values.max()
+    mean = phrases.points(values.mean() / 100)
+    return mean if len(values) < 2 else f"{mean} [{phrases.points(low / 100)}, {phrases.points(high / 100)}]"
+
+
+def in_words(gains: pd.Series) -> str:
+    """What a reading does to accuracy; of several seeds, whether they agree in its sign."""
+    if len(gains) < 2:
+        return f"changes accuracy by {signed(gains)} points"
+    if (gains > 0).all() or (gains < 0).all():
+        return f"{'raises' if gains.iloc[0] > 0 else 'lowers'} accuracy in every seed ({signed(gains)} points)"
+    return f"does not move accuracy the same way in every seed ({signed(gains)} points)"
+
+
+def lead(readings: pd.DataFrame) -> list[str]:
+    """A sentence for each network: batches of 64, sorted by class, as in the files, and shuffled."""
+    said = []
+    for data, network, part in networks(readings):
+        rows = {
+            key[1]: frame["gain in accuracy"] for key, frame in readings_of(by_seed(part)) if key[::2] == (BATCH, 64)
+        }
+        seeds = phrases.count(part["seed"].nunique(), "seed")
+        parts = [f"sorted by class, the mean of a test batch of 64 {in_words(rows['sorted by class'])}"]
+        parts += [f"in the order of the files it {in_words(rows['order of the files'])}"]
+        parts += [f"shuffled it {in_words(rows['shuffled'])}"]
+        said.append(f"`{network}` on {data} ({seeds}): {'; '.join(parts)}.")
+    return said
+
+
+def table(data: str, network: str, part: pd.DataFrame, number: int) -> TableBlock:
+    """All readings of a network."""
+
+    def own(row: Row) -> str:
+        share = row[1]["own class"].mean()
+        return phrases.UNKNOWN if np.isnan(share) else f"{100 * share:.0f} %"
+
+    def gain(name: str, row: Row) -> str:
+        return "" if row[0][0] == STORED else signed(row[1][f"gain in {name}"])
+
+    def level(name: str, row: Row) -> str:
+        return f"{row[1][name].mean():.1f}"
+
+    columns = [
+        Column("Affinity", lambda row: row[0][0], right=False),
+        Column("Order", lambda row: row[0][1] if row[0][0] == BATCH else "", right=False),
+        Column("Batch", lambda row: str(row[0][2]) if row[0][0] == BATCH else ""),
+        Column("Own class", own),
+    ]
+    for name, title in (("accuracy", "Accuracy"), ("mean-class", "Mean-class accuracy"), (RARE, f"Recall of {RARE}")):
+        columns += [Column(title, each(level, name)), Column("Change", each(gain, name))]
+    seeds = part["seed"].nunique()
+    over = f"mean over {phrases.count(seeds, 'seed')}, with the lowest and the highest" if seeds > 1 else "one seed"
+    caption = (
+        f"`{network}` on {data}, {part['images'].iloc[0]:,} test images. In %: {over}. Own class: mean share of an "
+        f"image's own class in its batch. Change: in points, from the stored mean. Shuffled: mean of {SHUFFLES} orders."
+    )
+    return TableBlock(tabulate(columns, readings_of(by_seed(part)), caption), f"batches-{number}", f"{network}: {data}")
+
+
+@figures.styled
+def draw(readings: pd.DataFrame) -> Drawing:
+    """Change of accuracy against the size of the test batch, a panel for each network, a line for each order."""
+    shown = networks(readings)
+    figure, axes = figures.new_figure(2.7 * len(shown) + 0.8, 3.3, 1, len(shown), sharey=True)
+    looks = figures.looks_of(ORDERS)
+    for axis, (data, network, part) in zip(axes[0], shown, strict=True):
+        means = by_seed(part)
+        for order in ORDERS:
+            colour, marker, line = looks[order]
+            rows = means[(means["affinity"] == BATCH) & (means["order"] == order)]
+            of = rows.groupby("batch")["gain in accuracy"].agg(["mean", "min", "max"])
+            places = [SIZES.index(size) + (ORDERS.index(order) - 1) * 0.06 for size in of.index]
+            axis.vlines(places, of["min"], of["max"], color=colour, linewidth=1.2, alpha=0.6)
+            axis.plot(places, of["mean"], color=colour, marker=marker, linestyle=line, markersize=5, label=order)
+        axis.axhline(0, color="#333333", linewidth=1)
+        axis.set_title(f"{figures.shorten(data, 38)}\n{figures.shorten(network, 38)}", fontsize=8.5)
+        axis.set_xticks(range(len(SIZES)), [str(size) for size in SIZES])
+        axis.set_xlabel("images in a test batch")
+        axis.grid(axis="y")
+    axes[0, 0].set_ylabel("accuracy, change in points")
+    figures.legend(figure, axes[0, 0])
+    return figure
+
+
+WHY = (
+    "Behind the mean stand a pooling and a linear head. So, with the pooled mean m of a test batch (attended, where "
+    "the network does that) and the stored one m̄, the logits of all its images change by αW(m − m̄): one vector for "
+    "the whole batch (docs/rasn.md). It can't help to tell two images of one batch apart. It moves the decisions of a "
+    "batch towards some classes, so it can only pay where a batch is filled with these, and where α is large enough."
+)
+FILES = (
+    "The order of a data set's files decides what such a mechanism gains. FER2013's file and the built-in faces are "
+    "shuffled: there, the order of the files is one more shuffle, as the column *Own class* shows. A file sorted by "
+    "class would have given the rows *sorted by class*. RAF-DB's official test list is partly sorted: it ends with "
+    "66 of 74 images of fear, 85 of 160 of disgust and all 680 of neutral in runs, so that in batches of 64 an image "
+    "of fear meets 84 % of its own class, of disgust 46 %, of neutral 98 % (after a shuffle: 2, 5 and 22 %). ARM's "
+    "recall of neutral there is 98 %. RAF-DB's images are not part of this study."
+)
+
+
+def page(readings: pd.DataFrame) -> Document:
+    """The whole page."""
+    tables = [table(*of, number) for number, of in enumerate(networks(readings), 1)]
+    alt = "Change of accuracy with the mean of the test batch, against its size, by the order of the test images"
+    runs = [
+        f"`{network}` on {data}: "
+        + ", ".join(f"seed {s} `{r}`" for r, s in part[["run", "seed"]].drop_duplicates().values)
+        for data, network, part in networks(readings)
+    ]
+    again = "The first command needs the trained networks (`model.pt`), which published ledgers leave out."
+    out = "--out test-batches"
+    commands = f"{AGAIN} RUN... --home HOME {out}\n{AGAIN} --readings test-batches/readings.csv {out}"
+    parts = [
+        ("answer", "Answer", [Bullets(tuple(lead(readings))), WHY, FILES]),
+        ("readings", "All readings", [Figure("test-batches", alt, draw(readings)), *tables]),
+        ("repeat", "How to reproduce this", [Code(commands), again, "Runs:", Bullets(tuple(runs))]),
+    ]
+    intro = (
+        "Trained networks that share a mean are read out again, with the same weights: with the mean stored in "
+        "training, as `rasn` does here, and with the mean of the test batch, as ARM's code does and RASN most likely "
+        "did. Only the size of the test batches and the order of the test images differ."
+    )
+    return Document(
+        title="What sharing gains from the order of the test images",
+        intro=blocks(intro),
+        parts=tuple(Part(name, title, blocks(content)) for name, title, content in parts),
+    )
+
+
+def build(readings: pd.DataFrame, out: Path, *, force: bool = False) -> Path:
+    """Write ``report.md``, ``readings.csv`` and the figure into `out`; returns the path of the page."""
+    target = Target(out=out, force=force, again=f"{AGAIN} --readings {out / 'readings.csv'} --out {out}")
+    check(target, ["report.md", "readings.csv"])
+    with aside(target) as folder:
+        text = readings.to_csv(index=False, float_format="%.4f", lineterminator="\n")
+        write_text(folder / "readings.csv", text)
+        document = page(read(folder / "readings.csv"))
+        for figure in document.figures:
+            figure_files.save(figure.drawn, folder / "figures", figure.name)
+        write_text(folder / "report.md", printable(markdown.page(document)))
+        move(folder, target)
+    return out / "report.md"
+
+
+def read(path: Path) -> pd.DataFrame:
+    """Readings as they were written."""
+    return pd.read_csv(path, keep_default_na=False, na_values={"own class": [""]}, dtype={"run": str})
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the networks of some runs, or readings, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", metavar="RUN")
-    parser.add_argument("--home", type=Path, default=Path("."))
-    parser.add_argument("--out", type=Path, required=True, help="writes OUT.csv and OUT.table.md")
-    given = parser.parse_args()
-    frame = pd.concat([study(run, Home(given.home)) for run in given.runs], ignore_index=True)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    frame.to_csv(given.out.with_suffix(".csv"), index=False, float_format="%.3f")
-    keys = ["data", "network", "affinity", "order", "batch"]
-    groups = frame.groupby(keys, sort=False, dropna=False)[["own class", "accuracy", "mean-class"]]
-    means = groups.mean().reset_index()
-    means["own class"] = [("" if np.isnan(v) else f"{100 * v:.0f} %") for v in means["own class"]]
-    text = means.to_markdown(index=False, floatfmt=".1f") + "\n"
-    given.out.with_suffix(".table.md").write_text(text, encoding="utf-8")
-    print(text)
+    parser.add_argument("runs", nargs="*", metavar="RUN")
+    parser.add_argument("--home", type=Path, action="append", help="folder of the runs; several may be given")
+    parser.add_argument("--readings", type=Path, help="take these readings, and add those of the runs")
+    parser.add_argument("--out", type=Path, required=True, help="folder that is written")
+    parser.add_argument("--force", action="store_true", help="also replace files that this script did not write")
+    given = parser.parse_args(arguments)
+    if not (given.runs or given.readings):
+        parser.error("name runs, or a file with --readings")
+    try:
+        homes = [Home(home.resolve()) for home in given.home or [Path()]]
+        before = [read(given.readings)] if given.readings else []
+        frame = pd.concat([*before, *(study(run, home_of(run, homes)) for run in given.runs)], ignore_index=True)
+        print(f"report: {build(frame, given.out, force=given.force)}")
+    except FerBenchError as error:
+        raise SystemExit(str(error)) from error
 
 
 if __name__ == "__main__":

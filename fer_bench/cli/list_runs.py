@@ -10,6 +10,7 @@ import click
 from fer_bench.cli.columns import table
 from fer_bench.errors import LedgerError, unknown
 from fer_bench.record.ledger import Ledger, RunRecord
+from fer_bench.record.lookup import is_variant
 from fer_bench.stats.confusion import accuracy, confusion_matrix, mean_recall
 
 DAMAGE = (LedgerError, AttributeError, LookupError, MemoryError, OSError, OverflowError, TypeError, ValueError)
@@ -68,6 +69,8 @@ def _narrowed(ledger: Ledger, records: list[RunRecord], filters: Mapping[str, st
         asked = filters.get(kind)
         if asked is None:
             continue
+        if kind == "method":
+            asked = next((r.label for r in records if is_variant(r, asked)), asked)
         known = {name for r in records for name in names_of(r)} | (set(STATUS) if kind == "status" else set())
         if asked not in known:
             raise unknown(kind, asked, known, where=str(ledger.root), next="fer-bench list runs")

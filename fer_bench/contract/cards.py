@@ -20,8 +20,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fer_bench.base.names import PLUGIN, PROTOCOL, checked
+from fer_bench.base.variants import assignments
 from fer_bench.contract.arms import Arm, check_arms
-from fer_bench.contract.params import Param, assignments
+from fer_bench.contract.params import Param
 from fer_bench.errors import SpecError, unknown
 
 # What sets a method apart. One of several kinds goes by what its paper calls the contribution.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fer_bench.base.variants import assignments, literal
 from fer_bench.errors import SpecError, abbreviated
 
 
@@ -144,25 +144,6 @@ def in_words(low: float | None, high: float | None, special: tuple = ()) -> str:
     return ", or ".join([text, *map(str, special)])
 
 
-def assignments(text: str, *, where: str) -> dict[str, str]:
-    """The texts in ``key=value,key=value``, which stand in the brackets of a variant.
-
-    Raises
-    ------
-    SpecError
-        A part has no ``=``, or a key comes twice.
-    """
-    given: dict[str, str] = {}
-    for part in filter(None, (p.strip() for p in text.split(","))):
-        key, sign, value = (piece.strip() for piece in part.partition("="))
-        if not sign:
-            raise SpecError(f"'{abbreviated(part)}' is not key=value", where=where)
-        if key in given:
-            raise SpecError(f"'{key}' is given twice", where=where)
-        given[key] = value
-    return given
-
-
 @dataclass(frozen=True)
 class Variant:
     """A method with given parameters, as typed: ``rasn[share.source=ema]``."""
@@ -190,10 +171,7 @@ def parse_variant(text: str) -> Variant:
 def _convert(text: str, default: Any) -> Any:
     if isinstance(default, str):
         return text
-    try:
-        return ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(text.lower(), text))
-    except (ValueError, SyntaxError, MemoryError, RecursionError):  # the last two: thousands of brackets
-        return text
+    return literal(text)
 
 
 def _same_kind(value: Any, default: Any) -> bool:

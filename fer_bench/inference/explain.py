@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fer_bench.contract.plugins import Plugins
 from fer_bench.data.store import Store
 from fer_bench.errors import FerBenchError, LedgerError, StoreError
 from fer_bench.inference.faces import Faces
 from fer_bench.inference.grad_cam import grad_cam
+from fer_bench.inference.places import Places, measured
 from fer_bench.inference.trained import BATCH, Trained, blaming
 from fer_bench.record.home import Home
 from fer_bench.runs.probe import chosen_rows
@@ -207,7 +207,8 @@ def _explain(trained: Trained, chosen: _Chosen, store: Store | None, plugins: Pl
         affinity, validated = _affinity(trained, store, sources, told)
         if affinity is None:
             notes.append("the run's validation images are not in this home, so there is no mean over them")
-    stretched = {name: _stretched(values, images.shape[2:]) for name, values in maps.items()}
+    last = measured(trained, images)
+    stretched = {name: _stretched(values, images.shape[2:], last) for name, values in maps.items()}
     faces = [
         ShownFace(
             name=chosen.names[k],
@@ -298,11 +299,15 @@ def _affinity(
         return sums / counts[:, None], len(rows)
 
 
-def _stretched(values: Tensor, size: tuple[int, ...]) -> np.ndarray:
-    """Maps [n, h, w] stretched over images of `size`, float32 [n, H, W]."""
-    if tuple(values.shape[1:]) != tuple(size):
-        values = F.interpolate(values[:, None], size=tuple(size), mode="bilinear", align_corners=False)[:, 0]
-    return values.clamp_min(0).numpy()
+def _stretched(values: Tensor, size: tuple[int, ...], last: Places | None) -> np.ndarray:
+    """Maps [n, h, w] over images of `size`, float32 [n, H, W]; those with the places of the last map lie where it does.
+
+    Where other maps lie is not known: they are stretched from edge to edge.
+    """
+    if tuple(values.shape[1:]) == tuple(size):
+        return values.clamp_min(0).numpy()
+    places = last if last is not None and last.fits(values) else Places.even(tuple(values.shape[1:]), size)
+    return places.stretched(values, size)
 
 
 def _regions(trained: Trained, plugins: Plugins) -> tuple[dict[str, np.ndarray], bool]:

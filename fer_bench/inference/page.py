@@ -118,7 +118,9 @@ def _how_to_read(explanation: Explanation) -> Iterator[Block]:
     if PREDICTED in names:
         places = " x ".join(map(str, explanation.sizes.get(PREDICTED, ())))
         items.append(
-            CAM + f" The network's last map has {places} places here, stretched over the image." * bool(places)
+            CAM
+            + f" The network's last map has {places} places here, drawn where the pixels are that move them most."
+            * bool(places)
         )
         items.append(
             "It is drawn for the predicted class, and for a wrong prediction also for the true class: the first shows "

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 
+from fer_bench.base.variants import names_variant
 from fer_bench.errors import LedgerError, SpecError, abbreviated, unknown
 from fer_bench.record.ledger import Ledger, RunRecord
 
@@ -38,7 +39,7 @@ def find_run(ledger: Ledger, text: str) -> RunRecord:
         return records[text]
     labels = {record.id: label for record in records.values() if (label := _label(record))}
     begins = [record for name, record in records.items() if text and name.startswith(text)]
-    found = begins or [records[name] for name, label in labels.items() if label == text]
+    found = begins or [record for record in records.values() if is_variant(record, text)]
     if not begins:
         found = [record for record in found if _finished(record)] or found
     if not found:
@@ -46,6 +47,14 @@ def find_run(ledger: Ledger, text: str) -> RunRecord:
     if len(found) > 1:
         raise _several(text, found, labels)
     return found[0]
+
+
+def is_variant(record: RunRecord, text: str) -> bool:
+    """Whether `text` names the method of a run with its parameters, as its label or as it may be typed."""
+    label, params = _label(record), {}
+    with suppress(LedgerError, KeyError, TypeError, ValueError):
+        params = dict(record.spec["params"])
+    return bool(label) and names_variant(text, label, params)
 
 
 def require_finished(record: RunRecord, ledger: Ledger) -> None:
@@ -92,8 +101,7 @@ def _label(record: RunRecord) -> str:
 def _several(text: str, found: Sequence[RunRecord], labels: dict[str, str]) -> SpecError:
     lines = [f"{record.id}  {labels.get(record.id, 'damaged')}{_setting(record)}" for record in found[:LISTED]]
     lines += [f"and {len(found) - LISTED} more"] if len(found) > LISTED else []
-    methods = {labels.get(record.id) for record in found}
-    only = ["--method", text] if methods == {text} else []
+    only = ["--method", text] if not any(record.id.startswith(text) for record in found) else []
     return SpecError(
         f"'{abbreviated(text)}' names {len(found)} runs",
         hint="give the id of one of them:\n         " + "\n         ".join(lines),

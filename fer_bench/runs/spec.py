@@ -12,6 +12,7 @@ from typing import Any
 
 from fer_bench.base.files import canonical_json
 from fer_bench.base.names import LONGEST, shortened
+from fer_bench.base.variants import names_variant
 from fer_bench.contract.cards import MethodCard
 from fer_bench.contract.params import Variant
 from fer_bench.contract.plugins import Plugins
@@ -202,11 +203,12 @@ def expand(
 
 def choose_reference(plugins: Plugins, labels: Sequence[str], runs: Sequence[RunSpec], given: str | None) -> str | None:
     """The label that gains are measured against: the given one, else the first baseline, else the first method."""
-    if given is not None:
-        if given not in labels:
-            raise unknown("reference", given, labels, where="--reference")
-        return given
     by_label = dict(zip(labels, runs, strict=False))  # the first seed's runs come in the order of the labels
+    if given is not None:
+        meant = [label for label, run in by_label.items() if names_variant(given, label, run.params)]
+        if not meant:
+            raise unknown("reference", given, labels, where="--reference")
+        return meant[0]
     baselines = [n for n in labels if getattr(plugins.method(by_label[n].method).card, "tier", "") == "baseline"]
     plain = [n for n in baselines if not by_label[n].params]
     return (plain or baselines or list(labels))[0]

@@ -150,6 +150,10 @@ class Jackknife:
         values = {name: values - other.values[name] for name, values in self.values.items()}
         return replace(self, values=values, left_out=left_out)
 
+    def only(self, name: str) -> Jackknife:
+        """The same with one of the scores."""
+        return replace(self, values={name: self.values[name]}, left_out={name: self.left_out[name]})
+
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
         """Means over trainings with their standard errors; seeds whose value is NaN are left out.
@@ -176,6 +180,41 @@ class Jackknife:
             known = np.isin(np.arange(len(values)), table)
         alone, together = np.reshape([_variances(of[:, known]) for of in left_out.values()], (-1, 2)).T
         return combine(values[known], alone, together, np.array([self.units[stratum] for stratum in left_out]))
+
+
+def combination(samples: Sequence[Jackknife], weights: Sequence[float]) -> Jackknife:
+    """A linear combination of samples, such as a contrast over several training sets: sum of weights[k] samples[k].
+
+    Training s of all samples has the same seed, and unit u is the same unit of all, so that a seed or a unit that helps
+    everywhere cancels out of a contrast. ``combination([a, b], [1, -1])`` is ``a - b``. The interval is
+    :func:`fer_bench.stats.intervals.t_intervals`.
+
+    Raises
+    ------
+    ValueError
+        The samples differ in their trainings or units.
+    """
+    first = samples[0]
+    if len(samples) != len(weights):
+        raise ValueError(f"{len(samples)} samples and {len(weights)} weights")
+    for other in samples[1:]:
+        alike = all(values.shape == other.values[name].shape for name, values in first.values.items())
+        if other.units != first.units or not alike:
+            raise ValueError("the samples differ in their trainings or in their sampling units")
+    left_out = {
+        name: {stratum: _sum(weights, [of.left_out[name][stratum] for of in samples]) for stratum in parts}
+        for name, parts in first.left_out.items()
+    }
+    values = {name: _sum(weights, [of.values[name] for of in samples]) for name in first.values}
+    return replace(first, values=values, left_out=left_out)
+
+
+def _sum(weights: Sequence[float], parts: Sequence[np.ndarray]) -> np.ndarray:
+    """The weighted sum of arrays, some of which may have a single row for all units."""
+    total = weights[0] * parts[0]
+    for weight, part in zip(weights[1:], parts[1:], strict=True):
+        total = total + weight * part
+    return total
 
 
 def combine(values: np.ndarray, alone: np.ndarray, together: np.ndarray, units: np.ndarray) -> Estimate:

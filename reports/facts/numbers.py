@@ -103,6 +103,11 @@ class MethodNumbers:
         return self.runs.label
 
     @property
+    def short(self) -> str:
+        """What figures call it."""
+        return self.runs.short
+
+    @property
     def trainings(self) -> tuple[Training, ...]:
         """The subset and seed of each of its trainings, in the order of `by_seed`."""
         return self.runs.trainings

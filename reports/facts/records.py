@@ -31,11 +31,20 @@ FEW = 6  # trainings that a sentence names
 
 @dataclass(frozen=True, eq=False)
 class MethodRuns:
-    """The runs of one method, by subset, seed and fold; `refused` is what the seals of left-out runs refused."""
+    """The runs of one method, by subset, seed and fold.
+
+    `refused` is what the seals of left-out runs refused, `arm` the name of the arm that it is in an ablation.
+    """
 
     label: str
     runs: tuple[Run, ...]
     refused: tuple[Any, ...] = ()
+    arm: str = ""
+
+    @property
+    def short(self) -> str:
+        """What figures call it: the name of its arm, or its label."""
+        return self.arm or self.label
 
     @cached_property
     def card(self) -> dict[str, Any]:
@@ -346,6 +355,8 @@ def _assemble(
     asked = list(dict.fromkeys([*study.get("methods", []), *(r.label for r in runs)]))
     runs = sorted(runs, key=lambda r: (r.training, r.fold))
     methods = [_method(m, [r for r in runs if r.label == m], refused.get(m, ()), notes) for m in asked]
+    arms = _arms_of(study.get("ablation"))
+    methods = [replace(m, arm=arms.get(m.label, "")) for m in methods]
     notes += [f"`{m.label}` has no usable run, so it is missing from every table." for m in methods if not m.runs]
     methods = sorted((m for m in methods if m.runs), key=lambda m: not m.ranked)
     runs = [r for m in methods for r in m.runs]
@@ -374,6 +385,13 @@ def _assemble(
         ablation=study.get("ablation"),
         second_reference=second if second in {m.label for m in methods} else None,
     )
+
+
+def _arms_of(ablation: Any) -> dict[str, str]:
+    """Names of arms by label, from the record of an ablation; of a malformed one, those that can be read."""
+    arms = ablation.get("arms") if isinstance(ablation, Mapping) else None
+    listed = [arm for arm in arms if isinstance(arm, Mapping)] if isinstance(arms, list) else []
+    return {str(arm.get("label")): " ".join(str(arm.get("name") or "").replace("`", "'").split()) for arm in listed}
 
 
 def _nothing(ledger: Ledger, study: Mapping[str, Any], notes: list[str]) -> LedgerError:

@@ -5,23 +5,22 @@ It stands beside the report of the same study, under the name :data:`STEM`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from matplotlib.figure import Figure as Drawing
 
 from fer_bench.reports.facts import answer, phrases
-from fer_bench.reports.facts.ablation import Ablation, Arm, Contrast, Finding, gain_of_shift
+from fer_bench.reports.facts.ablation import Ablation, Contrast, Finding, gain_of_shift
 from fer_bench.reports.facts.minority import HEAD, TAIL
 from fer_bench.reports.facts.numbers import MethodNumbers, recall_key
 from fer_bench.reports.facts.verdicts import Judgement, Verdict
+from fer_bench.reports.pages.ablation_cost import arm_name, cost_table, size_ratio
 from fer_bench.reports.render import blocks
 from fer_bench.reports.render.blocks import Block, Bullets, Code, Document, Figure, Link, Notice, Part, TableBlock
 from fer_bench.reports.render.table import Column, each, rows_csv, tabulate
 from fer_bench.reports.sections import figures
-from fer_bench.reports.sections.compared import weights
 from fer_bench.reports.sections.operating_point import of_tail, precisions
-from fer_bench.reports.sections.repeat import devices, training_seconds
 from fer_bench.reports.sections.table_csv import judged_cells, points_cell
 from fer_bench.stats.intervals import Interval
 
@@ -46,7 +45,7 @@ def page(ablation: Ablation) -> Document:
         ("contributions", "What each module contributes", _contributions(ablation)),
         ("capacity", "Beyond extra capacity", _capacity(ablation)),
         ("decision", "Learning or a shift of the decision", _decision(ablation)),
-        ("cost", "Parameters and training time", [_cost(ablation)]),
+        ("cost", "Parameters and training time", [cost_table(ablation)]),
         ("missing", "What is missing or failed", _missing(ablation)),
         ("repeat", "How to reproduce this", [Code(study.command) if study.command else None]),
     ]
@@ -156,7 +155,7 @@ def sentence(ablation: Ablation, contrast: Contrast) -> str:
     study, primary = ablation.numbers.study, ablation.family.primary
     keys = [primary, *(["mean_recall"] if primary != "mean_recall" else []), *(k for k in SIDE if k in contrast.gains)]
     parts = [f"{phrases.endpoint(study, key, named=False)} {_gain_in_words(ablation, contrast, key)}" for key in keys]
-    head = f"{_module(contrast)}, {_arm(ablation, contrast.arm)} vs {_arm(ablation, contrast.other)}"
+    head = f"{_module(contrast)}, {arm_name(ablation, contrast.arm)} vs {arm_name(ablation, contrast.other)}"
     told = f"{head} ({phrases.shared(study, contrast.shared)}): {'; '.join(parts)}."
     return " ".join(filter(None, [told, _beyond_in_words(ablation, contrast), _shift_in_words(ablation, contrast)]))
 
@@ -173,16 +172,16 @@ def _verdict(ablation: Ablation, judgement: Judgement) -> str:
 
 
 def _beyond_in_words(ablation: Ablation, contrast: Contrast) -> str:
-    control, ratio = ablation.beyond(contrast), _ratio(ablation, contrast.arm, contrast.other)
+    control, ratio = ablation.beyond(contrast), size_ratio(ablation, contrast.arm, contrast.other)
     if control is None:
         more = f"It has {100 * (ratio - 1):.1f} % more parameters" if ratio is not None and ratio > 1.001 else ""
         absent = "and was not compared with an arm that has as many, so a gain may be due to extra capacity"
         return f"{more} than {phrases.code(contrast.other.name)} {absent}." if more else ""
     key = ablation.family.primary
-    sized = _ratio(ablation, control.other, control.arm)
+    sized = size_ratio(ablation, control.other, control.arm)
     size = f", which has {sized:.2f} times as many parameters" if sized is not None else ""
     return (
-        f"Beyond the control {_arm(ablation, control.other)}{size}: "
+        f"Beyond the control {arm_name(ablation, control.other)}{size}: "
         f"{phrases.endpoint(ablation.numbers.study, key, named=False)} {_gain_in_words(ablation, control, key)}."
     )
 
@@ -208,10 +207,6 @@ def _shift_in_words(ablation: Ablation, contrast: Contrast) -> str:
     return f"{fixed}, but {compared}, which is less."
 
 
-def _arm(ablation: Ablation, arm: Arm) -> str:
-    return phrases.code(arm.name) + ablation.of(arm).mark
-
-
 # -- contributions ---------------------------------------------------------------------------------------------------
 
 
@@ -223,6 +218,7 @@ def _contributions(ablation: Ablation) -> list[Block | str | None]:
     alt = "Contribution of every module to the recall of each class, with intervals"
     return [
         _summary_table(ablation, contrasts, "ablation-modules", "Contributions of the modules"),
+        _test_table(ablation, contrasts, "ablation-tests", "Tests of the contributions"),
         Figure("ablation-contributions", alt, drawn) if drawn else None,
         _class_table(ablation, contrasts, "ablation-classes", "Contributions to every class"),
     ]
@@ -237,33 +233,52 @@ def _capacity(ablation: Ablation) -> list[Block | str | None]:
     return [
         "The same arms against controls, which have as many parameters and lack the module.",
         _summary_table(ablation, contrasts, "ablation-beyond", "Beyond extra capacity"),
+        _test_table(ablation, contrasts, "ablation-beyond-tests", "Tests of what is beyond extra capacity"),
         _class_table(ablation, contrasts, "ablation-beyond-classes", "Beyond extra capacity, class by class"),
     ]
 
 
 def _summary_table(ablation: Ablation, contrasts: Sequence[Contrast], name: str, title: str) -> TableBlock:
-    study, primary = ablation.numbers.study, ablation.family.primary
+    study = ablation.numbers.study
     keys = [key for key in (TAIL, "mean_recall", "accuracy", HEAD) if key in contrasts[0].gains]
     headings = {TAIL: "Tail", "mean_recall": "Mean-class accuracy", "accuracy": "Accuracy", HEAD: "Head"}
-
-    def judgement(contrast: Contrast) -> Judgement:
-        return contrast.judged.get(primary, Judgement(Verdict.NOT_RANKED))
-
     columns = [
-        Column("Module", lambda c: _module(c) if c.arm.adds else phrases.UNKNOWN, right=False),
-        Column("Arm", lambda c: _arm(ablation, c.arm), right=False),
-        Column("Compared with", lambda c: _arm(ablation, c.other), right=False),
+        *_who(ablation),
         Column(phrases.trainings_heading(study), lambda c: phrases.trainings(study, c.shared)),
         *(Column(headings[key], each(_cell, key)) for key in keys),
-        Column("p", lambda c: phrases.p_value(judgement(c).raw)),
-        Column("Adjusted p", lambda c: phrases.p_value(judgement(c).p)),
-        Column("Simultaneous interval", lambda c: phrases.limits(judgement(c).interval)),
     ]
     caption = (
         f"Paired differences in percentage points, with unadjusted {phrases.interval_of(ablation.numbers)}; bold: "
-        f"claimed. p, adjusted p and simultaneous interval: of the {phrases.endpoint(study, primary, named=False)}."
+        "claimed."
     )
-    return TableBlock(tabulate(columns, contrasts, caption), name, title)
+    return TableBlock(tabulate(columns, contrasts, caption), name, title, stacked=True)
+
+
+def _who(ablation: Ablation) -> list[Column]:
+    """The module, and the two arms that are compared."""
+    return [
+        Column("Module", lambda c: _module(c) if c.arm.adds else phrases.UNKNOWN, right=False),
+        Column("Arms", lambda c: _arms(ablation, c), right=False),
+    ]
+
+
+def _arms(ablation: Ablation, contrast: Contrast) -> str:
+    return f"{arm_name(ablation, contrast.arm)} − {arm_name(ablation, contrast.other)}"
+
+
+def _test_table(ablation: Ablation, contrasts: Sequence[Contrast], name: str, title: str) -> TableBlock | None:
+    """The tests of the primary endpoint; None where nothing is tested."""
+    study, primary = ablation.numbers.study, ablation.family.primary
+    tested = [c for c in contrasts if primary in c.judged]
+    columns = [
+        *_who(ablation),
+        Column("p", lambda c: phrases.p_value(c.judged[primary].raw)),
+        Column("Adjusted p", lambda c: phrases.p_value(c.judged[primary].p)),
+        Column("Simultaneous interval", lambda c: phrases.limits(c.judged[primary].interval)),
+        Column("Verdict", lambda c: _verdict(ablation, c.judged[primary]), right=False),
+    ]
+    caption = f"Tests of the {phrases.endpoint(study, primary, named=False)}, the primary endpoint."
+    return TableBlock(tabulate(columns, tested, caption), name, title, stacked=True) if tested else None
 
 
 def _cell(key: str, contrast: Contrast) -> str:
@@ -272,20 +287,16 @@ def _cell(key: str, contrast: Contrast) -> str:
 
 def _class_table(ablation: Ablation, contrasts: Sequence[Contrast], name: str, title: str) -> TableBlock:
     study = ablation.numbers.study
-    rows = [(study.classes[i], recall_key(study.classes[i]), i) for i in study.order]
-    images = [
-        Column(role.capitalize(), each(lambda counts, row: f"{counts[row[2]]:,}", study.counts[role]))
-        for role in ("train", "test")
-        if role in study.counts
-    ]
-    headings = [f"{c.arm.adds or c.arm.name} ({_arm(ablation, c.arm)} − {_arm(ablation, c.other)})" for c in contrasts]
-    of = [Column(h, each(lambda c, row: _cell(row[1], c), c)) for h, c in zip(headings, contrasts, strict=True)]
+    module = Column("Module", lambda c: _module(c) if c.arm.adds else _arms(ablation, c), right=False)
+    classes = [Column(study.classes[i], each(_cell, recall_key(study.classes[i]))) for i in study.order]
+    counts = [study.counts[role] for role in ("train", "test") if role in study.counts]
+    images = ", ".join(f"{study.classes[i]} {' / '.join(f'{of[i]:,}' for of in counts)}" for i in study.order)
+    which = "Training / test images" if len(counts) > 1 else "Test images"
     caption = (
         "Paired differences in recall in percentage points, from the rarest class in training to the most frequent, "
-        f"with unadjusted {phrases.interval_of(ablation.numbers)}; bold: claimed."
+        f"with unadjusted {phrases.interval_of(ablation.numbers)}; bold: claimed. {which}: {images}."
     )
-    columns = [Column("Recall of", lambda row: row[0], right=False), *images, *of]
-    return TableBlock(tabulate(columns, rows, caption), name, title)
+    return TableBlock(tabulate([module, *classes], contrasts, caption), name, title, stacked=True)
 
 
 @figures.styled
@@ -298,10 +309,10 @@ def draw(ablation: Ablation) -> Drawing | None:
     keys = [recall_key(study.classes[i]) for i in study.order[: figures.MOST]]
     groups = {TAIL: "tail (mean)", "mean_recall": "mean-class accuracy"}
     groups = {key: name for key, name in groups.items() if key in contrasts[0].gains}
-    names = [f"{c.arm.adds}: {c.arm.name} − {c.other.name}" for c in contrasts]
+    names = [f"{c.arm.name} − {c.other.name}" for c in contrasts]
     looks = figures.looks_of(names)
     rows = [
-        (figures.shorten(name), looks[name], [_known(c.gains[key]) for key in (*keys, *groups)])
+        (figures.shorten(name, 90), looks[name], [_known(c.gains[key]) for key in (*keys, *groups)])
         for name, c in zip(names, contrasts, strict=True)
     ]
     figure, axes = figures.new_figure(figures.WIDTH, figures.dot_height(len(keys) + len(groups), len(rows)))
@@ -320,7 +331,7 @@ def _known(interval: Interval) -> Interval | None:
     return interval if interval.known else None
 
 
-# -- the operating point and the cost ----------------------------------------------------------------------------------
+# -- the operating point --------------------------------------------------------------------------------------------
 
 
 def _rows(ablation: Ablation) -> list[tuple[str, MethodNumbers]]:
@@ -390,7 +401,9 @@ def _shift_table(ablation: Ablation) -> list[Block]:
         "until it has the same accuracy (as in the section *Operating point* of the report). AUROC: mean over the "
         "classes of the tail, each against the rest, with a t-interval. Neither is tested."
     )
-    return [TableBlock(tabulate(columns, ablation.modules, caption), "ablation-shift", "Learning or a shift")]
+    return [
+        TableBlock(tabulate(columns, ablation.modules, caption), "ablation-shift", "Learning or a shift", stacked=True)
+    ]
 
 
 def _points(interval: Interval | None) -> str:
@@ -399,52 +412,6 @@ def _points(interval: Interval | None) -> str:
 
 def _area(area: Interval | None) -> str:
     return phrases.UNKNOWN if area is None else phrases.share_with_interval(area)
-
-
-def _parameters(ablation: Ablation, arm: Arm) -> float | None:
-    number = ablation.of(arm).runs.card.get("parameters")
-    return float(number) if isinstance(number, (int, float)) and number > 0 else None
-
-
-def _ratio(ablation: Ablation, arm: Arm, other: Arm) -> float | None:
-    """How many times as many parameters an arm has as another one."""
-    mine, theirs = _parameters(ablation, arm), _parameters(ablation, other)
-    return None if mine is None or theirs is None else mine / theirs
-
-
-def _cost(ablation: Ablation) -> Block:
-    baseline = ablation.baseline
-
-    def of_arm(cell: Callable[[MethodNumbers], str]) -> Callable[[Arm], str]:
-        return lambda arm: cell(ablation.of(arm))
-
-    def size(arm: Arm) -> str:
-        ratio = _ratio(ablation, arm, baseline) if baseline in ablation.trained else None
-        return phrases.UNKNOWN if ratio is None else f"{ratio:.3f}"
-
-    def time(arm: Arm) -> str:
-        if baseline not in ablation.trained:
-            return phrases.UNKNOWN
-        mine, theirs = (training_seconds(ablation.of(of).runs) for of in (arm, baseline))
-        same = devices(ablation.of(arm).runs) == devices(ablation.of(baseline).runs)
-        return f"{mine / theirs:.2f}" if mine is not None and theirs and same else phrases.UNKNOWN
-
-    columns = [
-        Column("Arm", lambda arm: _arm(ablation, arm), right=False),
-        Column("Variant", lambda arm: phrases.code(arm.label), right=False),
-        Column("Adds", lambda arm: f"{arm.adds} to {phrases.code(arm.to)}" if arm.adds else "", right=False),
-        Column("Control", lambda arm: phrases.code(arm.control) if arm.control else "", right=False),
-        Column("Weights", of_arm(lambda method: weights(method.runs))),
-        Column("Weights / baseline", size),
-        Column("Training time / baseline", time),
-        Column("Device", of_arm(lambda method: devices(method.runs)), right=False),
-    ]
-    caption = (
-        f"The baseline is {phrases.code(baseline.name)}. Training time: ratio of the medians over runs. The runs of a "
-        "study are not timed side by side, and a machine that had other work makes some of them slower, so small "
-        "differences mean nothing; `fer-bench check` measures what a step costs beside plain cross-entropy."
-    )
-    return TableBlock(tabulate(columns, ablation.trained, caption), "ablation-cost", "Parameters and training time")
 
 
 def _missing(ablation: Ablation) -> list[Block | str | None]:

@@ -79,6 +79,7 @@ class TableBlock:
 
     `id` names its file and its anchor; `title` says in a few words what it holds, in case there is no caption. The last
     `footer` rows are sums or means of the others and stay below them. A table of names and values is not `sortable`.
+    In a `stacked` one, which would otherwise be too wide for a page, intervals stand below their values.
     """
 
     table: Table
@@ -86,6 +87,7 @@ class TableBlock:
     title: str
     footer: int = 0
     sortable: bool = True
+    stacked: bool = False
 
     @property
     def parts(self) -> tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, ...], ...]]:

@@ -43,7 +43,7 @@ def draw_reliability(numbers: Numbers, diagrams: Sequence[probabilities.Reliabil
         colour, marker, line = looks[method.label]
         axis.plot(
             100 * bins.confidence[full], 100 * bins.frequency[full], color=colour, marker=marker, linestyle=line,
-            markersize=4, label=figures.shorten(method.label) + method.mark,
+            markersize=4, label=figures.legend_name(method),
         )  # fmt: skip
     axis.set_xlabel("confidence, % (bins with at least 10 predictions)")
     axis.set_ylabel("accuracy, %")

@@ -137,6 +137,7 @@ def weights(method: MethodRuns) -> str:
 
 METHOD_COLUMNS = (
     Column("Method", phrases.method_name, right=False),
+    Column("Arm (in figures)", lambda m: phrases.code(m.arm) if m.arm else phrases.UNKNOWN, right=False),
     Column("Title", _card("title"), right=False),
     Column("Paper", _paper, right=False),
     Column("Changes", _card("changes"), right=False),

@@ -133,7 +133,7 @@ def _shown_names(numbers: Numbers) -> list[str]:
 
 
 def _matrix_title(method: MethodNumbers, classes: int) -> str:
-    return figures.shorten(method.label, 6 + 4 * classes) + method.mark
+    return figures.shorten(method.short, 6 + 4 * classes) + method.mark
 
 
 def _explain_matrices(numbers: Numbers, figure: Drawing, image: Any, axes: np.ndarray) -> None:

@@ -64,7 +64,7 @@ def shorten(text: str, limit: int = 44) -> str:
 
 
 def legend_name(method: MethodNumbers) -> str:
-    return shorten(method.label) + method.mark
+    return shorten(method.short) + method.mark
 
 
 def cross(axis: Axes, method: MethodNumbers, look: tuple, x: Interval, y: Interval) -> None:

@@ -138,8 +138,8 @@ def draw(numbers: Numbers, points: OperatingPoints) -> Drawing:
     """Recall of the tail (y) against accuracy (x): the reference's curve with its marks, and every method."""
     figure, axes = figures.new_figure(6.2, 4.6)
     axis, looks = axes[0, 0], figures.looks(numbers)
-    curve, reference = points.curve, str(numbers.study.reference)
-    label = f"{figures.shorten(reference)}, shifted"
+    curve, reference = points.curve, numbers.method(str(numbers.study.reference))
+    label = f"{figures.shorten(reference.short)}, shifted"
     axis.plot(100 * curve.accuracy, 100 * curve.tail, color="#555555", linewidth=1.3, zorder=1, label=label)
     marks = [(0.0, "τ = 0"), (1.0, "τ = 1")]
     if points.chosen:

@@ -116,7 +116,8 @@ def draw_gains(numbers: Numbers) -> Drawing | None:
     axis.axvline(0, color="#333333", linewidth=1)
     axis.axhline(len(keys) - 1.5, color="#555555", linewidth=0.8)
     axis.set_yticks(range(len(keys)), [*figures.class_ticks(numbers), "mean-class accuracy"])
-    axis.set_xlabel(f"gain over {figures.shorten(study.reference or '')}, percentage points (95 % interval, paired)")
+    against = figures.shorten(numbers.method(str(study.reference)).short)
+    axis.set_xlabel(f"gain over {against}, percentage points (95 % interval, paired)")
     figures.legend(figure, axis)
     figures.watermark(numbers, figure)
     return figure

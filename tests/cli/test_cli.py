@@ -402,7 +402,7 @@ def test_runs_are_listed_with_their_scores_and_narrowed(call, tmp_path):
         writer = ledger.writer(f"{k}" * 16)
         writer.start()
         spec = {"method": method, "dataset": dataset, "protocol": "official", "profile": "natural"}
-        spec |= {"seed": k, "fold": 0}
+        spec |= {"seed": k, "fold": 0, "params": {"a": float(k)}}
         writer.put("spec", {"label": f"{method}[a={k}]", "spec": spec})
         if k == 2:  # interrupted
             continue
@@ -435,7 +435,7 @@ def test_runs_are_listed_with_their_scores_and_narrowed(call, tmp_path):
         return [line[0] for line in out.splitlines()[1:]]
 
     assert chosen("--method", "plain") == ["1", "2"]
-    assert chosen("--method", "plain[a=2]") == ["2"]
+    assert chosen("--method", "plain[a=2]") == chosen("--method", "plain[a=2.0]") == ["2"]
     assert chosen("--dataset", "toy") == ["0", "1"]
     assert chosen("--status", "unfinished") == ["2"]
     assert chosen("--study", "s") == ["1", "0"]

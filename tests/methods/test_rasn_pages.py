@@ -7,6 +7,7 @@ import runpy
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from fer_bench.contract.plugins import plugins
@@ -38,6 +39,42 @@ def test_orders_are_those_that_are_named(batches):
     assert [name for name, _ in found[-2:]] == ["order of the files", "sorted by class"]
     assert all(sorted(order) == [0, 1, 2, 3] for _, order in found)
     assert labels[found[-1][1]].tolist() == [0, 0, 1, 2]
+
+
+def readings(batches, seeds=2, gain=0.5):
+    """Readings of one network, where class-sorted batches of 64 gain `gain` points with seed 0, and one more with 1."""
+    rows = []
+    for seed in range(seeds):
+        of = {"run": f"{seed}" * 16, "data": "toy", "network": "rasn", "seed": seed, "images": 10, "mean-class": 50.0}
+        for affinity, order, batch in [
+            (batches["STORED"], "any", 256),
+            (batches["ALONE"], "any", 1),
+            *((batches["BATCH"], order, size) for size in batches["SIZES"] for order in batches["ORDERS"]),
+        ]:
+            sorted_64 = (order, batch) == ("sorted by class", 64)
+            right = 60.0 + seed + (gain + seed if sorted_64 else 0)
+            share = float("nan") if affinity == batches["STORED"] else 0.25
+            row = {"affinity": affinity, "order": order, "batch": batch, "own class": share, "accuracy": right}
+            rows.append({**of, **row, "disgust": 20.0})
+    return pd.DataFrame(rows)
+
+
+def test_the_page_says_what_every_seed_agrees_on(batches):
+    (said,) = batches["lead"](readings(batches))
+    assert "sorted by class, the mean of a test batch of 64 raises accuracy in every seed (+1.0 [+0.5, +1.5]" in said
+    assert "shuffled it does not move accuracy the same way in every seed (0.0 [0.0, 0.0] points)" in said
+    (said,) = batches["lead"](readings(batches, gain=-0.5))  # −0.5 with seed 0, +0.5 with seed 1
+    assert "64 does not move accuracy the same way in every seed (0.0 [−0.5, +0.5] points)" in said
+    (said,) = batches["lead"](readings(batches, seeds=1, gain=-2))
+    assert "64 changes accuracy by −2.0 points" in said
+
+
+def test_the_page_can_be_written_again_from_the_readings(batches, tmp_path):
+    first = batches["build"](readings(batches), tmp_path / "one")
+    again = batches["build"](batches["read"](tmp_path / "one" / "readings.csv"), tmp_path / "two")
+    for name in ("report.md", "readings.csv", "figures/test-batches.svg"):
+        assert (first.parent / name).read_bytes() == (again.parent / name).read_bytes()
+    assert "| mean of the test batch | sorted by class | 64 | 25 % | 61.5 | +1.0 [+0.5, +1.5] |" in first.read_text()
 
 
 @pytest.mark.slow

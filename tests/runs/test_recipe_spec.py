@@ -245,6 +245,15 @@ def test_gains_are_measured_against_the_plain_baseline_unless_said_otherwise(fou
     assert choose_reference(found, one[1], one[0], None) == "rasn"
 
 
+@pytest.mark.parametrize("given", ["baseline_focal[gamma=1]", "baseline_focal[gamma=1.0,weights=none]"])
+def test_the_reference_may_be_spelled_as_the_method_was(found, given):
+    methods = [parse_variant("rasn"), parse_variant("baseline_focal[gamma=1]")]
+    runs, labels = expand(found, methods, range(2), TEMPLATE)
+    assert choose_reference(found, labels, runs, given) == "baseline_focal[gamma=1.0]"
+    with pytest.raises(UnknownNameError):
+        choose_reference(found, labels, runs, "baseline_focal[gamma=2]")
+
+
 def test_study_names_differ_where_runs_do(found):
     runs, labels = expand(found, [Variant("rasn"), Variant("baseline_focal")], range(2), TEMPLATE)
     name = study_name("tiny", labels, runs)

@@ -11,7 +11,7 @@ from scipy import stats as scipy_stats
 from fer_bench.stats import confusion, crossed_errors
 from fer_bench.stats.bootstrap import Draws, bootstrap_difference
 from fer_bench.stats.confusion import ClassRecall, GroupRecall, confusion_matrix
-from fer_bench.stats.crossed_errors import jackknife
+from fer_bench.stats.crossed_errors import combination, jackknife
 from fer_bench.stats.intervals import score_differences, t_intervals
 from fer_bench.stats.sampling import Truth
 
@@ -270,3 +270,30 @@ def test_the_images_that_a_metric_rests_on_are_found_by_changing_one_answer():
     assert effective == pytest.approx({"sad": 2, "two": 4, "all": 3, "accuracy": 1 / (9 / 17 / 2)})
     everybody = np.arange(17) % 3  # three people show every class, so nothing rests on more than three
     assert set(jackknife(truth(labels, 3, everybody), labels[None], scores).effective_units.values()) == {3}
+
+
+def test_a_contrast_of_several_samples_is_that_of_their_values_with_and_without_each_unit():
+    rng = np.random.default_rng(4)
+    labels = np.repeat([0, 1], 30)
+    samples = [
+        jackknife(truth(labels), np.where(rng.random((3, 60)) < p, labels, 1 - labels), RECALL) for p in (0.5, 0.7, 0.9)
+    ]
+    slope = combination(samples, [-1, 0, 1])
+    plain = samples[2] - samples[0]
+    assert t_intervals(slope)["r"] == t_intervals(plain)["r"]
+    doubled = t_intervals(combination(samples, [-2, 0, 2]))["r"]
+    assert (doubled.value, doubled.low) == pytest.approx(
+        (2 * t_intervals(plain)["r"].value, 2 * t_intervals(plain)["r"].low)
+    )
+    assert doubled.p == pytest.approx(t_intervals(plain)["r"].p)
+
+
+def test_samples_of_other_trainings_or_units_make_no_contrast():
+    labels = np.repeat([0, 1], 30)
+    three, two = (jackknife(truth(labels), np.tile(labels, (seeds, 1)), RECALL) for seeds in (3, 2))
+    fewer = jackknife(truth(labels[5:]), np.tile(labels[5:], (3, 1)), RECALL)
+    for other in (two, fewer):
+        with pytest.raises(ValueError, match="differ in their trainings or in their sampling units"):
+            combination([three, other], [1, -1])
+    with pytest.raises(ValueError, match="2 samples and 1 weights"):
+        combination([three, three], [1])

@@ -207,7 +207,7 @@ def test_one_seed_claims_nothing_and_says_why(ablated):
     text = markdown(page(ablation))
     assert "None of 2 modules of `own` is shown to raise" in text
     assert "With one seed, intervals cover the sampling of test images" in text
-    assert "| **attention** | `attention` | `plain` | 1 | +60.0 [" in text
+    assert "| **attention** | `attention` − `plain` | 1 | +60.0 [" in text
 
 
 def test_arms_without_runs_or_controls_that_were_not_asked_for_are_named(bench, ablated):
@@ -266,9 +266,23 @@ def rows_of(document, table):
     return [dict(zip(block.table.titles, row, strict=True)) for row in block.table.rows]
 
 
+def test_figures_call_arms_by_their_names(bench, ablated):
+    drawn = next(f for f in page(ablated(seeds=2)).figures).drawn
+    assert [t.get_text() for t in drawn.legends[0].get_texts()] == ["attention − plain", "full − attention"]
+    methods = bench.numbers(bench.ledger.study("toy-study")).methods
+    assert {m.label: m.short for m in methods} == {label: name for name, (label, *_) in ARMS.items()}
+
+
+def test_gains_by_class_stand_in_a_table_that_fits_the_page(ablated):
+    rows = rows_of(page(ablated(seeds=2)), "ablation-classes")
+    assert list(rows[0]) == ["Module", "disgust", "angry", "happy"]
+    assert [r["Module"] for r in rows] == ["`wide` − `plain`", "**attention**", "**sharing**"]
+    assert rows[1]["disgust"].strip("*").startswith("+60.0 [")
+
+
 def test_parameters_and_times_are_told_as_ratios_to_the_baseline(ablated):
     rows = rows_of(page(ablated()), "ablation-cost")
-    assert [(r["Arm"], r["Weights"], r["Weights / baseline"], r["Training time / baseline"]) for r in rows] == [
+    assert [(r["Arm"], r["Weights"], r["× baseline"], r["Time × baseline"]) for r in rows] == [
         ("`plain`", "1.00 M", "1.000", "1.00"),
         ("`wide`", "1.11 M", "1.110", "1.10"),
         ("`attention`", "1.10 M", "1.100", "1.50"),
