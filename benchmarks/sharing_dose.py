@@ -109,12 +109,12 @@ def _shown(pairs: Sequence[tuple[str, str]], how: str) -> str:
 
 
 def _claim(effects: Effects, effect: Effect) -> str:
-    """ "class prototypes are shown to gain at 50 % (+9.0 [+4.0, +14.0] points)"; more recall alone may be a shift."""
-    verb, size = "gain" if effect.interval.value > 0 else "lose", phrases.gain_with_interval(effect.interval)
+    """ "with class prototypes, recall is shown to rise at 50 % (+9.0 [+4.0, +14.0] points)"; it may be a shift."""
+    rises, size = effect.interval.value > 0, phrases.gain_with_interval(effect.interval)
     area = effects.of[effect.arm, effect.other, AUROC, effect.shared].interval
-    doubt = ", but no AUROC" if effect.interval.value > 0 and not area.low > 0 else ""
-    with_form = f"with {ARMS[effect.arm]}, recall is shown to {'rise' if verb == 'gain' else 'fall'}"
-    return f"{with_form} at {100 * (effect.shared or 0):g} % ({size} points{doubt})"
+    doubt = ", but no AUROC" if rises and not area.low > 0 else ""
+    said = f"with {ARMS[effect.arm]}, recall is shown to {'rise' if rises else 'fall'}"
+    return f"{said} at {100 * (effect.shared or 0):g} % ({size} points{doubt})"
 
 
 def _about(doses: Doses, effects: Effects) -> list[str]:
