@@ -17,8 +17,9 @@ from fer_bench.errors import TrainingError
 from fer_bench.runs import forkserver
 
 SERVER = """
-import os, signal, sys
-from fer_bench.runs import forkserver, worker
+import os, signal, sys, types
+worker = sys.modules["fer_bench.runs.worker"] = types.ModuleType("worker")  # the real one imports torch, for seconds
+from fer_bench.runs import forkserver
 
 COUNT = [0]
 
@@ -70,6 +71,7 @@ def speak(order, arrays, line):
     print("to the errors", file=sys.stderr, flush=True)
     return 0
 
+worker.prepare = lambda: None
 worker.ROLES = {f.__name__: f for f in (echo, count, ask, stuck, idle, leave, descriptors, garbage, crash, speak)}
 forkserver.main()
 """
