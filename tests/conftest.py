@@ -287,7 +287,6 @@ def in_process():
 @pytest.fixture
 def noted_by(in_process):
     """``noted_by(work)``: what the hooks of `own` noted in their module's ``SEEN``; they run in this process."""
-    import sys
 
     return lambda work: sys.modules[work.plugins.method("own").load().__module__].SEEN
 
