@@ -24,6 +24,7 @@ from fer_bench.reports.facts.second_process import SharedWork, Work, work_for
 from fer_bench.reports.render import figure_files
 from fer_bench.reports.sections import figures
 
+pytestmark = pytest.mark.usefixtures("drawn_figures")
 NUMBERS = range(6)
 
 

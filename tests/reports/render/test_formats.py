@@ -354,6 +354,7 @@ def test_a_killed_build_leaves_the_old_report_and_the_next_one_sweeps_up(small, 
     assert contents(out) == before
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_a_stop_between_two_renames_leaves_whole_files_and_a_page_with_its_figures(small, tmp_path, monkeypatch):
     bench, study = small
     out, other, formats = tmp_path / "out", tmp_path / "other", ("markdown", "csv")
