@@ -1,6 +1,6 @@
 """A server that forks: every training and scoring gets a fresh process, and the imports are paid for once.
 
-The server has imported the harness and torch, and nothing else: no plug-in, no data. Asked for a process, it forks one,
+The server has imported the harness and torch, and no plug-in; it has read no data. Asked for a process, it forks one,
 which reads its order, works, and ends. So nothing that a method keeps in memory reaches another process, and a process
 costs some hundredths of a second instead of some seconds. The process that asks (the driver) needs no torch.
 
@@ -13,6 +13,9 @@ What a child sends is read as JSON and nothing else, since plug-in code runs the
 have a child at work. Every child has a connection between server and driver, which tells its exit status: the server
 kills a child when the driver closes that connection, and all children when the driver has gone.
 
+Some libraries take seconds to import (:data:`LIBRARIES`). A child tells which of them its work has imported, and the
+server imports those before it forks the next one.
+
 On macOS a process may not go on after a fork if Apple's libraries, which torch uses, have started threads. There the
 server starts a new interpreter for every order, which makes the imports itself.
 """
@@ -21,6 +24,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import io
 import json
 import os
@@ -32,6 +36,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -41,6 +46,17 @@ from fer_bench.errors import TrainingError
 Message = dict[str, Any]
 Handle = Callable[[Message], Any]
 _STATUS = struct.Struct("<i")
+IMPORTED = "imported"  # the kind of message that names libraries
+
+LIBRARIES = (
+    "scipy.optimize",
+    "imblearn",
+    "sklearn.decomposition",
+    "sklearn.ensemble",
+    "sklearn.linear_model",
+    "sklearn.svm",
+)
+"""Modules that methods import and that take long; of each one the request for a child has a bit."""
 
 
 class Channel:
@@ -82,6 +98,7 @@ class ForkServer:
         self._socket: socket.socket | None = None
         self._owner = 0
         self._interrupted = False
+        self._imported: set[str] = set()  # of LIBRARIES, by any child
         self._lock = threading.RLock()
 
     def start(self) -> None:
@@ -120,7 +137,7 @@ class ForkServer:
         try:
             with open(orders, "wb", buffering=0, closefd=False) as file, contextlib.suppress(BrokenPipeError):
                 _write_all(file, _order(role, order, arrays))
-            return _listen(child, answers, orders, handle)
+            return _listen(child, answers, orders, partial(self._hear, handle))
         except OSError as error:
             raise self._lost(server, error) from error
         except BaseException:
@@ -133,6 +150,14 @@ class ForkServer:
             os.close(orders)
             os.close(answers)
 
+    def _hear(self, handle: Handle, message: Message) -> Any:
+        """Note which libraries a child has imported; all other messages are for `handle`."""
+        if message["kind"] != IMPORTED:
+            return handle(message)
+        names = message.get("names")
+        self._imported.update(name for name in LIBRARIES if isinstance(names, list) and name in names)
+        return None
+
     def _start_child(self) -> tuple[socket.socket, socket.socket, int, int]:
         """The server's connection, a new child's, and the ends of its pipes for orders and for answers."""
         with self._lock, _standard() as standard:
@@ -144,7 +169,8 @@ class ForkServer:
             orders_r, orders_w = os.pipe()
             answers_r, answers_w = os.pipe()
             try:
-                socket.send_fds(server, [b"F"], [*standard, orders_r, answers_w, theirs.fileno()])
+                wanted = sum(1 << place for place, name in enumerate(LIBRARIES) if name in self._imported)
+                socket.send_fds(server, [bytes([wanted])], [*standard, orders_r, answers_w, theirs.fileno()])
             except OSError as error:
                 child.close()
                 os.close(orders_w)
@@ -305,8 +331,9 @@ def _serve(connection: socket.socket, *, forks: bool) -> NoReturn:
     gc.freeze()  # the collector of a child does not touch, and so copy, the pages of what was imported
     family = _Family(connection, woken)
     while True:
-        for descriptors in family.requests():
-            *streams, line = descriptors
+        for wanted, (*streams, line) in family.requests():
+            if forks:
+                _import(wanted)
             pid = os.fork() if forks else _new_interpreter(streams)
             if pid == 0:
                 signal.set_wakeup_fd(-1)
@@ -320,6 +347,16 @@ def _serve(connection: socket.socket, *, forks: bool) -> NoReturn:
                 os.close(descriptor)
 
 
+def _import(wanted: int) -> None:
+    """Import libraries, each as a bit; what can't be imported here fails where it is needed, and says why."""
+    new = [name for place, name in enumerate(LIBRARIES) if wanted >> place & 1 and name not in sys.modules]
+    for name in new:
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+    if new:
+        gc.freeze()
+
+
 class _Family:
     """The server's children, each with its connection to the driver."""
 
@@ -330,8 +367,11 @@ class _Family:
         for end in (connection, woken):
             self._selector.register(end, selectors.EVENT_READ)
 
-    def requests(self) -> Iterator[list[int]]:
-        """Wait until something happens; kill who is to be killed, tell who has ended, yield who is to be started."""
+    def requests(self) -> Iterator[tuple[int, list[int]]]:
+        """Wait until something happens; kill who is to be killed, tell who has ended, yield who is to be started.
+
+        Of each of these, which of :data:`LIBRARIES` it may need (one bit each), and its descriptors.
+        """
         for key, _ in self._selector.select():
             if key.fd == self._woken:
                 with contextlib.suppress(BlockingIOError):
@@ -340,7 +380,7 @@ class _Family:
                 request, descriptors, _, _ = socket.recv_fds(self._connection, 1, 6)
                 if not request:
                     self._end()
-                yield descriptors
+                yield request[0], descriptors
             else:  # the driver wants this child ended, or has closed its end
                 self._selector.unregister(key.fileobj)
                 os.kill(key.data, signal.SIGKILL)
@@ -406,7 +446,11 @@ def _child(roles: Mapping[str, Callable], stdin: int, stdout: int, stderr: int, 
         os.environ.clear()
         os.environ.update(head["environ"])
         sys.path += [p for p in head["path"] if p not in sys.path]
-        status = roles[head["role"]](head["order"], arrays, Channel(reader, answers))
+        channel = Channel(reader, answers)
+        before = set(sys.modules)
+        status = roles[head["role"]](head["order"], arrays, channel)
+        if names := [name for name in LIBRARIES if name in sys.modules and name not in before]:
+            channel.tell(IMPORTED, names=names)
     except BaseException:
         import traceback
 

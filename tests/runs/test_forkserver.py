@@ -59,6 +59,16 @@ def descriptors(order, arrays, line):
     line.tell("open", inherited=inherited)
     return 0
 
+def painting(order, arrays, line):
+    line.tell("before", modules=[m for m in ("colorsys", "wave") if m in sys.modules])
+    import colorsys
+    return 0
+
+def boast(order, arrays, line):
+    for names in (["colorsys", "wave", "os; 1", 7], "colorsys wave", None):
+        line.tell("imported", names=names)
+    return 0
+
 def garbage(order, arrays, line):
     os.write(line._answers, b"[1, 2\\n")
     return 0
@@ -72,7 +82,10 @@ def speak(order, arrays, line):
     return 0
 
 worker.prepare = lambda: None
-worker.ROLES = {f.__name__: f for f in (echo, count, ask, stuck, idle, leave, descriptors, garbage, crash, speak)}
+worker.ROLES = {f.__name__: f for f in (
+    echo, count, ask, stuck, idle, leave, descriptors, painting, boast, garbage, crash, speak
+)}
+forkserver.LIBRARIES = ("wave", "colorsys")
 forkserver.main()
 """
 
@@ -89,6 +102,7 @@ def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(forkserver.subprocess, "Popen", popen)
     monkeypatch.setattr(forkserver.sys, "platform", request.param)
+    monkeypatch.setattr(forkserver, "LIBRARIES", ("wave", "colorsys"))
     made = forkserver.ForkServer()
     yield made
     made.stop()
@@ -160,6 +174,19 @@ def test_large_arrays_arrive(server):
 def test_output_goes_where_the_drivers_goes(server, capfd):
     call(server, "speak")
     assert capfd.readouterr() == ("to standard output\n", "to the errors\n")
+
+
+def test_what_one_process_has_imported_the_next_one_need_not(server, request):
+    first, second = (call(server, "painting") for _ in range(2))
+    assert first == (0, [{"kind": "before", "modules": []}])
+    forks = request.node.callspec.params["server"] == "linux"  # a new interpreter has imported nothing
+    assert second == (0, [{"kind": "before", "modules": ["colorsys"] if forks else []}])
+
+
+def test_only_libraries_that_are_listed_are_imported_for_others(server):
+    assert call(server, "boast") == (0, [])
+    assert server._imported == {"colorsys", "wave"}
+    assert call(server, "echo", status=3)[0] == 3
 
 
 class Stop(Exception):
