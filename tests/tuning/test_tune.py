@@ -181,7 +181,7 @@ def test_the_command_it_ends_with_describes_the_very_run(workplace, template):
 # -- killed and started again ----------------------------------------------------------------------------------------
 
 TUNE = ["tune", "baseline_resnet", "baseline_focal", "--dataset", "synthetic"]
-TUNE += ["--dataset-set", "size=300", "--dataset-set", "least_test=0"]
+TUNE += ["--dataset-set", "size=300", "--dataset-set", "least_test=0", "--dataset-set", "image_size=24"]
 TUNE += ["--recipe", "demo", "--epochs", "2", "--precision", "fp32", "--trials", "5", "--no-track", "--threads", "1"]
 
 
