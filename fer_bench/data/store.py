@@ -14,6 +14,7 @@ old store usable. Every opening checks that the files are still as they were wri
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -21,7 +22,7 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from fer_bench.base.quantities import plural
 from fer_bench.contract.cards import DatasetCard
 from fer_bench.contract.dataset import Chunk, Reading
 from fer_bench.data import soundness
+from fer_bench.data.row_file import RowFile
 from fer_bench.errors import ChangedStoreError, StoreError
 from fer_bench.record.home import Home
 
@@ -122,11 +124,15 @@ class Store:
 
     def images(self, rows: np.ndarray) -> np.ndarray:
         """A copy of the images of `rows`, uint8 [len(rows), C, H, W]."""
-        mapped = np.load(self.path / "images.npy", mmap_mode="r")
-        out = np.ascontiguousarray(mapped[rows])
-        mapped._mmap.close()
+        with self.image_file() as file:
+            return file.read(np.arange(file.shape[0])[rows])
+
+    @contextlib.contextmanager
+    def image_file(self) -> Iterator[RowFile]:
+        """The file of the images, open; at the end ChangedStoreError if it has changed since the store was opened."""
+        with RowFile(self.path / "images.npy") as file:
+            yield file
         self._still_sound("images.npy")
-        return out
 
     def _still_sound(self, name: str) -> None:
         """Raise ChangedStoreError if a file has changed since the store was opened, unless its content is the same."""
