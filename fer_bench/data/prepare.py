@@ -164,9 +164,7 @@ def _check_room(home: Home, dataset: Dataset, reading: Reading, outliers: _Outli
         return
     name, size, free = dataset.card.name, math.prod(reading.shape), shutil.disk_usage(home.data).free
     shape = "x".join(map(str, reading.shape[1:]))
-    say(
-        f"{name}: {plural(reading.shape[0], 'image')} of {shape}: {human_size(size)} on disk, and as much device memory"
-    )
+    say(f"{name}: {plural(reading.shape[0], 'image')} of {shape}: {human_size(size)} on disk")
     if size * 1.05 > free:
         side = outliers.size if outliers else reading.shape[-1] // 2
         smaller = dataset.command("prepare", dataset.source, size=side) if "size" in dataset.params else None
