@@ -183,8 +183,9 @@ def _write(
     notes = {"source_state": state, "from": str(source.resolve()) if source else None}
     store = write_store(home.data, card, reading, dataset.params, notes)
     seconds = time.perf_counter() - start
-    size = "x".join(map(str, store.shape))
-    say(f"{card.name}: {plural(len(store), 'image')} of {size} written to {store.path} in {seconds:.1f} s")
+    size, rate = "x".join(map(str, store.shape)), f"{len(store) / max(seconds, 1e-3):,.0f} images/s"
+    count = plural(len(store), "image")
+    say(f"{card.name}: {count} of {size} written to {store.path} in {seconds:.1f} s ({rate})")
     if old is not None and old.fingerprint != store.fingerprint:
         say(f"{card.name}: the data have changed: the fingerprint was {old.fingerprint}, now {store.fingerprint}")
     _report_labels(dataset, store, say)
