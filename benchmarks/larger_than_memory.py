@@ -11,7 +11,7 @@ Generated images (noise, 224 x 224, three channels) are prepared as a store of `
 Speeds are of wall-clock time; let nothing else run on the machine. Where that can't be had, the ratios of CPU seconds,
 in which the program that reads counts, say what streaming costs, but not what waiting for a disk does.
 
-    python benchmarks/larger_than_memory.py [--limit 1500] [--times 10] [--rounds 5] [--folder DIR]
+    python benchmarks/larger_than_memory.py [--limit 1700] [--times 10] [--rounds 5] [--folder DIR]
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Noise(Dataset):
 def arguments() -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--limit", type=int, default=1500, metavar="MB", help="memory limit of each process")
+    parser.add_argument("--limit", type=int, default=1700, metavar="MB", help="memory limit of each process")
     parser.add_argument("--times", type=float, default=10.0, help="size of the data, as a multiple of the limit")
     parser.add_argument("--rounds", type=int, default=5, help="epochs of each kind, after one that is not counted")
     parser.add_argument("--images", type=int, default=1024, help="images of such an epoch")

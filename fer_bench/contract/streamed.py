@@ -6,6 +6,7 @@ Whoever works through images in parts writes the same for both: ``images[index]`
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -19,6 +20,7 @@ from fer_bench.base.quantities import human_size, plural
 from fer_bench.errors import TrainingError
 
 AHEAD = 2  # parts that are read before they are asked for, so that reading and computing take place at once
+LARGE = 1 << 25  # bytes of a part from which on one is enough: memory is what there is little of
 T = TypeVar("T")
 
 
@@ -72,12 +74,13 @@ class StreamedImages:
 
     def split(self, size: int) -> Iterator[Tensor]:
         """The images in their order, `size` at a time; the next ones are read meanwhile."""
-        return self.batches(range(start, min(start + size, len(self))) for start in range(0, len(self), size))
+        parts = (range(start, min(start + size, len(self))) for start in range(0, len(self), size))
+        return self.batches(parts, 1 if size * math.prod(self._shape) > LARGE else AHEAD)
 
-    def batches(self, indices: Iterable[Any]) -> Iterator[Tensor]:
-        """The images at each of `indices`, one tensor after the other; the next ones are read meanwhile."""
+    def batches(self, indices: Iterable[Any], depth: int = AHEAD) -> Iterator[Tensor]:
+        """The images at each of `indices`, one tensor after the other; `depth` more are read meanwhile."""
         read = (self._read(self._places[_plain(index)]) for index in indices)
-        return (part.to(self.device, non_blocking=True) for part in ahead(read, AHEAD))
+        return (part.to(self.device, non_blocking=True) for part in ahead(read, depth))
 
     def chosen(self, index: Any) -> StreamedImages:
         """The images at `index`, still on disk."""
@@ -87,7 +90,7 @@ class StreamedImages:
         # A GPU copies from pinned memory by itself, while both sides go on; its tensors are reused only after that.
         pinned = self.device.type == "cuda"
         part = torch.empty((len(places), *self._shape), dtype=torch.uint8, pin_memory=pinned)
-        self._reader.read(places, memoryview(part.numpy().reshape(-1)))
+        self._reader.read(places, part.numpy().reshape(-1).data)
         return part
 
     # -- what a tensor would do --------------------------------------------------------------------------------------
@@ -108,7 +111,7 @@ class StreamedImages:
         self._refuse("a NumPy array of the images")
 
     def _refuse(self, what: str) -> NoReturn:
-        size = human_size(len(self) * int(np.prod(self._shape)))
+        size = human_size(len(self) * math.prod(self._shape))
         raise TrainingError(
             f"`{what}` needs all {plural(len(self), 'image')} in memory, but they are streamed from disk ({size})",
             hint='take parts, images[index] or images.split(512), or write needs=("memory",) on the method\'s card',
