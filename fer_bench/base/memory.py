@@ -55,12 +55,8 @@ def _groups(proc: Path, groups: Path) -> Iterator[Free]:
     with contextlib.suppress(OSError):
         for line in (proc / "self" / "cgroup").read_text().splitlines():
             number, kinds, path = line.split(":", 2)
-            if number == "0":
-                roots = (groups, groups / "unified")
-            elif "memory" in kinds.split(","):
-                roots = (groups / "memory",)
-            else:
-                continue
+            roots = [groups, groups / "unified"] if number == "0" else []
+            roots += [groups / "memory"] if "memory" in kinds.split(",") else []
             for root in roots:
                 own = root / path.lstrip("/")
                 for folder in (own, *own.parents):

@@ -85,7 +85,7 @@ class RowFile:
         """
         if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < self.shape[0]:
             raise IndexError(f"rows {rows.min()} to {rows.max()} of {self.shape[0]} images")
-        free = memoryview(images.reshape(-1))
+        free = images.reshape(-1).data
         for offset, length in self.spans(rows):
             self.fill(free[:length], offset)
             free = free[length:]
