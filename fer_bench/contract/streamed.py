@@ -67,7 +67,7 @@ class StreamedImages:
     def __getitem__(self, index: Any) -> Tensor:
         """The images at one position, a slice, or an array or a tensor of positions or of truth values."""
         if isinstance(index, tuple):
-            self._refuse("images[..., ...]")
+            raise self._refusal("images[..., ...]")
         chosen = self._places[_plain(index)]
         part = self._read(np.atleast_1d(chosen)).to(self.device)
         return part if np.ndim(chosen) else part[0]
@@ -95,24 +95,24 @@ class StreamedImages:
 
     # -- what a tensor would do --------------------------------------------------------------------------------------
 
-    def __getattr__(self, name: str) -> NoReturn:
+    def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or not hasattr(Tensor, name):
             raise AttributeError(f"'StreamedImages' has no attribute '{name}'")
-        self._refuse(f"images.{name}")
+        raise self._refusal(f"images.{name}")
 
     @classmethod
     def __torch_function__(
         cls, function: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> NoReturn:
         name = getattr(function, "__name__", str(function))
-        _first(cls, [args, *(kwargs or {}).values()])._refuse(f"torch.{name}")
+        raise _first(cls, [args, *(kwargs or {}).values()])._refusal(f"torch.{name}")
 
     def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        self._refuse("a NumPy array of the images")
+        raise self._refusal("a NumPy array of the images")
 
-    def _refuse(self, what: str) -> NoReturn:
+    def _refusal(self, what: str) -> TrainingError:
         size = human_size(len(self) * math.prod(self._shape))
-        raise TrainingError(
+        return TrainingError(
             f"`{what}` needs all {plural(len(self), 'image')} in memory, but they are streamed from disk ({size})",
             hint='take parts, images[index] or images.split(512), or write needs=("memory",) on the method\'s card',
             next="the same command with --images memory, on a machine with more memory",

@@ -15,7 +15,7 @@ import torch
 
 from fer_bench.contract.batch import Context
 from fer_bench.contract.card_reader import read_card
-from fer_bench.contract.cards import Card
+from fer_bench.contract.cards import Card, MethodCard
 from fer_bench.contract.method import Method
 from fer_bench.contract.plugins import Plugin
 from fer_bench.contract.sources import Tree
@@ -91,7 +91,8 @@ class Order:
         choice = choose(self.runtime.images, size, device)
         if not choice.streamed:
             return {name: load(store, rows, device, choice) for name, rows in parts.items()}
-        if "train" in parts and "memory" in self.plugin.card.needs:
+        card = self.plugin.card
+        if "train" in parts and isinstance(card, MethodCard) and "memory" in card.needs:
             raise _needs_memory(self.spec.method, choice)
         self.line.tell("note", text=f"images of {' and '.join(parts)} are streamed from disk: {choice.reason}")
         return stream(store, parts, device, self.open)

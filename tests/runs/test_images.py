@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import textwrap
 from contextlib import ExitStack
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from fer_bench.runs import images as place
 from fer_bench.runs.executor import execute
 from fer_bench.runs.images import Choice, choose, load, stream
 from fer_bench.training.dataplane import DataPlane
+from fer_bench.training.job import Listener
 from fer_bench.training.recipe import Recipe
 from tests.runs.conftest import ATTEMPT, World
 from tests.runs.test_seal_searches import SEARCHES
@@ -50,7 +53,7 @@ def test_images_are_the_rows_of_the_file(store: Store):
         assert np.array_equal(both["val"][:].numpy(), expected[4:])
 
 
-def batches(images, labels, **stream_):
+def batches(images, labels):
     recipe = Recipe(batch_size=8, flip=0.5, shift=3.0, rotate=15.0, erase=0.5, image_size=20)
     view = TrainView(images=images, labels=labels, num_classes=3)
     plane = DataPlane(view, recipe, seed=5)
@@ -76,21 +79,35 @@ def test_streamed_batches_are_bitwise_those_of_images_in_memory(store: Store):
             assert a.stride() == b.stride()
 
 
-def record_of(world: World, images: str) -> tuple[dict[str, object], str]:
-    """What a run leaves, but for times; and where its images were."""
-    world.images = images
-    record = execute(world.spec("baseline_resnet", seed=7), world.workplace())
+class Notes(Listener):
+    """Keeps what it is told to note."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.heard.append(text)
+
+
+def record_of(world: World, images: str) -> tuple[dict[str, object], str, list[str]]:
+    """What a run leaves, but for times; where its images were, and what was said of them."""
+    world.images, notes = images, Notes()
+    work = replace(world.workplace(), listener=lambda spec, label: notes)
+    record = execute(world.spec("baseline_resnet", seed=7), work)
     left = {name: record.array(name).tolist() for name in ("val_logits", "val_epochs", "test_logits", "test_epochs")}
     left |= {name: record.json(name) for name in ("history", "selection", "probe", "seal")}
     left["weights"] = (record.path / "model.pt").read_bytes()
     where = record.json("environment")["images"]
     shutil.rmtree(record.path)
-    return left, where
+    return left, where, notes.heard
 
 
 def test_a_streamed_run_leaves_bitwise_the_record_of_one_in_memory(world: World):
     ours, theirs = record_of(world, "stream"), record_of(world, "memory")
     assert (ours[1], theirs[1]) == ("stream", "memory")
+    of = [re.match(r"images of (.*) are streamed from disk: they take \d+ kB, ", text)[1] for text in ours[2]]
+    assert of == ["train and val", "test", "probe", "probe"]
+    assert theirs[2] == []
     assert ours[0] == theirs[0]
 
 
