@@ -13,6 +13,7 @@ from fer_bench.base.process import wait_passively
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "fer_bench.base.process": ("cores",),
     "fer_bench.conformance.check": ("conforms",),
     "fer_bench.contract.arms": ("Arm",),
     "fer_bench.contract.cards": ("DatasetCard", "Fetch", "MethodCard", "Protocol", "Relabelling"),

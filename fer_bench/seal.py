@@ -3,7 +3,8 @@
 **Separation.** A run is carried out by three kinds of processes, each of them fresh (:mod:`fer_bench.runs.forkserver`):
 
 - The *training process* holds training and validation rows, and is given the row numbers of no others. It trains,
-  selects an epoch on validation, writes it down, and ends.
+  selects an epoch on validation, writes it down, and ends. Where these rows don't fit in memory, a program that runs no
+  code of methods reads them for it, and no others (:mod:`fer_bench.data.row_server`).
 - A *scoring process* loads the test images before any plug-in code is imported, then the method and the weights it
   trained, and writes logits. It is never given a label.
 - The *driver* runs no code of methods. It counts the opening of the test, joins logits, labels and rows, and writes the

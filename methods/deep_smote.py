@@ -53,6 +53,7 @@ card = MethodCard(
         "the number of neighbours is at most the smallest class's number of images less one; a class with one image is "
         "doubled",
     ),
+    needs=("memory",),
     params={
         "autoencoder.epochs": Param(
             0.5, "length of the autoencoder's training as a share of the recipe's epochs, on top of them", low=0.01,

@@ -30,6 +30,7 @@ card = MethodCard(
         "an epoch goes through the resampled images, so it has more or fewer steps than one of plain training",
     ),
     also_known={"pixel_smote": ""},
+    needs=("memory",),
     params={"sampler": Param("smote", "sampler of imbalanced-learn", choices=RESAMPLERS), **NEIGHBOURS},
 )
 

@@ -183,6 +183,7 @@ TRAINING = [
     "--device",
     "--epochs",
     "--home",
+    "--images",
     "--imbalance",
     "--name",
     "--no-compile",

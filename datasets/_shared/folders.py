@@ -13,6 +13,7 @@ from fer_bench import ImageFit, Problems, UnreadableImage, decode_image, image_h
 
 from .class_names import ROLES as ROLES  # several readers take it from here
 from .class_names import ClassNames, misplaced, role_of
+from .images import mapped
 
 JPEGS = (".jpg", ".jpeg", ".jpe", ".jfif")
 IMAGES = (".png", *JPEGS, ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pnm", ".pbm")  # in any case
@@ -104,23 +105,20 @@ def subfolders(folder: Path, limit: int = 100) -> list[Path]:
     return [p for p in entries(folder) if p.is_dir()][:limit]
 
 
-def load_grey(path: Path, side: int, problems: Problems) -> np.ndarray | None:
-    """The grey image at `path` as uint8 [side, side]; None, with the reason in `problems`, where it isn't one.
+def load_grey(path: Path, side: int) -> np.ndarray | str:
+    """The grey image at `path` as uint8 [side, side], or the reason why there is none.
 
     An image of 16 bits is one of 8 bits that was widened: by its values, or by leaving them as they were.
     """
     try:
         head = image_header(path)
         if (head.width, head.height) != (side, side):
-            problems.add(path, None, f"wrong image size: {head.width}x{head.height}, expected {side}x{side}")
-            return None
+            return f"wrong image size: {head.width}x{head.height}, expected {side}x{side}"
         pixels = decode_image(path, ImageFit(3, side, side, bits=8 if head.bits == 8 else 16))
     except UnreadableImage as reason:
-        problems.add(path, None, str(reason))
-        return None
+        return str(reason)
     if (pixels != pixels[:1]).any():
-        problems.add(path, None, "a colour image: its channels differ, grey was expected")
-        return None
+        return "a colour image: its channels differ, grey was expected"
     return np.ascontiguousarray(pixels[0])
 
 
@@ -130,11 +128,12 @@ def load_blocks(
     """Load images in order, `block` at a time: (files, uint8 [k, 1, side, side]); faulty ones are left out."""
     batch: list[ImageFile] = []
     images: list[np.ndarray] = []
-    for file in files:
-        image = load_grey(file.path, side, problems)
-        if image is not None:
-            batch.append(file)
-            images.append(image)
+    for file, image in mapped(lambda file: (file, load_grey(file.path, side)), files, ahead=block):
+        if isinstance(image, str):
+            problems.add(file.path, None, image)
+            continue
+        batch.append(file)
+        images.append(image)
         if len(batch) == block:
             yield batch, np.stack(images)[:, None]
             batch, images = [], []

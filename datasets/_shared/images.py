@@ -11,10 +11,9 @@ reported.
 
 from __future__ import annotations
 
-import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from fer_bench import (
     DataError,
     Dataset,
     Reading,
+    cores,
     decode_image,
     image_header,
 )
@@ -180,10 +180,24 @@ def _header_or_reason(row: Row) -> Header | str:
         return str(reason)
 
 
-def mapped(function: Any, items: Sequence[Any]) -> Iterator[Any]:
-    """Results in order; image files are read and decoded outside the interpreter's lock, so threads help."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        yield from pool.map(function, items)
+def mapped(function: Callable[[Any], Any], items: Iterable[Any], ahead: int = 512) -> Iterator[Any]:
+    """Results in order, by as many threads as there are cores, at most `ahead` before they are asked for.
+
+    Image files are read and decoded outside the interpreter's lock, so threads help. They go on while the caller works
+    on what it has.
+    """
+    with ThreadPoolExecutor(cores()) as pool:
+        waiting: deque[Future] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def _chunks(
@@ -200,13 +214,13 @@ def _chunks(
         except Unreadable as reason:
             return str(reason)
 
+    pixels = mapped(decoded, rows, ahead=step)
     for start in range(0, len(rows), step):
-        block = rows[start : start + step]
-        pairs = list(zip(block, mapped(decoded, block), strict=True))
+        pairs = [(row, next(pixels)) for row in rows[start : start + step]]
         for row, result in pairs:
             if isinstance(result, str):
                 problems.add(_where(row), None, result)
-        kept = [(row, pixels) for row, pixels in pairs if not isinstance(pixels, str)]
+        kept = [(row, found) for row, found in pairs if not isinstance(found, str)]
         if kept and problems.worth_reading:
             yield _chunk(kept)
     problems.raise_if_any()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fer_bench.base.memory import IMAGES
 from fer_bench.contract.params import in_words, within
 from fer_bench.errors import SpecError, UnknownNameError, abbreviated
 
@@ -126,6 +127,9 @@ _TRAINING = (
     click.option("--compile/--no-compile", "compile_", default=None, help="Use torch.compile  [default: on a GPU]"),
     click.option("--deterministic", is_flag=True, help="Use deterministic kernels only; slower."),
     number_option("--threads", int, 0, 256, "CPU threads; 0: let torch choose.", default=0),
+    click.option("--images", type=click.Choice(IMAGES), default="auto", show_default=True,
+                 help="Where the images are: in the device's memory, or streamed from disk; auto streams what would"
+                      " take over half of the free memory. Results are bitwise the same."),
     tracking_option,
     click.option("--no-track", is_flag=True, help="Do not mirror to MLflow; `fer-bench track sync` does it later."),
     click.option("--quiet", is_flag=True, help="Do not show live progress."),
@@ -285,4 +289,5 @@ def runtime_of(options: dict[str, Any]) -> Any:
         compile=options["compile_"],
         deterministic=options["deterministic"],
         threads=options["threads"],
+        images=options["images"],
     )

@@ -76,7 +76,10 @@ def _check_name(name: str, labels: list[str], template: dict[str, Any], ledger: 
 
 
 # Options that say where and how runs are carried out; they are not part of a run's specification.
-RUNTIME = ("device", "compile_", "deterministic", "threads", "tracking_uri", "no_track", "quiet", "plugin_dirs", "home")
+RUNTIME = (
+    *("device", "compile_", "deterministic", "threads", "images"),
+    *("tracking_uri", "no_track", "quiet", "plugin_dirs", "home"),
+)
 
 
 def _print_best(best: list[dict], methods: tuple[str, ...], say: Any) -> None:

@@ -182,7 +182,7 @@ def check_insight(world: World) -> str:
     if world.cls.insight is Method.insight:
         raise DoesNotApply("the method has no insight()")
     method, model = world.fresh(world.reference)
-    recipe, images = world.reference.job.recipe, validation(len(COUNTS), labels=np.arange(6) % len(COUNTS)).images
+    recipe, images = world.reference.job.recipe, validation(len(COUNTS), labels=np.arange(6) % len(COUNTS)).images[:]
     together = insight_of(method, model, images, recipe)
     alone = [insight_of(method, model, image[None], recipe) for image in images]
     pairs = {f"map '{name}'": (whole, [one.maps.get(name) for one in alone]) for name, whole in together.maps.items()}

@@ -26,6 +26,7 @@ from fer_bench.contract.batch import Batch, Context, LossOut, TrainView
 from fer_bench.contract.cards import MethodCard
 from fer_bench.contract.method import Method, Stage
 from fer_bench.contract.plugins import Plugin, Plugins
+from fer_bench.contract.streamed import Images
 from fer_bench.errors import SpecError, TrainingError
 from fer_bench.rng import seed_all, stream_seed
 from fer_bench.training.checkpoint import load_model
@@ -430,7 +431,7 @@ class World:
         load_model(training.last_snapshot, model, method, CPU)
         return method, model
 
-    def predict(self, method: Method, model: nn.Module, images: Tensor, *, batch: int = 512) -> Predictions:
+    def predict(self, method: Method, model: nn.Module, images: Images, *, batch: int = 512) -> Predictions:
         """Logits and features before any adjustment, by the harness."""
         return predict(
             method, model, images, RECIPE, estimator=has_estimator(method.stages()), batch=batch, features=True

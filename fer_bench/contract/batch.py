@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fer_bench.contract.streamed import Images
 from fer_bench.rng import numpy_generator, torch_generator
 
 
@@ -96,14 +97,16 @@ class TrainView:
 
     Attributes
     ----------
-    images : uint8 tensor [N, C, H, W] on the device
+    images : uint8 tensor [N, C, H, W] on the device, or :class:`fer_bench.contract.streamed.StreamedImages`
+        Streamed images stay on disk; both can be indexed and split. A method that needs all of them in one tensor says
+        so on its card, ``needs=("memory",)``.
     labels : int64 array [N]
     groups : int64 array [N] or None
         Subject (or sequence) of each image, where the data set has them.
     num_classes : int
     """
 
-    images: Tensor
+    images: Images
     labels: np.ndarray
     groups: np.ndarray | None = None
     soft: np.ndarray | None = None

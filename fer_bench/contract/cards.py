@@ -54,6 +54,7 @@ NEEDS = {
     "votes": "training images with soft labels (`TrainView.soft`)",
     "groups": "training images whose person or sequence is known (`TrainView.groups`)",
     "two images": "batches of at least two images",
+    "memory": "all training images in memory at once; they can't be streamed from disk",
 }
 PIXELS = re.compile(r"([1-9]\d{0,3}) pixels")  # "48 pixels" is a need as well
 TIERS = ("baseline", "second reference", "method")
@@ -89,7 +90,7 @@ class MethodCard:
         It reads other test images; its results are watermarked.
     needs : tuple of str
         What it can't do without, with default parameters: keys of :data:`NEEDS`, and "48 pixels" for images of at
-        least that side. It refuses anything else with a SpecError that says so.
+        least that side. It refuses anything else with a SpecError that says so. (The harness refuses for "memory".)
     arms : mapping of name to Arm
         The variants that ``fer-bench ablate`` trains, by short names for tables. The first is the baseline.
     readout_of : str

@@ -164,9 +164,7 @@ def _check_room(home: Home, dataset: Dataset, reading: Reading, outliers: _Outli
         return
     name, size, free = dataset.card.name, math.prod(reading.shape), shutil.disk_usage(home.data).free
     shape = "x".join(map(str, reading.shape[1:]))
-    say(
-        f"{name}: {plural(reading.shape[0], 'image')} of {shape}: {human_size(size)} on disk, and as much device memory"
-    )
+    say(f"{name}: {plural(reading.shape[0], 'image')} of {shape}: {human_size(size)} on disk")
     if size * 1.05 > free:
         side = outliers.size if outliers else reading.shape[-1] // 2
         smaller = dataset.command("prepare", dataset.source, size=side) if "size" in dataset.params else None
@@ -185,8 +183,9 @@ def _write(
     notes = {"source_state": state, "from": str(source.resolve()) if source else None}
     store = write_store(home.data, card, reading, dataset.params, notes)
     seconds = time.perf_counter() - start
-    size = "x".join(map(str, store.shape))
-    say(f"{card.name}: {plural(len(store), 'image')} of {size} written to {store.path} in {seconds:.1f} s")
+    size, rate = "x".join(map(str, store.shape)), f"{len(store) / max(seconds, 1e-3):,.0f} images/s"
+    count = plural(len(store), "image")
+    say(f"{card.name}: {count} of {size} written to {store.path} in {seconds:.1f} s ({rate})")
     if old is not None and old.fingerprint != store.fingerprint:
         say(f"{card.name}: the data have changed: the fingerprint was {old.fingerprint}, now {store.fingerprint}")
     _report_labels(dataset, store, say)

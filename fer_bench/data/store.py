@@ -4,7 +4,8 @@
 
     <root>/<dataset>/images.npy     uint8 [N, C, H, W]
     <root>/<dataset>/table.csv      row, label, split, source, subject, duplicate, ...; one line per image
-    <root>/<dataset>/manifest.json  classes, counts, layout, source files, hashes, fingerprint
+    <root>/<dataset>/sources.jsonl  the source files, one path (a JSON string) per line
+    <root>/<dataset>/manifest.json  classes, counts, layout, hashes, fingerprint
     <root>/<dataset>/checked.json   measurements of the files, so that they need not be read again at the next opening
 
 The fingerprint covers pixels, labels, splits and class names, but not the layout: every layout of the same data gives
@@ -14,6 +15,7 @@ old store usable. Every opening checks that the files are still as they were wri
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -21,7 +23,7 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,10 +36,13 @@ from fer_bench.base.quantities import plural
 from fer_bench.contract.cards import DatasetCard
 from fer_bench.contract.dataset import Chunk, Reading
 from fer_bench.data import soundness
+from fer_bench.data.row_file import RowFile
 from fer_bench.errors import ChangedStoreError, StoreError
 from fer_bench.record.home import Home
 
-FORMAT = 1
+FORMAT = 2  # the source files of a store of format 1 are listed in its manifest; such a store is read as well
+READABLE = (1, FORMAT)
+SOURCES = "sources.jsonl"
 ENTRIES = ("classes", "counts", "shape", "sizes", "sha256", "parts", "fingerprint", "params", "sources")
 
 
@@ -122,11 +127,15 @@ class Store:
 
     def images(self, rows: np.ndarray) -> np.ndarray:
         """A copy of the images of `rows`, uint8 [len(rows), C, H, W]."""
-        mapped = np.load(self.path / "images.npy", mmap_mode="r")
-        out = np.ascontiguousarray(mapped[rows])
-        mapped._mmap.close()
+        with self.image_file() as file:
+            return file.read(np.arange(file.shape[0])[rows])
+
+    @contextlib.contextmanager
+    def image_file(self) -> Iterator[RowFile]:
+        """The file of the images, open; at the end ChangedStoreError if it has changed since the store was opened."""
+        with RowFile(self.path / "images.npy") as file:
+            yield file
         self._still_sound("images.npy")
-        return out
 
     def _still_sound(self, name: str) -> None:
         """Raise ChangedStoreError if a file has changed since the store was opened, unless its content is the same."""
@@ -148,7 +157,22 @@ class Store:
     def guarded_files(self) -> list[Path]:
         """The files a method must not read while the test set is sealed: the store's own and their sources."""
         own = [self.path / name for name in ("images.npy", "table.csv")]
-        return own + [Path(p) for p in self.manifest["sources"]]
+        return own + [Path(p) for p in self._sources()]
+
+    def _sources(self) -> list[str]:
+        """Paths of the source files; raises ChangedStoreError if their list is not the one that was written."""
+        if isinstance(self.manifest["sources"], list):
+            return self.manifest["sources"]
+        file = self.path / SOURCES
+        try:
+            text = file.read_bytes()
+        except FileNotFoundError:
+            text = b""
+        if hashlib.sha256(text).hexdigest() != self.manifest["sha256"][SOURCES]:
+            again = prepare_command(self.path, self.manifest)
+            what = "the list of source files is not the one that was written"
+            raise ChangedStoreError(what, where=str(file), next=again)
+        return [json.loads(line) for line in text.splitlines()]
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -159,8 +183,9 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         manifest = read_json(path / "manifest.json")
     except ValueError as error:
         raise StoreError(f"the manifest can't be read: {error}", where=str(path), next=again) from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise StoreError("the store has an unknown format", where=str(path), hint=f"expected {FORMAT}", next=again)
+    if not isinstance(manifest, dict) or manifest.get("format") not in READABLE:
+        expected = f"expected {' or '.join(map(str, READABLE))}"
+        raise StoreError("the store has an unknown format", where=str(path), hint=expected, next=again)
     missing = [name for name in ENTRIES if name not in manifest]
     if missing:
         raise StoreError(f"the manifest lacks '{missing[0]}'", where=str(path), next=again)
@@ -333,6 +358,8 @@ def _write_files(folder: Path, card: DatasetCard, reading: Reading) -> tuple[dic
     pixels, columns, shape = _write_images(folder / "images.npy", reading.chunks())
     table = _table_text(columns)
     write_text(folder / "table.csv", table)
+    write_text(folder / SOURCES, "".join(f"{json.dumps(str(Path(p).resolve()))}\n" for p in reading.files))
+    files = ("images.npy", "table.csv", SOURCES)
     labels = np.asarray(columns["label"], dtype=np.int64)
     splits = columns["split"]
     classes = list(reading.classes or card.classes)
@@ -350,9 +377,9 @@ def _write_files(folder: Path, card: DatasetCard, reading: Reading) -> tuple[dic
         "counts": _counts(labels, splits, len(classes)),
         "survey": dict(reading.survey),
         "label_names": [list(pair) for pair in reading.labels.items()],
-        "sources": [str(Path(p).resolve()) for p in reading.files],
-        "sizes": {n: (folder / n).stat().st_size for n in ("images.npy", "table.csv")},
-        "sha256": {n: sha256_file(folder / n) for n in ("images.npy", "table.csv")},
+        "sources": len(reading.files),
+        "sizes": {n: (folder / n).stat().st_size for n in files},
+        "sha256": {n: sha256_file(folder / n) for n in files},
         "parts": parts,
         "fingerprint": soundness.fingerprint_of(parts),
     }

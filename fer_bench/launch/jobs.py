@@ -114,6 +114,10 @@ class _Relay(Listener):
         """Pass on an epoch."""
         self._pass_on(partial(self._listener.epoch, entry))
 
+    def note(self, text: str) -> None:
+        """Pass on a note."""
+        self._pass_on(partial(self._listener.note, text))
+
     def warn(self, text: str) -> None:
         """Pass on a warning."""
         self._pass_on(partial(self._listener.warn, text))

@@ -329,6 +329,8 @@ class _Run:
             self.listener.start(message["epochs"], message["steps"], message["done"])
         elif kind == "step":
             self.listener.step(message["images"], message["steps"])
+        elif kind == "note":
+            self.listener.note(message["text"])
         elif kind == "warning":
             self.listener.warn(message["text"])
         elif kind == "epoch":
@@ -457,6 +459,7 @@ def environment(facts: Mapping[str, Any]) -> dict[str, Any]:
         "device": facts["device"],
         "hardware": facts["hardware"],
         "threads": facts["threads"],
+        "images": facts.get("images", "memory"),  # earlier versions knew no other place
         "system": f"{platform.system()} {platform.machine()}",
         "command": words(sys.argv[1:]),
     }

@@ -111,6 +111,10 @@ class LiveListener(Listener):
             trained = "" if loss is None else f"loss {loss:.3f}, "
             print(f"  {self.label}: epoch {number}/{self.epochs}, {trained}{scores}", flush=True)
 
+    def note(self, text: str) -> None:
+        """Say it in a line of its own."""
+        say(f"  {self.label}: {text}")
+
     def close(self) -> None:
         """Take the bar away."""
         if self.bar is not None:

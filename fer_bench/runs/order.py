@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fer_bench.contract.batch import Context
 from fer_bench.contract.card_reader import read_card
-from fer_bench.contract.cards import Card
+from fer_bench.contract.cards import Card, MethodCard
 from fer_bench.contract.method import Method
 from fer_bench.contract.plugins import Plugin
 from fer_bench.contract.sources import Tree
+from fer_bench.contract.streamed import Images
 from fer_bench.data.store import Store
+from fer_bench.errors import SpecError
 from fer_bench.record.ledger import RunWriter
+from fer_bench.runs.images import Choice, choose, load, stream
 from fer_bench.runs.spec import RunSpec
 from fer_bench.seal import Guard
 from fer_bench.training.job import Runtime
@@ -39,11 +43,15 @@ class Line(Protocol):
 
 @dataclass(frozen=True)
 class Order:
-    """What a process is asked to do; plain data, made by :mod:`fer_bench.runs.executor`."""
+    """What a process is asked to do; plain data, made by :mod:`fer_bench.runs.executor`.
+
+    `open` holds what must be closed when the process has done it.
+    """
 
     given: Mapping[str, Any]
     arrays: Arrays
     line: Line
+    open: ExitStack = field(default_factory=ExitStack, compare=False)
 
     @cached_property
     def spec(self) -> RunSpec:
@@ -65,11 +73,29 @@ class Order:
         """The method's plug-in."""
         return plugin_of(self.given["plugin"])
 
-    def images(self, rows: np.ndarray, device: torch.device) -> Tensor:
-        """Images of store rows, uint8 [n, C, H, W] on the device; an error if the store has changed since."""
-        state = self.given["store"]
+    def images(self, parts: Mapping[str, np.ndarray], device: torch.device) -> dict[str, Images]:
+        """Images of the store rows of each part, uint8 [n, C, H, W]: on the device, or streamed from the store.
+
+        Raises
+        ------
+        ChangedStoreError
+            The store has changed since the driver opened it.
+        OutOfMemoryError
+            They don't fit in the memory that they were to be in.
+        SpecError
+            They are to be streamed, and the method needs them in memory.
+        """
+        state, shape = self.given["store"], self.given["shape"]
         store = Store(Path(state["path"]), {"fingerprint": state["fingerprint"]}, state["states"])
-        return torch.from_numpy(store.images(rows)).to(device)
+        size = sum(map(len, parts.values())) * math.prod(shape)
+        choice = choose(self.runtime.images, size, device)
+        if not choice.streamed:
+            return {name: load(store, rows, device, choice) for name, rows in parts.items()}
+        card = self.plugin.card
+        if "train" in parts and isinstance(card, MethodCard) and "memory" in card.needs:
+            raise _needs_memory(self.spec.method, choice)
+        self.line.tell("note", text=f"images of {' and '.join(parts)} are streamed from disk: {choice.reason}")
+        return stream(store, parts, device, self.open)
 
     def method(self, device: torch.device) -> Method:
         """The method, imported under guard, with its context."""
@@ -103,6 +129,14 @@ def plugin_of(given: Mapping[str, Any]) -> Plugin[Card]:
     """The plug-in that :func:`fer_bench.runs.readout.plugin_facts` describes."""
     path, tree = Path(given["path"]), Tree(Path(given["tree"][0]), given["tree"][1])
     return Plugin("methods", read_card(path, tree), path, given["module"], given["origin"], tree)
+
+
+def _needs_memory(method: str, choice: Choice) -> SpecError:
+    return SpecError(
+        f"'{method}' needs all training images in memory, and they are to be streamed: {choice.reason}",
+        hint="a smaller `size` of the data set, an imbalance profile with fewer images, or a machine with more memory",
+        next="the same command with --images memory",
+    )
 
 
 def guard(order: Order) -> None:

@@ -25,9 +25,11 @@ from fer_bench.contract.backbone_names import SMALL, check_backbone
 from fer_bench.contract.backbones import Trunk, build_trunk, try_backbone
 from fer_bench.contract.batch import TrainView, ValOutputs
 from fer_bench.contract.method import Method
+from fer_bench.contract.streamed import Images
 from fer_bench.errors import FerBenchError, OutOfMemoryError, PrunedTrial, TrainingError
 from fer_bench.rng import seed_all, stream_seed
 from fer_bench.runs.blame import frame_to_blame
+from fer_bench.runs.images import is_out_of_memory
 from fer_bench.runs.order import Arrays, Line, Order
 from fer_bench.runs.passes import run_passes
 from fer_bench.runs.readout_worker import apply_readout, fit_readout, probe_readout
@@ -46,7 +48,6 @@ from fer_bench.training.fit import candidates, fit, has_estimator
 from fer_bench.training.job import Fold, Job, Listener, Progress, Runtime, fitted_file, ready_file, snapshot_file
 
 STEP_SECONDS = 0.2  # between messages about steps: a progress bar needs no more
-NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # torch's RuntimeError where the main memory does not suffice
 
 
 def set_up(spec: RunSpec, runtime: Runtime) -> torch.device:
@@ -121,7 +122,7 @@ def train(order: Order) -> None:
     """Train, select an epoch on validation, and write down what was selected."""
     spec, writer, arrays = order.spec, order.record, order.arrays
     device = set_up(spec, order.runtime)
-    images = {r: order.images(arrays[f"{r}_rows"], device) for r in ("train", "val")}
+    images = order.images({r: arrays[f"{r}_rows"] for r in ("train", "val")}, device)
     method = order.method(device)
     use_compile = device.type == "cuda" if order.runtime.compile is None else order.runtime.compile
     model = build_model(spec, method, device, pretrained=spec.pretrained, use_compile=use_compile)
@@ -129,6 +130,7 @@ def train(order: Order) -> None:
         images=images["train"], labels=arrays["train_labels"], groups=arrays.get("groups"), soft=arrays.get("soft"),
         num_classes=method.ctx.num_classes,
     )  # fmt: skip
+    facts = {**hardware(device), "images": "memory" if isinstance(view.images, Tensor) else "stream"}
     job = Job(
         method=method, model=model, ctx=method.ctx, recipe=spec.recipe, runtime=order.runtime, view=view,
         val=Fold(images=images["val"], labels=arrays["val_labels"]), work=writer.work, listener=_Relay(order.line),
@@ -138,14 +140,14 @@ def train(order: Order) -> None:
         progress = fit(job)
     except PrunedTrial:
         writer.put("history", load_progress(job.work).history)
-        order.line.tell("environment", facts=hardware(device))
+        order.line.tell("environment", facts=facts)
         raise
     chosen = select(spec, job, progress)
     writer.put("history", progress.history)
     writer.put("val_logits", read_out(job, chosen, every=spec.test))
     writer.put("val_epochs", np.stack([progress.predictions[e] for e in chosen["candidates"]]))
     writer.put("selection", chosen)
-    order.line.tell("environment", facts=hardware(device))
+    order.line.tell("environment", facts=facts)
     reached = {"seconds": progress.seconds, "speeds": progress.speeds, "resumed": progress.resumed}
     order.line.tell("trained", selection=chosen, **reached)
 
@@ -178,7 +180,7 @@ def read_out(job: Job, chosen: Mapping[str, Any], *, every: bool) -> np.ndarray:
     return selected
 
 
-def raw_logits(method: Method, model: nn.Module, images: Tensor, recipe: Any, *, features: bool
+def raw_logits(method: Method, model: nn.Module, images: Images, recipe: Any, *, features: bool
                ) -> tuple[np.ndarray, np.ndarray | None]:  # fmt: skip
     """Logits (and features, if something after the head may need them) of images, before any adjustment."""
     predictions = predict(method, model, images, recipe, estimator=has_estimator(method.stages()), features=features)
@@ -193,7 +195,7 @@ def score(order: Order) -> None:
     """Test logits of the selected epoch, and predicted classes of every candidate for the oracle; no label is here."""
     spec, work = order.spec, order.record.work
     device = set_up(spec, order.runtime)
-    images = order.images(order.arrays["test_rows"], device)
+    images = order.images({"test": order.arrays["test_rows"]}, device)["test"]
     method = order.method(device)
     model = build_model(spec, method, device, pretrained=False, use_compile=False)
     fits = adjusts(type(method))
@@ -213,7 +215,7 @@ def probe(order: Order) -> None:
     """Predict the probe's images in the passes of one process; see :mod:`fer_bench.runs.probe`."""
     spec = order.spec
     device = set_up(spec, order.runtime)
-    images = order.images(order.arrays["probe_rows"], device)
+    images = order.images({"probe": order.arrays["probe_rows"]}, device)["probe"]
     method = order.method(device)
     model = build_model(spec, method, device, pretrained=False, use_compile=False)
     load_model(ready_file(order.record.work, order.given["epoch"]), model, method, device)
@@ -275,7 +277,8 @@ def _role(carry_out: Callable[[Order], None]) -> Callable[[Mapping[str, Any], Ar
     def run(given: Mapping[str, Any], arrays: Arrays, line: Line) -> int:
         order = Order(given, arrays, line)
         try:
-            carry_out(order)
+            with order.open:
+                carry_out(order)
         except Exception as error:
             answer = explained(error, order, fresh=carry_out not in (train, fit_readout))
             parts = {k: getattr(answer, k, None) for k in ("where", "hint", "next")}
@@ -305,7 +308,7 @@ def explained(error: Exception, order: Order, *, fresh: bool) -> Exception:
     if isinstance(error, FerBenchError) or "spec" not in order.given:
         return error
     spec = order.spec
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or NO_MEMORY in str(error):
+    if is_out_of_memory(error):
         return OutOfMemoryError(
             f"the device ran out of memory with batches of {spec.recipe.batch_size}",
             hint="a smaller batch_size or image_size, or a smaller backbone",

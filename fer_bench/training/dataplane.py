@@ -1,14 +1,17 @@
 """The data plane: images live on the device as uint8; batches are gathered and augmented there.
 
-There are no worker processes and nothing is decoded in the loop. All random numbers of an epoch (order, flips, shifts,
-angles, erased rectangles) are drawn at its start on the CPU from named streams and moved to the device in one copy, so
-the same seed gives the same batches on CPU and GPU, and an epoch can be replayed from its number alone.
+Nothing is decoded in the loop. Images that don't fit on the device are streamed: the pixels of the next batches are
+read while one is trained on. All else is the same, so the batches are bitwise those of images in memory.
+
+All random numbers of an epoch (order, flips, shifts, angles, erased rectangles) are drawn at its start on the CPU from
+named streams and moved to the device in one copy, so the same seed gives the same batches on CPU and GPU, and an epoch
+can be replayed from its number alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fer_bench.contract.batch import Augment, Batch, StreamSpec, TrainView
+from fer_bench.contract.streamed import StreamedImages
 from fer_bench.errors import TrainingError
 from fer_bench.rng import numpy_generator, torch_generator
 from fer_bench.training.recipe import Recipe
@@ -161,10 +165,15 @@ def _resize(x: Tensor, size: int) -> Tensor:
 class _Stream:
     """One stream during one epoch: positions, draws of each view, batch size, strength of each image's augmentation."""
 
-    positions: Tensor
+    positions: np.ndarray
+    index: Tensor  # the same on the device
     draws: list[Draws]
     size: int
     strength: Tensor | None
+
+    def part(self, step: int) -> slice:
+        """The positions of one step's batch."""
+        return slice(step * self.size, (step + 1) * self.size)
 
 
 class DataPlane:
@@ -173,7 +182,7 @@ class DataPlane:
     Parameters
     ----------
     view : TrainView
-        The fold; its images lie on the device.
+        The fold; its images lie on the device, or come there batch by batch.
     recipe : Recipe
     seed : int
         The run's seed; orders and augmentation come from its streams `data` and `augment`.
@@ -212,7 +221,7 @@ class DataPlane:
             for v, augment in enumerate(self._augments(spec, f"stream '{name}', stage '{stage}'"))
         ]  # fmt: skip
         strength = None if strength is None else strength.float().to(self.device)
-        return _Stream(torch.from_numpy(positions).to(self.device), draws, size, strength)
+        return _Stream(positions, torch.from_numpy(positions).to(self.device), draws, size, strength)
 
     def _augments(self, spec: StreamSpec, where: str) -> list[Augment]:
         """The augmentation of each view."""
@@ -235,17 +244,25 @@ class DataPlane:
         return torch.from_numpy(factors)
 
     def _batches(self, main: _Stream, aux: dict[str, _Stream], stage: str, epoch: int, steps: int) -> Iterator[Batch]:
+        pixels = self._pixels([main, *aux.values()], steps)
         for step in range(steps):
             # hashing a stream's seed each step costs 20 µs, against 1 ms and more for the step itself
             generator = torch_generator(self.seed, "step", stage, epoch, step)
-            batch = self._batch(main, step, epoch, generator)
-            batch.aux = {n: self._batch(s, step, epoch, generator) for n, s in aux.items()}
+            batch = self._batch(main, next(pixels), step, epoch, generator)
+            batch.aux = {n: self._batch(s, next(pixels), step, epoch, generator) for n, s in aux.items()}
             yield batch
 
-    def _batch(self, stream: _Stream, step: int, epoch: int, generator: torch.Generator) -> Batch:
-        where = slice(step * stream.size, (step + 1) * stream.size)
-        index = stream.positions[where]
-        x = to_float(self.view.images[index])
+    def _pixels(self, streams: Sequence[_Stream], steps: int) -> Iterator[Tensor]:
+        """The uint8 images of every batch of an epoch: step after step, those of each stream."""
+        images = self.view.images
+        turns = ((stream, stream.part(step)) for step in range(steps) for stream in streams)
+        if isinstance(images, StreamedImages):
+            return images.batches(stream.positions[where] for stream, where in turns)
+        return (images[stream.index[where]] for stream, where in turns)
+
+    def _batch(self, stream: _Stream, pixels: Tensor, step: int, epoch: int, generator: torch.Generator) -> Batch:
+        where = stream.part(step)
+        index, x = stream.index[where], to_float(pixels)
         views = [self._finish(apply(x, d.part(where))) for d in stream.draws]
         return Batch(
             views=views,
@@ -265,7 +282,8 @@ class DataPlane:
     def clean(self) -> Iterator[Batch]:
         """The fold once, in order, without augmentation."""
         size = max(self.recipe.batch_size, 256)
-        for step, index in enumerate(torch.arange(len(self.view), device=self.device).split(size)):
-            x = prepare(self.view.images[index], self.recipe.image_size)
+        parts = torch.arange(len(self.view), device=self.device).split(size)
+        for step, (index, pixels) in enumerate(zip(parts, self.view.images.split(size), strict=True)):
+            x = prepare(pixels, self.recipe.image_size)
             generator = torch_generator(self.seed, "clean", step)
             yield Batch(views=[x], y=self.labels[index], index=index, generator=generator, step=step)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fer_bench.contract.method import Insight, Method, checked_insight
 from fer_bench.contract.modes import evaluation_mode
+from fer_bench.contract.streamed import Images
 from fer_bench.errors import TrainingError
 from fer_bench.training.dataplane import prepare
 from fer_bench.training.recipe import Recipe
@@ -39,9 +40,9 @@ def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bf16")
 
 
-def predict(method: Method, model: nn.Module, images: Tensor, recipe: Recipe, *, estimator: bool = False,
+def predict(method: Method, model: nn.Module, images: Images, recipe: Recipe, *, estimator: bool = False,
             batch: int = EVAL_BATCH, features: bool = False) -> Predictions:  # fmt: skip
-    """Predict uint8 images [n, C, H, W] on the device, in their order.
+    """Predict uint8 images [n, C, H, W], on the device or streamed, in their order.
 
     With `estimator`, the method's fitted estimator scores the extracted features in place of the network's head.
     Features are collected on request only.

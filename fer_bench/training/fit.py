@@ -8,6 +8,7 @@ instant replays at most the epochs since the last checkpoint and ends in bitwise
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from fer_bench.contract.batch import Batch, LossOut, Resampled, TrainView
 from fer_bench.contract.method import Stage, checked
+from fer_bench.contract.streamed import chosen
 from fer_bench.errors import PrunedTrial, TrainingError
 from fer_bench.rng import seed_all
 from fer_bench.stats import confusion
@@ -105,8 +107,7 @@ def _view_of_stage(job: Job, stages: list[Stage], number: int, progress: Progres
 def _replaced(view: TrainView, made: Resampled, stage: Stage) -> TrainView:
     if made.index is not None:
         check_positions(made.index, len(view), f"stage '{stage.name}'")
-        index = torch.as_tensor(made.index, device=view.images.device)
-        part = {"images": view.images[index], "labels": view.labels[made.index]}
+        part: dict[str, Any] = {"images": chosen(view.images, made.index), "labels": view.labels[made.index]}
         part["groups"] = None if view.groups is None else view.groups[made.index]
         part["soft"] = None if view.soft is None else view.soft[made.index]
         return TrainView(num_classes=view.num_classes, **part)

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fer_bench.errors import TrainingError
+from fer_bench.base.memory import IMAGES
+from fer_bench.errors import TrainingError, unknown
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import nn
 
     from fer_bench.contract.batch import Context, TrainView
     from fer_bench.contract.method import Method
+    from fer_bench.contract.streamed import Images
     from fer_bench.training.recipe import Recipe
 
 FORMAT = 2  # of checkpoints, snapshots, stage folds and the mark of a finished training; files of another are not read
@@ -35,6 +37,11 @@ class Runtime:
     deterministic: bool = False
     checkpoint_seconds: float = 30.0
     threads: int = 0
+    images: str = "auto"  # one of IMAGES
+
+    def __post_init__(self) -> None:
+        if self.images not in IMAGES:
+            raise unknown("place of images", self.images, IMAGES, where="--images")
 
     def resolve(self) -> torch.device:
         """The device to use: the given one, or CUDA where there is one.
@@ -69,6 +76,9 @@ class Listener:
     def epoch(self, entry: Mapping[str, Any]) -> None:
         """An epoch is done and scored; may raise PrunedTrial."""
 
+    def note(self, text: str) -> None:
+        """Something about how the training is carried out is worth knowing."""
+
     def warn(self, text: str) -> None:
         """Something is worth telling that does not stop the training."""
         warnings.warn(text, stacklevel=2)
@@ -79,9 +89,9 @@ class Listener:
 
 @dataclass(frozen=True, kw_only=True)
 class Fold:
-    """Validation images (uint8 [n, C, H, W] on the device) and labels [n]: the harness's, never a method's."""
+    """Validation images (uint8 [n, C, H, W]) and labels [n]: the harness's, never a method's."""
 
-    images: Tensor
+    images: Images
     labels: np.ndarray
 
 

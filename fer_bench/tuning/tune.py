@@ -228,7 +228,8 @@ class _Pruning(Listener):
 
     def __init__(self, trial: optuna.Trial, inner: Listener):
         self.trial, self.inner = trial, inner
-        self.start, self.step, self.warn = inner.start, inner.step, inner.warn  # type: ignore[method-assign]
+        self.start, self.step = inner.start, inner.step  # type: ignore[method-assign]
+        self.note, self.warn = inner.note, inner.warn  # type: ignore[method-assign]
 
     def epoch(self, entry: Mapping[str, Any]) -> None:
         self.inner.epoch(entry)

@@ -264,11 +264,13 @@ def test_a_process_at_work_refuses_a_store_that_is_not_the_one_its_driver_opened
     from fer_bench.runs.worker import Order
 
     facts = {"path": str(store.path), "fingerprint": store.fingerprint, "states": dict(store.states)}
-    order = Order(given={"store": facts}, arrays={}, line=None)
-    assert order.images(np.array([1]), torch.device("cpu")).flatten().tolist() == list(range(12, 24))
+    given = {"store": facts, "shape": store.shape, "runtime": {"images": "memory"}}
+    order = Order(given=given, arrays={}, line=None)
+    rows = {"train": np.array([1])}
+    assert order.images(rows, torch.device("cpu"))["train"].flatten().tolist() == list(range(12, 24))
     toy(tmp_path, add=1)
     with pytest.raises(ChangedStoreError, match="changed while it was in use"):
-        order.images(np.array([1]), torch.device("cpu"))
+        order.images(rows, torch.device("cpu"))
 
 
 def test_the_next_command_names_source_parameters_and_home(tmp_path, monkeypatch):

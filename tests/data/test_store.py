@@ -2,6 +2,8 @@
 
 import errno
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_bench import Chunk, DatasetCard, FerBenchError, Protocol, Reading
+from fer_bench.data.soundness import digest_of
 from fer_bench.data.store import Store, check_counts, duplicates, write_store
-from fer_bench.errors import StoreError
+from fer_bench.errors import ChangedStoreError, StoreError
 
 CARD = DatasetCard(
     name="toy",
@@ -162,3 +165,52 @@ def test_full_disk_is_said_and_loses_nothing(tmp_path, monkeypatch, code, step):
     assert [p.name for p in tmp_path.iterdir()] == ["toy"]
     Store.open(old.path).verify()
     assert Store.open(old.path).fingerprint == old.fingerprint
+
+
+# -- the source files ------------------------------------------------------------------------------------------------
+
+NAMES = ["a b.png", "line\nbreak.png", "für.png"]
+
+
+@pytest.fixture
+def listing(tmp_path):
+    """A store of three source files."""
+    files = [tmp_path / name for name in NAMES]
+    return write_store(tmp_path / "data", CARD, replace(reading(), files=files))
+
+
+def test_source_files_are_listed_beside_the_manifest(listing, tmp_path):
+    assert "a b.png" not in (listing.path / "manifest.json").read_text()
+    assert listing.manifest["sources"] == 3
+    assert (listing.path / "sources.jsonl").read_text().count("\n") == 3
+    own = [listing.path / "images.npy", listing.path / "table.csv"]
+    assert Store.open(listing.path).guarded_files() == [*own, *(tmp_path / name for name in NAMES)]
+
+
+@pytest.mark.parametrize("change", [lambda file: file.write_text('"/elsewhere"\n'), lambda file: file.unlink()])
+def test_a_list_of_source_files_that_was_changed_is_refused(listing, change):
+    change(listing.path / "sources.jsonl")
+    with pytest.raises(ChangedStoreError, match="the list of source files is not the one that was written"):
+        Store.open(listing.path).guarded_files()
+    with pytest.raises((ChangedStoreError, FileNotFoundError)):
+        listing.verify()
+
+
+def test_a_store_of_format_1_which_lists_them_in_its_manifest_is_read(listing, tmp_path):
+    (listing.path / "sources.jsonl").unlink()
+    manifest = {**listing.manifest, "format": 1, "sources": ["/faces/1.png"]}
+    for entry in ("sha256", "sizes"):
+        manifest[entry] = {name: v for name, v in manifest[entry].items() if name != "sources.jsonl"}
+    manifest["self"] = digest_of(manifest)
+    (listing.path / "manifest.json").write_text(json.dumps(manifest))
+    old = Store.open(listing.path)
+    assert old.guarded_files()[2:] == [Path("/faces/1.png")]
+    old.verify()
+    assert np.array_equal(old.images(np.arange(5)), some_images())
+
+
+def test_a_store_of_a_later_format_is_refused(listing):
+    (listing.path / "manifest.json").write_text(json.dumps({**listing.manifest, "format": 3}))
+    with pytest.raises(StoreError, match="unknown format") as error:
+        Store.open(listing.path)
+    assert error.value.hint == "expected 1 or 2"

@@ -271,3 +271,13 @@ def test_faults_of_the_loader_and_of_the_images_are_told_together():
 def test_a_source_without_any_readable_image_is_refused_at_once(rows, told):
     with pytest.raises(DataError, match=rf"pictures: not one readable image\n  where: somewhere\n +{told}"):
         reading(Pictures(), "files", "somewhere", rows)
+
+
+def test_images_are_decoded_a_bounded_number_ahead_and_in_order():
+    begun = []
+    found = images.mapped(lambda k: begun.append(k) or k, iter(range(50)), ahead=5)
+    assert [next(found) for _ in range(3)] == [0, 1, 2]
+    assert set(begun) <= set(range(8)), "at most five beyond the third"
+    found.close()
+    assert max(begun) < 9
+    assert list(images.mapped(str, range(20), ahead=5)) == [str(k) for k in range(20)]

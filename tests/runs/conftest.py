@@ -121,6 +121,7 @@ class World:
     truth: str
     folder: Path
     other: str = "none"
+    images: str = "auto"
 
     def write(self, code: str) -> None:
         values = {
@@ -143,7 +144,7 @@ class World:
         from fer_bench.runs.executor import Workplace
         from fer_bench.training.job import Runtime
 
-        runtime = Runtime(device="cpu", checkpoint_seconds=0.0)
+        runtime = Runtime(device="cpu", checkpoint_seconds=0.0, images=self.images)
         return Workplace(home=Home(self.home), plugins=plugins([self.folder]), runtime=runtime)
 
     def spec(self, method: str = "thief", **fields):
