@@ -158,7 +158,7 @@ def _announce(study: StudySpec, options: dict[str, Any], preset: str, work: Work
     if study.second_reference is not None:
         say(f"second reference: {study.second_reference}, read out of the logits of {study.reference}, not trained")
     say(f"recipe {preset}: {first.backbone}, {plural(recipe.epochs, 'epoch')}, {recipe.optimizer}, lr {recipe.lr}")
-    if recipe.precision == "bf16" and fast_precision(options["device"]) != "bf16":
+    if recipe.precision == "bf16" and fast_precision(options) != "bf16":
         warn("bf16 is several times slower on this machine; use --precision auto for the faster precision")
 
 
