@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -107,7 +108,7 @@ class Cluster:
 
 
 @functools.cache
-def connect(address: str | None) -> Cluster:
+def connect(given: str | None) -> Cluster:
     """Reach the cluster at an address: ``HOST:PORT``, ``auto`` (the one of this machine), or ``local`` (one that is
     started here and ends with the command). None is that of ``$RAY_ADDRESS``, or ``auto``.
 
@@ -116,14 +117,14 @@ def connect(address: str | None) -> Cluster:
     ClusterError
         Ray is not installed, nothing answers, or it runs another version of Ray or Python.
     """
-    address = address or os.environ.get("RAY_ADDRESS") or "auto"
+    address = given or os.environ.get("RAY_ADDRESS") or "auto"
     if "://" in address:
         raise ClusterError(
             "the driver must be on a node of the cluster: Ray's client can't stream what runs tell",
             where=f"--ray-address {address.partition('://')[0]}://...",
             hint="run the command on a node, with --ray-address auto; a node with --num-cpus=0 carries out no runs",
         )
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # of a cluster that is started here
     try:
         import ray
     except ImportError as error:
@@ -134,15 +135,26 @@ def connect(address: str | None) -> Cluster:
         return Cluster(ray, ours=False)
     alone = {"include_dashboard": False} if address == "local" else {}
     try:
+        _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **alone)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise ClusterError(
             f"no Ray cluster can be reached at '{address}'",
-            where=WHERE,
+            where="--ray-address" if given else WHERE,
             hint=str(error).strip().partition("\n")[0],
-            next="ray start --head, then `ray start --address=HOST:PORT` on the other nodes",
+            next="ray start --head, and on every other node the command that this prints",
         ) from error
     return Cluster(ray, ours=True)
+
+
+def _knock(address: str) -> None:
+    """Raise OSError or ValueError if nothing listens at HOST:PORT; Ray itself would try for minutes."""
+    if address in ("auto", "local"):
+        return
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise ValueError(f"'{address}' is neither auto, local nor HOST:PORT")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
 
 
 def refused(why: str) -> ClusterError:
@@ -157,9 +169,9 @@ def _at_node(name: str) -> Callable[[Mapping[str, Any]], Iterator[tuple[str, Any
         try:
             from fer_bench.launch import ray_node
         except ImportError as error:
-            import socket
+            import platform
 
-            yield "refused", f"fer-bench can't be imported on {socket.gethostname()}: {error}"
+            yield "refused", f"fer-bench can't be imported on {platform.node()}: {error}"
             return
         yield from getattr(ray_node, name)(order)
 

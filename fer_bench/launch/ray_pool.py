@@ -31,6 +31,7 @@ from fer_bench.runs.readout import base_of
 from fer_bench.runs.spec import RunSpec
 from fer_bench.training.job import Listener, Runtime
 
+DONE = ("finished", "pruned")
 DEATHS = 5  # of workers or nodes that one run may meet before it counts as failed
 LOOK = 5.0  # seconds without news after which the cluster is looked at
 
@@ -96,22 +97,19 @@ class RayPool:
 
     def begin(self, task: Task, work: Workplace, started: Callable[[], None]) -> None:
         """Send a run to the cluster, or make it here if it is read out of a finished one."""
-        spec, key = task.spec, task.key
-        if task.base is not None:
-            if work.home.ledger.run(task.base).status == "finished":
-                self._ended.append(attempt(task, work, started))
-                return
-            base = base_of(spec, work.plugins)
-            assert base is not None
-            spec, key = base, task.base
+        base = base_of(task.spec, work.plugins)
+        spec, key = (task.spec, task.key) if base is None else (base, str(task.base))
         writer, held = work.home.ledger.writer(key), contextlib.ExitStack()
+        if writer.status in DONE:
+            self._ended.append(attempt(task, work, started))
+            return
         try:
             held.enter_context(writer.locked())
         except LockedError as error:
             self._ended.append(Ended(task, error=error))
             return
         flight = _Flight(task, spec, work, started, writer, held)
-        if writer.status == "finished":  # by another process, since the study looked
+        if writer.status in DONE:  # by another process, since the look above
             self._end(flight)
         else:
             self._send(flight)
@@ -207,13 +205,10 @@ class RayPool:
         """A run has ended: what is read out of it is made now."""
         flight.silence()
         flight.held.close()
-        task = flight.task
-        if error is not None:
-            self._ended.append(Ended(task, error=error))
-        elif task.base is not None:
-            self._ended.append(attempt(task, flight.work, lambda: None))
+        if error is None:  # what execute() finds finished it returns, and reads out
+            self._ended.append(attempt(flight.task, flight.work, lambda: None))
         else:
-            self._ended.append(Ended(task, record=flight.work.home.ledger.run(task.key)))
+            self._ended.append(Ended(flight.task, error=error))
 
     def _lost(self, flight: _Flight, reason: Exception) -> None:
         """The worker or the node of a run is gone: send it elsewhere."""

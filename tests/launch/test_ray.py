@@ -144,3 +144,21 @@ def test_a_node_with_other_versions_is_refused(work, one, cluster, monkeypatch):
     with pytest.raises(ClusterError, match=r"runs other versions: torch \d.* there, 1\.0 here"):
         run_study(study_of(one("plain")), work, say=lambda line: None, pool=pool_of(1, lambda line: None))
     assert record_of(one("plain"), work).status == "unfinished"
+
+
+def test_more_than_any_node_has_is_refused(cluster):
+    reached = connect(None)
+    with pytest.raises(ClusterError, match=r"no node of the cluster has 2 CPU cores and 0\.5 GPU ") as refusal:
+        reached.require(Share(2, 0.5))
+    assert "1 CPU, 0 GPU" in refusal.value.hint
+    reached.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "why"), [("127.0.0.1:1", "refused"), ("nowhere", "neither auto, local nor HOST:PORT")]
+)
+def test_an_address_at_which_nothing_answers_is_told(address, why):
+    with pytest.raises(ClusterError, match="no Ray cluster can be reached at") as refusal:
+        connect(address)
+    assert why in refusal.value.hint
+    assert refusal.value.next.startswith("ray start --head")
