@@ -52,7 +52,7 @@ def train(methods: Sequence[str], options: dict[str, Any], ablation: Ablation | 
     from fer_bench.cli.workplace import Mirror, open_pool, open_workplace  # imported late: these take seconds
 
     work = open_workplace(options, available)
-    mirror, pool = Mirror(work, options), open_pool(options)
+    mirror, pool = Mirror(work, options), open_pool(options, work)
     template, preset = template_of(options, work.plugins)
     profiles = profiles_of(options)
     any_failed, reported = False, []

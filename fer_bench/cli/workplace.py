@@ -64,10 +64,10 @@ def open_workplace(options: dict[str, Any], available: Plugins) -> Workplace:
     return Workplace(home=home, plugins=available, runtime=runtime_of(options), **quiet)
 
 
-def open_pool(options: dict[str, Any]) -> Pool:
-    """What carries out the runs of a study: one after the other here, or several at once with ``--jobs``."""
+def open_pool(options: dict[str, Any], work: Workplace) -> Pool:
+    """What carries out the runs of a study: one after the other here, several at once, or the nodes of a cluster."""
     if options["executor"] == "ray":
-        return _ray_pool(options)
+        return _ray_pool(options, work)
     jobs, device = options["jobs"] or 1, options["device"]
     gpus = this_machine().gpus if jobs > 1 and device in ("auto", "cuda") else 0
     devices = devices_for(device, jobs, gpus)
@@ -80,9 +80,11 @@ def open_pool(options: dict[str, Any]) -> Pool:
     return Jobs(jobs, threads=threads, devices=devices)
 
 
-def _ray_pool(options: dict[str, Any]) -> Pool:
+def _ray_pool(options: dict[str, Any], work: Workplace) -> Pool:
+    from fer_bench.launch.parcel import plugin_parcel
     from fer_bench.launch.ray_pool import RayPool
 
+    plugin_parcel(work.plugins.folders, work.home)  # what can't be sent is told before anything begins
     cluster, share = cluster_of(options), share_of(options)
     places = cluster.places(share)
     jobs = options["jobs"] or places

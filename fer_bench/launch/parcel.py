@@ -80,7 +80,7 @@ def unpack(files: Mapping[str, np.ndarray], folder: Path) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "wb") as file:
-            file.write(memoryview(content))
+            file.write(content.data)
 
 
 def _packed(root: Path, paths: Sequence[Path]) -> Parcel:
@@ -88,7 +88,7 @@ def _packed(root: Path, paths: Sequence[Path]) -> Parcel:
     digest = hashlib.sha256()
     for name, content in files.items():
         digest.update(f"{name}\n{len(content)}\n".encode())
-        digest.update(memoryview(content))
+        digest.update(content.data)
     return Parcel(digest.hexdigest()[:16], files)
 
 

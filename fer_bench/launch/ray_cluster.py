@@ -133,7 +133,7 @@ def connect(given: str | None) -> Cluster:
         ) from error
     if ray.is_initialized():
         return Cluster(ray, ours=False)
-    alone = {"include_dashboard": False} if address == "local" else {}
+    alone: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     try:
         _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **alone)

@@ -138,7 +138,7 @@ def _other_run(spec: RunSpec, work: Workplace, key: str) -> str:
 def _refusal(order: Order) -> str:
     """Why nothing can be carried out here; empty if all is well."""
     other = difference(order["code"], code_facts())
-    return f"{_name()[1]} runs other versions: {other}" if other else ""
+    return f"{_name()[1]} runs other code than the command: {other}" if other else ""
 
 
 def _prepare() -> None:

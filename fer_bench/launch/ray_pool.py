@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import sys
 import time
 from collections import deque
@@ -43,7 +44,7 @@ class _Flight:
     task: Task
     spec: RunSpec  # what is trained: the task's own run, or the one that it is read out of
     work: Workplace
-    started: Callable[[], None]
+    started: Callable[[], None]  # to be called as often as the run begins, and heard once
     writer: RunWriter
     held: contextlib.ExitStack
     node: str = ""
@@ -108,14 +109,19 @@ class RayPool:
         except LockedError as error:
             self._ended.append(Ended(task, error=error))
             return
-        flight = _Flight(task, spec, work, started, writer, held)
+        flight = _Flight(task, spec, work, functools.cache(started), writer, held)
         if writer.status in DONE:  # by another process, since the look above
             self._end(flight)
-        else:
+            return
+        try:
             self._send(flight)
+        except BaseException:
+            held.close()
+            raise
 
     def _send(self, flight: _Flight) -> None:
         """Have Ray choose a node for a run."""
+        flight.node = ""
         order = self._order(flight.spec, flight.work, flight.writer)
         self._at_work[self.cluster.task("carry_out", self.share)(order)] = flight
 
@@ -193,8 +199,7 @@ class RayPool:
             node, flight.node = content
             self._nodes.add(node)
         elif kind == "started":
-            if not flight.deaths:
-                flight.started()
+            flight.started()
             self.say(f"{flight.task.title}: on {flight.node}")
         elif kind == "heard":
             flight.hear(*content)

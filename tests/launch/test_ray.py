@@ -51,8 +51,8 @@ def cluster():
             raylet.wait()  # Ray's workers take a raylet that nobody has waited for to be alive
             return everybody
 
-        head = started.head_node.all_processes["raylet"][0].process.pid
-        yield SimpleNamespace(folder=Path(folder), head=head, second=node.node_id[:8], kill_second=kill)
+        raylets = {started.head_node.all_processes["raylet"][0].process.pid, raylet.pid}
+        yield SimpleNamespace(folder=Path(folder), raylets=raylets, second=node.node_id[:8], kill_second=kill)
         ray.shutdown()
         started.shutdown()
 
@@ -77,7 +77,7 @@ def nothing_is_left(cluster) -> bool:
 def test_a_study_whose_node_is_killed_leaves_the_records_of_one_machine(work, copy_of, one, cluster):
     """One study for all that can happen to a run: it ends, fails, loses its node, or is read out of another one."""
     net = "baseline_resnet"
-    runs = (one(net), one("out_one"), one("broken"), one("plain"), one("plain", 1), one("out_one", 1))
+    runs = (one(net), one("plain"), one("broken"), one("out_one"), one("out_one", 1))
     study, calm, spread = study_of(*runs), copy_of("calm", work), copy_of("spread", work)
     run_study(study, calm, say=lambda line: None)
     said: list[str] = []
@@ -90,9 +90,8 @@ def test_a_study_whose_node_is_killed_leaves_the_records_of_one_machine(work, co
 
     outcome = run_study(study, spread, say=hear, pool=pool_of(2, hear))
 
-    for run in runs:
-        if run.method != "broken":
-            assert_equal_records(record_of(run, calm), record_of(run, spread))
+    for run in (*(run for run in runs if run.method != "broken"), one(net, 1)):
+        assert_equal_records(record_of(run, calm), record_of(run, spread))
     failed = record_of(runs[2], spread)
     assert list(outcome.failed) == [failed.id]
     assert outcome.failed[failed.id].startswith("this method gives up")
@@ -100,7 +99,7 @@ def test_a_study_whose_node_is_killed_leaves_the_records_of_one_machine(work, co
     again = next(line for line in said if "died" in line)
     assert again.endswith(f"({cluster.second}) or its worker there died; the run begins again on another")
     assert sum(line.startswith(f"{again.partition(': ')[0]}: on ") for line in said) == 2
-    assert len([line for line in said if ": run " in line]) == 6, "each run is said to begin once"
+    assert len([line for line in said if ": run " in line]) == 5, "each run is said to begin once"
     assert wait_until(lambda: not left_of(doomed))
     assert wait_until(lambda: nothing_is_left(cluster))
     assert not list(spread.home.ledger.root.glob(".*")), "half-written records are gone"
@@ -123,25 +122,25 @@ def test_an_interrupted_study_leaves_no_process_and_its_runs_can_be_taken(work, 
 
 
 def test_a_run_whose_worker_dies_every_time_fails(work, one, cluster, monkeypatch):
-    monkeypatch.setattr(ray_pool, "DEATHS", 2)
+    monkeypatch.setattr(ray_pool, "DEATHS", 1)
     mark(work, "endless").touch()
 
     def kill_the_worker(line: str) -> None:
         if ": on " in line:
             for pid, parent, _, command in processes():
-                if parent == cluster.head and command.startswith("ray::fer-bench carry_out"):
+                if parent in cluster.raylets and command.startswith("ray::fer-bench carry_out"):
                     os.kill(pid, 9)
 
     outcome = run_study(study_of(one("endless")), work, say=lambda line: None, pool=pool_of(1, kill_the_worker))
 
     (message,) = outcome.failed.values()
-    assert message.startswith("the worker or the node of this run died 2 times, the last time on ")
+    assert message.startswith("the worker or the node of this run died 1 time, the last time on ")
     assert record_of(one("endless"), work).status == "failed"
 
 
 def test_a_node_with_other_versions_is_refused(work, one, cluster, monkeypatch):
     monkeypatch.setattr(ray_pool, "code_facts", lambda: {**code_facts(), "torch": "1.0"})
-    with pytest.raises(ClusterError, match=r"runs other versions: torch \d.* there, 1\.0 here"):
+    with pytest.raises(ClusterError, match=r"runs other code than the command: torch \d.* there, 1\.0 here"):
         run_study(study_of(one("plain")), work, say=lambda line: None, pool=pool_of(1, lambda line: None))
     assert record_of(one("plain"), work).status == "unfinished"
 
