@@ -226,7 +226,7 @@ class RayPool:
             flight.writer.fail(error)
             self._end(flight, error)
             return
-        self.say(f"{flight.task.title}: {where} or its worker there died; the run begins again on another")
+        self.say(f"{flight.task.title}: {where} or its worker there died; the run begins again")
         try:
             self._send(flight)
         except FerBenchError as error:

@@ -97,7 +97,7 @@ def test_a_study_whose_node_is_killed_leaves_the_records_of_one_machine(work, co
     assert outcome.failed[failed.id].startswith("this method gives up")
     assert (failed.status, failed.json("spec")["label"]) == ("failed", "broken")
     again = next(line for line in said if "died" in line)
-    assert again.endswith(f"({cluster.second}) or its worker there died; the run begins again on another")
+    assert again.endswith(f"({cluster.second}) or its worker there died; the run begins again")
     assert sum(line.startswith(f"{again.partition(': ')[0]}: on ") for line in said) == 2
     assert len([line for line in said if ": run " in line]) == 5, "each run is said to begin once"
     assert wait_until(lambda: not left_of(doomed))
