@@ -121,6 +121,10 @@ class TrackingError(FerBenchError):
     """The MLflow mirror can't be reached or written."""
 
 
+class ClusterError(FerBenchError):
+    """A cluster that can't be reached, or whose nodes can't carry out runs as this machine would."""
+
+
 class PrunedTrial(FerBenchError):
     """A tuning trial stopped early by the pruner; not a failure."""
 

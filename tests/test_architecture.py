@@ -203,7 +203,7 @@ TRAINING = [
     "methods",
 ]
 STUDY = ["--folds", "--no-second-reference", "--reference", "--replace", "--seeds", "--subsets", "--tuned"]
-STUDY += ["--jobs", "--no-wait"]
+STUDY += ["--jobs", "--no-wait", "--executor", "--ray-address", "--cpus-per-run", "--gpus-per-run"]
 COMMANDS = {
     "run": sorted([*TRAINING, *STUDY]),
     "ablate": sorted([*(o for o in TRAINING if o != "methods"), *STUDY, "--arms", "method"]),

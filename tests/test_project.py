@@ -34,7 +34,7 @@ def test_the_citation_names_the_version():
 
 def test_the_oldest_versions_are_the_floors():
     extras = PROJECT["optional-dependencies"]
-    required = floors(PROJECT["dependencies"], extras["fetch"], extras["hdf5"])
+    required = floors(PROJECT["dependencies"], extras["fetch"], extras["hdf5"], extras["ray"])
     pinned = pins("constraints-oldest.txt")
     assert len(required) > 15
     assert {name: pinned[name][: len(floor)] for name, floor in required.items()} == required

@@ -32,7 +32,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "training": ("base", "contract", "stats"),
     "runs": ("base", "contract", "data", "doctor", "record", "stats", "training"),
     "tuning": ("base", "contract", "record", "runs", "training"),
-    "launch": ("base", "runs", "training"),
+    "launch": ("base", "contract", "data", "record", "runs", "training"),
     "conformance": ("base", "contract", "data", "record", "runs", "training"),
     "inference": ("base", "contract", "data", "record", "reports", "runs", "stats", "training"),
     "tracking": ("base", "record", "stats"),

@@ -34,6 +34,14 @@ def try_lock(descriptor: int) -> bool:
     return True
 
 
+def share_lock(descriptor: int) -> None:
+    """Hold an open file or folder together with others until it is closed: :func:`try_lock` fails meanwhile.
+
+    Waits while somebody holds it alone.
+    """
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+
+
 class FileLock:
     """The lock of one file, which is made if it is missing. Has the methods that Optuna wants of a journal's lock."""
 

@@ -17,6 +17,8 @@ from fer_bench.errors import SpecError, UnknownNameError, abbreviated
 if TYPE_CHECKING:
     from fer_bench.contract.cards import DatasetCard
     from fer_bench.contract.plugins import Plugins
+    from fer_bench.launch.ray_cluster import Cluster, Share
+    from fer_bench.runs.machine import Machine
 
 
 class Number(click.ParamType):
@@ -146,8 +148,18 @@ def training_options(command: Callable) -> Callable:
 _STUDY = (
     number_option("--seeds", int, 1, 1000, "Seeds per method: 0 to N-1.", default=3),
     number_option("--subsets", int, 1, 100, "Draws of the training set that --imbalance thins: 0 to N-1.", default=1),
-    number_option("--jobs", int, 1, 64, "Runs at once on this machine: they share its cores (--threads 0), and its GPUs"
-                  " or those that are named (--device cuda:0,cuda:1).", default=1),
+    number_option("--jobs", int, 1, 1000, "Runs at once. On this machine they share its cores (--threads 0), and its"
+                  " GPUs or those that are named (--device cuda:0,cuda:1); default: 1, on a cluster what it has room"
+                  " for."),
+    click.option("--executor", default="local", metavar="WHERE", show_default=True,
+                 help="local: runs are carried out on this machine; ray: on the nodes of a Ray cluster."),
+    click.option("--ray-address", metavar="ADDRESS",
+                 help="HOST:PORT, auto (the cluster of this machine) or local (start one)  [default: $RAY_ADDRESS, or"
+                      " auto]"),
+    number_option("--cpus-per-run", int, 1, 256, "Cores that each run takes of a Ray node, and its CPU threads;"
+                  " default: 1."),
+    number_option("--gpus-per-run", float, 0, 1, "GPU, or part of one, that each run takes of a Ray node; default: 1"
+                  " if a node has one."),
     click.option("--no-wait", is_flag=True, help="Leave runs that other processes are training to those, and the report"
                  " to the one that ends last."),
     click.option("--folds", metavar="LIST", help="Folds of the protocol, such as 0,1 or 0-4  [default: all]"),
@@ -199,18 +211,17 @@ def template_of(options: dict[str, Any], plugins: Plugins, *, detect: bool = Tru
     from fer_bench.contract.backbone_names import check_backbone
     from fer_bench.data.own_data import dataset_card
     from fer_bench.record.home import Home
-    from fer_bench.runs.machine import this_machine
     from fer_bench.runs.spec import Selection
     from fer_bench.training.recipe import Recipe, preset
 
     card = dataset_card(plugins, options["dataset"], Home.find(options["home"]), typed=sys.argv[1:])
     by_hardware = options["recipe"] == "auto"
     name, chosen = preset(
-        options["recipe"], has_gpu=detect and by_hardware and this_machine().has_gpu(options["device"])
+        options["recipe"], has_gpu=detect and by_hardware and machine_of(options).has_gpu(options["device"])
     )
     given = _recipe_fields(options)
     if given.get("precision") == "auto":
-        given["precision"] = fast_precision(options["device"]) if detect else "fp32"
+        given["precision"] = fast_precision(options) if detect else "fp32"
     backbone = options["backbone"] or chosen.backbone
     check_backbone(backbone)
     protocol = card.protocol(options["protocol"])
@@ -273,11 +284,37 @@ def dataset_params(options: dict[str, Any], card: DatasetCard) -> dict[str, Any]
     return card.resolve(given)
 
 
-def fast_precision(device: str) -> str:
-    """bf16 if the hardware supports it natively, otherwise fp32."""
+def machine_of(options: dict[str, Any]) -> Machine:
+    """What the runs of a command compute on: this machine, or a node of its cluster."""
     from fer_bench.runs.machine import this_machine
 
-    return this_machine().fast_precision(device)
+    return cluster_of(options).machine(share_of(options)) if options.get("executor") == "ray" else this_machine()
+
+
+def cluster_of(options: dict[str, Any]) -> Cluster:
+    """The Ray cluster that a command names; raises ClusterError if it can't be reached."""
+    from fer_bench.launch.ray_cluster import connect
+
+    return connect(options["ray_address"])
+
+
+def share_of(options: dict[str, Any]) -> Share:
+    """What each run takes of a node; raises ClusterError if no node has as much."""
+    from fer_bench.launch.ray_cluster import Share
+
+    cluster, gpus = cluster_of(options), options["gpus_per_run"]
+    if options["device"] == "cpu":
+        gpus = 0.0
+    elif gpus is None:
+        gpus = float(cluster.has_gpus)
+    share = Share(options["cpus_per_run"] or 1, gpus)
+    cluster.require(share)
+    return share
+
+
+def fast_precision(options: dict[str, Any]) -> str:
+    """bf16 if the hardware supports it natively, otherwise fp32."""
+    return machine_of(options).fast_precision(options["device"])
 
 
 def runtime_of(options: dict[str, Any]) -> Any:

@@ -11,7 +11,11 @@ from typing import Any
 
 from fer_bench.cli.options import check_device, profiles_of, template_of
 from fer_bench.contract.plugins import Plugins, plugins
-from fer_bench.errors import SpecError
+from fer_bench.errors import SpecError, unknown
+
+EXECUTORS = ("local", "ray")
+OF_RAY = ("ray_address", "cpus_per_run", "gpus_per_run")  # options that mean something there alone
+OF_NODES = ("auto", "cpu", "cuda")  # devices that can be asked for on a cluster
 
 
 def preflight(methods: Sequence[str], options: dict[str, Any], *, searching: bool = False) -> Plugins:
@@ -45,6 +49,7 @@ def preflight(methods: Sequence[str], options: dict[str, Any], *, searching: boo
     if searching:
         return available
     _check_subsets(options)
+    _check_executor(options)
     parse_folds(options["folds"], available.dataset_card(template["dataset"]).protocol(template["protocol"]).folds)
     if not options["tuned"]:  # tuned methods have other labels, known only after reading the searches
         choose_reference(available, labels, runs, options["reference"])
@@ -60,3 +65,26 @@ def _check_subsets(options: dict[str, Any]) -> None:
             hint="subsets are draws of a training set that --imbalance thins, as with --imbalance exp:50; other "
             "natural training sets are the folds of a protocol (`fer-bench show DATASET` lists those with folds)",
         )
+
+
+def _check_executor(options: dict[str, Any]) -> None:
+    """Raise SpecError for options that have no meaning where the runs are carried out."""
+    if options["executor"] not in EXECUTORS:
+        raise unknown("executor", options["executor"], EXECUTORS, where="--executor")
+    if options["executor"] != "ray":
+        given = [f"--{name.replace('_', '-')}" for name in OF_RAY if options[name] is not None]
+        if given:
+            raise SpecError(f"{given[0]} needs --executor ray", hint="without it, runs are carried out on this machine")
+        return
+    if options["device"] not in OF_NODES:
+        raise SpecError(
+            "on a cluster Ray chooses the device of each run",
+            where=f"--device {options['device']}",
+            hint=f"{', '.join(OF_NODES)}; --gpus-per-run says what each run gets",
+        )
+    if options["device"] == "cpu" and options["gpus_per_run"]:
+        raise SpecError(
+            "a run on the CPU needs no GPU", where=f"--device cpu --gpus-per-run {options['gpus_per_run']:g}"
+        )
+    if options["device"] == "cuda" and options["gpus_per_run"] == 0:
+        raise SpecError("a run on a GPU needs one, or a part of one", where="--device cuda --gpus-per-run 0")

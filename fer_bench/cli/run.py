@@ -52,7 +52,7 @@ def train(methods: Sequence[str], options: dict[str, Any], ablation: Ablation | 
     from fer_bench.cli.workplace import Mirror, open_pool, open_workplace  # imported late: these take seconds
 
     work = open_workplace(options, available)
-    mirror, pool = Mirror(work, options), open_pool(options)
+    mirror, pool = Mirror(work, options), open_pool(options, work)
     template, preset = template_of(options, work.plugins)
     profiles = profiles_of(options)
     any_failed, reported = False, []
@@ -158,7 +158,7 @@ def _announce(study: StudySpec, options: dict[str, Any], preset: str, work: Work
     if study.second_reference is not None:
         say(f"second reference: {study.second_reference}, read out of the logits of {study.reference}, not trained")
     say(f"recipe {preset}: {first.backbone}, {plural(recipe.epochs, 'epoch')}, {recipe.optimizer}, lr {recipe.lr}")
-    if recipe.precision == "bf16" and fast_precision(options["device"]) != "bf16":
+    if recipe.precision == "bf16" and fast_precision(options) != "bf16":
         warn("bf16 is several times slower on this machine; use --precision auto for the faster precision")
 
 

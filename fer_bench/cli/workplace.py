@@ -6,6 +6,7 @@ import contextlib
 import shlex
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fer_bench.base.addresses import absolute, check_uri, is_server
@@ -13,7 +14,7 @@ from fer_bench.base.credentials import holds_secret, public_address
 from fer_bench.base.next_command import complete
 from fer_bench.base.quantities import plural
 from fer_bench.cli.listing import warn_of_broken
-from fer_bench.cli.options import dataset_params, runtime_of, template_of
+from fer_bench.cli.options import cluster_of, dataset_params, machine_of, runtime_of, share_of, template_of
 from fer_bench.contract.cards import DatasetCard
 from fer_bench.contract.plugins import Plugins
 from fer_bench.data.fold_rows import roles_of
@@ -41,10 +42,12 @@ def open_workplace(options: dict[str, Any], available: Plugins) -> Workplace:
     home = Home.find(options["home"])
     warn_of_broken(available)
     home.require_writable()
+    if options.get("executor") == "ray":
+        machine_of(options)  # a cluster that can't be used is told at once
     SERVER.start()  # its imports take seconds; meanwhile the data are prepared
     if options["device"] not in ("auto", "cpu"):
         for device in options["device"].split(","):
-            this_machine().check(device)
+            machine_of(options).check(device)
     params = dataset_params(options, available.dataset_card(options["dataset"]))
     dataset = available.dataset(options["dataset"], params)
     store = ensure_store(home, dataset)
@@ -61,9 +64,11 @@ def open_workplace(options: dict[str, Any], available: Plugins) -> Workplace:
     return Workplace(home=home, plugins=available, runtime=runtime_of(options), **quiet)
 
 
-def open_pool(options: dict[str, Any]) -> Pool:
-    """What carries out the runs of a study: one after the other here, or several at once with ``--jobs``."""
-    jobs, device = options["jobs"], options["device"]
+def open_pool(options: dict[str, Any], work: Workplace) -> Pool:
+    """What carries out the runs of a study: one after the other here, several at once, or the nodes of a cluster."""
+    if options["executor"] == "ray":
+        return _ray_pool(options, work)
+    jobs, device = options["jobs"] or 1, options["device"]
     gpus = this_machine().gpus if jobs > 1 and device in ("auto", "cuda") else 0
     devices = devices_for(device, jobs, gpus)
     if jobs == 1:
@@ -73,6 +78,19 @@ def open_pool(options: dict[str, Any]) -> Pool:
     each = f", each with {plural(threads, 'CPU thread')}" if threads else ""
     say(f"{jobs} runs at once{each}{on}")
     return Jobs(jobs, threads=threads, devices=devices)
+
+
+def _ray_pool(options: dict[str, Any], work: Workplace) -> Pool:
+    from fer_bench.launch.parcel import plugin_parcel
+    from fer_bench.launch.ray_pool import RayPool
+
+    plugin_parcel(work.plugins.folders, work.home)  # what can't be sent is told before anything begins
+    cluster, share = cluster_of(options), share_of(options)
+    places = cluster.places(share)
+    jobs = options["jobs"] or places
+    nodes = plural(sum(1 for node in cluster.nodes if share.fits(node)), "node")
+    say(f"{plural(jobs, 'run')} at once on {nodes} of a Ray cluster, each with {share}")
+    return RayPool(partial(cluster_of, options), jobs, share, say)
 
 
 def _fit_protocol(options: dict[str, Any], store: Store, card: DatasetCard) -> None:

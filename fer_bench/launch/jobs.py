@@ -11,11 +11,11 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
+from fer_bench.launch.relay import Relay
 from fer_bench.launch.shares import least_used
 from fer_bench.runs.executor import Workplace
 from fer_bench.runs.forkserver import SERVER, Interrupted
@@ -24,6 +24,14 @@ from fer_bench.runs.spec import RunSpec
 from fer_bench.training.job import Listener
 
 PATIENCE = 20.0  # seconds that threads are waited for after an interruption: their processes have ended already
+
+
+@dataclass(frozen=True)
+class _News:
+    """Something that a run's thread has to tell: what it is, and how."""
+
+    name: str
+    tell: Callable[[], None]
 
 
 class Jobs:
@@ -42,7 +50,7 @@ class Jobs:
     def __init__(self, size: int, *, threads: int = 0, devices: Sequence[str] = ()):
         self.size, self.threads, self.devices = size, threads, tuple(devices)
         self._at_work: dict[str, tuple[threading.Thread, str]] = {}  # by key, with the device
-        self._news: queue.SimpleQueue[Ended | Callable[[], None]] = queue.SimpleQueue()
+        self._news: queue.SimpleQueue[Ended | _News] = queue.SimpleQueue()
 
     def begin(self, task: Task, work: Workplace, started: Callable[[], None]) -> None:
         """Start a thread that carries out a run."""
@@ -56,10 +64,11 @@ class Jobs:
 
     def _carry_out(self, task: Task, work: Workplace, started: Callable[[], None]) -> None:
         with contextlib.suppress(Interrupted):
-            self._news.put(attempt(task, work, partial(self._news.put, started)))
+            self._news.put(attempt(task, work, partial(self._news.put, _News("started", started))))
 
     def _relay(self, make: Callable[[RunSpec, str], Listener], spec: RunSpec, label: str) -> Listener:
-        return _Relay(make(spec, label), self._news.put)
+        listener = make(spec, label)
+        return Relay(lambda name, *told: self._news.put(_News(name, partial(getattr(listener, name), *told))))
 
     def wait(self, seconds: float | None = None) -> Ended | None:
         """The next run to end; meanwhile what the threads tell is passed on."""
@@ -73,7 +82,7 @@ class Jobs:
                 thread, _ = self._at_work.pop(news.task.key)
                 thread.join()
                 return news
-            news()
+            news.tell()
 
     def close(self) -> None:
         """End all processes, then the threads; without any at work this does nothing."""
@@ -85,43 +94,8 @@ class Jobs:
             thread.join(max(0.0, end - time.monotonic()))
         while not self._news.empty():
             news = self._news.get()
-            if not isinstance(news, Ended) and getattr(news, "func", None) is _close:
-                news()
+            if isinstance(news, _News) and news.name == "close":
+                news.tell()
         if not any(thread.is_alive() for thread, _ in self._at_work.values()):
             SERVER.go_on()
         self._at_work.clear()
-
-
-def _close(listener: Listener) -> None:
-    listener.close()
-
-
-class _Relay(Listener):
-    """Has the pool's own thread tell a listener what happens. It hears of no objection: nothing here is pruned."""
-
-    def __init__(self, listener: Listener, pass_on: Callable[[Callable[[], None]], None]):
-        self._listener, self._pass_on = listener, pass_on
-
-    def start(self, epochs: int, steps: int, done: int) -> None:
-        """Pass on that training starts."""
-        self._pass_on(partial(self._listener.start, epochs, steps, done))
-
-    def step(self, images: int, steps: int = 1) -> None:
-        """Pass on steps."""
-        self._pass_on(partial(self._listener.step, images, steps))
-
-    def epoch(self, entry: Mapping[str, Any]) -> None:
-        """Pass on an epoch."""
-        self._pass_on(partial(self._listener.epoch, entry))
-
-    def note(self, text: str) -> None:
-        """Pass on a note."""
-        self._pass_on(partial(self._listener.note, text))
-
-    def warn(self, text: str) -> None:
-        """Pass on a warning."""
-        self._pass_on(partial(self._listener.warn, text))
-
-    def close(self) -> None:
-        """Pass on that training has ended."""
-        self._pass_on(partial(_close, self._listener))

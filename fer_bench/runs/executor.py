@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 
-from fer_bench import errors
 from fer_bench.base.credentials import words
 from fer_bench.base.files import copy_file, read_json, write_json
 from fer_bench.contract.cards import DatasetCard
@@ -46,6 +45,7 @@ from fer_bench.record.home import Home
 from fer_bench.record.ledger import NUMERICS, RunRecord, RunWriter, run_id
 from fer_bench.record.relabelled import labels_folder
 from fer_bench.runs import forkserver
+from fer_bench.runs.failures import error_of
 from fer_bench.runs.probe import IMAGES, PROCESSES, chosen_rows, judge
 from fer_bench.runs.readout import base_of, check_fresh, plugin_facts, read_out, read_out_pruned
 from fer_bench.runs.spec import RunSpec, label_of
@@ -126,10 +126,6 @@ def execute(spec: RunSpec, work: Workplace, *, started: Callable[[], None] = lam
             writer.fail(error)
             raise
     return work.home.ledger.run(key)
-
-
-class _ChildFailed(RuntimeError):
-    """A fault of the harness itself in one of its processes; its traceback is the message."""
 
 
 class _Log:
@@ -434,28 +430,23 @@ class _Run:
         return array
 
 
-def error_of(failure: Mapping[str, Any]) -> Exception:
-    """The exception that a process reported."""
-    kind = getattr(errors, str(failure["type"]), None)
-    if not (isinstance(kind, type) and issubclass(kind, FerBenchError)):
-        return _ChildFailed(f"{failure['type']}: {failure['what']}\n\n{failure['traceback']}")
-    error = kind(failure["what"], where=failure["where"], hint=failure["hint"], next=failure["next"])
-    error.__cause__ = _ChildFailed(failure["traceback"])
-    return error
+def versions() -> dict[str, str]:
+    """The installed versions of what influences results."""
+    names = ("torch", "timm", "numpy", "scikit-learn", "imbalanced-learn", "fer-bench")
+    found = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
 
 
 def environment(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Versions and hardware, for the record."""
-    names = ("torch", "timm", "numpy", "scikit-learn", "imbalanced-learn", "fer-bench")
-    versions = {}
-    for name in names:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "not installed"
     return {
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": versions(),
         "device": facts["device"],
         "hardware": facts["hardware"],
         "threads": facts["threads"],

@@ -10,7 +10,8 @@ from typing import Any
 from fer_bench.data.store import Store
 from fer_bench.errors import TrainingError
 from fer_bench.runs import forkserver
-from fer_bench.runs.executor import Workplace, error_of
+from fer_bench.runs.executor import Workplace
+from fer_bench.runs.failures import error_of
 from fer_bench.runs.spec import RunSpec
 
 

@@ -11,7 +11,6 @@ import platform
 import subprocess
 import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from fer_bench.contract.streamed import Images
 from fer_bench.errors import FerBenchError, OutOfMemoryError, PrunedTrial, TrainingError
 from fer_bench.rng import seed_all, stream_seed
 from fer_bench.runs.blame import frame_to_blame
+from fer_bench.runs.failures import failure_of
 from fer_bench.runs.images import is_out_of_memory
 from fer_bench.runs.order import Arrays, Line, Order
 from fer_bench.runs.passes import run_passes
@@ -281,10 +281,7 @@ def _role(carry_out: Callable[[Order], None]) -> Callable[[Mapping[str, Any], Ar
                 carry_out(order)
         except Exception as error:
             answer = explained(error, order, fresh=carry_out not in (train, fit_readout))
-            parts = {k: getattr(answer, k, None) for k in ("where", "hint", "next")}
-            what = answer.what if isinstance(answer, FerBenchError) else str(answer)
-            text = "".join(traceback.format_exception(error))
-            line.tell("error", type=type(answer).__name__, what=what, traceback=text, **parts)
+            line.tell("error", **failure_of(answer, error))
             return 1
         return 0
 
