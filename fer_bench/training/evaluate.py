@@ -104,7 +104,7 @@ def predict_exactly(method: Method, model: nn.Module, images: Tensor, recipe: Re
     """
     exact = type(recipe)(**{**recipe.to_dict(), "precision": "fp32"})
     parts = []
-    with _plain_kernels(), torch.compiler.set_stance("force_eager"):
+    with _plain_kernels(), torch.compiler.set_stance("force_eager"), evaluation_mode(model):
         for some in images.split(batch):
             predicted = predict(method, model, some, exact, estimator=estimator, batch=batch, features=adjust)
             logits = method.adjust(predicted.logits, predicted.features) if adjust else predicted.logits

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fer_bench.base.files import write_array
 from fer_bench.contract.batch import Batch, LossOut, Resampled, TrainView
 from fer_bench.contract.method import Stage, checked
 from fer_bench.errors import PrunedTrial, TrainingError
@@ -28,7 +29,7 @@ from fer_bench.training.checkpoint import (
 )
 from fer_bench.training.dataplane import DataPlane, check_positions
 from fer_bench.training.evaluate import autocast, check_logits, class_dtype, predict
-from fer_bench.training.job import Job, Progress, snapshot_file
+from fer_bench.training.job import Job, Progress, logits_file, snapshot_file
 from fer_bench.training.optim import Ema, freeze, learning_rate, make_optimizer, reinitialise, train_mode, ungrouped
 from fer_bench.training.recipe import Recipe
 from fer_bench.training.second_pass import SecondPass, looks_twice
@@ -268,6 +269,7 @@ def _score_epoch(job: Job, model: nn.Module, progress: Progress, entry: dict, *,
     progress.predictions.append(predictions)
     if job.keeps(progress.epoch):
         save_model(snapshot_file(job.work, progress.epoch), model, job.method)
+        write_array(logits_file(job.work, progress.epoch), predicted.logits)
     progress.epoch += 1
 
 
