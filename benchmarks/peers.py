@@ -20,6 +20,7 @@ images a second in training and validation together, of the median epoch; what t
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
@@ -187,6 +188,8 @@ def table(options: argparse.Namespace, taken: dict[str, list[Taken]]) -> str:
     heads += ["GPU memory, MiB"] if gpu else []
     rows = [heads, ["---", *["---:"] * (len(heads) - 1)]]
     for name, turns in taken.items():
+        if not turns:
+            continue
         row = [name, spread([(options.images + options.val) / t.epoch for t in turns], 0)]
         row += [spread([t.seconds for t in turns])]
         row += [spread([t.seconds - options.epochs * t.epoch for t in turns])]
@@ -209,14 +212,15 @@ def main() -> None:
         folder = Path(name)
         write_images(folder / "images", {"train": options.images, "val": options.val, "test": options.val})
         turns = {name: make(options, folder) for name, make in contenders.items()}
-        for _ in range(options.rounds):
-            for name, turn in turns.items():
-                taken[name].append(turn())
+        with contextlib.suppress(KeyboardInterrupt):  # what has been measured is printed all the same
+            for name in [*turns] * options.rounds:
+                taken[name].append(turns[name]())
                 print(f"{name}: {taken[name][-1].seconds:.1f} s", file=sys.stderr, flush=True)
-    print(f"{options.backbone} at 48 pixels, {options.precision}, batches of {BATCH}, {options.epochs} epochs of ")
-    print(
-        f"{options.images:,} + {options.val:,} images; {options.device}, {cores()} cores; {options.rounds} turns each"
-    )
+    most = max(map(len, taken.values()))
+    if not most:
+        raise SystemExit("interrupted before the first process had ended")
+    print(f"{options.backbone} at 48 pixels, {options.precision}, batches of {BATCH}, {options.epochs} epochs of")
+    print(f"{options.images:,} + {options.val:,} images; {options.device}, {cores()} cores; up to {most} turns each.")
     print(f"\n{table(options, taken)}")
 
 

@@ -50,13 +50,16 @@ def watched(command: Sequence[object], read: Callable[[bytes, float], float | No
     looking.start()
     assert process.stdout is not None
     epochs, lines = [], []
-    for line in process.stdout:
-        lines.append(line)
-        seconds = read(line, time.perf_counter())
-        epochs += [] if seconds is None else [seconds]
-    status, taken = process.wait(), time.perf_counter() - began
-    ended.set()
-    looking.join()
+    try:
+        for line in process.stdout:
+            lines.append(line)
+            seconds = read(line, time.perf_counter())
+            epochs += [] if seconds is None else [seconds]
+        status, taken = process.wait(), time.perf_counter() - began
+    finally:
+        process.kill()
+        ended.set()
+        looking.join()
     if status:
         raise SystemExit(f"{' '.join(map(str, command))}\nfailed:\n{b''.join(lines[-20:]).decode(errors='replace')}")
     return Taken(taken, epochs, *most)
