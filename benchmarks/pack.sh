@@ -10,7 +10,7 @@ set -euo pipefail
 
 [ $# -ge 1 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 2; }
 [ -f pyproject.toml ] && [ -d fer_bench ] || { echo "pack.sh: run it in the project's root" >&2; exit 2; }
-[ -x .venv/bin/pip ] || { echo "pack.sh: there is no .venv/bin/pip; make setup" >&2; exit 2; }
+.venv/bin/python -m pip --version >/dev/null || { echo "pack.sh: it needs pip in .venv; make setup" >&2; exit 2; }
 folder=$1 data=${2:-}
 [ -z "$data" ] || [ -d "$data" ] || { echo "pack.sh: there is no folder $data" >&2; exit 2; }
 [ ! -e "$folder" ] || [ -f "$folder/benchmarks/gpu.sh" ] || { echo "pack.sh: $folder holds something else" >&2; exit 2; }
@@ -21,10 +21,10 @@ git ls-files -z -- . ':!docs/results' | xargs -0 cp --parents --target-directory
 built=$(mktemp -d)
 trap 'rm -rf "$built"' EXIT
 git ls-files -z -- . ':!docs' ':!tests' | xargs -0 cp --parents --target-directory="$built"  # building leaves folders behind
-.venv/bin/pip wheel --quiet --no-deps --wheel-dir "$folder/wheels" "$built"
+.venv/bin/python -m pip wheel --quiet --no-deps --wheel-dir "$folder/wheels" "$built"
 for package in ${LACKS-imbalanced-learn sklearn-compat}; do
     version=$(.venv/bin/python -c "from importlib.metadata import version; print(version('$package'))")
-    .venv/bin/pip download --quiet --no-deps --only-binary=:all: --dest "$folder/wheels" "$package==$version"
+    .venv/bin/python -m pip download --quiet --no-deps --only-binary=:all: --dest "$folder/wheels" "$package==$version"
 done
 [ -z "$data" ] || cp -r "$data" "$folder/data"
 du -sh "$folder"
