@@ -5,9 +5,10 @@ another program needs the core, they keep it from the very thread they wait for.
 10 microseconds and then sleep (`fer_bench/base/process.py`), unless OMP_WAIT_POLICY, GOMP_SPINCOUNT or KMP_BLOCKTIME is
 set.
 
-Every epoch runs in a process of its own, on all cores; the settings alternate. One busy loop per core competes with it.
+Every epoch runs in a process of its own, on all cores; the settings alternate. It is measured alone, and beside one and
+two programs that do nothing but compute.
 
-    python benchmarks/busy.py [--images 1024] [--rounds 5] [--backbone resnet10_tiny]
+    python benchmarks/busy.py [--images 1024] [--rounds 5] [--backbone resnet10_tiny] [--neighbours 0 1 2]
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=1024, help="training images an epoch")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--backbone", default="resnet10_tiny")
+    parser.add_argument(
+        "--neighbours", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="busy programs beside"
+    )
     parser.add_argument("--epoch", action="store_true", help=argparse.SUPPRESS)  # the process that is measured
     return parser.parse_args()
 
@@ -85,10 +89,9 @@ def main() -> None:
     if options.epoch:
         print(epoch(options.backbone, options.images))
         return
-    number = cores()
     seconds: dict[tuple[str, int], list[float]] = {}
     for _ in range(options.rounds):
-        for busy in (0, number):
+        for busy in options.neighbours:
             loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
             try:
                 for name, setting in SETTINGS.items():
@@ -97,12 +100,13 @@ def main() -> None:
                 for loop in loops:
                     loop.kill()
                     loop.wait()
-    print(f"{options.backbone}, {options.images} images, {number} cores; seconds an epoch: median (least to most)")
+    print(f"{options.backbone}, {options.images} images, {cores()} cores; seconds an epoch: median (least to most)\n")
+    heads = ["threads", *(f"beside {n}" if n else "alone" for n in options.neighbours)]
+    rows = [heads, ["---", *["---:"] * (len(heads) - 1)]]
     for name in SETTINGS:
-        alone, beside = (seconds[name, busy] for busy in (0, number))
-        ratio = statistics.median(beside) / statistics.median(alone)
-        times = " ".join(f"{statistics.median(s):6.2f} ({min(s):.2f} to {max(s):.2f})" for s in (alone, beside))
-        print(f"{name:10}  alone, beside {number} busy loops: {times}   {ratio:.1f} times as long")
+        taken = [seconds[name, busy] for busy in options.neighbours]
+        rows.append([name, *(f"{statistics.median(s):.2f} ({min(s):.2f} to {max(s):.2f})" for s in taken)])
+    print("\n".join(f"| {' | '.join(row)} |" for row in rows))
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ _PUBLIC = {
     "fer_bench.contract.plugins": ("load_plugin",),
     "fer_bench.contract.backbones": ("Classifier", "Trunk"),
     "fer_bench.contract.branches": ("Branches",),
+    "fer_bench.contract.transfer": ("constant", "to_device"),
     "fer_bench.data.image_files": (
         "IMAGE_TREATMENTS",
         "ImageFit",

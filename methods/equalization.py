@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fer_bench import Float, Method, MethodCard, Output, Param
+from fer_bench import Float, Method, MethodCard, Output, Param, to_device
 
 from ._shared.compose import COMPOSE, Composable
 from ._shared.losses import expected_losses, losses_by_label
@@ -60,8 +60,8 @@ class Equalization(Composable, Method):
         draws = torch.rand(z.shape, generator=self.generator("equalization"))
         shares = torch.as_tensor(self.ctx.counts / self.ctx.counts.sum())
         rare = (shares > 0) & (shares < self.params["threshold"])
-        dropped = ((draws < self.params["gamma"]) & rare).to(z.device)
-        return expected_losses(losses_by_label(z, dropping(dropped)), target)
+        dropped = (draws < self.params["gamma"]) & rare
+        return expected_losses(losses_by_label(z, dropping(to_device(dropped, z.device))), target)
 
 
 def dropping(dropped: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fer_bench import Batch, Choice, LossOut, Method, MethodCard, Output, Param, SpecError, TrainView
+from fer_bench import Batch, Choice, LossOut, Method, MethodCard, Output, Param, SpecError, TrainView, to_device
 
 from ._shared.compose import SAMPLER, WEIGHTS, Composable
 
@@ -122,7 +122,8 @@ def vote_targets(votes: Tensor, mode: str) -> tuple[Tensor, Tensor]:
 
 def drawn(shares: Tensor, generator: torch.Generator) -> Tensor:
     """One label drawn from each row of shares [B, K], one-hot."""
-    sums = shares.cpu().double().cumsum(1)  # on the CPU: Apple's GPUs have no float64
-    u = torch.rand(len(shares), 1, generator=generator, dtype=torch.float64) * sums[:, -1:]
+    device = torch.device("cpu") if shares.device.type == "mps" else shares.device  # Apple's GPUs have no float64
+    sums = shares.to(device).double().cumsum(1)
+    u = to_device(torch.rand(len(shares), 1, generator=generator, dtype=torch.float64), device) * sums[:, -1:]
     label = (sums <= u).sum(1).clamp_max(shares.shape[1] - 1)
     return F.one_hot(label, shares.shape[1]).float().to(shares.device)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fer_bench import Batch, Float, Method, MethodCard, Output, Param, Stage, StreamSpec, Trunk
+from fer_bench import Batch, Float, Method, MethodCard, Output, Param, Stage, StreamSpec, Trunk, to_device
 
 from ._shared.compose import COMPOSE, Composable
 from ._shared.heads import CosineClassifier
@@ -100,11 +100,11 @@ class Gcl(Composable, Method):
     def criterion(self, output: Output, target: Tensor) -> Tensor:
         """Cross-entropy of the clouded logits of each image [B]."""
         z, last = output.logits, self.moment[0] == "classifier"
-        noise = torch.randn(z.shape, generator=self.generator("cloud")).div(3).clamp(-1, 1).abs().to(z.device)
+        noise = torch.randn(z.shape, generator=self.generator("cloud")).div(3).clamp(-1, 1).abs()
         cloud = self.params["scale"] * self.params["noise"] * row_of(cloud_sizes(self.ctx.counts), z)
         margin = self.params["scale"] * self.params["head.margin" if last else "margin"]
         margins = row_of(margin * (self.ctx.counts > 0), z)
-        losses = losses_by_label(z.float() - noise * cloud, -torch.diag_embed(margins))
+        losses = losses_by_label(z.float() - to_device(noise, z.device) * cloud, -torch.diag_embed(margins))
         gamma = self.params["head.gamma"] if last else 0.0
         return expected_losses(losses * (-torch.expm1(-losses.detach())) ** gamma, target)
 

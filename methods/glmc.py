@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from fer_bench import Batch, Classifier, Float, LossOut, Method, MethodCard, Output, Param, Stage, StreamSpec, Trunk
 
 from ._shared.cross_entropy import CrossEntropyByImage
-from ._shared.losses import inverse_weights
+from ._shared.losses import inverse_weights, row_of
 from ._shared.mixing import beta, blended, cut_to, pasted
 from ._shared.samplers import Power
 
@@ -113,7 +113,7 @@ class GLMC(CrossEntropyByImage, Method):
         outputs = [model(mixture.x) for mixture in mixtures]
         pairs = list(zip(outputs, mixtures, strict=True))
         plain = sum(self.batch_loss(Output(logits=output.extra["plain"]), mixture) for output, mixture in pairs)
-        weights = torch.as_tensor(inverse_weights(self.ctx.counts, self.params["weights.power"], "classes"))
+        weights = row_of(inverse_weights(self.ctx.counts, self.params["weights.power"], "classes"), batch.x)
         weighted = sum(weighted_loss(output.logits, mixture, weights) for output, mixture in pairs)
         one, two = (output.extra for output in outputs)
         agreement = F.cosine_similarity(one["p"], two["z"].detach()) + F.cosine_similarity(two["p"], one["z"].detach())
@@ -128,7 +128,7 @@ def weighted_loss(logits: Tensor, batch: Batch, weights: Tensor) -> Tensor:
 
     With W = Σ_c w_c q_c that is W times the cross-entropy with the target w q / W, which smoothing then flattens.
     """
-    shares = batch.soft_target(logits.shape[1]) * weights.to(device=logits.device, dtype=torch.float32)
+    shares = batch.soft_target(logits.shape[1]) * weights.float()
     mass = shares.sum(1).clamp_min(torch.finfo(torch.float32).tiny)
     target = batch.with_(soft=shares / mass[:, None]).target
     return (mass * F.cross_entropy(logits.float(), target, reduction="none")).mean()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fer_bench import Batch, Float, LossOut, Method, MethodCard, Output, Param, Stage, StreamSpec
+from fer_bench import Batch, Float, LossOut, Method, MethodCard, Output, Param, Stage, StreamSpec, to_device
 
 from ._shared.compose import MIX
 from ._shared.cross_entropy import ComposableCrossEntropy
@@ -89,4 +89,4 @@ def fused(fmap: Tensor, other: Tensor, share: float, channels: int, generator: t
     replaced = torch.zeros(channels, dtype=torch.bool)
     replaced[torch.randperm(channels, generator=generator)[: int(share * channels)]] = True
     first = fmap.ndim == 4 and fmap.shape[1] == channels
-    return torch.where(replaced.to(fmap.device).reshape(-1, *[1] * (2 if first else 0)), other, fmap)
+    return torch.where(to_device(replaced, fmap.device).reshape(-1, *[1] * (2 if first else 0)), other, fmap)

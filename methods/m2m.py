@@ -20,6 +20,7 @@ from fer_bench import (
     Stage,
     StreamSpec,
     Trunk,
+    constant,
     evaluation_mode,
     shuffle,
 )
@@ -105,7 +106,7 @@ class M2m(Method):
     def translated(self, network: Any, batch: Batch) -> Tensor:
         """The batch's images [B, C, H, W], some of them replaced by translations into their class."""
         draw, y = self.generator("m2m"), batch.y
-        counts = torch.as_tensor(self.ctx.counts, dtype=torch.float32, device=y.device)
+        counts = constant(self.ctx.counts, y.device)
         wanted = torch.rand(len(y), generator=draw).to(y.device) >= counts[y] / counts.max()
         accept = 1 - self.params["beta"] ** (counts[y][None, :] - counts[y][:, None]).clamp_min(0)  # [place, seed]
         places = (wanted & (accept.sum(1) > 0)).nonzero()[:, 0]

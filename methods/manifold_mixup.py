@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from fer_bench import Batch, Branches, Float, LossOut, Method, MethodCard, Output, Param, Trunk
+from fer_bench import Batch, Branches, Float, LossOut, Method, MethodCard, Output, Param, Trunk, to_device
 
 from ._shared.compose import SAMPLER, WEIGHTS
 from ._shared.cross_entropy import ComposableCrossEntropy
@@ -94,7 +94,8 @@ class ManifoldMixup(ComposableCrossEntropy, Method):
     def training_step(self, model: nn.Module, batch: Batch) -> LossOut:
         """Loss of one batch, its hidden states or its pixels mixed."""
         g, alpha = self.generator("mix"), self.params["alpha"]
-        share, order = beta(alpha, alpha, g), torch.randperm(len(batch.y), generator=g).to(batch.y.device)
+        share, order = beta(alpha, alpha, g), torch.randperm(len(batch.y), generator=g)
+        order = to_device(order, batch.y.device)
         target = blended_target(batch, reordered(batch, order), self.ctx.num_classes, share)
         if float(torch.rand((), generator=g)) < self.params["pixels"]:
             output = model(share * batch.x + (1 - share) * batch.x[order])

@@ -15,7 +15,7 @@ from fer_bench import Batch, Float, LossOut, Method, MethodCard, Output, Param, 
 
 from ._shared.compose import COMPOSE, Composable
 from ._shared.consistency import ERASE, erased_unmirrored, mirror_gaps
-from ._shared.losses import soft_targets
+from ._shared.losses import row_of, soft_targets
 from ._shared.maps import activation_maps, build_cam_classifier
 
 card = MethodCard(
@@ -87,16 +87,16 @@ class MEK(Composable, Method):
             return LossOut(total=ce, output=output)
         mirrored = model(batch.x.flip(3))
         gaps = mirror_gaps(activation_maps(output.fmap, model.head), activation_maps(mirrored.fmap, model.head))
-        weights = torch.as_tensor(rebalance_weights(self.ctx.counts), dtype=gaps.dtype, device=gaps.device)
+        weights = row_of(rebalance_weights(self.ctx.counts), gaps)
         parts = {"ce": ce, "consistency": (gaps * weights).sum(1).mean()}
         total = ce + self.params["weight"] * parts["consistency"]
         return LossOut(total=total, parts=parts, output=output)
 
     def criterion(self, output: Output, target: Tensor) -> Tensor:
         """Cross-entropy with the smooth label of each image [B]."""
-        rows = torch.as_tensor(smooth_labels(self.ctx.counts, self.params["smoothing"]), dtype=torch.float32)
+        rows = row_of(smooth_labels(self.ctx.counts, self.params["smoothing"]), target)
         with torch.autocast(target.device.type, enabled=False):  # so that targets sum to 1
-            smooth = soft_targets(target, self.ctx.num_classes) @ rows.to(target.device)
+            smooth = soft_targets(target, self.ctx.num_classes) @ rows
         return F.cross_entropy(output.logits.float(), smooth, reduction="none")
 
 

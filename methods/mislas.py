@@ -22,6 +22,7 @@ from ._shared.decoupled import (
     Decoupled,
     Scales,
 )
+from ._shared.losses import row_of
 from ._shared.mixing import mixed
 from ._shared.smoothing import label_aware_losses, label_aware_shares
 
@@ -123,4 +124,4 @@ class Mislas(Decoupled, Method):
         if self.moment[0] != SECOND:
             return F.cross_entropy(output.logits, target, reduction="none")
         shares = label_aware_shares(self.ctx.counts, self.params["smooth.head"], self.params["smooth.tail"])
-        return label_aware_losses(output.logits, target, torch.as_tensor(shares).to(output.logits))
+        return label_aware_losses(output.logits, target, row_of(shares, output.logits))

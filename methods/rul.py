@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fer_bench import Batch, Choice, Classifier, LossOut, Method, MethodCard, Output, Param, Stage, Trunk
+from fer_bench import Batch, Choice, Classifier, LossOut, Method, MethodCard, Output, Param, Stage, Trunk, to_device
 
 from ._shared.compose import SAMPLER, WEIGHTS
 from ._shared.cross_entropy import ComposableCrossEntropy
@@ -105,7 +105,7 @@ class RUL(ComposableCrossEntropy, Method):
     def training_step(self, model: Any, batch: Batch) -> LossOut:
         """Loss of the mixed features under both labels; `output` is that of the unmixed ones."""
         output = model(batch.x)
-        order = torch.randperm(len(batch.y), generator=self.generator("pairs")).to(batch.y.device)
+        order = to_device(torch.randperm(len(batch.y), generator=self.generator("pairs")), batch.y.device)
         mixed = mixed_by_uncertainty(output.features, output.extra["log_uncertainty"], order)
         logits = Output(logits=model.classify(mixed))
         soft = None if batch.soft is None else batch.soft[order]

@@ -63,7 +63,7 @@ class Seesaw(Composable, Method):
 
     def on_batch(self, batch: Batch) -> Batch:
         """The batch, mixed if asked; its labels are counted here, once even where a step looks twice."""
-        self.seen = self.counted(batch.y) + torch.bincount(batch.y, minlength=self.ctx.num_classes)
+        self.seen = self.counted(batch.y) + F.one_hot(batch.y, self.ctx.num_classes).sum(0)
         return super().on_batch(batch)
 
     def counted(self, like: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fer_bench import Batch, Choice, Float, Method, MethodCard, Output, Param
+from fer_bench import Batch, Choice, Float, Method, MethodCard, Output, Param, to_device
 
 from ._shared.compose import SAMPLER, WEIGHTS, Composable
 from ._shared.mixing import betas, blended, class_sizes, reordered
@@ -65,7 +65,7 @@ class UniMix(Composable, Method):
         sizes = class_sizes(batch.y, counts)
         other = reordered(batch, torch.multinomial(sizes.cpu() ** self.params["tau"], len(sizes), True, generator=g))
         alpha = self.params["alpha"]
-        drawn = betas(alpha, alpha, len(sizes), g).to(sizes)
+        drawn = to_device(betas(alpha, alpha, len(sizes), g).float(), sizes.device)
         share = unimix_share(drawn, sizes, class_sizes(other.y, counts))
         return blended(batch, other, len(counts), share, share)
 

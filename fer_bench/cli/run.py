@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -50,7 +51,10 @@ def train(methods: Sequence[str], options: dict[str, Any], ablation: Ablation | 
 
     available = preflight(methods, options)
     from fer_bench.cli.workplace import Mirror, open_pool, open_workplace  # imported late: these take seconds
+    from fer_bench.runs.forkserver import SERVER
 
+    SERVER.start()  # its imports take seconds; meanwhile this process makes those of the report
+    import_module("fer_bench.reports.build")
     work = open_workplace(options, available)
     mirror, pool = Mirror(work, options), open_pool(options, work)
     template, preset = template_of(options, work.plugins)

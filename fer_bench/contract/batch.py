@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fer_bench.contract.streamed import Images
+from fer_bench.contract.transfer import constant
 from fer_bench.rng import numpy_generator, torch_generator
 
 
@@ -71,7 +72,7 @@ class Context:
     @property
     def prior(self) -> Tensor:
         """Training prior π_c = n_c / N, float32 [C] on the device."""
-        return torch.as_tensor(self.counts / self.counts.sum(), dtype=torch.float32, device=self.device)
+        return constant(self.counts / self.counts.sum(), self.device)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -238,7 +239,7 @@ class Batch:
         values : array or tensor [K]
             One value a class, such as a class weight.
         """
-        row = torch.as_tensor(values, dtype=torch.float32, device=self.y.device)
+        row = constant(values, self.y.device) if isinstance(values, np.ndarray) else values.to(self.y.device).float()
         return row[self.y] if self.soft is None else (self.soft * row).sum(1)
 
     def with_(self, **changes: Any) -> Batch:

@@ -31,7 +31,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.fft import dct
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -133,6 +132,8 @@ def _resized(pictures: list, side: int, filter_name: str) -> np.ndarray:
 
 
 def _hashes(small: np.ndarray) -> np.ndarray:
+    from scipy.fft import dct  # late: runs import this module, and few of them look for duplicates
+
     waves = dct(dct(small.astype(np.float64), axis=1), axis=2)[:, :8, :8].reshape(-1, 64)
     bits = waves > np.median(waves, axis=1, keepdims=True)
     return np.packbits(bits, axis=1).view(">u8").ravel().astype(np.uint64)

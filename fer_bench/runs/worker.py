@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fer_bench.base.files import write_array
+from fer_bench.base.files import read_array, write_array
 from fer_bench.contract.backbone_names import SMALL, check_backbone
 from fer_bench.contract.backbones import Trunk, build_trunk, try_backbone
 from fer_bench.contract.batch import TrainView, ValOutputs
@@ -45,7 +45,17 @@ from fer_bench.training.evaluate import (
     predict_exactly,
 )
 from fer_bench.training.fit import candidates, fit, has_estimator
-from fer_bench.training.job import Fold, Job, Listener, Progress, Runtime, fitted_file, ready_file, snapshot_file
+from fer_bench.training.job import (
+    Fold,
+    Job,
+    Listener,
+    Progress,
+    Runtime,
+    fitted_file,
+    logits_file,
+    ready_file,
+    snapshot_file,
+)
 
 STEP_SECONDS = 0.2  # between messages about steps: a progress bar needs no more
 
@@ -167,17 +177,26 @@ def read_out(job: Job, chosen: Mapping[str, Any], *, every: bool) -> np.ndarray:
 
     Returns validation's logits at the chosen epoch, float32 [n, K].
     """
-    fits = adjusts(type(job.method))
-    for epoch in chosen["candidates"] if every and fits else [chosen["epoch"]]:
+    if not adjusts(type(job.method)):
+        return _kept_logits(job, chosen["epoch"])
+    for epoch in chosen["candidates"] if every else [chosen["epoch"]]:
         load_model(snapshot_file(job.work, epoch), job.model, job.method, job.ctx.device)
-        logits, features = raw_logits(job.method, job.model, job.val.images, job.recipe, features=fits)
-        if fits:
-            job.method.fit_posthoc(job.model, ValOutputs(logits=logits, labels=job.val.labels, features=features))
-            logits = adjusted(job.method, logits, features)
-            save_model(fitted_file(job.work, epoch), job.model, job.method)
+        logits, features = raw_logits(job.method, job.model, job.val.images, job.recipe, features=True)
+        job.method.fit_posthoc(job.model, ValOutputs(logits=logits, labels=job.val.labels, features=features))
+        logits = adjusted(job.method, logits, features)
+        save_model(fitted_file(job.work, epoch), job.model, job.method)
         if epoch == chosen["epoch"]:
             selected = logits.astype(np.float32)
     return selected
+
+
+def _kept_logits(job: Job, epoch: int) -> np.ndarray:
+    """Validation's logits as they were when `epoch` was scored."""
+    try:
+        return read_array(logits_file(job.work, epoch))
+    except (OSError, ValueError):  # an earlier version, which did not keep them, had begun this run
+        load_model(snapshot_file(job.work, epoch), job.model, job.method, job.ctx.device)
+        return raw_logits(job.method, job.model, job.val.images, job.recipe, features=False)[0].astype(np.float32)
 
 
 def raw_logits(method: Method, model: nn.Module, images: Images, recipe: Any, *, features: bool

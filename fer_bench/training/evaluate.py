@@ -105,7 +105,7 @@ def predict_exactly(method: Method, model: nn.Module, images: Tensor, recipe: Re
     """
     exact = type(recipe)(**{**recipe.to_dict(), "precision": "fp32"})
     parts = []
-    with _no_tf32(), torch.compiler.set_stance("force_eager"):
+    with _plain_kernels(), torch.compiler.set_stance("force_eager"), evaluation_mode(model):
         for some in images.split(batch):
             predicted = predict(method, model, some, exact, estimator=estimator, batch=batch, features=adjust)
             logits = method.adjust(predicted.logits, predicted.features) if adjust else predicted.logits
@@ -114,10 +114,12 @@ def predict_exactly(method: Method, model: nn.Module, images: Tensor, recipe: Re
 
 
 @contextmanager
-def _no_tf32() -> Iterator[None]:
-    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+def _plain_kernels() -> Iterator[None]:
+    """A GPU's kernels without TF32, and without trials of all kernels on every new size of batch: they take seconds."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
+    matmul.allow_tf32 = cudnn.allow_tf32 = cudnn.benchmark = False
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
+        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before

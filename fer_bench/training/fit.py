@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fer_bench.base.files import write_array
 from fer_bench.contract.batch import Batch, LossOut, Resampled, TrainView
 from fer_bench.contract.method import Stage, checked
 from fer_bench.contract.streamed import chosen
@@ -30,8 +31,8 @@ from fer_bench.training.checkpoint import (
 )
 from fer_bench.training.dataplane import DataPlane, check_positions
 from fer_bench.training.evaluate import autocast, check_logits, class_dtype, predict
-from fer_bench.training.job import Job, Progress, snapshot_file
-from fer_bench.training.optim import Ema, freeze, learning_rate, make_optimizer, reinitialise, train_mode
+from fer_bench.training.job import Job, Progress, logits_file, snapshot_file
+from fer_bench.training.optim import Ema, freeze, learning_rate, make_optimizer, reinitialise, train_mode, ungrouped
 from fer_bench.training.recipe import Recipe
 from fer_bench.training.second_pass import SecondPass, looks_twice
 
@@ -179,7 +180,7 @@ def _train_epoch(job: Job, stage: Stage, plane: DataPlane, optimizer: torch.opti
     method.on_epoch_start(epoch, model)
     steps, batches = plane.epoch(method.streams(stage), stage.name, epoch)
     sums = torch.zeros(4, dtype=_sum_type(device), device=device)  # loss, images, images predicted, predicted right
-    images = 0
+    loose, images = ungrouped(model, optimizer), 0
     for step, batch in enumerate(batches):
         lr = learning_rate(job.recipe, stage, epoch_in_stage + step / steps, epochs)
         for group in optimizer.param_groups:
@@ -191,16 +192,17 @@ def _train_epoch(job: Job, stage: Stage, plane: DataPlane, optimizer: torch.opti
         again = SecondPass(model, autocast(job.recipe, device), batch.generator) if looks_twice(method) else None
         with autocast(job.recipe, device):
             loss = checked(method.training_step(model, batch), LossOut, "training_step", method)
-        _step(job, batch, loss, optimizer, again)
+        _step(job, batch, loss, optimizer, again, loose)
         if ema:
             ema.update(model)
         method.on_step_end(model, batch, loss)
         images = len(batch.y)
         sums += _tally(loss, batch)
-        if step % 50 == 49 or step + 1 == steps:
+        if step % 50 == 49 and device.type == "cpu":  # a GPU would have to be waited for
             _check_finite(sums, job, epoch, step, lr)
         job.listener.step(images)
-    total, seen, predicted, right = sums.tolist()
+    _check_finite(sums, job, epoch, step, lr)
+    total, seen, predicted, right = sums.cpu().tolist()
     stats = {"lr": lr, "train_loss": total / seen}
     if predicted:  # a stage may train something else than a classifier
         stats["train_accuracy"] = right / predicted
@@ -208,9 +210,11 @@ def _train_epoch(job: Job, stage: Stage, plane: DataPlane, optimizer: torch.opti
     return {"epoch": epoch, **stats}, images, steps
 
 
-def _step(job: Job, batch: Batch, loss: LossOut, optimizer: torch.optim.Optimizer, again: SecondPass | None) -> None:
+def _step(job: Job, batch: Batch, loss: LossOut, optimizer: torch.optim.Optimizer, again: SecondPass | None,
+          loose: list[nn.Parameter]) -> None:  # fmt: skip
     optimizer.zero_grad(set_to_none=True)
-    job.model.zero_grad(set_to_none=True)  # weights that no group holds: their gradients must not pile up in the norm
+    for weight in loose:
+        weight.grad = None  # it must not pile up in the norm
     if again is None:
         loss.total.backward()
     else:
@@ -266,6 +270,7 @@ def _score_epoch(job: Job, model: nn.Module, progress: Progress, entry: dict, *,
     progress.predictions.append(predictions)
     if job.keeps(progress.epoch):
         save_model(snapshot_file(job.work, progress.epoch), model, job.method)
+        write_array(logits_file(job.work, progress.epoch), predicted.logits)
     progress.epoch += 1
 
 

@@ -134,6 +134,11 @@ def snapshot_file(work: Path, epoch: int) -> Path:
     return work / f"snapshot_{epoch:04d}.pt"
 
 
+def logits_file(work: Path, epoch: int) -> Path:
+    """Validation's logits after `epoch`, before any read-out adjustment: float32 [n, K]."""
+    return work / f"validation_{epoch:04d}.npy"
+
+
 def fitted_file(work: Path, epoch: int) -> Path:
     """The same with its read-out adjustment fitted; only of methods that have one."""
     return work / f"fitted_{epoch:04d}.pt"

@@ -81,6 +81,12 @@ def decay_groups(model: nn.Module, decay: float) -> list[dict]:
     return [g for g in groups if g["params"]]
 
 
+def ungrouped(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """Weights of the model that no group of the optimiser holds: frozen ones, or those that a method leaves out."""
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    return [p for p in model.parameters() if id(p) not in held]
+
+
 def learning_rate(recipe: Recipe, stage: Stage, at: float, epochs: int) -> float:
     """Linear warm-up, then cosine to zero (Loshchilov & Hutter 2017, arXiv 1608.03983) or constant.
 

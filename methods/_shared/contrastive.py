@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fer_bench import Augment, Classifier, Context, Param, Trunk
+from fer_bench import Augment, Classifier, Context, Param, Trunk, to_device
 
 from .decoupled import SECOND_STAGE
 from .layers import BatchNorm
@@ -131,7 +131,7 @@ def some_positives(y: Tensor, images: Tensor, k: int, generator: torch.Generator
     """
     own = (images[:, None] == images) & not_self(len(y), len(y), y.device)
     candidates = (y[:, None] == y) & (images[:, None] != images)
-    drawn = torch.rand(candidates.shape, generator=generator).to(y.device).masked_fill(~candidates, -1.0)
+    drawn = to_device(torch.rand(candidates.shape, generator=generator), y.device).masked_fill(~candidates, -1.0)
     best = drawn.topk(min(k, len(y)), dim=1).indices
     return own | (torch.zeros_like(own).scatter(1, best, True) & candidates)
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fer_bench import TrainView
+from fer_bench import TrainView, to_device
 
 from .maps import activation_maps
 
@@ -67,7 +67,7 @@ def fused(
     specific, generic = activations(*mine, head) > limits[0], activations(*theirs, head) < limits[1]
     chance = torch.rand(len(specific), 1, 1, 1, generator=generator)
     first = torch.rand(specific.shape, generator=generator) > chance
-    return torch.where(first.to(specific.device), mine[0] * specific, theirs[0] * generic)
+    return torch.where(to_device(first, specific.device), mine[0] * specific, theirs[0] * generic)
 
 
 def activations(fmap: Tensor, y: Tensor, head: nn.Linear) -> Tensor:

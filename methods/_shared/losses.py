@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fer_bench import constant
+
 EFFECTIVE_BETA = 0.9999  # Cui et al. 2019; a beta of 0.99 or less changes nothing on FER2013 or RAF-DB
 
 
@@ -26,7 +28,7 @@ def soft_targets(target: Tensor, num_classes: int) -> Tensor:
 
 def row_of(values: np.ndarray, like: Tensor) -> Tensor:
     """Values of classes as a float32 tensor on the device of another."""
-    return torch.as_tensor(values, dtype=torch.float32, device=like.device)
+    return constant(values, like.device)
 
 
 def expected_losses(losses: Tensor, target: Tensor) -> Tensor:

@@ -87,7 +87,7 @@ def centroid_loss(x: Tensor, y: Tensor, centroids: Tensor) -> Tensor:
     divided by one more than the images of its class in the batch, as for center loss.
     """
     own = centroids[y]
-    among = 1 + torch.bincount(y, minlength=len(centroids))[y]
+    among = 1 + F.one_hot(y, len(centroids)).sum(0)[y]
     attract = (x - own.detach()).pow(2).sum() / (2 * len(x))
     follow = ((x.detach() - own).pow(2).sum(1) / among).sum() / (2 * len(x))
     gaps = (x[:, None] - centroids[None]).pow(2).sum(2)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fer_bench import Batch
+from fer_bench import Batch, constant, to_device
 
 MIXES = ("mixup", "cutmix", "remix", "mamix")
 """What `mix` may be. cutmix changes half of the batches; remix has κ = 3 and τ = 0.5, mamix the exponent -1/4."""
@@ -61,7 +61,7 @@ def partner(batch: Batch) -> Batch:
 
 def reordered(batch: Batch, order: Tensor) -> Batch:
     """The images of a batch at positions `order`: their views, labels and soft targets."""
-    order = order.to(batch.y.device)
+    order = to_device(order, batch.y.device)
     soft = None if batch.soft is None else batch.soft[order]
     return batch.with_(
         views=[view[order] for view in batch.views], y=batch.y[order], index=batch.index[order], soft=soft
@@ -95,7 +95,7 @@ def blended_target(batch: Batch, other: Batch, num_classes: int, label: float | 
 
 def _between(a: Tensor, b: Tensor, share: float | Tensor) -> Tensor:
     if isinstance(share, Tensor):
-        share = share.to(device=a.device, dtype=a.dtype).reshape(-1, *[1] * (a.ndim - 1))
+        share = to_device(share.to(a.dtype), a.device).reshape(-1, *[1] * (a.ndim - 1))
     return share * a + (1 - share) * b
 
 
@@ -138,7 +138,7 @@ def rectangle(height: int, width: int, share: float, generator: torch.Generator)
 
 def class_sizes(y: Tensor, counts: np.ndarray) -> Tensor:
     """Images in the class of each label, float32 [B], at least 1."""
-    return torch.as_tensor(np.maximum(counts, 1), dtype=torch.float32, device=y.device)[y]
+    return constant(np.maximum(counts, 1), y.device)[y]
 
 
 def remix_share(share: float, own: Tensor, other: Tensor, kappa: float, tau: float) -> Tensor:

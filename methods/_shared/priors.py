@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from fer_bench import constant
 
 
 def log_prior(counts: np.ndarray) -> np.ndarray:
@@ -23,5 +24,5 @@ def shifted_losses(logits: Tensor, target: Tensor, shift: np.ndarray) -> Tensor:
 
     The shift τ log π gives the logit-adjusted loss of Menon et al. 2021 (eq. 10); τ = 1 is balanced softmax.
     """
-    z = logits.float() + torch.as_tensor(shift, dtype=torch.float32, device=logits.device)
+    z = logits.float() + constant(shift, logits.device)
     return F.cross_entropy(z, target, reduction="none")

@@ -21,7 +21,7 @@ from fer_bench.stats.confusion import SCORES, confusion_matrix
 from fer_bench.training.checkpoint import load_plain
 from fer_bench.training.fit import _smooth, candidates, has_estimator
 from fer_bench.training.job import Runtime
-from fer_bench.training.optim import Ema, decay_groups, learning_rate
+from fer_bench.training.optim import Ema, decay_groups, learning_rate, ungrouped
 from fer_bench.training.recipe import Recipe
 
 EXACT = {"epochs": 1, "weight_decay": 0.0, "schedule": "constant", "warmup_epochs": 0.0, "clip_norm": 0.0}
@@ -55,6 +55,13 @@ def testlearning_rate_warms_up_linearly_and_comes_down_as_a_cosine(at, expected)
     recipe = Recipe(epochs=10, lr=1.0, warmup_epochs=2.0)
     assert learning_rate(recipe, Stage(), at, 10) == pytest.approx(expected, abs=1e-12)
     assert learning_rate(recipe, Stage(lr_scale=0.1), at, 10) == pytest.approx(expected / 10, abs=1e-12)
+
+
+def test_weights_that_no_group_of_the_optimiser_holds_are_found():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    optimizer = torch.optim.SGD([{"params": [model[0].bias]}, {"params": [model[1].weight]}], lr=0.1)
+    left_out = ungrouped(model, optimizer)
+    assert [id(p) for p in left_out] == [id(model[0].weight), id(model[1].bias)]
 
 
 def test_constant_schedule_stays_at_its_peak():

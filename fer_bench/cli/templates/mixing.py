@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from fer_bench import Batch, Float, Method, MethodCard, Param
+from fer_bench import Batch, Float, Method, MethodCard, Param, to_device
 
 card = MethodCard(
     name="new_method",
@@ -36,7 +36,7 @@ class NewMethod(Method):
         """The mixed batch. Random draws come from ``batch.generator`` alone, so that a resumed run repeats them."""
         seed = int(torch.randint(2**31, (), generator=batch.generator))
         share = float(np.random.default_rng(seed).beta(self.params["alpha"], self.params["alpha"]))
-        order = torch.randperm(len(batch.y), generator=batch.generator).to(batch.y.device)
+        order = to_device(torch.randperm(len(batch.y), generator=batch.generator), batch.y.device)
         target = batch.soft_target(self.ctx.num_classes)
         images = [share * view + (1 - share) * view[order] for view in batch.views]
         return batch.with_(views=images, soft=share * target + (1 - share) * target[order])
