@@ -50,10 +50,11 @@ def train(methods: Sequence[str], options: dict[str, Any], ablation: Ablation | 
     from fer_bench.cli.preflight import preflight
 
     available = preflight(methods, options)
-    from fer_bench.cli.workplace import Mirror, open_pool, open_workplace  # imported late: these take seconds
-    from fer_bench.runs.forkserver import SERVER
+    from fer_bench.runs.forkserver import SERVER  # imported late, as all that takes long
 
-    SERVER.start()  # its imports take seconds; meanwhile this process makes those of the report
+    SERVER.start()  # its imports take seconds; meanwhile this process makes its own, and those of the report
+    from fer_bench.cli.workplace import Mirror, open_pool, open_workplace
+
     import_module("fer_bench.reports.build")
     work = open_workplace(options, available)
     mirror, pool = Mirror(work, options), open_pool(options, work)
