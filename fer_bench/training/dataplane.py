@@ -258,7 +258,7 @@ class DataPlane:
         turns = ((stream, stream.part(step)) for step in range(steps) for stream in streams)
         if isinstance(images, StreamedImages):
             return images.batches(stream.positions[where] for stream, where in turns)
-        return (images[stream.index[where]] for stream, where in turns)
+        return (images.index_select(0, stream.index[where]) for stream, where in turns)
 
     def _batch(self, stream: _Stream, pixels: Tensor, step: int, epoch: int, generator: torch.Generator) -> Batch:
         where = stream.part(step)
