@@ -55,6 +55,7 @@ LIBRARIES = (
     "sklearn.ensemble",
     "sklearn.linear_model",
     "sklearn.svm",
+    "skops.io",
 )
 """Modules that methods import and that take long; of each one the request for a child has a bit."""
 

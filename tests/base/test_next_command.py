@@ -66,7 +66,7 @@ def test_every_command_in_the_sources_exists():
     assert len(named) > 50
     groups = {path.split()[0] for path in KNOWN if " " in path}
     firsts = {path.split()[0] for path in KNOWN}
-    prose = {"store", "kind", "and", "is", "can", "did", "has", "writes", "wrote"}  # what follows the name in a sentence
+    prose = {"store", "kind", "and", "is", "can", "did", "has", "writes", "wrote"}  # as in sentences
     bad = [
         (p.name, m)
         for p, m in named
