@@ -12,7 +12,6 @@ import numpy as np
 
 from fer_bench.base.quantities import plural
 from fer_bench.data import clean_manifest, copies
-from fer_bench.data.soundness import FILES
 from fer_bench.data.store import Store
 from fer_bench.errors import ClusterError
 from fer_bench.record.home import Home
@@ -42,7 +41,7 @@ def data_parcel(home: Home, dataset: str) -> Parcel:
     """The store of a data set and what was derived from it, at their places in a home."""
     store = Store.open(home.store(dataset))
     derived = home.splits(store.path.name, store.fingerprint)
-    paths = [store.path / name for name in (*FILES, "manifest.json")]
+    paths = [store.path / name for name in (*store.manifest["sha256"], "manifest.json")]
     return _packed(home.root, [*paths, *(p for name in DERIVED if (p := derived / name).is_file())])
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fer_bench.data.clean_manifest import save_clean
-from fer_bench.data.store import Store
+from fer_bench.data.store import SOURCES, Store
 from fer_bench.errors import ClusterError
 from fer_bench.launch import node_folder, parcel
 from fer_bench.launch.node_folder import run_home, tidy
@@ -34,6 +34,7 @@ def test_a_store_and_what_was_derived_from_it_arrive_whole(workplace, tmp_path: 
     unpack(sent.files, tmp_path / "there")
     there = Home(tmp_path / "there")
     assert Store.open(there.store("tiny")).fingerprint == Store.open(home.store("tiny")).fingerprint
+    assert (there.store("tiny") / SOURCES).is_file(), "the seal reads it"
     assert sorted(os.listdir(there.data / "splits" / derived.name)) == ["clean.csv", "clean.json"]
     assert data_parcel(there, "tiny").digest == sent.digest
     save_clean(derived, [])
