@@ -450,9 +450,9 @@ def _child(roles: Mapping[str, Callable], stdin: int, stdout: int, stderr: int, 
         os.environ.update(head["environ"])
         sys.path += [p for p in head["path"] if p not in sys.path]
         channel = Channel(reader, answers)
-        before = set(sys.modules)
+        lacking = [name for name in LIBRARIES if name not in sys.modules]
         status = roles[head["role"]](head["order"], arrays, channel)
-        if names := [name for name in LIBRARIES if name in sys.modules and name not in before]:
+        if names := [name for name in lacking if name in sys.modules]:
             channel.tell(IMPORTED, names=names)
     except BaseException:
         import traceback
