@@ -185,19 +185,23 @@ def mapped(function: Callable[[Any], Any], items: Iterable[Any], ahead: int = 51
 
     Image files are read and decoded outside the interpreter's lock, so threads help. They go on while the caller works
     on what it has.
+
+    Notes
+    -----
+    It never waits for its threads. Where an error ends the caller's loop, the garbage collector closes this generator:
+    in any thread, at any point, also where that thread holds the lock that the end of a thread needs.
     """
-    with ThreadPoolExecutor(cores()) as pool:
+    pool = ThreadPoolExecutor(cores())
+    try:
         waiting: deque[Future] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > ahead:
-                    yield waiting.popleft().result()
-            while waiting:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > ahead:
                 yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _chunks(

@@ -133,20 +133,29 @@ def chosen(images: Images, index: np.ndarray) -> Images:
 def ahead(items: Iterator[T], depth: int) -> Iterator[T]:
     """The same items, computed by a thread of their own, at most `depth` before they are asked for.
 
-    An exception of `items` is raised where the item would have come. The thread ends with this iterator.
+    An exception of `items` is raised where the item would have come. The thread ends soon after this iterator.
+
+    Notes
+    -----
+    The end takes no lock and waits for nothing. Where an error ends the caller's loop, the garbage collector closes
+    this generator: in any thread, at any point, also where that thread holds the lock in question. The methods of a
+    ``SimpleQueue`` are safe there.
     """
     ready: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
-    room, stopped = threading.Semaphore(depth), threading.Event()
+    room: queue.SimpleQueue[None] = queue.SimpleQueue()
+    wanted = True
 
     def work() -> None:
         try:
-            while room.acquire() and not stopped.is_set():
+            while wanted:
                 ready.put((True, next(items)))
+                room.get()
         except BaseException as error:  # StopIteration among them: it ends the iterator on the other side
             ready.put((False, error))
 
-    thread = threading.Thread(target=work, name="images", daemon=True)
-    thread.start()
+    for _ in range(depth - 1):
+        room.put(None)
+    threading.Thread(target=work, name="images", daemon=True).start()
     try:
         while True:
             sound, item = ready.get()
@@ -154,12 +163,11 @@ def ahead(items: Iterator[T], depth: int) -> Iterator[T]:
                 return
             if not sound:
                 raise item
-            room.release()
+            room.put(None)
             yield item
     finally:
-        stopped.set()
-        room.release()
-        thread.join()
+        wanted = False
+        room.put(None)
 
 
 def _plain(index: Any) -> Any:

@@ -1,6 +1,7 @@
 """Image files of any mode and size as rows of a store: what is kept, what is fitted, what is refused."""
 
 import io
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -281,3 +282,21 @@ def test_images_are_decoded_a_bounded_number_ahead_and_in_order():
     found.close()
     assert max(begun) < 9
     assert list(images.mapped(str, range(20), ahead=5)) == [str(k) for k in range(20)]
+
+
+def test_images_that_nobody_asks_for_any_more_are_let_go_without_waiting(monkeypatch):
+    # the garbage collector may do it where its thread holds the lock that the end of another thread needs
+    gate = threading.Event()
+    found = images.mapped(lambda k: k or gate.wait(60), iter([1, *[0] * 50]), ahead=5)
+    assert next(found) == 1
+    monkeypatch.setattr(threading.Thread, "join", lambda *args, **kwargs: pytest.fail("waits"))
+    found.close()
+    monkeypatch.undo()
+    gate.set()
+
+
+def test_an_error_comes_where_its_image_would_have():
+    found = images.mapped(lambda k: 6 // k, iter([3, 2, 0, 1]), ahead=2)
+    assert [next(found), next(found)] == [2, 3]
+    with pytest.raises(ZeroDivisionError):
+        next(found)
