@@ -18,11 +18,8 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-import numpy as np
-
 from fer_bench.errors import LedgerError
 from fer_bench.reports.facts import operating_point
-from fer_bench.reports.facts.minority import TAIL
 from fer_bench.reports.facts.numbers import (
     Difference,
     MethodNumbers,
@@ -32,12 +29,11 @@ from fer_bench.reports.facts.numbers import (
     owed_to_chance,
 )
 from fer_bench.reports.facts.records import StudyData
-from fer_bench.reports.facts.runs import Training, subsets_of
-from fer_bench.reports.facts.scoring import scored_runs
+from fer_bench.reports.facts.rise import Rise, rise_of
+from fer_bench.reports.facts.runs import Training
+from fer_bench.reports.facts.tail_area import area_difference, areas_of, mean_area
 from fer_bench.reports.facts.verdicts import EXCLUDES_0, Family, Judgement, Verdict
-from fer_bench.stats.auroc_errors import AUROC, jackknife_of_auroc
-from fer_bench.stats.crossed_errors import Jackknife
-from fer_bench.stats.intervals import Interval, t_intervals
+from fer_bench.stats.intervals import Interval
 
 FIELDS = ("name", "label", "to", "adds", "control")
 
@@ -82,6 +78,8 @@ class Contrast:
         The difference in the mean area under the ROC curve of the tail; None where it can't be computed.
     above : Interval or None
         Recall of the tail above that of the other arm, shifted to the same accuracy; None where it can't be computed.
+    rise : Rise or None
+        What more recall of the tail is; None where it is not shown.
     """
 
     arm: Arm
@@ -92,6 +90,7 @@ class Contrast:
     shared: tuple[Training, ...]
     auroc: Interval | None
     above: Interval | None
+    rise: Rise | None
 
     @property
     def verdicts(self) -> dict[str, Verdict]:
@@ -156,10 +155,6 @@ class Ablation:
         """The same arm against its control, where it has one and both were trained."""
         return next((c for c in self.contrasts if c.beyond and c.arm is contrast.arm), None)
 
-    def shifts(self, contrast: Contrast) -> bool:
-        """Whether more recall of the tail is a shift of the decision: see :func:`_is_shift`."""
-        return _is_shift(self.numbers, contrast.gains, contrast.auroc)
-
     def finding(self, contrast: Contrast) -> Finding:
         """What the verdicts on the primary endpoint allow to be said of a module."""
         verdict = contrast.verdicts.get(self.family.primary)
@@ -201,21 +196,23 @@ def ablation_of(numbers: Numbers) -> Ablation | None:
     labels = [(arm.label, other.label) for arm, other, _ in pairs]
     tested = [_key(arm, other) for arm, other, _ in pairs if arm.adds and _testable(numbers, arm, other)]
     family = family_with(study, tested)
-    areas = _areas(numbers, dict.fromkeys([*(arm.label for arm in arms), *filter(None, [numbers.second])]))
+    tail = numbers.groups.members.get("tail", ())
+    areas = areas_of(study, tail, [*(arm.label for arm in arms), *filter(None, [numbers.second])])
     above = {arm: _distances(study, arm) for arm in dict.fromkeys(other for _, other, _ in pairs)}
     contrasts = []
     for (arm, other, beyond), difference in zip(pairs, differences(study, family, labels), strict=True):
         if difference is None:
             notes.append(f"`{arm.name}` and `{other.name}` share no {study.one}, so they are not compared.")
             continue
-        area = _area_difference(areas, arm, other, difference.shared)
+        area = area_difference(areas, arm.label, other.label, difference.shared)
         judged = _judge(numbers, family, arm, other, difference) if arm.adds else {}
-        if _is_shift(numbers, difference.gains, area):
+        rise = rise_of(numbers, difference.gains, area)
+        if rise is Rise.SHIFT:
             shifted = {k: replace(j, verdict=Verdict.SHIFT) for k, j in judged.items() if j.verdict is Verdict.GAIN}
             judged |= shifted
         shared, distance = difference.shared, above[other].get(arm.label)
-        contrasts.append(Contrast(arm, other, beyond, difference.gains, judged, shared, area, distance))
-    means = {label: t_intervals(sample)[AUROC] for label, (_, sample) in areas.items()}
+        contrasts.append(Contrast(arm, other, beyond, difference.gains, judged, shared, area, distance, rise))
+    means = {label: mean_area(areas, label) for label in areas}
     return Ablation(method, arms, left_out, numbers, family, tuple(contrasts), means, tuple(notes))
 
 
@@ -262,64 +259,7 @@ def _judge(numbers: Numbers, family: Family, arm: Arm, other: Arm, of: Differenc
     return out
 
 
-# -- the operating point ---------------------------------------------------------------------------------------------
-
-
-def gain_of_shift(numbers: Numbers) -> Interval | None:
-    """What the second reference gains in recall of the tail over the reference; None without a second reference."""
-    return numbers.method(numbers.second).gains.get(TAIL) if numbers.second else None
-
-
-def _is_shift(numbers: Numbers, gains: Mapping[str, Interval], area: Interval | None) -> bool:
-    """Whether a difference in recall of the tail is what a shift of the decision does.
-
-    Its unadjusted interval lies above 0, that of the difference in area under the ROC curve does not, and the second
-    reference gains as much over the reference, within the interval of its gain.
-    """
-    gain, shift = gains.get(TAIL), gain_of_shift(numbers)
-    if gain is None or area is None or not area.known or shift is None:
-        return False
-    return gain.low > 0 and area.low <= 0 and shift.high >= gain.value
-
-
 def _distances(study: StudyData, arm: Arm) -> dict[str, Interval]:
     """How far each method lies above the operating curve of an arm, by label; empty where there is no such curve."""
     shifted = replace(study, reference=arm.label, second_reference=None)
     return {} if operating_point.missing(shifted) else operating_point.operating_points(shifted).distances
-
-
-_Areas = dict[str, tuple[tuple[Training, ...], Jackknife]]
-
-
-def _areas(numbers: Numbers, labels: Mapping[str, None]) -> _Areas:
-    """The mean area of the tail of each method whose logits can be read, with its trainings."""
-    study, tail = numbers.study, numbers.groups.members.get("tail", ())
-    out: _Areas = {}
-    for label in labels:
-        method = next((m for m in study.methods if m.label == label), None)
-        logits = None if method is None or not tail else scored_runs(study, label).answers().logits
-        if method is None or logits is None:
-            continue
-        out[label] = method.trainings, jackknife_of_auroc(study.truth, logits, tail, subsets_of(method.trainings))
-    return out
-
-
-def _area_difference(areas: _Areas, arm: Arm, other: Arm, shared: tuple[Training, ...]) -> Interval | None:
-    """The paired difference on the trainings that both have."""
-    if arm.label not in areas or other.label not in areas:
-        return None
-    ours, theirs = (_only(*areas[side.label], shared) for side in (arm, other))
-    return t_intervals(ours - theirs)[AUROC]
-
-
-def _only(trainings: tuple[Training, ...], sample: Jackknife, shared: tuple[Training, ...]) -> Jackknife:
-    rows = np.array([trainings.index(t) for t in shared])
-    left_out = {AUROC: {number: values[:, rows] for number, values in sample.left_out[AUROC].items()}}
-    return Jackknife(
-        values={AUROC: sample.values[AUROC][rows]},
-        left_out=left_out,
-        units=sample.units,
-        effective_units={},
-        units_are_images=sample.units_are_images,
-        subsets=None if sample.subsets is None else sample.subsets[rows],
-    )

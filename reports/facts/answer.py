@@ -21,6 +21,7 @@ from fer_bench.reports.facts.numbers import (
     recall_key,
 )
 from fer_bench.reports.facts.records import MethodRuns, StudyData
+from fer_bench.reports.facts.rise import Rise, rise_of
 from fer_bench.reports.facts.verdicts import ADVISED_SEEDS, CLAIMS, Verdict
 from fer_bench.stats.chance import COLLAPSED, Chance, guess_accuracy
 from fer_bench.stats.hierarchy import ALPHA
@@ -56,7 +57,36 @@ def summary(numbers: Numbers) -> str:
         claims.append(_count_claims(beyond, BEYOND + JUDGED_BEYOND, ("beats", "beat"), what))
     won = [m for m in ranked if Verdict.GAIN in {m.verdicts[key] for key in numbers.headline}]
     effects = [f"{phrases.code(m.label)} changes {_side_effects(m)}" for m in won]
-    return " ".join([*claims, f"At the same time, {'; '.join(effects)}." if effects else ""]).strip()
+    at_once = [f"At the same time, {'; '.join(effects)}."] if effects else []
+    return " ".join([*claims, *_rises(numbers, won), *at_once])
+
+
+def _rises(numbers: Numbers, methods: Sequence[MethodNumbers]) -> list[str]:
+    """Which methods shift the decision instead of ranking images better, and of which that is not decided."""
+    if numbers.second is None:
+        return []
+    found: dict[Rise, list[str]] = {Rise.SHIFT: [], Rise.UNDECIDED: []}
+    for method in methods:
+        rise = rise_of(numbers, method.gains, method.area)
+        if method.verdicts.get(TAIL) is Verdict.GAIN and rise in found:
+            found[rise].append(phrases.code(method.label))
+    said = {
+        Rise.SHIFT: f"is a shift of the decision, which {phrases.code(numbers.second)} gives too.",
+        Rise.UNDECIDED: "is a better ranking or a shift of the decision: that is not decided.",
+    }
+    return [
+        f"What {phrases.listed(labels)} {'does' if len(labels) == 1 else 'do'} to the tail {said[rise]}"
+        for rise, labels in found.items()
+        if labels
+    ]
+
+
+def two_families(other: str) -> str:
+    """That another page of the study tests the same runs; `other` begins the sentence."""
+    return (
+        f"{other} of this study tests the same runs as another family, so the probability of any false claim on the "
+        f"two pages together is at most {200 * ALPHA:g} %."
+    )
 
 
 def _aim(numbers: Numbers, key: str) -> str:

@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from fer_bench.reports.facts.records import MethodRuns, Run, StudyData
 from fer_bench.reports.facts.runs import Training, subsets_of
+from fer_bench.reports.facts.tail_area import area_difference, areas_of
 from fer_bench.reports.facts.verdicts import EXCLUDES_0, Family, Judgement, Verdict
 from fer_bench.stats import confusion
 from fer_bench.stats.bootstrap import Draws, Replicates, replicates
@@ -79,6 +80,9 @@ class MethodNumbers:
         Score name to :class:`Leak`; empty where no per-epoch predictions were kept.
     epochs : tuple of dict
         For every run that kept them: score name to the scores on the test after each candidate epoch.
+    area : Interval or None
+        The paired difference from the reference in the mean area under the ROC curve of the tail. It is computed where
+        recall of the tail is claimed to rise and there is a second reference.
     """
 
     runs: MethodRuns
@@ -96,6 +100,7 @@ class MethodNumbers:
     chance: Chance
     leak: dict[str, Leak]
     epochs: tuple[dict[str, np.ndarray], ...]
+    area: Interval | None = None
 
     @property
     def label(self) -> str:
@@ -256,7 +261,18 @@ def compute(study: StudyData, draws: int = DRAWS) -> Numbers:
         computed = [_numbers(study, family, scored, draws, method) for method in study.methods]
     numbers = Numbers(study, tuple(method for method, _ in computed), family, headline_of(study))
     judged = [replace(m, judged=_judge(numbers, m, corrected)) for m, corrected in computed]
-    return replace(numbers, methods=tuple(judged))
+    return replace(numbers, methods=_with_areas(numbers, judged))
+
+
+def _with_areas(numbers: Numbers, methods: list[MethodNumbers]) -> tuple[MethodNumbers, ...]:
+    """The methods, with the difference in area of those that raise the recall of the tail."""
+    study, against = numbers.study, str(numbers.study.reference)
+    raising = [m.label for m in methods if numbers.second and m.verdicts.get(group_key("tail")) is Verdict.GAIN]
+    areas = areas_of(study, numbers.groups.members.get("tail", ()), [against, *raising] if raising else [])
+    return tuple(
+        replace(m, area=area_difference(areas, m.label, against, m.shared)) if m.label in raising else m
+        for m in methods
+    )
 
 
 def headline_of(study: StudyData) -> tuple[str, ...]:

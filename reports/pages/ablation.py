@@ -11,9 +11,10 @@ from dataclasses import replace
 from matplotlib.figure import Figure as Drawing
 
 from fer_bench.reports.facts import answer, phrases
-from fer_bench.reports.facts.ablation import Ablation, Contrast, Finding, gain_of_shift
+from fer_bench.reports.facts.ablation import Ablation, Contrast, Finding
 from fer_bench.reports.facts.minority import HEAD, TAIL
 from fer_bench.reports.facts.numbers import MethodNumbers, recall_key
+from fer_bench.reports.facts.rise import Rise, gain_of_shift, rise_in_words
 from fer_bench.reports.facts.verdicts import Judgement, Verdict
 from fer_bench.reports.pages.ablation_cost import arm_name, cost_table, size_ratio
 from fer_bench.reports.render import blocks
@@ -64,14 +65,17 @@ def page(ablation: Ablation) -> Document:
 
 def _answer(ablation: Ablation) -> list[Block | str | None]:
     numbers = ablation.numbers
-    others = "Comparisons that add no module are shown and not tested."
     family = answer.family_in_words(replace(numbers, family=ablation.family), "comparison")
+    if family and any(not c.judged for c in ablation.contrasts):
+        family += " Comparisons that add no module are shown and not tested."
+    if family and numbers.family.methods:
+        family += f" {answer.two_families('The report')}"
     return [
         summary(ablation),
         Bullets(tuple(sentence(ablation, c) for c in ablation.modules)),
         Bullets(tuple(answer.no_classifiers(numbers))),
         " ".join(answer.cautions(numbers)),
-        f"{family} {others}" if family and any(not c.judged for c in ablation.contrasts) else family,
+        family,
         phrases.conditions(numbers.study),
         phrases.sampling(numbers.study),
     ]
@@ -110,9 +114,10 @@ def _first(ablation: Ablation, raising: Sequence[Contrast], aim: str) -> str:
 def _asides(found: dict[Finding, list[Contrast]]) -> list[str]:
     """One sentence on gains that may not be some, or are none, and on modules that harm; none where there are none."""
     parts = []
-    if undecided := [c for c in found[Finding.RAISES] if TAIL in c.gains and not (c.auroc and c.auroc.low > 0)]:
+    if undecided := [c for c in found[Finding.RAISES] if c.rise is Rise.UNDECIDED]:
         parts.append(
-            f"the AUROC of the tail is not shown to rise with {_names(undecided)}, so it may shift the decision"
+            f"the AUROC of the tail is not shown to rise with {_names(undecided)}, so it is not decided whether this "
+            "is more than a shift of the decision"
         )
     if shifted := found[Finding.SHIFT]:
         do = "does" if len(shifted) == 1 else "do"
@@ -157,7 +162,16 @@ def sentence(ablation: Ablation, contrast: Contrast) -> str:
     parts = [f"{phrases.endpoint(study, key, named=False)} {_gain_in_words(ablation, contrast, key)}" for key in keys]
     head = f"{_module(contrast)}, {arm_name(ablation, contrast.arm)} vs {arm_name(ablation, contrast.other)}"
     told = f"{head} ({phrases.shared(study, contrast.shared)}): {'; '.join(parts)}."
-    return " ".join(filter(None, [told, _beyond_in_words(ablation, contrast), _shift_in_words(ablation, contrast)]))
+    return " ".join(
+        filter(
+            None,
+            [
+                told,
+                _beyond_in_words(ablation, contrast),
+                rise_in_words(ablation.numbers, contrast.gains, contrast.auroc),
+            ],
+        )
+    )
 
 
 def _gain_in_words(ablation: Ablation, contrast: Contrast, key: str) -> str:
@@ -184,27 +198,6 @@ def _beyond_in_words(ablation: Ablation, contrast: Contrast) -> str:
         f"Beyond the control {arm_name(ablation, control.other)}{size}: "
         f"{phrases.endpoint(ablation.numbers.study, key, named=False)} {_gain_in_words(ablation, control, key)}."
     )
-
-
-def _shift_in_words(ablation: Ablation, contrast: Contrast) -> str:
-    gain, area = contrast.gains.get(TAIL), contrast.auroc
-    if gain is None or not gain.low > 0:
-        return ""
-    if area is None or not area.known:
-        return "Whether this is a shift of the decision is unknown, because the AUROC can't be computed."
-    if area.low > 0:
-        return f"AUROC of the tail rises too ({phrases.gain_with_interval(area)} points), so it ranks images better."
-    fixed = f"AUROC of the tail is not shown to rise ({phrases.gain_with_interval(area)} points)"
-    second, shift = ablation.numbers.second, gain_of_shift(ablation.numbers)
-    if second is None or shift is None:
-        return f"{fixed}, and without a second reference it is unknown whether a shift of the decision gives as much."
-    against = phrases.code(str(ablation.numbers.study.reference))
-    compared = (
-        f"the second reference {phrases.code(second)} gains {phrases.gain_with_interval(shift)} points over {against}"
-    )
-    if ablation.shifts(contrast):
-        return f"{fixed}, and {compared} without training, which is as much: **a shift of the decision**, not a gain."
-    return f"{fixed}, but {compared}, which is less."
 
 
 # -- contributions ---------------------------------------------------------------------------------------------------
@@ -367,7 +360,8 @@ def _decision(ablation: Ablation) -> list[Block | str | None]:
     about += (
         f"The second reference {phrases.code(second)} is the network of {against} with such a shift, which gives "
         f"{phrases.gain_with_interval(shift)} points of recall of the tail. A module that gains no more than that, "
-        "within this interval, and no AUROC, has shifted the decision."
+        "within this interval, and no AUROC, has shifted the decision, if the interval lies above 0. In other cases "
+        "without a gain in AUROC it is not decided."
         if second and shift
         else "This study has no second reference, so it is not known how much a shift alone would give."
     )
@@ -380,20 +374,14 @@ def _shift_table(ablation: Ablation) -> list[Block]:
     if not ablation.modules:
         return []
 
-    def said(contrast: Contrast) -> str:
-        gain, area = contrast.gains[TAIL], contrast.auroc
-        if not gain.low > 0:
-            return "recall of the tail is not shown to rise"
-        if ablation.shifts(contrast):
-            return "a shift of the decision"
-        return "AUROC rises" if area is not None and area.low > 0 else "not decided"
-
     columns = [
         Column("Module", _module, right=False),
         Column("Tail recall", each(_cell, TAIL)),
         Column("Tail AUROC", lambda c: _points(c.auroc)),
         Column("Above the shifted arm", lambda c: _points(c.above)),
-        Column("So it is", said, right=False),
+        Column(
+            "So it is", lambda c: c.rise.value if c.rise else "recall of the tail is not shown to rise", right=False
+        ),
     ]
     caption = (
         "Differences in percentage points from the arm that each is compared with, with unadjusted 95 % intervals. "

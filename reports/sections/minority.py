@@ -2,7 +2,8 @@
 
 The rare expressions are the tail of the classes by training images
 (:func:`fer_bench.stats.class_groups.head_middle_tail`), the frequent ones the head. The mean recall of the tail is the
-primary endpoint of every method (:mod:`fer_bench.stats.hierarchy`), and the sentences follow from its verdict alone.
+primary endpoint of every method (:mod:`fer_bench.stats.hierarchy`), and the sentences follow from its verdict. Where
+there is a second reference, they say whether a gain is a better ranking or a shift of the decision.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from matplotlib.figure import Figure as Drawing
 from fer_bench.reports.facts import answer, phrases
 from fer_bench.reports.facts.minority import HEAD, TAIL, detectable, tail_keys
 from fer_bench.reports.facts.numbers import BEYOND, JUDGED_BEYOND, SCORES, MethodNumbers, Numbers, recall_key
+from fer_bench.reports.facts.rise import Rise, rise_in_words, rise_of
 from fer_bench.reports.facts.verdicts import Judgement, Verdict
 from fer_bench.reports.render.blocks import Block, Bullets, Figure, Paragraph, TableBlock
 from fer_bench.reports.render.table import Column, each, tabulate
@@ -66,7 +68,10 @@ def sentence(numbers: Numbers, method: MethodNumbers) -> str:
         what = f"{name}{method.mark} vs {against} on the rare expressions ({rare})"
         return f"{what}: {change}. It is not ranked, so nothing is claimed. {cost}."
     if verdict is Verdict.GAIN:
-        return f"{name} helps the rare expressions ({rare}): {change} over {against}. {cost}."
+        rise = rise_of(numbers, method.gains, method.area) if numbers.second else None
+        helps = "raises recall of" if rise is Rise.SHIFT else "helps"
+        why = f" {rise_in_words(numbers, method.gains, method.area)}" if rise else ""
+        return f"{name} {helps} the rare expressions ({rare}): {change} over {against}. {cost}.{why}"
     if verdict is Verdict.LOSS:
         return f"{name} harms the rare expressions ({rare}): {change} against {against}. {cost}."
     if verdict is Verdict.CHANCE:

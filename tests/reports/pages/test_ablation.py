@@ -13,6 +13,7 @@ from fer_bench.cli.report import report as command
 from fer_bench.reports import build_report
 from fer_bench.reports.facts.ablation import Finding, ablation_of
 from fer_bench.reports.facts.minority import HEAD, TAIL
+from fer_bench.reports.facts.rise import Rise
 from fer_bench.reports.facts.verdicts import Verdict
 from fer_bench.reports.pages.ablation import page, summary
 from fer_bench.reports.render.markdown import page as markdown
@@ -65,6 +66,10 @@ def ablated(bench):
         return result
 
     return read
+
+
+def text_of(ablation):
+    return markdown(page(ablation))
 
 
 def contrast(ablation, name, *, beyond=False):
@@ -164,11 +169,27 @@ def test_it_is_no_shift_if_the_second_reference_gains_less_or_the_order_is_bette
     of = {name: shifted(bench.labels, by) for name, by in (("base", 0.0), ("own", 2.0), ("shift", 0.3))}
     ablation = ablated(of=of, arms=TWO, second="shift")
     full = contrast(ablation, "full")
-    assert not ablation.shifts(full)
+    assert full.rise is Rise.UNDECIDED
     assert ablation.finding(full) is Finding.RAISES
-    assert "without training" not in markdown(page(ablation))
-    assert "which is less" in markdown(page(ablation))
-    assert "AUROC of the tail is not shown to rise with **sharing**, so it may shift the decision" in summary(ablation)
+    assert re.search(
+        r"but the second reference `shift` gains .*, which is less\. So it is \*\*not decided\*\*", text_of(ablation)
+    )
+    assert "AUROC of the tail is not shown to rise with **sharing**, so it is not decided" in summary(ablation)
+
+
+def test_a_second_reference_whose_own_gain_is_not_shown_decides_nothing(bench, ablated):
+    def shift(seed):  # gains in some seeds, loses in others
+        return shifted(bench.labels, 4.0 if seed % 2 else -1.0)(seed)
+
+    of = {name: shifted(bench.labels, by) for name, by in (("base", 0.0), ("own", 2.0))} | {"shift": shift}
+    ablation = ablated(of=of, arms=TWO, second="shift")
+    full, second = contrast(ablation, "full"), ablation.numbers.method("shift").gains[TAIL]
+    assert second.low < 0 < full.gains[TAIL].value < second.high
+    assert full.rise is Rise.UNDECIDED
+    assert full.verdicts[TAIL] is Verdict.GAIN
+    assert "which may be as much or nothing. So it is **not decided** whether this is a shift" in text_of(ablation)
+    assert "not decided whether this is more than a shift of the decision" in summary(ablation)
+    assert "| not decided |" in text_of(ablation)
 
 
 def test_a_second_reference_that_gains_as_much_within_its_interval_is_enough(bench, ablated):
@@ -195,6 +216,49 @@ def test_without_a_second_reference_it_is_not_known(bench, ablated):
     assert "without a second reference it is unknown whether a shift" in text
     assert "This study has no second reference" in text
     assert "| not decided |" in text
+
+
+# -- the report beside it ---------------------------------------------------------------------------------------------
+
+
+def report_of(bench, folder, second_by, better=0.0):
+    """The report of two arms and a shift by `second_by`; `better` is what the second arm adds to the true class."""
+    mine = shifted(bench.labels, 2.0)
+    of = {name: shifted(bench.labels, by) for name, by in (("base", 0.0), ("shift", second_by))}
+    of["own"] = lambda seed: mine(seed) + np.float32(better) * np.eye(3, dtype=np.float32)[bench.labels]
+    study = study_of(bench, of, arms=TWO, second="shift")
+    return build_report(bench.ledger, study, folder / "report", formats=["markdown"]).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("second_by", "better", "verb", "sentence", "told"),
+    [
+        (2.5, 0.0, "raises recall of",
+         "What `own` does to the tail is a shift of the decision, which `shift` gives too.",
+         "which is as much: **a shift of the decision**, not a gain."),
+        (0.3, 0.0, "helps", "What `own` does to the tail is a better ranking or a shift of the decision: that is not "
+         "decided.",
+         "So it is **not decided** whether this is more than a shift."),
+        (2.5, 3.0, "helps", "", "so it ranks images better."),
+    ],
+)  # fmt: skip
+def test_the_report_says_of_a_gain_whether_it_is_a_shift(bench, tmp_path, second_by, better, verb, sentence, told):
+    text = report_of(bench, tmp_path, second_by, better)
+    assert f"`own` {verb} the rare expressions (disgust): +" in text
+    assert told in text
+    assert sentence in text
+    assert sentence or "What `own` does" not in text
+
+
+def test_the_report_and_the_page_say_that_there_are_two_families(bench, ablated, tmp_path):
+    told = "of this study tests the same runs as another family, so the probability of any false claim on the two pages"
+    study = study_of(bench)
+    report = build_report(bench.ledger, study, tmp_path / "report", formats=["markdown"])
+    assert f"The page on each module {told} together is at most 10 %." in report.read_text(encoding="utf-8")
+    assert f"The report {told} together is at most 10 %." in report.with_name("ablation.md").read_text(encoding="utf-8")
+    plain = study | {"ablation": None, "name": "plain"}
+    alone = build_report(bench.ledger, plain, tmp_path / "plain", formats=["markdown"])
+    assert "another family" not in alone.read_text(encoding="utf-8")
 
 
 # -- what is missing -------------------------------------------------------------------------------------------------
