@@ -30,7 +30,7 @@ card = MethodCard(
         "eval.affinity=test_batch is ARM's published mechanism; benchmarks/test_batches.py measures what it gains from "
         "the order of the test images",
         "with the defaults, sharing shifts all logits by one constant vector at inference, and what it passes back in "
-        "training is the gradient of the head's bias, so it can't teach a rare class anything (docs/rasn.md)",
+        "training is the gradient of the head's bias, which vanishes at the bias's optimum (docs/rasn.md)",
         "class_prototypes, dictionary, attend and layer3 are ours, not the paper's: forms that act on each image at "
         "inference without reading the test batch",
         "pretraining, image size, optimiser and augmentation are the study's recipe, not the paper's (unknown)",
