@@ -52,10 +52,10 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def data(n: int, device: torch.device) -> tuple[torch.Tensor, np.ndarray]:
+def data(n: int, device: torch.device, side: int = 48) -> tuple[torch.Tensor, np.ndarray]:
     """Random faces' worth of bytes: speed does not depend on what is on them."""
     rng = np.random.default_rng(0)
-    images = torch.from_numpy(rng.integers(0, 256, (n, 1, 48, 48), dtype=np.uint8)).to(device)
+    images = torch.from_numpy(rng.integers(0, 256, (n, 1, side, side), dtype=np.uint8)).to(device)
     return images, np.arange(n) % CLASSES
 
 

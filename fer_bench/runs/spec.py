@@ -44,7 +44,8 @@ class RunSpec:
 
     `params` holds every parameter of the method, defaults included, so that a changed default makes a new run.
     `profile` is the text of a :class:`fer_bench.data.imbalance.Profile`, `subset` the number of its draw of the
-    training images. Draw 0 is not written down, so that records and ids are those of versions that knew one draw.
+    training images. Draw 0 is not written down, so that records and ids are those of versions that knew one draw; nor
+    is `test_flip` of a recipe without it.
     `test` is False for tuning trials: they never open the test.
     """
 
@@ -78,6 +79,8 @@ class RunSpec:
         data["dataset_params"] = dict(sorted(self.dataset_params.items()))
         if not self.subset:
             del data["subset"]
+        if not self.recipe.test_flip:
+            del data["recipe"]["test_flip"]
         return data
 
     @classmethod

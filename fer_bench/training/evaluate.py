@@ -45,24 +45,31 @@ def predict(method: Method, model: nn.Module, images: Images, recipe: Recipe, *,
     """Predict uint8 images [n, C, H, W], on the device or streamed, in their order.
 
     With `estimator`, the method's fitted estimator scores the extracted features in place of the network's head.
-    Features are collected on request only.
+    Features are collected on request only. If the recipe says `test_flip`, logits and features are the means of those
+    of an image and of its mirror image.
     """
     logits, collected = [], []
     with evaluating(model, recipe, images.device):
         for part in images.split(batch):
             x = prepare(part, recipe.image_size)
+            sides = [x, x.flip(-1)] if recipe.test_flip else [x]
             if estimator:
-                collected.append(method.extract(model, x).float())
+                collected.append(_mean([method.extract(model, side) for side in sides]))
                 continue
-            output = method.predict(model, x)
-            logits.append(output.logits.float())
-            if features and output.features is not None:
-                collected.append(output.features.float())
+            outputs = [method.predict(model, side) for side in sides]
+            logits.append(_mean([output.logits for output in outputs]))
+            if features and (found := [o.features for o in outputs if o.features is not None]):
+                collected.append(_mean(found))
     kept = torch.cat(collected).cpu().numpy() if collected else None
     if estimator:
         assert kept is not None
         return Predictions(np.asarray(method.predict_estimator(kept), dtype=np.float32), kept)
     return Predictions(torch.cat(logits).cpu().numpy(), kept)
+
+
+def _mean(parts: list[Tensor]) -> Tensor:
+    """The mean of tensors in float32."""
+    return parts[0].float() if len(parts) == 1 else torch.stack([part.float() for part in parts]).mean(0)
 
 
 def insight_of(method: Method, model: nn.Module, images: Tensor, recipe: Recipe) -> Insight:

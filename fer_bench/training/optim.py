@@ -88,9 +88,10 @@ def ungrouped(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[nn.Par
 
 
 def learning_rate(recipe: Recipe, stage: Stage, at: float, epochs: int) -> float:
-    """Linear warm-up, then cosine to zero (Loshchilov & Hutter 2017, arXiv 1608.03983) or constant.
+    """Linear warm-up, then to zero by a cosine (Loshchilov & Hutter 2017, arXiv 1608.03983) or a line, or constant.
 
-    `at` counts epochs of the stage, with fractions. The warm-up of a short stage is cut to a fifth of it.
+    `at` counts epochs of the stage, with fractions. The warm-up of a short stage is cut to a fifth of it. With a line
+    the schedule is a triangle, as in the one-cycle policy (Smith 2018, arXiv 1803.09820).
     """
     peak = recipe.lr * stage.lr_scale
     warm = min(recipe.warmup_epochs, epochs / 5)
@@ -98,7 +99,10 @@ def learning_rate(recipe: Recipe, stage: Stage, at: float, epochs: int) -> float
         return peak * max(at / warm, 0.01)
     if recipe.schedule == "constant":
         return peak
-    return float(peak * 0.5 * (1 + np.cos(np.pi * (at - warm) / max(epochs - warm, 1e-9))))
+    done = (at - warm) / max(epochs - warm, 1e-9)
+    if recipe.schedule == "linear":
+        return peak * (1 - done)
+    return float(peak * 0.5 * (1 + np.cos(np.pi * done)))
 
 
 class Ema:

@@ -34,7 +34,10 @@ class Recipe:
     weight_decay: float = option(
         5e-4, "decay of weights; biases and norms have none", low=0.0, high=1.0, space=Scale(0.1, 10.0)
     )
-    schedule: str = option("cosine", "after warm-up: cosine to zero, or constant", choices=("cosine", "constant"))
+    schedule: str = option(
+        "cosine", "after warm-up: to zero by a cosine or a straight line, or constant",
+        choices=("cosine", "linear", "constant"),
+    )  # fmt: skip
     warmup_epochs: float = option(1.0, "epochs of linear warm-up", low=0.0, high=1000.0)
     label_smoothing: float = option(
         0.0, "share of a target spread evenly over all classes (Szegedy et al. 2016)", low=0.0, high=0.9,
@@ -54,6 +57,7 @@ class Recipe:
     rotate: float = option(10.0, "largest rotation in degrees", low=0.0, high=180.0)
     scale: float = option(0.0, "largest relative change of size", low=0.0, high=0.9)
     erase: float = option(0.0, "probability of one erased rectangle", low=0.0, high=1.0, space=Choice((0.0, 0.25)))
+    test_flip: bool = option(False, "every prediction is the mean over an image and its mirror image, also on the test")
 
     @classmethod
     def options(cls) -> dict[str, Param]:

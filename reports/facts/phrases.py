@@ -192,11 +192,12 @@ def conditions(study: StudyData) -> str:
         beyond = "not other images to draw from"
     chosen = {(r.spec.get("selection") or {}).get("rule") for r in study.runs} - {None}
     rule = f" (`{'`, `'.join(sorted(map(str, chosen)))}`)" if chosen else ""
+    flipped = any((r.spec.get("recipe") or {}).get("test_flip") for r in study.runs)
     return (
         f"All of this is conditional on {trained}, this test set, {several} per method and this rule for "
         f"selecting the epoch{rule}. Intervals cover other test images of the same kind"
         f"{', other draws of the training set' * study.crossed}{'' if max(seeds) == 1 else ' and other seeds'}, "
-        f"but {beyond}."
+        f"but {beyond}.{' Predictions are means over an image and its mirror image (`test_flip`).' * flipped}"
     )
 
 

@@ -181,6 +181,16 @@ def test_draw_0_is_not_written_so_that_ids_of_earlier_versions_stay():
     assert RunSpec.from_dict(later.to_dict()).subset == 2
 
 
+def test_a_recipe_without_flip_at_test_does_not_write_it_so_that_ids_of_earlier_versions_stay():
+    recipe = Recipe()
+    spec = RunSpec(**TEMPLATE | {"recipe": recipe}, method="own")
+    assert "test_flip" not in spec.to_dict()["recipe"]
+    assert RunSpec.from_dict(spec.to_dict()).recipe == recipe
+    flipped = RunSpec(**TEMPLATE | {"recipe": Recipe.build({}, {"test_flip": "true"})}, method="own")
+    assert flipped.to_dict()["recipe"] == spec.to_dict()["recipe"] | {"test_flip": True}
+    assert RunSpec.from_dict(flipped.to_dict()).recipe.test_flip is True
+
+
 def test_every_seed_has_every_subset_and_the_first_seed_comes_first(found):
     runs, labels = expand(
         found, [Variant("baseline_resnet"), Variant("baseline_focal")], (0, 1), TEMPLATE | {"profile": "exp:50"},

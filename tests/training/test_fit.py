@@ -51,7 +51,7 @@ def equal(one, other):
         (10.0, 0.0),
     ],
 )
-def testlearning_rate_warms_up_linearly_and_comes_down_as_a_cosine(at, expected):
+def test_learning_rate_warms_up_linearly_and_comes_down_as_a_cosine(at, expected):
     recipe = Recipe(epochs=10, lr=1.0, warmup_epochs=2.0)
     assert learning_rate(recipe, Stage(), at, 10) == pytest.approx(expected, abs=1e-12)
     assert learning_rate(recipe, Stage(lr_scale=0.1), at, 10) == pytest.approx(expected / 10, abs=1e-12)
@@ -67,6 +67,12 @@ def test_weights_that_no_group_of_the_optimiser_holds_are_found():
 def test_constant_schedule_stays_at_its_peak():
     recipe = Recipe(epochs=10, lr=0.3, warmup_epochs=0.0, schedule="constant")
     assert [learning_rate(recipe, Stage(), at, 10) for at in (0, 3.3, 9.9)] == [0.3] * 3
+
+
+def test_linear_schedule_is_a_triangle():
+    recipe = Recipe(epochs=10, lr=0.8, warmup_epochs=2.0, schedule="linear")
+    rates = [learning_rate(recipe, Stage(), at, 10) for at in (1, 2, 4, 8, 10)]
+    assert rates == pytest.approx([0.4, 0.8, 0.6, 0.2, 0.0], abs=1e-12)
 
 
 def test_warm_up_takes_at_most_a_fifth_of_a_short_stage():

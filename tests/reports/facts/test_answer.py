@@ -68,6 +68,15 @@ def test_a_loss_of_both_is_no_payment(bench):
     )
 
 
+def test_flip_at_test_is_told_in_the_answer(bench):
+    told = "Predictions are means over an image and its mirror image (`test_flip`)."
+    for flip in (True, False):
+        recipe = {"recipe": {"epochs": 2, "test_flip": flip}}
+        runs = [bench.run(label, seed, BASE, spec=recipe) for label in ("better", "base") for seed in (0, 1)]
+        text = bench.section(bench.page(bench.numbers(bench.study(runs, ["better", "base"], "base"))), "Answer")
+        assert (told in text) is flip
+
+
 def test_missing_folds_stand_in_the_header_and_in_the_answer(bench):
     protocol = bench.data()["protocol"] | {"folds": 4, "scheme": "kfold", "group": "subject"}
     runs = [
