@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from fer_bench.reports.facts.records import MethodRuns, Run, StudyData
 from fer_bench.reports.facts.runs import Training, subsets_of
-from fer_bench.reports.facts.tail_area import area_difference, areas_of
+from fer_bench.reports.facts.tail_area import differences_from
 from fer_bench.reports.facts.verdicts import EXCLUDES_0, Family, Judgement, Verdict
 from fer_bench.stats import confusion
 from fer_bench.stats.bootstrap import Draws, Replicates, replicates
@@ -261,18 +261,10 @@ def compute(study: StudyData, draws: int = DRAWS) -> Numbers:
         computed = [_numbers(study, family, scored, draws, method) for method in study.methods]
     numbers = Numbers(study, tuple(method for method, _ in computed), family, headline_of(study))
     judged = [replace(m, judged=_judge(numbers, m, corrected)) for m, corrected in computed]
-    return replace(numbers, methods=_with_areas(numbers, judged))
-
-
-def _with_areas(numbers: Numbers, methods: list[MethodNumbers]) -> tuple[MethodNumbers, ...]:
-    """The methods, with the difference in area of those that raise the recall of the tail."""
-    study, against = numbers.study, str(numbers.study.reference)
-    raising = [m.label for m in methods if numbers.second and m.verdicts.get(group_key("tail")) is Verdict.GAIN]
-    areas = areas_of(study, numbers.groups.members.get("tail", ()), [against, *raising] if raising else [])
-    return tuple(
-        replace(m, area=area_difference(areas, m.label, against, m.shared)) if m.label in raising else m
-        for m in methods
-    )
+    raising = [m for m in judged if second and m.verdicts.get(group_key("tail")) is Verdict.GAIN]
+    tail = numbers.groups.members.get("tail", ())
+    areas = differences_from(study, tail, study.reference, {m.label: m.shared for m in raising})
+    return replace(numbers, methods=tuple(replace(m, area=areas.get(m.label)) for m in judged))
 
 
 def headline_of(study: StudyData) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ It says how well a network ranks images by class, and hardly depends on where th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -45,6 +45,16 @@ def area_difference(areas: Areas, label: str, other: str, shared: Sequence[Train
         return None
     ours, theirs = (_only(*areas[side], shared) for side in (label, other))
     return t_intervals(ours - theirs)[AUROC]
+
+
+def differences_from(
+    study: StudyData, tail: Sequence[int], other: str | None, shared: Mapping[str, Sequence[Training]]
+) -> dict[str, Interval | None]:
+    """The differences of methods from `other`, by label, on the trainings that each shares with it."""
+    if other is None or not shared:
+        return {}
+    areas = areas_of(study, tail, [other, *shared])
+    return {label: area_difference(areas, label, other, both) for label, both in shared.items()}
 
 
 def _only(trainings: tuple[Training, ...], sample: Jackknife, shared: Sequence[Training]) -> Jackknife:
