@@ -130,10 +130,11 @@ def _without(words: Sequence[str], options: Sequence[str]) -> list[str]:
 
 
 def _slurm_command(inner: Sequence[str]) -> str:
-    """The running command with other words after ``--``."""
+    """The running command with other words after ``--``; passwords in them are hidden."""
+    from fer_bench.base.credentials import words
     from fer_bench.cli.follow_up import carried_options
 
-    return shlex.join(["fer-bench", "launch", "slurm", *carried_options(slurm), "--", *inner])
+    return shlex.join(["fer-bench", "launch", "slurm", *carried_options(slurm), "--", *words(inner)])
 
 
 def _methods(name: str, options: dict[str, Any]) -> list[str]:

@@ -85,6 +85,13 @@ def test_a_cluster_within_a_cluster_is_refused_with_the_command_that_works(call,
     assert last_words((tmp_path / "study.sbatch").read_text())[-len(words) - 2 :][: len(words)] == words
 
 
+def test_a_refusal_prints_no_password(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["run", "baseline_resnet", "--dataset", "synthetic", "--tracking-uri", "https://me:secret@host"]
+    code, _, err = call("launch", "slurm", "--", *words, "--executor", "ray")
+    assert (code, "would drive the Ray cluster" in err, "secret" in err) == (1, True, False), err
+
+
 def test_two_tasks_at_once_finish_every_run_once_and_the_last_reports(call, plugin_folder, tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     home = tmp_path / "a home"
