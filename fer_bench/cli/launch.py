@@ -11,6 +11,7 @@ import click
 
 from fer_bench.cli.group import Group
 from fer_bench.cli.options import number_option
+from fer_bench.cli.preflight import OF_RAY
 from fer_bench.errors import SpecError, unknown
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def _checked(command: Sequence[str]) -> tuple[list[str], str]:
     from fer_bench.cli.preflight import preflight
     from fer_bench.record.home import Home
 
+    _refuse_nesting(command)
     if command[0] not in SHARED:
         raise unknown("command", command[0], SHARED, where="after --")
     target = command_named(command[0])
@@ -81,6 +83,58 @@ def _checked(command: Sequence[str]) -> tuple[list[str], str]:
     if not options["no_track"] and not is_server(uri):
         words.append("--no-track")  # a database file is not for several nodes
     return words, str(home.root)
+
+
+def _refuse_nesting(command: Sequence[str]) -> None:
+    """Raise SpecError where the tasks of the array would themselves hand their runs to a cluster."""
+    inner = list(command)
+    if inner[:2] == ["launch", "slurm"]:
+        if "--" in inner:
+            inner = inner[inner.index("--") + 1 :]
+        raise SpecError(
+            "each task would only write another job script, and train nothing",
+            where="-- launch slurm",
+            hint="the command after -- is the one that trains",
+            next=_slurm_command(inner) if inner[:1] and inner[0] in SHARED else "fer-bench launch slurm --help",
+        )
+    if _value_of(inner, "--executor") == "ray":
+        raise SpecError(
+            "each task of the array would drive the Ray cluster with the whole study, or start one of its own",
+            where="-- ... --executor ray",
+            hint="the tasks share the runs by themselves; to use a Ray cluster instead, call the command after -- "
+            "once, on one of its nodes",
+            next=_slurm_command(_without(inner, ("--executor", *(f"--{n.replace('_', '-')}" for n in OF_RAY)))),
+        )
+
+
+def _value_of(words: Sequence[str], option: str) -> str | None:
+    """The value that is given to an option, as ``--option VALUE`` or ``--option=VALUE``; the last one counts."""
+    given = None
+    for word, following in zip(words, [*words[1:], None], strict=True):
+        name, equals, value = word.partition("=")
+        if name == option:
+            given = value if equals else following
+    return given
+
+
+def _without(words: Sequence[str], options: Sequence[str]) -> list[str]:
+    """The words without some options and their values."""
+    kept: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if word in options:
+            next(rest, None)
+        elif word.partition("=")[0] not in options:
+            kept.append(word)
+    return kept
+
+
+def _slurm_command(inner: Sequence[str]) -> str:
+    """The running command with other words after ``--``; passwords in them are hidden."""
+    from fer_bench.base.credentials import words
+    from fer_bench.cli.follow_up import carried_options
+
+    return shlex.join(["fer-bench", "launch", "slurm", *carried_options(slurm), "--", *words(inner)])
 
 
 def _methods(name: str, options: dict[str, Any]) -> list[str]:

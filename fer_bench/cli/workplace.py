@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from fer_bench.base.addresses import absolute, check_uri, is_server
 from fer_bench.base.credentials import holds_secret, public_address
+from fer_bench.base.memory import free_memory
 from fer_bench.base.next_command import complete
-from fer_bench.base.quantities import plural
+from fer_bench.base.quantities import human_size, plural
 from fer_bench.cli.listing import warn_of_broken
 from fer_bench.cli.options import cluster_of, dataset_params, machine_of, runtime_of, share_of, template_of
 from fer_bench.contract.cards import DatasetCard
@@ -75,9 +76,13 @@ def open_pool(options: dict[str, Any], work: Workplace) -> Pool:
         return Here()
     threads = threads_for(jobs, options["threads"])
     on = f", spread over {', '.join(devices)}" if len(devices) > 1 else ""
-    each = f", each with {plural(threads, 'CPU thread')}" if threads else ""
-    say(f"{jobs} runs at once{each}{on}")
-    return Jobs(jobs, threads=threads, devices=devices)
+    free = free_memory()
+    memory = free.bytes // jobs
+    parts = [plural(threads, "CPU thread")] if threads else []
+    if device == "cpu" or not this_machine().has_gpu(device):
+        parts.append(f"{human_size(memory)} of the {human_size(free.bytes)} that are free {free.where}")
+    say(f"{jobs} runs at once{', each with ' if parts else ''}{' and '.join(parts)}{on}")
+    return Jobs(jobs, threads=threads, devices=devices, memory=memory)
 
 
 def _ray_pool(options: dict[str, Any], work: Workplace) -> Pool:

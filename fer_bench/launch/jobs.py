@@ -45,10 +45,12 @@ class Jobs:
         CPU threads of each; 0: as the workplace says.
     devices : sequence of str
         Each run begins on the one with the fewest runs. Empty: as the workplace says.
+    memory : int
+        Bytes of main memory that are each run's share; 0: what is free when it begins.
     """
 
-    def __init__(self, size: int, *, threads: int = 0, devices: Sequence[str] = ()):
-        self.size, self.threads, self.devices = size, threads, tuple(devices)
+    def __init__(self, size: int, *, threads: int = 0, devices: Sequence[str] = (), memory: int = 0):
+        self.size, self.threads, self.devices, self.memory = size, threads, tuple(devices), memory
         self._at_work: dict[str, tuple[threading.Thread, str]] = {}  # by key, with the device
         self._news: queue.SimpleQueue[Ended | _News] = queue.SimpleQueue()
 
@@ -57,6 +59,8 @@ class Jobs:
         runtime = work.runtime
         device = least_used(self.devices or (runtime.device,), [used for _, used in self._at_work.values()])
         runtime = replace(runtime, device=device, threads=self.threads or runtime.threads)
+        if not task.alone:
+            runtime = replace(runtime, beside=-(-self.size // max(1, len(self.devices))), memory=self.memory)
         work = replace(work, runtime=runtime, listener=partial(self._relay, work.listener))
         thread = threading.Thread(target=self._carry_out, args=(task, work, started), name=task.key, daemon=True)
         self._at_work[task.key] = thread, device

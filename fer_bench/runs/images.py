@@ -45,10 +45,20 @@ class Choice:
         return f"they take {human_size(self.size)}, {free}"
 
 
-def choose(asked: str, size: int, device: torch.device) -> Choice:
-    """Stream images of `size` bytes if they would take more than half of what is free, or as it is `asked`."""
-    gpu = device.type == "cuda"
-    free = Free(torch.cuda.mem_get_info(device)[0], "on the GPU") if gpu else free_memory()
+def choose(asked: str, size: int, device: torch.device, *, beside: int = 1, memory: int = 0) -> Choice:
+    """Stream images of `size` bytes if they would take more than half of what is free, or as it is `asked`.
+
+    Beside other runs no more is free than this one's share: of the GPU's memory an equal part, of main memory the
+    bytes that it was given (`memory`) when nothing was at work yet. What is free now says too little of that, because
+    the others may still have to take theirs.
+    """
+    if device.type == "cuda":
+        now, total = torch.cuda.mem_get_info(device)
+        free, share = Free(now, "on the GPU"), total // beside
+    else:
+        free, share = free_memory(), memory
+    if beside > 1 and 0 < share < free.bytes:
+        free = Free(share, f"{free.where} for each of {beside} runs at once")
     return Choice(asked == "stream" or (asked == "auto" and size > SHARE * free.bytes), size, free)
 
 

@@ -88,11 +88,14 @@ class Order:
         state, shape = self.given["store"], self.given["shape"]
         store = Store(Path(state["path"]), {"fingerprint": state["fingerprint"]}, state["states"])
         size = sum(map(len, parts.values())) * math.prod(shape)
-        choice = choose(self.runtime.images, size, device)
+        card = self.plugin.card
+        needs_all = "train" in parts and isinstance(card, MethodCard) and "memory" in card.needs
+        # a method that can't stream is not refused for its share alone: it may still fit into what is free
+        shared = {} if needs_all else {"beside": self.runtime.beside, "memory": self.runtime.memory}
+        choice = choose(self.runtime.images, size, device, **shared)
         if not choice.streamed:
             return {name: load(store, rows, device, choice) for name, rows in parts.items()}
-        card = self.plugin.card
-        if "train" in parts and isinstance(card, MethodCard) and "memory" in card.needs:
+        if needs_all:
             raise _needs_memory(self.spec.method, choice)
         self.line.tell("note", text=f"images of {' and '.join(parts)} are streamed from disk: {choice.reason}")
         return stream(store, parts, device, self.open)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from fer_bench.record.ledger import RunRecord
@@ -19,12 +19,16 @@ from fer_bench.runs.spec import RunSpec
 
 @dataclass(frozen=True)
 class Task:
-    """A run of a study: its id, its spec, how lines about it begin, and the id of the run that it is read out of."""
+    """A run of a study: its id, its spec, how lines about it begin, and the id of the run that it is read out of.
+
+    `alone`: no other is at work while it is.
+    """
 
     key: str
     spec: RunSpec
     title: str
     base: str | None = None
+    alone: bool = False
 
     @property
     def touches(self) -> set[str]:
@@ -155,5 +159,5 @@ class Queue:
             return False
         self.end(task)
         self._retried.add(task.key)
-        self._alone.append(task)
+        self._alone.append(replace(task, alone=True))
         return True

@@ -38,6 +38,8 @@ class Runtime:
     checkpoint_seconds: float = 30.0
     threads: int = 0
     images: str = "auto"  # one of IMAGES
+    beside: int = 1  # runs that share the device's memory, this one included
+    memory: int = 0  # bytes of main memory that are this one's share; 0: what is free
 
     def __post_init__(self) -> None:
         if self.images not in IMAGES:

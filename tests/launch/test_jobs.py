@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fer_bench.errors import TrainingError
+from fer_bench.errors import OutOfMemoryError, TrainingError
 from fer_bench.launch.jobs import Jobs
 from fer_bench.runs import pool
 from fer_bench.runs.executor import Workplace, identify
@@ -206,19 +206,38 @@ def test_a_run_that_lacked_memory_by_itself_fails(work: Workplace, one):
     assert len(outcome.failed) == len(outcome.finished) == 1
 
 
-def test_each_run_gets_its_share_of_threads_and_a_device(work: Workplace, one, monkeypatch):
+def test_each_run_gets_its_share_of_threads_and_memory_and_a_device(work: Workplace, one, monkeypatch):
     given = []
 
     def refuse(spec, work, started):
-        given.append((work.runtime.threads, work.runtime.device))
+        given.append((work.runtime.threads, work.runtime.device, work.runtime.beside, work.runtime.memory))
         time.sleep(0.2)
         raise TrainingError("not here")
 
     monkeypatch.setattr(pool, "execute", refuse)
-    jobs = Jobs(2, threads=3, devices=("cuda:0", "cuda:1"))
+    jobs = Jobs(3, threads=3, devices=("cuda:0", "cuda:1"), memory=700)
     outcome = run_study(study_of(one("plain"), one("plain", 1)), work, say=lambda line: None, pool=jobs)
     assert len(outcome.failed) == 2
-    assert sorted(given) == [(3, "cuda:0"), (3, "cuda:1")]
+    assert sorted(given) == [(3, "cuda:0", 2, 700), (3, "cuda:1", 2, 700)]
+
+
+def test_a_run_that_is_tried_again_alone_may_take_all_memory(work: Workplace, one, monkeypatch):
+    given, both = [], threading.Barrier(2)
+
+    def lack(spec, work, started):
+        given.append((spec.seed, work.runtime.beside, work.runtime.memory))
+        if len(given) <= 2:
+            both.wait(60)
+        if spec.seed == 1:
+            raise OutOfMemoryError("too much")
+        raise TrainingError("not here")
+
+    monkeypatch.setattr(pool, "execute", lack)
+    jobs = Jobs(2, memory=700)
+    outcome = run_study(study_of(one("plain"), one("plain", 1)), work, say=lambda line: None, pool=jobs)
+    assert len(outcome.failed) == 2
+    assert sorted(given[:2]) == [(0, 2, 700), (1, 2, 700)]
+    assert given[2:] == [(1, 1, 0)], "once"
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=["KILL", "INT", "TERM"])

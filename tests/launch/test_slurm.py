@@ -62,6 +62,36 @@ def test_what_is_wrong_with_the_command_is_told_before_anything_is_written(call,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("ray", "message"),
+    [
+        (["--executor", "ray", "--gpus-per-run=0.5", "--cpus-per-run", "2"], "would drive the Ray cluster"),
+        (["--executor=ray", "--ray-address", "auto"], "would drive the Ray cluster"),
+        (None, "would only write another job script"),
+    ],
+    ids=["ray", "ray with =", "slurm of slurm"],
+)
+def test_a_cluster_within_a_cluster_is_refused_with_the_command_that_works(call, tmp_path, monkeypatch, ray, message):
+    monkeypatch.chdir(tmp_path)
+    words = ["run", "baseline_resnet", "--dataset", "synthetic", "--jobs", "2", "--home", str(tmp_path)]
+    nested = ["launch", "slurm", "--jobs", "3", "--", *words] if ray is None else [*words, *ray]
+    code, _, err = call("launch", "slurm", "--jobs", "8", "--partition", "gpu", "--", *nested)
+    assert (code, message in err) == (1, True), err
+    assert list(tmp_path.iterdir()) == []
+    (suggested,) = [line.strip() for line in err.splitlines() if line.strip().startswith("next:")]
+    suggested = shlex.split(suggested.removeprefix("next:"))
+    assert suggested == ["fer-bench", "launch", "slurm", "--jobs", "8", "--partition", "gpu", "--", *words]
+    assert call(*suggested[1:])[0] == 0
+    assert last_words((tmp_path / "study.sbatch").read_text())[-len(words) - 2 :][: len(words)] == words
+
+
+def test_a_refusal_prints_no_password(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["run", "baseline_resnet", "--dataset", "synthetic", "--tracking-uri", "https://me:secret@host"]
+    code, _, err = call("launch", "slurm", "--", *words, "--executor", "ray")
+    assert (code, "would drive the Ray cluster" in err, "secret" in err) == (1, True, False), err
+
+
 def test_two_tasks_at_once_finish_every_run_once_and_the_last_reports(call, plugin_folder, tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     home = tmp_path / "a home"

@@ -125,6 +125,22 @@ def test_images_are_streamed_that_would_take_over_half_of_what_is_free(monkeypat
     assert choice.reason == f"they take {size} B, 100 B are free under `ulimit -v`"
 
 
+@pytest.mark.parametrize(("size", "share", "expected"), [(15, 30, False), (16, 30, True), (50, 200, False)])
+def test_beside_other_runs_images_may_take_half_of_a_share_and_no_more_than_is_free(monkeypatch, size, share, expected):
+    monkeypatch.setattr(place, "free_memory", lambda: Free(100, "in main memory"))
+    choice = choose("auto", size, CPU, beside=3, memory=share)
+    assert choice.streamed is expected
+    free = "30 B are free in main memory for each of 3 runs at once" if share == 30 else "100 B are free in main memory"
+    assert choice.reason == f"they take {size} B, {free}"
+    assert not choose("memory", 99, CPU, beside=3, memory=share).streamed, "as it is asked"
+
+
+@pytest.mark.parametrize(("now", "size", "expected"), [(900, 125, False), (900, 126, True), (100, 51, True)])
+def test_runs_on_one_gpu_share_its_memory_equally(monkeypatch, now, size, expected):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (now, 1000))
+    assert choose("auto", size, torch.device("cuda", 0), beside=4, memory=1).streamed is expected
+
+
 def test_too_little_memory_is_an_error_that_says_what_to_type(store: Store, monkeypatch):
     def full(*size, **kwargs):
         raise RuntimeError(f"[enforce fail at alloc_cpu.cpp:121] err == 0. {place.NO_MEMORY}: you tried ...")
