@@ -16,7 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Drawing
 
-from fer_bench.reports.facts.numbers import MethodNumbers, Numbers
+from fer_bench.reports.facts.numbers import MethodNumbers, Numbers, group_key
+from fer_bench.reports.facts.verdicts import CLAIMS
 from fer_bench.reports.render.figure_files import STYLE
 from fer_bench.stats.intervals import Interval
 
@@ -24,6 +25,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", (0, (1, 1.2)), (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), "-")
 WIDTH = 8.0
+CROWD = 16  # methods beyond which some figures name only those that claims are about
+CHARACTERS = 13.5  # of a legend in an inch
+ROW = 0.2  # of a legend, in inches
 MOST = 100  # classes up to which each has a line, a row of a matrix, or a name in a figure
 
 
@@ -67,13 +71,28 @@ def legend_name(method: MethodNumbers) -> str:
     return shorten(method.short) + method.mark
 
 
-def cross(axis: Axes, method: MethodNumbers, look: tuple, x: Interval, y: Interval) -> None:
-    """A method as a point with its intervals across and upwards, in %."""
-    colour, marker, _ = look
-    axis.errorbar(
-        100 * x.value, 100 * y.value, xerr=_arms(x), yerr=_arms(y), color=colour, marker=marker, markersize=6,
-        linewidth=1.1, capsize=2.5, linestyle="none", label=legend_name(method),
-    )  # fmt: skip
+def crosses(
+    axis: Axes, numbers: Numbers, methods: Sequence[MethodNumbers], of: Callable[[MethodNumbers], tuple]
+) -> None:
+    """Methods as points with their intervals across and upwards, in %; `of` gives both.
+
+    Of more than :data:`CROWD` methods only the references and those with a claim about the tail are named; the others
+    are grey.
+    """
+    own = looks(numbers)
+    references = (numbers.study.reference, numbers.second)
+    named = [m for m in methods if m.label in references or m.verdicts.get(group_key("tail")) in CLAIMS]
+    named = list(methods) if len(methods) <= CROWD else named
+    others = [m for m in methods if m not in named]
+    for k, method in enumerate([*others, *named]):
+        x, y = of(method)
+        colour, marker, _ = own[method.label] if method in named else ("#AAAAAA", "o", "-")
+        told = f"{len(others)} others, no claim" if k == 0 else "_"
+        axis.errorbar(
+            100 * x.value, 100 * y.value, xerr=_arms(x), yerr=_arms(y), color=colour, marker=marker,
+            markersize=6 if method in named else 3.5, linewidth=1.1, capsize=2.5, linestyle="none",
+            label=legend_name(method) if method in named else told,
+        )  # fmt: skip
 
 
 def _arms(interval: Interval) -> list[list[float]]:
@@ -82,10 +101,14 @@ def _arms(interval: Interval) -> list[list[float]]:
 
 
 def legend(figure: Drawing, axis: Axes, below: bool = True) -> None:
-    """The legend of `axis` outside all axes, in as many columns as fit."""
+    """The legend of `axis` outside all axes, in as many columns as fit; the figure grows by rows beyond the fourth."""
     handles, labels = axis.get_legend_handles_labels()
+    short = [shorten(label, 26) for label in labels]
+    if len(labels) > CROWD and len(set(short)) == len(short):
+        labels = short
     longest = max(map(len, labels), default=0)
-    columns = max(1, min(len(labels), int(100 / (longest + 8))))
+    columns = max(1, min(len(labels), int(CHARACTERS * figure.get_figwidth() / (longest + 8))))
+    figure.set_figheight(figure.get_figheight() + ROW * max(0, -(-len(labels) // columns) - 4))
     figure.legend(handles, labels, loc="outside lower center" if below else "outside upper center", ncols=columns)
 
 

@@ -191,7 +191,7 @@ def draw_tradeoff(numbers: Numbers) -> Drawing | None:
     if not methods:
         return None
     figure, axes = figures.new_figure(5.4, 4.6)
-    axis, looks = axes[0, 0], figures.looks(numbers)
+    axis = axes[0, 0]
     reach = 1.15 * max(_reach(m) for m in methods)
     reach = max(reach, 1.0)
     axis.axhspan(0, reach, xmax=0.5, color="#E69F00", alpha=0.07, linewidth=0)
@@ -199,8 +199,7 @@ def draw_tradeoff(numbers: Numbers) -> Drawing | None:
     axis.axhline(0, color="#888888", linewidth=0.8)
     axis.axvline(0, color="#888888", linewidth=0.8)
     axis.plot([-reach, reach], [reach, -reach], color="#BBBBBB", linewidth=0.8, linestyle=":")
-    for method in methods:
-        figures.cross(axis, method, looks[method.label], method.gains[HEAD], method.gains[TAIL])
+    figures.crosses(axis, numbers, methods, lambda m: (m.gains[HEAD], m.gains[TAIL]))
     axis.set_xlim(-reach, reach)
     axis.set_ylim(-reach, reach)
     axis.set_aspect("equal")

@@ -137,7 +137,7 @@ def _aurocs(context: Context) -> dict[str, np.ndarray | None]:
 def draw(numbers: Numbers, points: OperatingPoints) -> Drawing:
     """Recall of the tail (y) against accuracy (x): the reference's curve with its marks, and every method."""
     figure, axes = figures.new_figure(6.2, 4.6)
-    axis, looks = axes[0, 0], figures.looks(numbers)
+    axis = axes[0, 0]
     curve, reference = points.curve, numbers.method(str(numbers.study.reference))
     label = f"{figures.shorten(reference.short)}, shifted"
     axis.plot(100 * curve.accuracy, 100 * curve.tail, color="#555555", linewidth=1.3, zorder=1, label=label)
@@ -150,8 +150,7 @@ def draw(numbers: Numbers, points: OperatingPoints) -> Drawing:
         place = (8, 6) if tau else (8, -14)  # beyond the curve, and at its lower end below it
         paper = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
         axis.annotate(text, (x, y), xytext=place, textcoords="offset points", fontsize=8, color="#555555", bbox=paper)
-    for method in numbers.methods:
-        figures.cross(axis, method, looks[method.label], method.scores["accuracy"], method.scores[TAIL])
+    figures.crosses(axis, numbers, numbers.methods, lambda m: (m.scores["accuracy"], m.scores[TAIL]))
     lowest = min(curve.at(max(tau for tau, _ in marks))[0], *(m.scores["accuracy"].low for m in numbers.methods))
     axis.set_xlim(left=max(0.0, 100 * lowest - MARGIN))
     axis.set_xlabel("accuracy, %")

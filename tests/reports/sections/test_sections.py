@@ -129,6 +129,27 @@ def test_balanced_training_has_no_rare_classes(bench):
     ]
 
 
+def test_of_many_methods_only_those_with_a_claim_are_named_and_the_legend_covers_nothing(bench):
+    hits = {"better": (40, 18, 90)} | {f"alike_{k}": (40, 8, 90) for k in range(17)} | {"base": BASE}
+    drawn = minority.draw_tradeoff(numbers_of(bench, hits, seeds=2))
+    (legend,) = drawn.legends
+    assert [t.get_text() for t in legend.get_texts()] == ["17 others, no claim", "better"]
+    few = minority.draw_tradeoff(numbers_of(bench, dict(list(hits.items())[-4:]), seeds=2))
+    assert [t.get_text() for t in few.legends[0].get_texts()] == ["alike_14", "alike_15", "alike_16"]
+
+
+def test_a_long_legend_makes_the_figure_higher_and_covers_no_axes(bench):
+    hits = {f"a_method_with_a_name_of_some_length_{k}": (40, 8, 90) for k in range(16)} | {"base": BASE}
+    drawn = minority.draw_tradeoff(numbers_of(bench, hits, seeds=2))
+    drawn.canvas.draw()
+    (legend,) = drawn.legends
+    assert len(legend.get_texts()) == 16
+    assert drawn.get_figheight() > 6
+    covered = legend.get_window_extent()
+    assert covered.y0 >= 0
+    assert covered.y1 <= drawn.axes[0].get_window_extent().y0
+
+
 def test_an_interval_that_leaves_out_its_value_can_be_drawn(bench):
     numbers = numbers_of(bench, {"better": (40, 18, 60), "base": BASE})
     numbers.method("better").gains["group:tail"] = Interval(0.5, 0.51, 0.6)
