@@ -20,26 +20,28 @@ from fer_bench.contract.backbones import build_trunk
 from fer_bench.contract.batch import Batch, Context
 from fer_bench.methods.rasn import RASN
 
-RECALLING = {"share.source": "class_prototypes", "share.fusion": "attend"}
+BARE = {"attn.type": "none"}
+RECALLING = BARE | {"share.source": "class_prototypes", "share.fusion": "attend"}
 FORMS: dict[str, dict[str, Any]] = {
-    "add_alpha (the default)": {},
-    "add_alpha on pooled features": {"share.level": "pooled"},
-    "concat": {"share.fusion": "concat"},
-    "de-albino head": {"head": "arm_dealbino"},
-    "ARM": {"share.level": "arm", "head": "arm_dealbino"},
-    "gate": {"share.fusion": "gate"},
-    "learned gate on the mean": {"share.fusion": "attend"},
-    "mean before the last stage": {"share.level": "layer3"},
+    "the default: attention and add_alpha": {},
+    "add_alpha": BARE,
+    "add_alpha on pooled features": BARE | {"share.level": "pooled"},
+    "concat": BARE | {"share.fusion": "concat"},
+    "de-albino head": BARE | {"head": "arm_dealbino"},
+    "ARM": BARE | {"share.level": "arm", "head": "arm_dealbino"},
+    "gate": BARE | {"share.fusion": "gate"},
+    "learned gate on the mean": BARE | {"share.fusion": "attend"},
+    "mean before the last stage": BARE | {"share.level": "layer3"},
     "class prototypes": RECALLING,
     "class prototypes before the last stage": RECALLING | {"share.level": "layer3"},
-    "dictionary": {"share.source": "dictionary", "share.fusion": "attend"},
+    "dictionary": BARE | {"share.source": "dictionary", "share.fusion": "attend"},
 }
 CLASSES, SIDE = 7, 48
 
 
 def method_of(params: dict[str, Any]) -> RASN:
-    """RASN with these switches and no attention, for made-up data of seven classes."""
-    method = RASN(RASN.card.resolve({"attn.type": "none", **params}))
+    """RASN with these switches, for made-up data of seven classes."""
+    method = RASN(RASN.card.resolve(params))
     method.ctx = Context(
         classes=tuple("abcdefg"), counts=np.full(CLASSES, 100), image_shape=(1, SIDE, SIDE), seed=0, epochs=1,
         batch_size=64, device=torch.device("cpu"), recipe={},
@@ -73,7 +75,8 @@ def trained(params: dict[str, Any], steps: int) -> tuple[RASN, Any]:
 def at_inference(steps: int) -> None:
     """Print, for each form, the shift of the logits and how much of it depends on the image."""
     print(f"\nThe shift that sharing gives the logits of 64 images, after {steps} steps: its size (root mean square)")
-    print(f"and what of it differs between images (standard deviation)\n\n{'':40}{'size':>12}{'differs':>12}")
+    print("and what of it differs between images (standard deviation); all but the first form are without attention")
+    print(f"\n{'':40}{'size':>12}{'differs':>12}")
     x = images(64, 999).x
     for name, params in FORMS.items():
         with torch.enable_grad():
@@ -90,7 +93,7 @@ def at_inference(steps: int) -> None:
 
 def in_training(steps: int, sizes: tuple[int, ...] = (128, 1024, 8192)) -> None:
     """Print how the gradient that sharing adds compares with that of the head's bias, and with the images' own."""
-    _, model = trained({"share.level": "pooled"}, steps)
+    _, model = trained(BARE | {"share.level": "pooled"}, steps)
     model.train()
     print(f"\nThe gradient that reaches an image's features through the affinity, after {steps} steps\n")
     print(f"{'images':>8}{'shared / own':>16}{'α/B Wᵀ ∂L/∂b, deviation':>28}")
@@ -99,10 +102,9 @@ def in_training(steps: int, sizes: tuple[int, ...] = (128, 1024, 8192)) -> None:
         with torch.no_grad():
             features = model.shareable(batch.x)[1]
         f = features.clone().requires_grad_()
-        affinity = f.mean(0, keepdim=True)
-        z = f + model.sharing.alpha.detach() * affinity
+        z = model.sharing(f, batch.y)  # the network's own code: it would show what is changed there
         z.retain_grad()
-        logits = model.head(z.flatten(1))
+        logits = model.classify(z.flatten(1))
         model.zero_grad()
         F.cross_entropy(logits, batch.y).backward()
         own = z.grad  # ∂L/∂z_i: what an image would receive without sharing

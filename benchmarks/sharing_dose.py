@@ -40,7 +40,7 @@ from fer_bench.base.files import write_text
 from fer_bench.errors import FerBenchError
 from fer_bench.printable import csv_cells, printable
 from fer_bench.reports.facts import phrases
-from fer_bench.reports.facts.verdicts import Verdict
+from fer_bench.reports.facts.verdicts import CLAIMS, Verdict
 from fer_bench.reports.render import figure_files, markdown
 from fer_bench.reports.render.blocks import Block, Bullets, Code, Document, Figure, Part, TableBlock, blocks
 from fer_bench.reports.render.page_folder import Target, aside, check, move
@@ -55,11 +55,12 @@ AGAIN = "python benchmarks/sharing_dose.py"
 
 def page(doses: Doses, effects: Effects) -> Document:
     """The whole page."""
+    notes = (*doses.notes, *_uncontrolled(doses))
     parts = [
-        ("answer", "Answer", [lead(doses, effects), *_about(doses, effects)]),
+        ("answer", "Answer", [lead(doses, effects), reading(doses, effects), *_about(doses, effects)]),
         ("reference", "Without sharing", [_absolute(doses)]),
         ("gains", "Gains by dose", [_figure(doses, effects), *(_gains(doses, effects, m) for m in MEASURES)]),
-        ("missing", "What was left out", [Bullets(doses.notes) if doses.notes else "Nothing."]),
+        ("missing", "What was left out", [Bullets(notes) if notes else "Nothing."]),
         ("repeat", "How to reproduce this", _repeat(doses)),
     ]
     forms = phrases.listed([ARMS[s] for s in doses.sources])
@@ -102,6 +103,38 @@ def lead(doses: Doses, effects: Effects) -> str:
     values = [e.interval.value for e in beyond]
     span = f"{phrases.points(min(values))} to {phrases.points(max(values))} points"
     return f"{one} {two}, nor {ARMS[CONTROLLED]} against their control, which has as many weights ({span})."
+
+
+def reading(doses: Doses, effects: Effects) -> str:
+    """Why only what lies beyond the control speaks of sharing, and how its slope runs in each seed."""
+    recall = {d.percent: float(doses.samples[REFERENCE, d.shared].values["recall"].mean()) for d in doses.doses}
+    low, high = min(recall, key=recall.__getitem__), max(recall, key=recall.__getitem__)
+    least, most = (f"{phrases.percent(recall[dose])} %" for dose in (low, high))
+    room = (
+        f"**How to read it.** Without sharing, recall of *{MINORITY}* is {most} at a dose of {high} and {least} at "
+        f"{low}. Where it is lower there is more room for a gain. So a slope over no sharing may come from that room "
+        "and not from what there is to share, with any change that helps at all."
+    )
+    if (CONTROLLED, CONTROL) not in doses.tested:
+        return f"{room} No control was trained at every dose, which would have the same room."
+    slope = effects.of[CONTROLLED, CONTROL, "recall", None]
+    seeds = phrases.listed([phrases.points(v) for v in slope.by_seed])
+    each_seed = "in the one seed" if len(slope.by_seed) == 1 else f"in the {len(slope.by_seed)} seeds"
+    few = " So few seeds can't show a slope of this size." * (len(slope.by_seed) < 5 and slope.verdict not in CLAIMS)
+    return (
+        f"{room} The control has the same room and as many weights, so the slope to read is that of {ARMS[CONTROLLED]} "
+        f"beyond the control: {seeds} points {each_seed}, {phrases.gain_with_interval(slope.interval)} together.{few}"
+    )
+
+
+def _uncontrolled(doses: Doses) -> list[str]:
+    """A note on the dictionary, whose control no study of this page trains."""
+    if "dictionary" not in doses.sources:
+        return []
+    return [
+        "No control with the weights of the dictionary (`share.source=own_projection`) takes part, so what the "
+        "dictionary gains may be due to its weights or to the room that the reference leaves."
+    ]
 
 
 def _shown(pairs: Sequence[tuple[str, str]], how: str) -> str:

@@ -26,7 +26,7 @@ from matplotlib.figure import Figure as Drawing
 
 from fer_bench.base.files import write_text
 from fer_bench.contract.plugins import plugins
-from fer_bench.errors import FerBenchError, UnknownNameError
+from fer_bench.errors import DataError, FerBenchError, UnknownNameError
 from fer_bench.inference.explain import open_store
 from fer_bench.inference.trained import Trained, load_trained
 from fer_bench.methods._rasn.sources import MeanAffinity
@@ -165,19 +165,25 @@ def networks(readings: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
 
 
 def signed(values: pd.Series) -> str:
-    """Mean over seeds, with the lowest and the highest seed where there are several: "+1.2 [+0.4, +2.0]"."""
+    """Mean over seeds, with the lowest and the highest seed where there are several: "+1.2 (+0.4 to +2.0)"."""
     low, high = values.min(), values.max()
     mean = phrases.points(values.mean() / 100)
-    return mean if len(values) < 2 else f"{mean} [{phrases.points(low / 100)}, {phrases.points(high / 100)}]"
+    return mean if len(values) < 2 else f"{mean} ({phrases.points(low / 100)} to {phrases.points(high / 100)})"
 
 
-def in_words(gains: pd.Series) -> str:
-    """What a reading does to accuracy; of several seeds, whether they agree in its sign."""
-    if len(gains) < 2:
-        return f"changes accuracy by {signed(gains)} points"
-    if (gains > 0).all() or (gains < 0).all():
-        return f"{'raises' if gains.iloc[0] > 0 else 'lowers'} accuracy in every seed ({signed(gains)} points)"
-    return f"does not move accuracy the same way in every seed ({signed(gains)} points)"
+def by_chance(part: pd.DataFrame, batch: int) -> float:
+    """The largest change of accuracy, in points, that any shuffled order of the test images makes with any seed."""
+    stored = part[part["affinity"] == STORED].set_index("seed")["accuracy"]
+    shuffled = part[(part["order"] == "shuffled") & (part["batch"] == batch)]
+    return float((shuffled["accuracy"] - shuffled["seed"].map(stored)).abs().max())
+
+
+def in_words(gains: pd.Series, chance: float) -> str:
+    """What a reading does to accuracy; "raises" and "lowers" where each seed changes by more than `chance`."""
+    if gains.abs().min() > chance and ((gains > 0).all() or (gains < 0).all()):
+        verb, seeds = "raises" if gains.iloc[0] > 0 else "lowers", " in every seed" * (len(gains) > 1)
+        return f"{verb} accuracy{seeds}, by {signed(gains)} points"
+    return f"moves accuracy by at most {gains.abs().max():.1f} points"
 
 
 def lead(readings: pd.DataFrame) -> list[str]:
@@ -187,10 +193,10 @@ def lead(readings: pd.DataFrame) -> list[str]:
         rows = {
             key[1]: frame["gain in accuracy"] for key, frame in readings_of(by_seed(part)) if key[::2] == (BATCH, 64)
         }
-        seeds = phrases.count(part["seed"].nunique(), "seed")
-        parts = [f"sorted by class, the mean of a test batch of 64 {in_words(rows['sorted by class'])}"]
-        parts += [f"in the order of the files it {in_words(rows['order of the files'])}"]
-        parts += [f"shuffled it {in_words(rows['shuffled'])}"]
+        seeds, chance = phrases.count(part["seed"].nunique(), "seed"), by_chance(part, 64)
+        parts = [f"sorted by class, the mean of a test batch of 64 {in_words(rows['sorted by class'], chance)}"]
+        parts += [f"in the order of the files it {in_words(rows['order of the files'], chance)}"]
+        parts += [f"shuffled, no order moves it by more than {chance:.1f} points"]
         said.append(f"`{network}` on {data} ({seeds}): {'; '.join(parts)}.")
     return said
 
@@ -217,7 +223,8 @@ def table(data: str, network: str, part: pd.DataFrame, number: int) -> TableBloc
     for name, title in (("accuracy", "Accuracy"), ("mean-class", "Mean-class accuracy"), (RARE, f"Recall of {RARE}")):
         columns += [Column(title, each(level, name)), Column("Change", each(gain, name))]
     seeds = part["seed"].nunique()
-    over = f"mean over {phrases.count(seeds, 'seed')}, with the lowest and the highest" if seeds > 1 else "one seed"
+    lowest = "; after a change, in brackets, the seeds with the lowest and the highest"
+    over = f"mean over {phrases.count(seeds, 'seed')}{lowest}" if seeds > 1 else "one seed"
     caption = (
         f"`{network}` on {data}, {part['images'].iloc[0]:,} test images. In %: {over}. Own class: mean share of an "
         f"image's own class in its batch. Change: in points, from the stored mean. Shuffled: mean of {SHUFFLES} orders."
@@ -250,6 +257,10 @@ def draw(readings: pd.DataFrame) -> Drawing:
     return figure
 
 
+RULE = (
+    "*Raises* and *lowers* are said where every seed changes accuracy by more than any shuffled order does with any "
+    f"seed ({SHUFFLES} orders a seed). With one or two seeds this is a description, not a test."
+)
 WHY = (
     "Behind the mean stand a pooling and a linear head. So, with the pooled mean m of a test batch (attended, where "
     "the network does that) and the stored one m̄, the logits of all its images change by αW(m − m̄): one vector for "
@@ -279,7 +290,7 @@ def page(readings: pd.DataFrame) -> Document:
     out = "--out test-batches"
     commands = f"{AGAIN} RUN... --home HOME {out}\n{AGAIN} --readings test-batches/readings.csv {out}"
     parts = [
-        ("answer", "Answer", [Bullets(tuple(lead(readings))), WHY, FILES]),
+        ("answer", "Answer", [Bullets(tuple(lead(readings))), RULE, WHY, FILES]),
         ("readings", "All readings", [Figure("test-batches", alt, draw(readings)), *tables]),
         ("repeat", "How to reproduce this", [Code(commands), again, "Runs:", Bullets(tuple(runs))]),
     ]
@@ -311,8 +322,33 @@ def build(readings: pd.DataFrame, out: Path, *, force: bool = False) -> Path:
 
 
 def read(path: Path) -> pd.DataFrame:
-    """Readings as they were written."""
-    return pd.read_csv(path, keep_default_na=False, na_values={"own class": [""]}, dtype={"run": str})
+    """Readings as they were written.
+
+    Raises
+    ------
+    DataError
+        The file can't be read as such a table, lacks a column, or holds text where a number belongs.
+    """
+
+    def wrong(what: str) -> DataError:
+        return DataError(what, where=str(path), next=f"{AGAIN} RUN... --home HOME --out {path.parent}")
+
+    try:
+        found = pd.read_csv(path, keep_default_na=False, na_values={"own class": [""]}, dtype={"run": str})
+    except (OSError, ValueError) as error:  # also an empty file, a malformed one, and other bytes than UTF-8
+        raise wrong(f"the readings can't be read: {error}") from error
+    numbers = ["seed", "batch", "images", "own class", "accuracy", "mean-class", RARE]
+    if missing := [name for name in ("run", "data", "network", *KEYS, *numbers) if name not in found]:
+        raise wrong(f"the readings have no column {phrases.listed([repr(name) for name in dict.fromkeys(missing)])}")
+    if found.empty:
+        raise wrong("there is no reading")
+    if text := [name for name in numbers if not pd.api.types.is_numeric_dtype(found[name])]:
+        raise wrong(f"the readings hold something else than numbers in {phrases.listed([repr(name) for name in text])}")
+    if lacking := [name for _, name, part in networks(found) if set(part["affinity"]) != {STORED, ALONE, BATCH}]:
+        raise wrong(
+            f"the readings of {lacking[0]!r} are not complete: the affinity must be {STORED}, {ALONE} and {BATCH}"
+        )
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -107,6 +107,17 @@ def test_the_first_sentences_claim_nothing_that_is_not_shown(studies, pages, num
     assert text.count(". ") == 1
 
 
+def test_the_slope_to_read_is_that_beyond_the_control_seed_by_seed(studies, pages, numbers):
+    doses = numbers.load_doses([home_of(studies)])
+    effects = numbers.effects_of(doses)
+    text = pages.reading(doses, effects)
+    assert "Without sharing, recall of *disgust* is 50.0 % at a dose of" in text
+    by_seed = effects.of["class_prototypes", "own", "recall", None].by_seed
+    listed = " and ".join(f"{100 * value:+.1f}".replace("-", "−") for value in by_seed)
+    assert f"class prototypes beyond the control: {listed} points in the {len(by_seed)} seeds, " in text
+    assert "So few seeds can't show a slope of this size." in text
+
+
 def test_a_slope_that_no_seed_and_no_image_doubts_is_claimed(bench, pages, numbers):
     big = type(bench)(bench.ledger.root, train=(300, 40, 900), test=(50, 400, 100))
     arms = {"none": (100, 100, 100), "class_prototypes": (100, 200, 380), "own": (100, 100, 100)}
