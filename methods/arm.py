@@ -50,12 +50,17 @@ card = MethodCard(
             low=0.0,
             high=0.9999,
             space=Float(0.5, 0.99),
+            when=(
+                {"share.source": ("batch_mean", "leave_one_out"), "eval.affinity": ("frozen_ema",)},
+                {"share.source": ("ema",)},
+            ),
         ),
         "eval.affinity": Param(
             "frozen_ema",
             "what is added in evaluation; frozen_ema: the running mean; train_set_mean: one pass over the training "
             "fold before each evaluation; none: nothing; test_batch: the mean of the test batch, as published",
             choices=("frozen_ema", "train_set_mean", "none", "test_batch"),
+            when=({"share.source": ("batch_mean", "ema", "leave_one_out")},),
         ),
     },
     needs=("feature map",),

@@ -11,7 +11,7 @@ from fer_bench.base.quantities import plural
 from fer_bench.cli.data_check import check
 from fer_bench.cli.data_fetch import fetch
 from fer_bench.cli.group import Group
-from fer_bench.cli.options import home_option, number_option, plugins_option
+from fer_bench.cli.options import check_new, home_option, number_option, plugins_option, replace_option
 from fer_bench.printable import printable
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def stats(name: str, plugin_dirs: tuple[str, ...], home: str | None) -> None:
 @data.command()
 @click.argument("name")
 @click.option("--out", type=click.Path(dir_okay=False), required=True, help="PNG file to write.")
+@replace_option
 @number_option("--per-class", int, 1, 200, "Images per class.", default=8)
 @click.option("--split", metavar="NAME", help="Use only this split.")
 @number_option("--seed", int, 0, 2**31 - 1, "Seed of the random choice.", default=0)
@@ -93,6 +94,7 @@ def stats(name: str, plugin_dirs: tuple[str, ...], home: str | None) -> None:
 def show(
     name: str,
     out: str,
+    force: bool,
     per_class: int,
     split: str | None,
     seed: int,
@@ -100,6 +102,7 @@ def show(
     home: str | None,
 ) -> None:
     """Draw a contact sheet of sample images."""
+    check_new(out, force=force)
     from fer_bench.contract.plugins import plugins
     from fer_bench.data.contact_sheet import contact_sheet
     from fer_bench.data.own_data import open_prepared

@@ -12,7 +12,6 @@ from fer_bench.cli.options import (
     check_device,
     device_option,
     fit_option,
-    force_option,
     home_option,
     number_option,
     plugins_option,
@@ -34,15 +33,17 @@ if TYPE_CHECKING:
 @fit_option
 @device_option
 @click.option("--quiet", is_flag=True, help="Do not show live progress.")
-@force_option
+@click.option("--force", is_flag=True, help="Write into DIR beside files that explain did not write; they stay.")
 @plugins_option
 @home_option
 def explain(run: str, images: tuple[str, ...], **options: Any) -> None:
     """Draw where the network of RUN looks: Grad-CAM, the method's own attention, and what each face draws on.
 
-    Writes README.md, index.html, pictures and CSV files into DIR. Without images of your own, it shows test images of
-    the rarest classes, right and wrong ones. They are read after the run was scored, for pictures alone; its scores and
-    its count of openings stay. Don't choose methods by what you see there.
+    Writes README.md, index.html, pictures and CSV files into DIR, a folder of their own. Images of your own are read as
+    by `fer-bench predict`. Where the parts of their faces lie is not known, so the shares of their maps are those of
+    thirds of the image. Without any, it shows test images of the rarest classes, right and wrong ones. They are read
+    after the run was scored, for pictures alone; its scores and its count of openings stay. Don't choose methods by
+    what you see there.
     """
     from fer_bench.cli.follow_up import follow_up
     from fer_bench.record.home import Home
@@ -55,7 +56,7 @@ def explain(run: str, images: tuple[str, ...], **options: Any) -> None:
     paths = [str(Path(image).expanduser().absolute()) for image in images]
     again = follow_up("explain", explain, record.id, *paths, leave=["quiet", "force", "device"])
     out = Path(options["out"]).expanduser()
-    target = Target(out=out, kept=EXPLAIN, force=options["force"], again=again)
+    target = Target(out=out, kept=EXPLAIN, alone=True, force=options["force"], again=again)
     check(target, ["README.md", "index.html"])
     from fer_bench.contract.plugins import plugins
     from fer_bench.inference.page import write_page
@@ -86,9 +87,11 @@ def _explained(trained: Trained, images: tuple[str, ...], place: Home, options: 
         if not images:
             return explain_test(trained, place, available, options["per_class"], options["classes"], told)
         faces = faces_in(images)
-        found = explain_files(trained, faces, place, available, told)
+        found = explain_files(trained, faces, place, told)
         for name, reason in faces.skipped:
             warn(f"skipped {name}: {reason}")
+        for remark in faces.left_out:
+            warn(remark)
         return found
 
     if options["quiet"]:

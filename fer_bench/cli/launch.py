@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fer_bench.cli.group import Group
-from fer_bench.cli.options import number_option
+from fer_bench.cli.options import check_new, number_option, replace_option
 from fer_bench.cli.preflight import OF_RAY
 from fer_bench.errors import SpecError, unknown
 
@@ -32,6 +32,7 @@ def launch() -> None:
 @click.option("--sbatch", "directives", multiple=True, metavar="NAME=VALUE",
               help="Another option of sbatch, such as gres=gpu:1 or cpus-per-task=4; repeatable.")  # fmt: skip
 @click.option("--output", metavar="FILE", default="study.sbatch", show_default=True, help="Script to write.")
+@replace_option
 @click.argument("command", nargs=-1, required=True, metavar="-- run METHOD... --dataset NAME [OPTIONS]")
 def slurm(
     jobs: int,
@@ -39,6 +40,7 @@ def slurm(
     time: str | None,
     directives: tuple[str, ...],
     output: str,
+    force: bool,
     command: tuple[str, ...],
 ) -> None:
     """Write a job script that carries out one `run` or `ablate` command with several tasks of a Slurm array.
@@ -49,6 +51,7 @@ def slurm(
     from fer_bench.launch.slurm import script
 
     words, home = _checked(command)
+    check_new(output, force=force, option="--output")
     short = [f"{name}={value}" for name, value in (("partition", partition), ("time", time)) if value is not None]
     path = Path(output).absolute()
     program = [sys.executable, "-P", "-m", "fer_bench", *words]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -77,6 +79,25 @@ def force_option(command: Callable) -> Callable:
     """``--force``."""
     text = "Also replace files in DIR that fer-bench did not write."
     return click.option("--force", is_flag=True, help=text)(command)
+
+
+def replace_option(command: Callable) -> Callable:
+    """``--force``, of a command that writes one file."""
+    return click.option("--force", is_flag=True, help="Replace the file if it exists.")(command)
+
+
+def check_new(file: str | None, *, force: bool, option: str = "--out") -> None:
+    """Raise SpecError where the file to be written exists, unless it may be replaced."""
+    if file is None or force or not os.path.lexists(file):
+        return
+    context = click.get_current_context()
+    words, depth = context.meta["fer_bench.typed"], len(context.command_path.split()) - 1
+    raise SpecError(
+        "there is such a file already",
+        where=file,
+        hint=f"nothing was written; choose another file with {option}, or replace this one with --force",
+        next=shlex.join(["fer-bench", *words[:depth], "--force", *words[depth:]]),
+    )
 
 
 def plugins_option(command: Callable) -> Callable:

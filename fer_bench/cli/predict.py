@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fer_bench.base.quantities import plural
-from fer_bench.cli.options import check_device, device_option, fit_option, home_option, number_option, plugins_option
+from fer_bench.cli.options import (
+    check_device,
+    check_new,
+    device_option,
+    fit_option,
+    home_option,
+    number_option,
+    plugins_option,
+    replace_option,
+)
 from fer_bench.errors import FerBenchError, SpecError, unknown
 from fer_bench.printable import csv_cell, printable, printable_data
 
@@ -29,6 +38,7 @@ SHOWN = 50  # rows of the table on the terminal
 @click.option("--test", is_flag=True, help="Show the run's stored predictions of its test images, by file name.")
 @number_option("--top", int, 1, 100, "Classes per image in the table.", default=3)
 @click.option("--out", metavar="FILE", help="Write all probabilities to FILE (.csv, .json or .parquet).")
+@replace_option
 @click.option("--format", "form", metavar="NAME", help="table, csv, json or parquet  [default: by FILE, or table]")
 @fit_option
 @number_option("--batch-size", int, 1, 512, "Images read and predicted together.", default=256)
@@ -40,10 +50,12 @@ def predict(run: str, images: tuple[str, ...], **options: Any) -> None:
     """Predict the expression of faces: every IMAGE, and every image in every FOLDER.
 
     RUN is a finished run: its id, the beginning of it, or its method if only one run has it (`fer-bench list runs`).
-    Any format that Pillow reads will do, in any size, grey or colour; images are prepared as those of the run's data
-    were. Cut them to the face first. An image that can't be read is named and skipped.
+    Cut each image to its face first, as those of the run's data are: nothing looks for faces. It is then brought to
+    the size and the colours of the run's data. Any format that Pillow reads will do; of several frames or pages the
+    first is read. An image that can't be read is named and skipped.
     """
     form = _form(options["form"], options["out"])
+    check_new(options["out"], force=options["force"])
     check_device(options["device"])
     if bool(images) == options["test"]:
         both = "give images, or --test for the run's own test images" + (", not both" if images else "")
@@ -102,8 +114,8 @@ def _predicted(record: RunRecord, images: tuple[str, ...], place: Home, options:
     finally:
         for name, reason in faces.skipped if len(faces.skipped) < len(faces.faces) else ():
             warn(f"skipped {name}: {reason}")
-        if faces.passed:
-            warn(f"passed over {plural(faces.passed, 'file')} in folders, not called like an image")
+        for remark in faces.left_out:
+            warn(remark)
 
 
 def _stored(record: RunRecord, place: Home) -> pd.DataFrame:

@@ -22,7 +22,7 @@ from typing import Any
 from fer_bench.base.names import PLUGIN, PROTOCOL, checked
 from fer_bench.base.variants import assignments
 from fer_bench.contract.arms import Arm, check_arms
-from fer_bench.contract.params import Param
+from fer_bench.contract.params import Param, check_when, idle, require_effects
 from fer_bench.errors import SpecError, unknown
 
 # What sets a method apart. One of several kinds goes by what its paper calls the contribution.
@@ -140,11 +140,12 @@ class MethodCard:
             raise SpecError("a method can't read itself out", where=f"{where}, readout_of")
         if self.tier == "second reference" and not self.readout_of:
             raise SpecError("a second reference must say which method it reads out", where=f"{where}, readout_of")
+        check_when(self.params, where)
         for name, text in self.also_known.items():
             if checked(name, PLUGIN, where=f"{where}, also_known") == self.name:
                 raise SpecError(f"'{name}' is its own name", where=f"{where}, also_known")
-            self.resolve(assignments(text, where=f"{where}, also_known '{name}'"))
-        check_arms(self.arms, where=where, own=self.name, resolve=self.resolve)
+            self.choose(assignments(text, where=f"{where}, also_known '{name}'"))
+        check_arms(self.arms, where=where, own=self.name, resolve=self.choose)
 
     @property
     def pixels(self) -> int:
@@ -169,6 +170,24 @@ class MethodCard:
             A value does not fit.
         """
         return _resolve(self.name, self.params, given)
+
+    def choose(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """As :meth:`resolve`, for a variant that somebody asks for.
+
+        Raises
+        ------
+        UnknownNameError
+            A given name is not a parameter of this method.
+        SpecError
+            A value does not fit, or has no effect beside the others.
+        """
+        params = self.resolve(given)
+        require_effects(self.params, params, self.name)
+        return params
+
+    def idle(self, params: Mapping[str, Any]) -> list[str]:
+        """Parameters whose values are not the defaults, although they have no effect beside the others."""
+        return idle(self.params, params)
 
 
 FETCH_KINDS = ("url", "kaggle", "kaggle_competition", "huggingface")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fer_bench.base.variants import assignments, literal
-from fer_bench.errors import SpecError, abbreviated
+from fer_bench.errors import SpecError, abbreviated, unknown
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,10 @@ class Param:
         Numbers that are accepted beside the range, such as 0 for "none".
     words : tuple of str, optional
         Words that are accepted in place of a real number, such as "auto". The default may be one of them.
+    when : tuple of mappings, optional
+        Beside which values of other parameters it has an effect: ``({"mix": ("mixup", "cutmix")},)``. All entries of a
+        mapping must hold, and one mapping is enough. Elsewhere only the default is accepted, and a search does not pass
+        on what it draws.
     """
 
     default: Any
@@ -81,6 +85,12 @@ class Param:
     high: float | None = None
     special: tuple = ()
     words: tuple = ()
+    when: tuple[Mapping[str, tuple], ...] = ()
+
+    def lacks(self, values: Mapping[str, Any]) -> Mapping[str, tuple]:
+        """What to change in `values` so that it has an effect: wanted values by name; empty where it has one."""
+        missing = [{n: wanted for n, wanted in case.items() if values[n] not in wanted} for case in self.when]
+        return min(missing, key=len, default={})
 
     @property
     def accepts(self) -> str:
@@ -121,6 +131,40 @@ class Param:
         if not within(value, self.low, self.high, self.special):
             raise SpecError(f"{name}={typed} is out of range", where=where, hint=hint)
         return float(value) if isinstance(model, float) else value
+
+
+def idle(params: Mapping[str, Param], values: Mapping[str, Any]) -> list[str]:
+    """Parameters whose values are not the defaults, although they have no effect beside the others."""
+    return [n for n, param in params.items() if values[n] != param.default and param.lacks(values)]
+
+
+def require_effects(params: Mapping[str, Param], values: Mapping[str, Any], owner: str) -> None:
+    """Raise SpecError where a value has no effect beside the others; the message says what it would need."""
+    for name in idle(params, values):
+        missing = params[name].lacks(values)
+        beside = " and ".join(f"{n}={values[n]}" for n in missing)
+        needs = " and ".join(f"{n} to {_one_of(wanted)}" for n, wanted in missing.items())
+        raise SpecError(
+            f"{name}={values[name]} has no effect with {beside}",
+            where=f"method {owner}",
+            hint=f"leave {name} out, or set {needs}",
+            next=f"fer-bench show {owner}",
+        )
+
+
+def _one_of(values: tuple) -> str:
+    *others, last = map(str, values)
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def check_when(params: Mapping[str, Param], where: str) -> None:
+    """Raise UnknownNameError or SpecError where some ``when`` names no parameter, or a value that it can't have."""
+    for name, param in params.items():
+        for other, wanted in (pair for case in param.when for pair in case.items()):
+            if other not in params:
+                raise unknown("parameter", other, params, where=f"{where}, {name}, when")
+            for value in wanted:
+                params[other].parse(value, name=other, owner=f"{where}, {name}, when")
 
 
 KIND_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}

@@ -73,7 +73,7 @@ class Explanation:
     regions : mapping of str to bool array [H, W]
         Disjoint parts of an image; what is in none is "elsewhere".
     layout : bool
-        Whether the regions are parts of a face, which the data set knows, or plain thirds of the image.
+        Whether the regions are parts of a face, which the data set knows for its own images, or thirds of the image.
     affinity : float array [K, S] or None
         Mean shares of the validation images of each class; NaN for a class without any.
     validated : int
@@ -119,8 +119,11 @@ class _Chosen:
     images: list[np.ndarray] = field(default_factory=list)
 
 
-def explain_files(trained: Trained, faces: Faces, home: Home, plugins: Plugins, told: Told) -> Explanation:
-    """Faces from files; what they draw on is set beside the run's validation images, if these are here."""
+def explain_files(trained: Trained, faces: Faces, home: Home, told: Told) -> Explanation:
+    """Faces from files; what they draw on is set beside the run's validation images, if these are here.
+
+    Their regions are thirds of the image: the data set knows where the parts of its own faces lie, not of these.
+    """
     if len(faces.faces) > MOST_FACES:
         hint = "name fewer images; predict takes any number"
         raise FerBenchError(f"{len(faces.faces):,} images are too many to draw, at most {MOST_FACES}", hint=hint)
@@ -133,7 +136,7 @@ def explain_files(trained: Trained, faces: Faces, home: Home, plugins: Plugins, 
         store = open_store(trained, home)
     except StoreError:
         store = None
-    return _explain(trained, chosen, store, plugins, told)
+    return _explain(trained, chosen, store, {}, told)
 
 
 def explain_test(
@@ -159,7 +162,7 @@ def explain_test(
     picked = rows[places]
     names = store.columns("source")["source"].astype(str)[picked].tolist()
     chosen = _Chosen(names, [int(r) for r in picked], [int(c) for c in labels[places]], list(store.images(picked)))
-    return _explain(trained, chosen, store, plugins, told)
+    return _explain(trained, chosen, store, _layout(trained, plugins), told)
 
 
 def choose(labels: np.ndarray, predicted: np.ndarray, classes: Sequence[int], per_class: int) -> np.ndarray:
@@ -193,7 +196,9 @@ def open_store(trained: Trained, home: Home) -> Store:
     return store
 
 
-def _explain(trained: Trained, chosen: _Chosen, store: Store | None, plugins: Plugins, told: Told) -> Explanation:
+def _explain(
+    trained: Trained, chosen: _Chosen, store: Store | None, layout: Mapping[str, np.ndarray], told: Told
+) -> Explanation:
     images = np.stack(chosen.images)
     share = softmax(trained.logits(images).astype(np.float64))
     predicted = share.argmax(1)
@@ -226,11 +231,17 @@ def _explain(trained: Trained, chosen: _Chosen, store: Store | None, plugins: Pl
         )
         for k in range(len(images))
     ]
-    regions, layout = _regions(trained, plugins)
     return Explanation(
-        classes=trained.classes, faces=faces, regions=regions, layout=layout, sources=sources, affinity=affinity,
-        validated=validated, sizes={name: tuple(values.shape[1:]) for name, values in maps.items()}, notes=tuple(notes),
-    )  # fmt: skip
+        classes=trained.classes,
+        faces=faces,
+        regions=layout or _thirds(trained),
+        layout=bool(layout),
+        sources=sources,
+        affinity=affinity,
+        validated=validated,
+        sizes={name: tuple(values.shape[1:]) for name, values in maps.items()},
+        notes=tuple(notes),
+    )
 
 
 def _wrong(true: int | None, predicted: int) -> bool:
@@ -310,16 +321,17 @@ def _stretched(values: Tensor, size: tuple[int, ...], last: Places | None) -> np
     return places.stretched(values, size)
 
 
-def _regions(trained: Trained, plugins: Plugins) -> tuple[dict[str, np.ndarray], bool]:
-    """Parts of the face where the data set knows them, else thirds of the image."""
-    height, width = trained.fit.height, trained.fit.width
+def _layout(trained: Trained, plugins: Plugins) -> dict[str, np.ndarray]:
+    """Parts of the face, bool [H, W], where the data set knows them for its own images; else empty."""
     try:
         dataset = plugins.dataset(trained.spec.dataset, trained.spec.dataset_params)
     except FerBenchError:  # its plug-in is not here, or has other parameters now
-        known: Mapping[str, np.ndarray] = {}
-    else:
-        known = dataset.face_regions(height, width)
-    if known:
-        return {name: np.asarray(mask, dtype=bool) for name, mask in known.items()}, True
+        return {}
+    known = dataset.face_regions(trained.fit.height, trained.fit.width)
+    return {name: np.asarray(mask, dtype=bool) for name, mask in known.items()}
+
+
+def _thirds(trained: Trained) -> dict[str, np.ndarray]:
+    height, width = trained.fit.height, trained.fit.width
     third = np.arange(height) * 3 // height
-    return {name: np.repeat((third == k)[:, None], width, axis=1) for k, name in enumerate(THIRDS)}, False
+    return {name: np.repeat((third == k)[:, None], width, axis=1) for k, name in enumerate(THIRDS)}

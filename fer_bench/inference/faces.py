@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from fer_bench.base.quantities import plural
 from fer_bench.data.image_files import ImageFit, decode_image
 from fer_bench.data.pictures import Source, UnreadableImage
 from fer_bench.errors import DataError, SpecError
+from fer_bench.reports.render.page_folder import is_of_page
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -42,11 +44,22 @@ class Faces:
         Pictures that can't be read; filled while they are read.
     passed : int
         Files in folders whose names do not end as an image's does.
+    drawn : int
+        Pictures that fer-bench wrote itself, such as those of an explanation.
     """
 
     faces: list[Face] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     passed: int = 0
+    drawn: int = 0
+    _lists: dict[Path, Collection[str]] = field(default_factory=dict, repr=False)
+
+    @property
+    def left_out(self) -> list[str]:
+        """What was passed over, in words."""
+        files = f"{plural(self.passed, 'file')} in folders, not called like an image" if self.passed else ""
+        drawn = f"{plural(self.drawn, 'picture')} that fer-bench wrote for a page" if self.drawn else ""
+        return [f"passed over {text}" for text in (files, drawn) if text]
 
     def batches(
         self, fit: ImageFit, size: int, told: Callable[[int], object] = lambda done: None
@@ -76,7 +89,7 @@ class Faces:
             raise DataError(
                 "not one of the images can be read" if lines else "there is no image",
                 where="\n         ".join(lines) or None,
-                hint=f"passed over {self.passed} files that are not called like images" if self.passed else None,
+                hint="; ".join(self.left_out) or None,
             )
 
 
@@ -110,13 +123,20 @@ def _add_path(found: Faces, path: Path) -> None:
         known = _endings()
         for file in _files_below(path):
             if file.suffix.lower() in known:
-                found.faces.append(Face(str(file), file))
+                _add_file(found, file)
             else:
                 found.passed += 1
     elif path.is_file():
-        found.faces.append(Face(str(path), path))
+        _add_file(found, path)
     else:
         raise DataError("no such image or folder", where=str(path))
+
+
+def _add_file(found: Faces, path: Path) -> None:
+    if is_of_page(path.absolute(), found._lists):
+        found.drawn += 1
+    else:
+        found.faces.append(Face(str(path), path))
 
 
 def _files_below(folder: Path) -> Iterator[Path]:

@@ -150,7 +150,12 @@ def _region_blocks(explanation: Explanation) -> Iterator[Block]:
     if not names:
         return
     what = "parts of the face, as this data set places them" if explanation.layout else "thirds of the image"
-    more = "" if explanation.layout else " This data set does not say where the parts of a face lie."
+    unknown = (
+        "Where the parts of the faces lie in images of your own is not known"
+        if all(face.row is None for face in explanation.faces)
+        else "This data set does not say where the parts of a face lie"
+    )
+    more = "" if explanation.layout else f" {unknown}."
     yield Paragraph(
         f"The mean share of a map's mass in {what}, in %. Compare it with the first row: a map that prefers no place "
         f"has the share of the area.{more} {code(FILES['regions'])} has the shares of every face."

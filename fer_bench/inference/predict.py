@@ -76,6 +76,7 @@ def predict(
     trained = load_trained(record, place, find_plugins(plugins), device=device, how=fit)
     frame = predicted(trained, faces, batch_size)
     remarks = [*trained.notes, *(f"skipped {name}: {reason}" for name, reason in faces.skipped)]
+    remarks += faces.left_out if faces.drawn else []
     frame.attrs["skipped"], frame.attrs["remarks"] = list(faces.skipped), remarks
     if remarks:
         warnings.warn(printable("\n".join(["remarks on these predictions:", *remarks[:8]])), stacklevel=2)

@@ -96,7 +96,7 @@ def _check(plugins: Plugins, card: MethodCard, name: str, arm: Arm) -> None:
     """Raise SpecError, which names the arm, where its method or a value does not exist."""
     variant = parse_variant(arm.variant)
     try:
-        plugins.method(variant.method).card.resolve(variant.given)
+        plugins.method(variant.method).card.choose(variant.given)
     except FerBenchError as error:
         place = f"the card of '{card.name}', arm '{name}': {arm.variant}"
         hint = f"write {error.what.partition(' is ')[2]} there" if isinstance(error, VariantNameError) else error.hint

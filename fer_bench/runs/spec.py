@@ -191,7 +191,7 @@ def expand(
     specs: dict[str, dict[str, Any]] = {}
     for variant in variants:
         card = plugins.method(variant.method).card
-        params = card.resolve(variant.given)
+        params = card.choose(variant.given)
         label = label_of(card, params)
         if label in specs:
             raise SpecError(f"'{label}' is listed twice", hint="give each method once, or vary a parameter")

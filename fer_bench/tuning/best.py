@@ -15,7 +15,7 @@ from fer_bench.errors import SpecError
 from fer_bench.runs.executor import Workplace
 from fer_bench.runs.spec import label_of
 from fer_bench.training.recipe import Recipe
-from fer_bench.tuning.search import Search, build_search, file_name, fixed_part, recipe_part, short_hash
+from fer_bench.tuning.search import Search, build_search, file_name, fixed_part, method_part, recipe_part, short_hash
 
 FACTS = ("label", "trials", "pruned", "space", "seed", "epochs", "objective", "values", "value", "default_value")
 
@@ -57,9 +57,9 @@ def use_tuned(work: Workplace, variants: Sequence[Variant], template: Mapping[st
     for variant in variants:
         search = build_search(work, variant, template, preset)
         best = read_best(work, search, tune_command)
-        values = best["values"]
-        params = {n: v for n, v in values.items() if not n.startswith("recipe.")}
-        better = Variant(variant.method, {**variant.given, **params})
+        values = search.used(best["values"])
+        given = {n: v for n, v in variant.given.items() if n not in search.idle(values)}
+        better = Variant(variant.method, {**given, **method_part(values)})
         card = work.plugins.method(variant.method).card
         label = label_of(card, card.resolve(better.given))
         recipe = Recipe.build(template["recipe"].to_dict(), recipe_part(values))

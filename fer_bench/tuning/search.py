@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fer_bench.base.files import canonical_json
 from fer_bench.base.names import shortened, slug
+from fer_bench.contract.cards import MethodCard
 from fer_bench.contract.params import Choice, Float, Param, Scale, Space, Variant
 from fer_bench.runs.executor import Workplace
 from fer_bench.runs.spec import RunSpec, Selection, label_of
@@ -24,12 +25,17 @@ class Search:
     """One method's search: what is fixed, what is searched, and the name under which Optuna keeps it."""
 
     label: str
-    method: str
+    card: MethodCard
     params: Mapping[str, Any]
     given: Mapping[str, Any]
     template: Mapping[str, Any]
     preset: str
     space: Mapping[str, Space]
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return self.card.name
 
     @property
     def name(self) -> str:
@@ -48,10 +54,25 @@ class Search:
 
     def spec(self, values: Mapping[str, Any], seed: int) -> RunSpec:
         """The run of a trial; it never opens the test."""
-        params = {**self.params, **{n: v for n, v in values.items() if not n.startswith("recipe.")}}
+        drawn, idle = {**self.params, **method_part(values)}, self.idle(values)
+        params = {n: self.card.params[n].default if n in idle else v for n, v in drawn.items()}
         recipe = Recipe.build(self.template["recipe"].to_dict(), recipe_part(values))
         fields = {**self.template, "method": self.method, "params": params, "recipe": recipe}
         return RunSpec(**fields, seed=seed, test=False)
+
+    def idle(self, values: Mapping[str, Any]) -> list[str]:
+        """Parameters, fixed or searched, that have no effect beside searched values: they keep the default."""
+        return self.card.idle({**self.params, **method_part(values)})
+
+    def used(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Searched values without those that have no effect."""
+        idle = self.idle(values)
+        return {n: v for n, v in values.items() if n not in idle}
+
+
+def method_part(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The method's parameters among searched values."""
+    return {n: v for n, v in values.items() if not n.startswith("recipe.")}
 
 
 def recipe_part(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,23 +83,27 @@ def recipe_part(values: Mapping[str, Any]) -> dict[str, Any]:
 def build_search(work: Workplace, variant: Variant, template: Mapping[str, Any], preset: str) -> Search:
     """The search of one variant: its card's space and the shared recipe space, less what the user fixed.
 
+    What has no effect beside what the user fixed is not searched either.
+
     Raises
     ------
     UnknownNameError, SpecError
         The method or a given parameter does not exist or does not fit.
     """
     card = work.plugins.method(variant.method).card
-    params = card.resolve(variant.given)
+    params = card.choose(variant.given)
     recipe = template["recipe"].to_dict()
     space: dict[str, Space] = {}
     for name, param in Recipe.options().items():
         if param.space is not None:
             space[f"recipe.{name}"] = _absolute(param, recipe[name])
+    searched = {n for n, param in card.params.items() if param.space is not None} - set(variant.given)
     for name, param in card.params.items():
-        if param.space is not None and name not in variant.given:
+        fixed = [{n: wanted for n, wanted in case.items() if n not in searched} for case in param.when]
+        if name in searched and param.space is not None and not replace(param, when=tuple(fixed)).lacks(params):
             space[name] = param.space
     return Search(
-        label=label_of(card, params), method=card.name, params=params, given=dict(variant.given), template=template,
+        label=label_of(card, params), card=card, params=params, given=dict(variant.given), template=template,
         preset=preset, space=space,
     )  # fmt: skip
 
@@ -104,8 +129,8 @@ def terms_of(search: Search, seed: int) -> dict[str, Any]:
 def command_of(search: Search, values: Mapping[str, Any]) -> str:
     """The ``fer-bench run`` command that trains one configuration; where and on what it runs is for others to add."""
     template = search.template
-    changed = {**search.given, **{n: v for n, v in values.items() if not n.startswith("recipe.")}}
-    changed = {n: v for n, v in changed.items() if n in search.given or v != search.params[n]}
+    changed, idle = {**search.given, **method_part(values)}, search.idle(values)
+    changed = {n: v for n, v in changed.items() if n not in idle and (n in search.given or v != search.params[n])}
     method = search.method + (f"[{','.join(f'{k}={v}' for k, v in sorted(changed.items()))}]" if changed else "")
     words = ["fer-bench", "run", method, "--dataset", template["dataset"], "--protocol", template["protocol"]]
     words += ["--backbone", template["backbone"], *(["--pretrained"] if template["pretrained"] else [])]

@@ -109,7 +109,7 @@ class _Tuning:
         """Train a trial, or take it from the ledger, and give Optuna its result."""
         trial = self._next_trial(search, study)
         values = _values(trial, search)
-        title = f"[trial {trial.number + 1}/{self.trials}] {search.label}: {_short(values)}"
+        title = f"[trial {trial.number + 1}/{self.trials}] {search.label}: {_short(search.used(values))}"
         self.say(f"{title} -> {self._train(study, trial, search.spec(values, self.seed))}")
 
     def _next_trial(self, search: Search, study: optuna.Study) -> optuna.Trial:
@@ -188,7 +188,7 @@ class _Tuning:
                 next="fer-bench list runs",
             )  # fmt: skip
         top = max(done, key=lambda t: (t.value, -t.number))
-        values = {n: top.params[n] for n in search.space}
+        values = search.used({n: top.params[n] for n in search.space})
         best = {
             "label": search.label,
             **terms_of(search, self.seed),

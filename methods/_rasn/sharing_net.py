@@ -16,7 +16,8 @@ from .._shared.maps import map_shape, shape_of
 from .affinity import Sharing
 from .attention import STAGES, Attend, attend_every_block, make_gate
 from .dealbino import DeAlbino
-from .sources import CONTROLS, MEANS, Recall, make_source
+from .sources import Recall, make_source
+from .switches import CONTROLS, MEANS
 
 BEFORE_LAST = ("conv1", "bn1", "act1", "maxpool", *STAGES[:-1])
 

@@ -14,10 +14,6 @@ from torch import Tensor, nn
 
 from fer_bench import SpecError
 
-MEANS = ("batch_mean", "ema", "class_balanced_mean", "leave_one_out")
-CONTROLS = ("own", "own_projection")
-SOURCES = (*MEANS, "class_prototypes", "dictionary", *CONTROLS)
-
 
 class MeanAffinity(nn.Module):
     """A mean over the batch in training, and a stored one in evaluation.
@@ -221,7 +217,7 @@ class Own(nn.Module):
 def make_source(
     kind: str, shape: Sequence[int], num_classes: int, *, momentum: float, atoms: int, evaluate: str
 ) -> nn.Module:
-    """The source named `kind`, one of :data:`SOURCES`; `evaluate` is the switch ``eval.affinity`` other than none."""
+    """The source named `kind`, a share.source other than none; `evaluate` is an eval.affinity other than none."""
     match kind:
         case "class_prototypes":
             return Prototypes(shape, num_classes, momentum=momentum, evaluate=evaluate)

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from fer_bench import Choice, Float, Param
 
+MEANS = ("batch_mean", "ema", "class_balanced_mean", "leave_one_out")
+CONTROLS = ("own", "own_projection")
+SOURCES = (*MEANS, "class_prototypes", "dictionary", *CONTROLS)
+SHARED = ({"share.source": SOURCES},)
+"""Beside which other switches one of sharing has an effect: where something is shared."""
+
 SWITCHES = {
     "share.level": Param(
         "map",
@@ -11,6 +17,7 @@ SWITCHES = {
         "pooled features (512), arm: ARM's mean de-albino map (11x11=121), which needs head=arm_dealbino, layer3: the "
         "map before a ResNet's last stage (256x14x14), so that nonlinearities follow",
         choices=("map", "pooled", "arm", "layer3"),
+        when=SHARED,
     ),
     "share.source": Param(
         "batch_mean",
@@ -18,45 +25,42 @@ SWITCHES = {
         "part; class_balanced_mean: mean of class means; leave_one_out: mean of the others; class_prototypes (ours): "
         "each image recalls running class means by attention; dictionary (ours): it recalls learned atoms that belong "
         "to no class; own: its own features, own_projection: a linear map of them with as many weights as the "
-        "dictionary, controls that share nothing; none: no sharing",
-        choices=(
-            "batch_mean",
-            "ema",
-            "class_balanced_mean",
-            "leave_one_out",
-            "class_prototypes",
-            "dictionary",
-            "own",
-            "own_projection",
-            "none",
-        ),
-        space=Choice(("batch_mean", "ema", "class_balanced_mean", "leave_one_out", "class_prototypes", "dictionary")),
+        "dictionary, controls that share nothing; none: no sharing, where the other switches of sharing have no effect",
+        choices=(*SOURCES, "none"),
+        space=Choice((*MEANS, "class_prototypes", "dictionary")),
     ),
     "share.fusion": Param(
         "add_alpha",
         "x + αA as in ARM; gate: x·σ(αA) + αA as in a public ARM derivative; concat: 1x1 convolution of [x; αA]; "
         "attend (ours): x + g(x)·αA with a learned gate g(x) = σ(w·x/√C + b)",
         choices=("add_alpha", "gate", "concat", "attend"),
+        when=SHARED,
     ),
     "share.alpha": Param(
         "learnable",
         "factor α on the affinity, in every fusion; learnable starts at 1 (ARM's code)",
         choices=("learnable", 0, 0.1, 0.5, 1),
         space=Choice(("learnable", 0.1, 0.5, 1)),
+        when=SHARED,
     ),
     "share.detach": Param(
         False,
         "stop the gradient from the affinity (and from g) to the features: isolates the shared gradient (α/B)Σg_j",
         choices=(False, True),
         space=Choice((False, True)),
+        when=SHARED,
     ),
     "share.momentum": Param(
         0.9,
         "momentum of the stored mean, or of each class's prototype, updated each step [reconstruction]; no effect on "
-        "dictionary, own and own_projection",
+        "dictionary, own and own_projection, nor on a mean that evaluation does not read, other than that of ema",
         low=0.0,
         high=0.9999,
         space=Float(0.5, 0.99),
+        when=(
+            {"share.source": MEANS, "eval.affinity": ("frozen_ema",)},
+            {"share.source": ("ema", "class_prototypes")},
+        ),
     ),
     "share.atoms": Param(
         16,
@@ -64,6 +68,7 @@ SWITCHES = {
         low=2,
         high=512,
         space=Choice((8, 16, 32)),
+        when=({"share.source": ("dictionary", "own_projection")},),
     ),
     "eval.affinity": Param(
         "frozen_ema",
@@ -71,10 +76,12 @@ SWITCHES = {
         "of one pass over the training fold before each evaluation; none: zero; test_batch: the mean of the test "
         "batch, transductive, diagnostic only",
         choices=("frozen_ema", "train_set_mean", "none", "test_batch"),
+        when=SHARED,
     ),
     "attn.type": Param(
         "cbam",
-        "attention gate [reconstruction]; cbam: Woo 2018, se: Hu 2018, spatial: CBAM's spatial part alone",
+        "attention gate [reconstruction]; cbam: Woo 2018, se: Hu 2018, spatial: CBAM's spatial part alone; none: "
+        "no attention, where its place has no effect",
         choices=("cbam", "se", "spatial", "none"),
     ),
     "attn.place": Param(
@@ -82,13 +89,15 @@ SWITCHES = {
         "after_layer4: F + F·M(F) on the last map; on_affinity: A·M(A); every_block: behind each residual block of "
         "a ResNet and nowhere else [reconstruction]",
         choices=("after_layer4+on_affinity", "on_affinity", "after_layer4", "every_block"),
+        when=({"attn.type": ("cbam", "se", "spatial")},),
     ),
     "attn.reduction": Param(
         16,
-        "channels over hidden units of the channel gate (CBAM and SE)",
+        "channels over hidden units of the channel gate (CBAM and SE); no effect on other gates",
         low=1,
         high=512,
         space=Choice((4, 8, 16, 32)),
+        when=({"attn.type": ("cbam", "se")},),
     ),
     "head": Param(
         "gap",

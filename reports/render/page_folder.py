@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -26,6 +28,7 @@ ASIDE = ".report-"
 LISTS = (".fer-bench-report.json", ".fer-bench-check.json", ".fer-bench-explain.json")
 REPORT, CHECK, EXPLAIN = LISTS
 MOST_NAMES = 5  # in a message
+EDITED = re.compile(r"\.edited-\d+(?=\.[^./]*$|$)")  # what is added to the name of a file that is kept
 NOTE = "Files that fer-bench wrote here, with their SHA-256. It replaces and removes no others, and none that changed."
 ADOPTED = "older"  # in a list: files that are in no list may be from the version before there were lists
 OLDER = {  # text by which a page of a version without lists is recognised
@@ -54,8 +57,10 @@ class Target:
         Name of the list of files that were written, one of :data:`LISTS`.
     own : bool
         The folder lies among fer-bench's results: a page of a version without lists is replaced there.
+    alone : bool
+        The folder must hold nothing else, so that pictures of ours don't mix with those of others.
     force : bool
-        Files that are not ours are replaced.
+        Files that are not ours are replaced; or, where the page should be alone, stay beside it.
     again : str
         The command that writes this page.
     say : callable
@@ -65,6 +70,7 @@ class Target:
     out: Path
     kept: str = REPORT
     own: bool = False
+    alone: bool = False
     force: bool = False
     again: str = ""
     say: Callable[[str], None] = tell
@@ -88,6 +94,13 @@ def check(target: Target, names: Iterable[str]) -> None:
     foreign = [name for name in there if name not in known]
     if blocked:
         raise FerBenchError(f"{_some(blocked)} is a folder, but a file must be written there", where=str(target.out))
+    if target.alone and not target.force and (others := [*islice(_others(target), MOST_NAMES)]):
+        raise FerBenchError(
+            f"the folder holds files that are not of such a page: {_some(others)}",
+            where=str(target.out),
+            hint="nothing was written; choose another folder with --out, or write beside these files with --force",
+            next=f"{target.again} --force" if target.again else None,
+        )
     if foreign and not target.adopts():
         raise FerBenchError(
             f"the folder holds files that fer-bench has not listed as its own: {_some(foreign)}",
@@ -149,8 +162,9 @@ def _move(folder: Path, target: Target, new: Mapping[str, str], retired: Iterabl
         known, dropped = known | old, [*dropped, *old]
     _write(folder, target, older, {n: (*listed.get(n, ()), *([new[n]] if n in new else [])) for n in {*listed, *new}})
     for name in sorted(new, key=lambda n: (-n.count("/"), n)):
-        if name in known and os.path.lexists(target.out / name) and _hash(target.out / name) not in known[name]:
-            _set_aside(name, target)
+        changed = os.path.lexists(target.out / name) and _hash(target.out / name) not in known.get(name, ())
+        if changed and (name in known or target.alone):
+            _set_aside(name, target, "had been edited" if name in known else "is not fer-bench's")
         (target.out / name).parent.mkdir(exist_ok=True)
         os.replace(folder / name, target.out / name)
     for name in dropped:
@@ -180,13 +194,39 @@ def _remove(name: str, target: Target, hashes: Collection[str]) -> None:
         target.say(f"{path} has been edited, so it is kept, although no page needs it now")
 
 
-def _set_aside(name: str, target: Target) -> None:
-    """Give an edited file a name that is never written here."""
+def _set_aside(name: str, target: Target, why: str) -> None:
+    """Give a file that is edited, or not ours, a name that is never written here."""
     place, number = target.out / name, 1
     while os.path.lexists(kept := place.with_name(f"{place.stem}.edited-{number}{place.suffix}")):
         number += 1
     os.rename(place, kept)
-    target.say(f"{place} had been edited: the copy is kept as {kept.name}")
+    target.say(f"{place} {why}: the copy is kept as {kept.name}")
+
+
+def is_of_page(path: Path, lists: dict[Path, Collection[str]]) -> bool:
+    """Whether a page of ours holds this file: some list has its name, and be it an edited copy.
+
+    `lists` keeps the names of each folder for the next question.
+    """
+    for folder in (path.parent, path.parent.parent):
+        if folder not in lists:
+            lists[folder] = _known(folder)
+        if _listed_as(path.relative_to(folder).as_posix(), lists[folder]):
+            return True
+    return False
+
+
+def _listed_as(name: str, listed: Collection[str]) -> bool:
+    return name in listed or EDITED.sub("", name) in listed
+
+
+def _others(target: Target) -> Iterator[str]:
+    """Files in the folder or below it that no page of this kind has written; hidden ones don't count."""
+    listed = _read(target.out / target.kept)
+    for place, folders, files in os.walk(target.out):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        names = (Path(place, name).relative_to(target.out).as_posix() for name in sorted(files) if name[0] != ".")
+        yield from (name for name in names if not _listed_as(name, listed))
 
 
 def _hash(path: Path) -> str:

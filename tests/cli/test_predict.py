@@ -163,3 +163,56 @@ def test_explain_writes_a_page_and_the_command_that_writes_it_again(call, home, 
     assert code == 0, err
     assert "2 images of baseline_resnet" in out
     assert "skipped" in err
+
+
+def test_a_file_is_replaced_by_force_alone(call, home, plugin_folder, tmp_path):
+    out = tmp_path / "mine.csv"
+    out.write_text("mine")
+    words = ["predict", "baseline_resnet", "--test", "--home", home, "--out", out]
+    code, said, err = call(*words)
+    assert (code, said, out.read_text()) == (1, "", "mine")
+    for part in ("there is such a file already", f"where: {out}", "or replace this one with --force"):
+        assert part in err
+    again = err.partition("next:")[2].split()
+    assert again[:4] == ["fer-bench", "predict", "--force", "baseline_resnet"]
+    code, _, err = call(*again[1:])
+    assert code == 0, err
+    assert len(pd.read_csv(out)) == 48
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (["data", "show", "tiny", "--out", "mine"], "--out"),
+        (["launch", "slurm", "--output", "mine", "--", "run", "baseline_resnet", "--dataset", "synthetic"], "--output"),
+    ],
+)
+def test_other_commands_that_write_one_file_do_not_replace_it_either(call, tmp_path, monkeypatch, words, option):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").write_text("mine")
+    code, _, err = call(*words)
+    assert (code, (tmp_path / "mine").read_text()) == (1, "mine")
+    assert f"choose another file with {option}" in err
+    assert f"next:  fer-bench {' '.join([*words[:2], '--force', *words[2:]])}" in err
+
+
+def test_explain_keeps_to_a_folder_of_its_own(call, home, faces, plugin_folder):
+    words = ["explain", "baseline_resnet", "--per-class", "2", "--classes", "1", "--home", home, "--device", "cpu",
+             "--plugins", plugin_folder, "--out", faces]  # fmt: skip
+    (faces / "README.md").write_text("mine")
+    before = {p.name: p.read_bytes() for p in faces.iterdir()}
+    code, _, err = call(*words)
+    assert code == 1
+    assert "the folder holds files that are not of such a page: README.md, a.png, b.jpg, broken.png, notes.txt" in err
+    assert {p.name: p.read_bytes() for p in faces.iterdir()} == before
+
+    code, _, err = call(*words, "--force")
+    assert code == 0, err
+    assert "README.md is not fer-bench's: the copy is kept as README.edited-1.md" in err
+    before["README.edited-1.md"] = before.pop("README.md")
+    assert {name: (faces / name).read_bytes() for name in before} == before
+    assert (faces / "figures").is_dir()
+
+    code, out, err = call("predict", "baseline_resnet", faces, "--home", home, "--device", "cpu", "--format", "csv")
+    assert [row["image"] for row in csv.DictReader(io.StringIO(out))] == [str(faces / name) for name in SAVED]
+    assert "passed over 1 picture that fer-bench wrote for a page" in err

@@ -79,3 +79,20 @@ def test_names_of_variants_must_be_names_with_parameters_that_the_method_has():
         card(own="tau=1")
     with pytest.raises(SpecError, match="can't be a plug-in's name"):
         card(**{"level softmax": "tau=1"})
+
+
+def test_a_parameter_may_need_values_of_others():
+    mix = Param("none", "h", choices=("none", "mixup", "cutmix"))
+    alpha = Param(1.0, "h", low=0.0, high=9.0, when=({"mix": ("mixup", "cutmix")},))
+    card = MethodCard(name="own", title="t", params={"mix": mix, "mix.alpha": alpha})
+    assert card.choose({"mix": "mixup", "mix.alpha": 2}) == {"mix": "mixup", "mix.alpha": 2.0}
+    assert card.choose({"mix.alpha": 1}) == {"mix": "none", "mix.alpha": 1.0}
+    assert card.resolve({"mix.alpha": 2}) == {"mix": "none", "mix.alpha": 2.0}, "a record of before is read"
+    with pytest.raises(SpecError, match=r"mix\.alpha=2\.0 has no effect with mix=none") as caught:
+        card.choose({"mix.alpha": 2})
+    assert caught.value.hint == "leave mix.alpha out, or set mix to mixup or cutmix"
+    for case, error in (({"mx": ("mixup",)}, UnknownNameError), ({"mix": ("mixop",)}, SpecError)):
+        with pytest.raises(error, match=r"mx|mixop"):
+            MethodCard(
+                name="own", title="t", params={"mix": mix, "a": Param(1.0, "h", low=0.0, high=9.0, when=(case,))}
+            )

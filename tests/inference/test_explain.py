@@ -121,6 +121,23 @@ def test_without_a_layout_the_regions_are_thirds_and_with_one_parts_of_the_face(
     assert [int(mask[:, 0].sum()) for mask in found.regions.values()] == [6, 5, 5]
 
 
+def test_parts_that_the_data_set_knows_are_laid_over_its_own_images_alone(world: World, tmp_path, monkeypatch):
+    mouth = np.zeros((16, 16), bool)
+    mouth[10:13, 4:12] = True
+    known = world.available.dataset("folder", world.runs["looking"].spec["dataset_params"])
+    monkeypatch.setattr(type(known), "face_regions", lambda self, height, width: {"mouth": mouth})
+    trained = load(world, "looking")
+    of_test = explain_test(trained, world.home, world.available, 2, 1, silent)
+    assert (tuple(of_test.regions), of_test.layout) == (("mouth",), True)
+    own = explain_files(trained, faces_in(np.zeros((16, 16), np.uint8)), world.home, silent)
+    assert (tuple(own.regions), own.layout) == (THIRDS, False)
+    write_page(trained, own, Target(out=tmp_path, kept=EXPLAIN), "x")
+    text = (tmp_path / "README.md").read_text()
+    assert "Where the parts of the faces lie in images of your own is not known" in text
+    assert "This data set does not say" not in text
+    assert {row["region"] for row in rows(tmp_path / "regions.csv")} == {*THIRDS, ELSEWHERE}
+
+
 # -- the page --------------------------------------------------------------------------------------------------------
 
 
@@ -176,7 +193,7 @@ def test_files_of_others_are_not_replaced(world: World, found: Explanation, tmp_
 
 def test_images_of_ones_own_have_no_true_class(world: World, tmp_path):
     trained, images = load(world, "looking"), sorted((world.images / "val" / "aa").iterdir())[:3]
-    found = explain_files(trained, faces_in(images), world.home, world.available, silent)
+    found = explain_files(trained, faces_in(images), world.home, silent)
     assert [face.name for face in found.faces] == [str(path) for path in images]
     assert {(face.row, face.true) for face in found.faces} == {(None, None)}
     assert all(TRUE not in face.maps for face in found.faces)
@@ -187,13 +204,13 @@ def test_images_of_ones_own_have_no_true_class(world: World, tmp_path):
     assert "test image" not in text.replace("no test image takes part", "")
     many = faces_in([images[0]] * 201)
     with pytest.raises(FerBenchError, match="201 images are too many to draw, at most 200"):
-        explain_files(trained, many, world.home, world.available, silent)
+        explain_files(trained, many, world.home, silent)
 
 
 def test_without_the_data_only_images_of_ones_own_can_be_shown(copied: World):
     shutil.rmtree(copied.home.store("folder"))
     trained, image = load(copied, "looking"), np.zeros((16, 16), np.uint8)
-    found = explain_files(trained, faces_in(image), copied.home, copied.available, silent)
+    found = explain_files(trained, faces_in(image), copied.home, silent)
     assert found.affinity is None
     assert "validation images are not in this home" in found.notes[0]
     with pytest.raises(StoreError, match="no prepared store for 'folder'"):

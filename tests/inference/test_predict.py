@@ -20,6 +20,7 @@ from fer_bench.data.store import Store
 from fer_bench.errors import DataError, LedgerError, SpecError, UnknownNameError
 from fer_bench.inference.faces import faces_in
 from fer_bench.inference.trained import load_trained
+from fer_bench.reports.render.page_folder import EXPLAIN, Target, aside, move
 from tests.inference.conftest import CLASSES, World
 
 
@@ -257,3 +258,31 @@ def test_an_error_of_the_methods_own_code_names_its_line(copied: World, tmp_path
     with pytest.raises(fer_bench.FerBenchError, match="'looking' raised AttributeError") as caught:
         predict(replace(copied, own=changed), "looking", np.zeros((16, 16), np.uint8))
     assert "looking.py" in caught.value.where
+
+
+@pytest.mark.parametrize("ending", [".gif", ".png", ".webp", ".tif"])
+def test_of_an_animation_or_several_pages_the_first_is_read(tmp_path, ending):
+    first, *others = (Image.new("L", (16, 16), value) for value in (40, 120, 200))
+    first.save(tmp_path / f"faces{ending}", save_all=True, append_images=others)
+    with Image.open(tmp_path / f"faces{ending}") as saved:
+        assert saved.n_frames == 3
+    ((_, pixels),) = faces_in(tmp_path).batches(ImageFit(1, 16, 16), 8)
+    np.testing.assert_allclose(pixels, 40, atol=2)
+
+
+def test_pictures_of_pages_are_not_taken_for_faces(tmp_path):
+    target = Target(out=tmp_path, kept=EXPLAIN)
+    with aside(target) as folder:
+        (folder / "figures").mkdir()
+        Image.new("L", (16, 16)).save(folder / "figures" / "faces-1.png")
+        move(folder, target)
+    drawn = tmp_path / "figures" / "faces-1.png"
+    drawn.with_name("faces-1.edited-1.png").write_bytes(drawn.read_bytes())
+    Image.new("L", (16, 16)).save(tmp_path / "figures" / "mine.png")
+    for given in (tmp_path, tmp_path / "figures"):
+        found = faces_in(given)
+        assert ([face.name for face in found.faces], found.drawn) == ([str(tmp_path / "figures" / "mine.png")], 2)
+        assert found.left_out[-1] == "passed over 2 pictures that fer-bench wrote for a page"
+    with pytest.raises(DataError, match="there is no image") as caught:
+        next(faces_in(drawn).batches(ImageFit(1, 16, 16), 8))
+    assert caught.value.hint == "passed over 1 picture that fer-bench wrote for a page"

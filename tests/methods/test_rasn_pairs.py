@@ -81,6 +81,71 @@ def test_only_pairs_without_sense_are_missing():
     assert len(IMPOSSIBLE) == 2 + 4 + 3 + 1
 
 
+SHARING = ("share.level", "share.fusion", "share.alpha", "share.detach", "eval.affinity")
+NO_EFFECT = [
+    *(({"share.source": "none"}, name) for name in (*SHARING, "share.momentum", "share.atoms")),
+    *(({"share.source": source}, "share.momentum") for source in ("dictionary", "own", "own_projection")),
+    *(({"share.source": source}, "share.atoms") for source in SWITCHES["share.source"][:5]),
+    *(({"eval.affinity": way}, "share.momentum") for way in ("train_set_mean", "none", "test_batch")),
+    *(({"attn.type": "none"}, name) for name in ("attn.place", "attn.reduction")),
+    ({"attn.type": "spatial"}, "attn.reduction"),
+]
+
+
+def other_values(name):
+    param = card.params[name]
+    values = param.choices or (param.low, param.high)
+    return [value for value in values if value != param.default]
+
+
+@pytest.mark.parametrize(("beside", "name"), NO_EFFECT, ids=str)
+def test_a_switch_that_has_no_effect_is_refused(beside, name):
+    ((other, there),) = beside.items()
+    for value in other_values(name):
+        with pytest.raises(SpecError, match=rf"{name}={value} has no effect with .*{other}={there}") as caught:
+            card.choose(beside | {name: value})
+        assert caught.value.hint.startswith(f"leave {name} out, or set ")
+    card.choose(beside | {name: card.params[name].default})
+
+
+def test_no_other_pair_is_refused_for_want_of_effect():
+    """A pair of values that differ from the defaults is taken, unless one of them needs yet another switch."""
+    refused = {(name, other, value) for beside, name in NO_EFFECT for other, value in beside.items()}
+    for one, two in itertools.permutations(card.params, 2):
+        for x, y in itertools.product(other_values(one), other_values(two)):
+            if "share.atoms" not in (one, two) and not {(one, two, y), (two, one, x)} & refused:
+                card.choose({one: x, two: y})
+    for source in ("dictionary", "own_projection"):
+        card.choose({"share.source": source, "share.atoms": 32})
+    for source in ("ema", "class_prototypes"):
+        card.choose({"share.source": source, "share.momentum": 0.5, "eval.affinity": "none"})
+
+
+def leftovers(make_method, tiny_trunk, make_batch, params):
+    """Logits before and after two steps, of a network that a seed made."""
+    method, batches = make_method(RASN, params), [make_batch(4, seed=1), make_batch(4, seed=2)]
+    torch.manual_seed(3)
+    model = method.build_model(tiny_trunk).train()
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.01)
+    for batch in batches:
+        optimiser.zero_grad()
+        method.training_step(model, batch).total.backward()
+        optimiser.step()
+    method.before_eval(model, lambda: batches)
+    with torch.no_grad():
+        return method.predict(model.eval(), make_batch(4, seed=5).x).logits
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("beside", "name"), NO_EFFECT, ids=str)
+def test_what_is_refused_for_want_of_effect_has_none(make_method, tiny_trunk, make_batch, beside, name):
+    plain = leftovers(make_method, tiny_trunk, make_batch, DEFAULTS | beside)
+    for value in other_values(name):
+        params = DEFAULTS | beside | {name: value}
+        if sensible(params):
+            torch.testing.assert_close(leftovers(make_method, tiny_trunk, make_batch, params), plain)
+
+
 @pytest.mark.parametrize("pair", sorted(IMPOSSIBLE, key=str), ids=str)
 def test_a_pair_without_sense_is_refused_with_its_reason(make_method, tiny_trunk, pair):
     params = DEFAULTS | dict(pair)

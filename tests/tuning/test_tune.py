@@ -65,6 +65,26 @@ def test_the_space_joins_the_recipe_and_the_card_and_leaves_out_what_the_user_fi
     assert recipe_part({"recipe.lr": 1.0, "gamma": 2.0}) == {"lr": 1.0}
 
 
+def test_what_has_no_effect_beside_other_values_is_not_passed_on(workplace, template):
+    free, fixed, own = searches_of(
+        workplace, template, "rasn", "rasn[share.source=none]", "rasn[share.momentum=0.5,share.fusion=attend]"
+    )
+    assert {n for n in fixed.space if not n.startswith("recipe.")} == {"attn.reduction"}
+    assert "share.atoms" in free.space
+    drawn = {**free.defaults(), "share.source": "ema", "share.atoms": 8, "share.momentum": 0.7}
+    params = free.spec(drawn, 0).params
+    assert (params["share.atoms"], params["share.momentum"]) == (16, 0.7)
+    assert "share.momentum=0.7,share.source=ema" in command_of(free, drawn)
+    assert "share.atoms" not in command_of(free, drawn)
+    recalled = {**drawn, "share.source": "dictionary"}
+    assert free.used(recalled)["share.atoms"] == 8
+    assert "share.momentum" not in free.used(recalled)
+    assert own.spec({**own.defaults(), "share.source": "dictionary"}, 0).params["share.momentum"] == 0.9
+    assert "rasn[share.fusion=attend,share.source=dictionary]" in command_of(
+        own, {**own.defaults(), "share.source": "dictionary"}
+    )
+
+
 def test_every_method_gets_the_same_trials_and_trial_zero_is_the_default(workplace, template):
     searches = searches_of(workplace, template, "baseline_resnet", "baseline_focal")
     best = run_search(workplace, searches, 3)
