@@ -92,7 +92,7 @@ def test_every_method_gets_the_same_trials_and_trial_zero_is_the_default(workpla
         trials = trials_of(workplace, search)
         assert [t.state.is_finished() for t in trials] == [True] * 3
         default = workplace.home.ledger.run(trials[0].user_attrs["run_id"])
-        assert default.spec["recipe"] == template["recipe"].to_dict()
+        assert Recipe.build({}, default.spec["recipe"]) == template["recipe"]
         assert found["value"] == max(t.value for t in trials if t.value is not None)
         assert found["value"] >= found["default_value"]
 
