@@ -88,17 +88,23 @@ class Order:
         state, shape = self.given["store"], self.given["shape"]
         store = Store(Path(state["path"]), {"fingerprint": state["fingerprint"]}, state["states"])
         size = sum(map(len, parts.values())) * math.prod(shape)
-        card = self.plugin.card
-        needs_all = "train" in parts and isinstance(card, MethodCard) and "memory" in card.needs
-        # a method that can't stream is not refused for its share alone: it may still fit into what is free
-        shared = {} if needs_all else {"beside": self.runtime.beside, "memory": self.runtime.memory}
-        choice = choose(self.runtime.images, size, device, **shared)
+        runtime = self.runtime
+        choice = choose(runtime.images, size, device, beside=runtime.beside, memory=runtime.memory)
+        needs_all = choice.streamed and "train" in parts and self._needs_memory
+        if needs_all:  # it is not refused for its share alone: it may still fit into what is free
+            choice = choose(runtime.images, size, device)
         if not choice.streamed:
             return {name: load(store, rows, device, choice) for name, rows in parts.items()}
         if needs_all:
             raise _needs_memory(self.spec.method, choice)
         self.line.tell("note", text=f"images of {' and '.join(parts)} are streamed from disk: {choice.reason}")
         return stream(store, parts, device, self.open)
+
+    @property
+    def _needs_memory(self) -> bool:
+        """Whether the method must have all its training images in memory."""
+        card = self.plugin.card
+        return isinstance(card, MethodCard) and "memory" in card.needs
 
     def method(self, device: torch.device) -> Method:
         """The method, imported under guard, with its context."""
