@@ -1,21 +1,21 @@
 """How the time and memory of each command grow with images, classes and runs.
 
-Each point is a command in processes of its own. CPU seconds are those of all its processes, children and the servers they
-are forked from included; the memory is the largest sum over them that was seen, pages that several share counted once.
+Each point is a command in processes of its own. CPU seconds are those of all its processes, also of servers they are
+forked from; the memory is the largest sum over them that was seen, pages that several share counted once.
 
 - *images*: tiny grey PNG files (8 x 8 noise, seven classes) are prepared, counted, drawn, checked, trained on and
   reported;
 - *classes*: the same with 10,000 images in ever more classes, and the report of six made-up records;
-- *runs*: a ledger of made-up records (200 test images, seven classes) is listed, reported, and mirrored into a new SQLite
-  database of MLflow, once from nothing and once with nothing to do.
+- *runs*: a ledger of made-up records (203 test images, seven classes) is listed, reported, and mirrored into a new
+  SQLite database of MLflow, once from nothing and once with nothing to do.
 
-What a training takes outside its epochs is twice the CPU seconds of a training of one epoch, less those of one of two.
+What a training takes outside its epochs is twice what a training of one epoch takes, less what one of two takes.
 
 A curve ends before the first point that would take more than `--most` seconds if it went on in proportion to its size.
-Each sweep writes ``NAME.csv``, its points, and ``NAME.png``, its curves, into the folder `--out` and prints the table of
-docs/performance.md. Linux only.
+Each sweep writes ``NAME.csv``, its points, and ``NAME.png``, its curves, into the folder `--out`, and prints the table
+of docs/performance.md. Linux only.
 
-    python benchmarks/growth.py images|classes|runs [--sizes 1000,3000] [--most 120] [--out docs/performance]
+    python benchmarks/growth.py images|classes|runs [--sizes 1000,3000] [--curves "data check"] [--out docs/performance]
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ import itertools
 import math
 import os
 import resource
-import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,11 +71,11 @@ class Point:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What grows, at which sizes, and what is measured at each: a generator, which is closed at a curve's end."""
+    """What grows, at which sizes, and the function that measures all curves at one of them, in an empty folder."""
 
     unit: str
     sizes: tuple[int, ...]
-    measure: Callable[[Path, int, Callable[..., Point | None]], None]
+    measure: Callable[[Path, int, Meter], None]
 
 
 # -- measuring -------------------------------------------------------------------------------------------------------
@@ -85,13 +84,15 @@ class Sweep:
 class Meter:
     """Runs commands, keeps their points, and ends the curves that take too long."""
 
-    def __init__(self, most: float):
-        self.most, self.points = most, list[Point]()
+    def __init__(self, most: float, only: Sequence[str] | None = None):
+        self.most, self.only, self.points = most, only, list[Point]()
         if ctypes.CDLL(None).prctl(REAP_ORPHANS, 1, 0, 0, 0):
             raise SystemExit("this system does not hand over processes whose parent has ended; Linux does")
 
     def __call__(self, curve: str, size: int, *command: object) -> Point | None:
-        """Measure a point; None where it would take too long."""
+        """Measure a point; None where it would take too long, or was not asked for."""
+        if self.only is not None and curve not in self.only:
+            return None
         before = [p for p in self.points if p.curve == curve]
         if before and before[-1].seconds * size / before[-1].size > self.most:
             print(f"{curve}, {size:,}: left out, it would take over {self.most:g} s", flush=True)
@@ -103,7 +104,10 @@ class Meter:
     def add(self, point: Point) -> Point:
         """Keep a point and print it."""
         self.points.append(point)
-        print(f"{point.curve}, {point.size:,}: {point.cpu:.2f} CPU s, {point.seconds:.2f} s, {point.memory:.0f} MiB", flush=True)
+        print(
+            f"{point.curve}, {point.size:,}: {point.cpu:.2f} CPU s, {point.seconds:.2f} s, {point.memory:.0f} MiB",
+            flush=True,
+        )
         return point
 
 
@@ -227,9 +231,20 @@ def curves(points: Sequence[Point]) -> dict[str, list[Point]]:
 
 
 def table(points: Sequence[Point], unit: str) -> str:
-    """The Markdown table of a sweep: CPU seconds by size, exponents, and CPU seconds a further thousand."""
+    """The Markdown table of a sweep.
+
+    CPU seconds by size, the exponents of the upper half and of the last two points, what each further thousand takes
+    between those two, and the most memory.
+    """
     sizes = sorted({p.size for p in points})
-    head = ["CPU seconds", *(f"{s:,}" for s in sizes), "exponent (points)", f"a further 1,000 {unit}", "MiB at most"]
+    head = [
+        "CPU seconds",
+        *(f"{s:,}" for s in sizes),
+        "exponent (points)",
+        "last two",
+        f"a further 1,000 {unit}",
+        "MiB at most",
+    ]
     rows = [head, ["---", *["---:"] * (len(head) - 1)]]
     for name, curve in curves(points).items():
         at = {p.size: f"{p.cpu:.2f}" if p.cpu < 10 else f"{p.cpu:.0f}" for p in curve}
@@ -238,13 +253,14 @@ def table(points: Sequence[Point], unit: str) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
-def _growth(curve: Sequence[Point]) -> tuple[str, str]:
-    """The exponent of CPU seconds, and what each further thousand takes between the last two points."""
+def _growth(curve: Sequence[Point]) -> tuple[str, str, str]:
+    """Both exponents of CPU seconds, and what each further thousand takes between the last two points."""
     if len(curve) < 2 or min(p.cpu for p in curve) <= 0:
-        return "", ""
+        return "", "", ""
     slope, number = exponent([p.size for p in curve], [p.cpu for p in curve])
     last, end = curve[-2:]
-    return f"{slope:.2f} ({number})", f"{1000 * (end.cpu - last.cpu) / (end.size - last.size):.3g}"
+    steep, _ = exponent([last.size, end.size], [last.cpu, end.cpu])
+    return f"{slope:.2f} ({number})", f"{steep:.2f}", f"{1000 * (end.cpu - last.cpu) / (end.size - last.size):.3g}"
 
 
 @styled
@@ -259,9 +275,9 @@ def draw(points: Sequence[Point], unit: str) -> Figure:
             axis.plot(*zip(*shown, strict=True) if shown else ((), ()), color=colour, marker=marker, linestyle=line,
                       markersize=4, linewidth=1.2, label=curve[0].curve)  # fmt: skip
         axis.set(xscale="log", yscale="log", xlabel=unit)
-        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_major_formatter("{x:,g}")
         axis.yaxis.set_minor_formatter(NullFormatter())
-        axis.xaxis.set_major_formatter("{x:,.0f}")
+        axis.xaxis.set_major_formatter("{x:,g}")
         axis.grid()
     axes[0, 0].set_title("CPU seconds (dotted: in proportion)")
     axes[0, 1].set_title("memory of all processes, MiB")
@@ -300,7 +316,10 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sweep", choices=SWEEPS)
     parser.add_argument("--sizes", help="comma-separated, ascending  [default: those of docs/performance.md]")
-    parser.add_argument("--most", type=float, default=120.0, metavar="SECONDS", help="a point that takes longer is left out")
+    parser.add_argument("--curves", help="comma-separated; what they need must be named too  [default: all]")
+    parser.add_argument(
+        "--most", type=float, default=120.0, metavar="SECONDS", help="a point that takes longer is left out"
+    )
     parser.add_argument("--out", type=Path, default=Path("docs/performance"), help="folder that is written")
     return parser.parse_args(given)
 
@@ -310,7 +329,7 @@ def main(given: Sequence[str] | None = None) -> None:
     options = arguments(given)
     sweep = SWEEPS[options.sweep]
     sizes = [int(s) for s in options.sizes.split(",")] if options.sizes else sweep.sizes
-    meter = Meter(options.most)
+    meter = Meter(options.most, options.curves.split(",") if options.curves else None)
     options.out.mkdir(parents=True, exist_ok=True)
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
