@@ -17,6 +17,7 @@ import pstats
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,19 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def write_run(ledger: Ledger, label: str, seed: int, skill: float) -> str:
+def write_run(
+    ledger: Ledger,
+    label: str,
+    seed: int,
+    skill: float,
+    classes: Sequence[str] = CLASSES,
+    train: Sequence[int] = TRAIN,
+    test: Sequence[int] = TEST,
+) -> str:
     """One finished record; `skill` moves the logits of the true class. Returns its id."""
     rng = np.random.default_rng([seed, int.from_bytes(label.encode(), "big")])
-    labels = np.repeat(np.arange(len(CLASSES)), TEST)
-    logits = rng.normal(size=(len(labels), len(CLASSES))).astype(np.float32)
+    labels = np.repeat(np.arange(len(classes)), test)
+    logits = rng.normal(size=(len(labels), len(classes))).astype(np.float32)
     logits[np.arange(len(labels)), labels] += np.float32(skill)
     writer = ledger.writer(hashlib.sha256(f"{label} {seed}".encode()).hexdigest()[:16])
     writer.start()
@@ -54,8 +63,8 @@ def write_run(ledger: Ledger, label: str, seed: int, skill: float) -> str:
     spec |= {"profile": "natural", "backbone": "resnet18", "pretrained": False, "seed": seed, "recipe": recipe}
     spec |= {"selection": {"rule": "val", "metric": "mean_recall"}}
     writer.put("spec", {"run_id": writer.id, "label": label, "spec": spec, "fingerprint": "f", "source": "s"})
-    counts = {"train": list(TRAIN), "val": list(TEST), "test": list(TEST)}
-    data = {"dataset": "synthetic", "classes": list(CLASSES), "fingerprint": "f", "counts": counts}
+    counts = {"train": list(train), "val": list(test), "test": list(test)}
+    data = {"dataset": "synthetic", "classes": list(classes), "fingerprint": "f", "counts": counts}
     writer.put("data", data | {"protocol": {"name": "synthetic/official", "title": "as drawn"}})
     writer.put("method", {"name": label, "title": label, "deviations": [], "transductive": False})
     curve = [{"epoch": e, "train_loss": 2 / (e + 1), "val_mean_recall": 0.05 * e + 0.001 * seed} for e in range(EPOCHS)]
@@ -66,7 +75,8 @@ def write_run(ledger: Ledger, label: str, seed: int, skill: float) -> str:
     writer.put("probe", {"transductive": False, "images": 256, "checks": [check]})
     writer.put("environment", {"versions": {"numpy": np.__version__}, "device": "cpu"})
     writer.put("timing", {"images_per_second": [100.0, 100.0], "total_seconds": 60, "device": "cpu"})
-    epochs = np.stack([np.roll(logits.argmax(1), e) for e in range(EPOCHS)]).astype(np.uint8)
+    kind = np.uint8 if len(classes) <= 256 else np.uint16
+    epochs = np.stack([np.roll(logits.argmax(1), e) for e in range(EPOCHS)]).astype(kind)
     for name, array in (("rows", np.arange(len(labels))), ("labels", labels), ("logits", logits), ("epochs", epochs)):
         writer.put(f"test_{name}", array)
     writer.finish()

@@ -29,8 +29,12 @@ class Taken:
         return statistics.median(self.epochs)
 
 
-def watched(command: Sequence[object], read: Callable[[bytes, float], float | None]) -> Taken:
+def watched(
+    command: Sequence[object], read: Callable[[bytes, float], float | None], *, every: float = LOOK_SECONDS
+) -> Taken:
     """Run a command to its end; `read` gets each line it prints and when, and may find the seconds of an epoch in it.
+
+    The memory is looked at every `every` seconds: what lives shorter is not seen.
 
     Raises
     ------
@@ -42,7 +46,7 @@ def watched(command: Sequence[object], read: Callable[[bytes, float], float | No
     ended, most = threading.Event(), [0, 0]
 
     def look() -> None:
-        while not ended.wait(LOOK_SECONDS):
+        while not ended.wait(every):
             most[0] = max(most[0], sum(map(proportional_memory, family(process.pid))))
             most[1] = max(most[1], gpu_memory() - before)
 
