@@ -382,8 +382,8 @@ def missing_folds(study: StudyData) -> str:
     parts = [f"{len(gone)} of {planned} folds are missing (fold {phrases.span(gone)})"] if len(gone) > 1 else []
     parts += [f"fold {gone[0]} of {planned} is missing"] if len(gone) == 1 else []
     for method in study.methods:
-        for training in method.trainings:
-            lacks = sorted(set(study.folds) - {r.fold for r in method.runs if r.training == training})
+        for training, there in method.folds_of.items():
+            lacks = sorted(set(study.folds) - there)
             if lacks:
                 which = training.named(subsets=study.crossed)
                 parts.append(f"{phrases.code(method.label)} {which} is missing fold {phrases.span(lacks)}")

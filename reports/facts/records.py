@@ -82,6 +82,14 @@ class MethodRuns:
         return tuple(sorted({r.training for r in self.runs}))
 
     @cached_property
+    def folds_of(self) -> Mapping[Training, set[int]]:
+        """The folds that it has usable runs of, by training."""
+        found: dict[Training, set[int]] = {training: set() for training in self.trainings}
+        for run in self.runs:
+            found[run.training].add(run.fold)
+        return found
+
+    @cached_property
     def seeds(self) -> tuple[int, ...]:
         """Its seeds, whatever the subset."""
         return tuple(sorted({r.seed for r in self.runs}))
@@ -462,8 +470,8 @@ def _note_gaps(methods: list[MethodRuns], folds: tuple[int, ...], notes: list[st
             which = _trainings_listed(missing) if several else f"seed {_listed([t.seed for t in missing])}"
             shared = "subsets and seeds" if several else "seeds"
             notes.append(f"`{method.label}` has no usable run for {which}; gains use shared {shared} only.")
-        for training in method.trainings:
-            gone = set(folds) - {r.fold for r in method.runs if r.training == training}
+        for training, there in method.folds_of.items():
+            gone = set(folds) - there
             if gone:
                 which = training.named(subsets=several)
                 lacks = f"`{method.label}` {which} is missing fold {_listed(sorted(gone))}"

@@ -37,7 +37,7 @@ def pooled(study: StudyData, method: MethodNumbers) -> str:
     """What a confusion matrix is computed from, as the end of a sentence: seeds and folds."""
     number = len(method.trainings)
     several = f", mean over {phrases.count(number, study.one)}" if number > 1 else ""
-    by_training = [{r.fold for r in method.runs.runs if r.training == training} for training in method.trainings]
+    by_training = list(method.runs.folds_of.values())
     if len(study.folds) < 2:
         return several
     if any(folds != by_training[0] for folds in by_training):

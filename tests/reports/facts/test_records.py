@@ -161,6 +161,7 @@ def test_a_missing_fold_is_told_and_the_rest_is_counted(bench):
     runs.append(bench.run("better", 0, BETTER, spec={"fold": 1}))
     study, notes = load(bench, runs)
     assert "`better` seed 0 is missing fold 0, so its results cover fewer test images." in notes
+    assert {m.label: dict(m.folds_of) for m in study.methods} == {"base": {(0, 0): {0, 1}}, "better": {(0, 0): {1}}}
     numbers = compute(study, draws=50)
     assert numbers.method("better").recall[1].value == pytest.approx(18 / 20)
     assert numbers.method("better").gains["recall:disgust"].value == pytest.approx(0.5)
